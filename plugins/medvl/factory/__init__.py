@@ -1,0 +1,1 @@
+"""Everything that extends LLaMA-Factory, and nothing that patches it lives elsewhere."""

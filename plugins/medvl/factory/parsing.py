@@ -1,0 +1,89 @@
+"""Teaches LLaMA-Factory's recipe parser the medvl keys.
+
+Needs these names of `llamafactory.hparams.parser`, looked up there at call time: `FinetuningArguments`, the lists
+`_TRAIN_ARGS`, `_INFER_ARGS`, `_EVAL_ARGS`, and `HfArgumentParser`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from medvl.factory import hook
+from medvl.factory.arguments import Recipe, extend_arguments, problems, refuse_unknown, requested_keys
+
+ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
+WORKFLOW = "llamafactory.train.sft.workflow"
+
+
+def extend_parser(parser: Any) -> None:
+    """Swap FinetuningArguments for a subclass with the medvl keys, in training, `export`, `chat` and `api` alike.
+
+    Raises AttributeError or RuntimeError, before anything is changed, when this LLaMA-Factory keeps a name elsewhere.
+    """
+    stock = parser.FinetuningArguments
+    lists = [getattr(parser, name) for name in ARGUMENT_LISTS]
+    if issubclass(parser.HfArgumentParser, RecipeParser):
+        return
+    if any(stock not in classes for classes in lists):
+        raise RuntimeError(f"FinetuningArguments is not in {', '.join(ARGUMENT_LISTS)}")
+    extended = extend_arguments(stock)
+    for classes in lists:
+        classes[classes.index(stock)] = extended
+    parser.HfArgumentParser = RecipeParser
+
+
+class RecipeParser(HfArgumentParser):  # type: ignore[misc]
+    """HfArgumentParser that remembers which keys the user wrote and refuses what could not be honoured.
+
+    Parsers without the medvl keys (LLaMA-Factory also reads its Ray arguments this way) behave as before.
+    """
+
+    def parse_dict(self, args: dict[str, Any], allow_extra_keys: bool = False) -> tuple[Any, ...]:
+        """As HfArgumentParser; ValueError for a misspelt medvl key, RuntimeError for one that would be ignored."""
+        self._refuse(args)
+        parsed: tuple[Any, ...] = super().parse_dict(args, allow_extra_keys=allow_extra_keys)
+        self._finish(parsed, args)
+        return parsed
+
+    def parse_args_into_dataclasses(self, args: list[str] | None = None, *rest: Any, **options: Any) -> tuple[Any, ...]:
+        """The same for keys given as `--key value`."""
+        keys = [word[2:].split("=", 1)[0].replace("-", "_") for word in args or [] if word.startswith("--")]
+        self._refuse(keys)
+        parsed: tuple[Any, ...] = super().parse_args_into_dataclasses(args, *rest, **options)
+        self._finish(parsed, keys)
+        return parsed
+
+    def _refuse(self, keys: Iterable[str]) -> None:
+        if any(hasattr(known, "medvl_run_card") for known in self.dataclass_types):
+            refuse_unknown(keys)
+
+    def _finish(self, parsed: tuple[Any, ...], keys: Iterable[str]) -> None:
+        for arguments in parsed:
+            if hasattr(arguments, "medvl_recipe"):
+                arguments.medvl_recipe = Recipe(tuple(keys), parsed)
+                if any(hasattr(item, "do_train") for item in parsed):
+                    require_trainer(arguments)
+
+
+def require_trainer(arguments: Any) -> None:
+    """Refuse to start a training run whose medvl keys nothing would act on.
+
+    Raises ValueError for settings that exclude each other, RuntimeError when the trainer could not be extended.
+    """
+    requested = requested_keys(arguments)
+    if not requested:
+        return
+    found = problems(arguments)
+    if found:
+        raise ValueError("; ".join(found))
+    importlib.import_module(WORKFLOW)
+    if WORKFLOW not in hook.STATE.extended:
+        reason = hook.STATE.failures.get(WORKFLOW, "the hook did not run")
+        raise RuntimeError(
+            f"The recipe asks for {', '.join(requested)}, but medvl could not extend {WORKFLOW} ({reason}). "
+            "Install the LLaMA-Factory version that constraints.txt names, or remove the key; `medvl doctor` says more."
+        )

@@ -1,0 +1,200 @@
+"""Writes the run card of a training run: inputs are hashed before the first step, figures added at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from medvl.factory import run_card
+from medvl.factory.arguments import Recipe
+from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
+
+SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
+QUESTION = "{question}"
+
+
+class RunCardCallback(TrainerCallback):  # type: ignore[misc]
+    """Collects on the main process of the run and writes into checkpoints and into the output folder.
+
+    Everything that can fail (a damaged manifest, an unreadable file) does so before training, not after it.
+    """
+
+    def __init__(self, recipe: Recipe, template: Any, tokenizer: Any) -> None:
+        """template: LLaMA-Factory's template after it was fixed for this tokenizer."""
+        self.recipe, self.template, self.tokenizer = recipe, template, tokenizer
+        self.card: run_card.RunCard | None = None
+
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
+        """Hash and describe the inputs."""
+        if state.is_world_process_zero:
+            self.clock = time.monotonic()
+            self.started = _now()
+            self.card = describe(self.recipe, self.template, self.tokenizer, kwargs["model"], self._run(args, state))
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """A checkpoint can be evaluated like the final model, so it gets the card as of its step."""
+        self._write(args, state, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+    def on_train_end(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """The card of the finished run."""
+        self._write(args, state, Path(args.output_dir))
+
+    def _write(self, args: Any, state: Any, folder: Path) -> None:
+        if self.card is not None:
+            run_card.write_run_card(msgspec.structs.replace(self.card, run=self._run(args, state)), folder)
+
+    def _run(self, args: Any, state: Any) -> run_card.Run:
+        resumed = args.resume_from_checkpoint
+        return run_card.Run(
+            started=self.started,
+            ended=_now(),
+            seconds=round(time.monotonic() - self.clock, 1),
+            steps=state.global_step,
+            epoch=_finite(state.epoch),
+            final_loss=_last_logged(state, "loss"),
+            mean_loss=None if resumed else _last_logged(state, "train_loss"),
+            resumed_from=str(resumed) if resumed else None,
+            world_size=args.world_size,
+            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        )
+
+
+def describe(recipe: Recipe, template: Any, tokenizer: Any, model: Any, run: run_card.Run) -> run_card.RunCard:
+    """The run card of a run that is about to start.
+
+    recipe: LLaMA-Factory's parsed arguments; template: its template object after it was fixed for the tokenizer.
+    Raises what reading the data files and dataset_info.json raises, and ValueError for a damaged manifest.
+    """
+    training = recipe.owner("learning_rate")
+    tuning, models, data = (
+        recipe.owner("finetuning_type"),
+        recipe.owner("model_name_or_path"),
+        recipe.owner("cutoff_len"),
+    )
+    config_sha256, commit = base_model(models.model_name_or_path, models.model_revision, models.cache_dir)
+    return run_card.RunCard(
+        schema=run_card.SCHEMA,
+        model=run_card.Model(
+            name_or_path=models.model_name_or_path,
+            adapters=list(models.adapter_name_or_path or []),
+            revision=models.model_revision,
+            config_sha256=config_sha256,
+            commit=commit,
+        ),
+        vision=run_card.Vision(models.image_max_pixels, models.image_min_pixels, models.crop_to_patches),
+        prompt=run_card.Prompt(
+            template=data.template,
+            system=template.default_system,
+            enable_thinking=data.enable_thinking,
+            rendered=render(template, tokenizer),
+            cutoff_len=data.cutoff_len,
+        ),
+        quantization=run_card.Quantization(
+            bit=models.quantization_bit,
+            method=str(_plain(models.quantization_method)),
+            type=models.quantization_type,
+            double_quantization=models.double_quantization,
+        ),
+        finetuning=_finetuning(tuning, model),
+        training=_training(training, models, run.world_size),
+        recipe=written(recipe),
+        data=[
+            *describe_data(data.dataset, "train", data.dataset_dir),
+            *describe_data(data.eval_dataset, "eval", data.dataset_dir),
+        ],
+        versions=versions(),
+        git_revision=git_revision(),
+        run=run,
+    )
+
+
+def render(template: Any, tokenizer: Any) -> str:
+    """The exact text around a question, from the first token to the one before the answer."""
+    turn = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}]
+    prompt, _ = template.encode_oneturn(tokenizer, turn)
+    return str(tokenizer.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def written(recipe: Recipe) -> dict[str, Any]:
+    """Every key the user set, sorted, as LLaMA-Factory parsed it; tokens and other secrets are replaced by a mark."""
+    values = {}
+    for key in sorted(set(recipe.keys)):
+        try:
+            value = getattr(recipe.owner(key), key)
+        except KeyError:
+            # Dropped by LLaMA-Factory too: ALLOW_EXTRA_ARGS=1, or a key of its Ray arguments.
+            continue
+        values[key] = "<secret>" if key.endswith(SECRET_ENDINGS) and value else _plain(value)
+    return values
+
+
+def _finetuning(tuning: Any, model: Any) -> run_card.Finetuning:
+    lora = tuning.finetuning_type == "lora"
+    return run_card.Finetuning(
+        type=tuning.finetuning_type,
+        lora_rank=tuning.lora_rank if lora else None,
+        lora_alpha=tuning.lora_alpha if lora else None,
+        lora_dropout=tuning.lora_dropout if lora else None,
+        lora_target=list(tuning.lora_target) if lora else None,
+        freeze_vision_tower=tuning.freeze_vision_tower,
+        freeze_multi_modal_projector=tuning.freeze_multi_modal_projector,
+        freeze_language_model=tuning.freeze_language_model,
+        # DeepSpeed ZeRO-3 keeps empty tensors on each rank and the true size in ds_numel.
+        trainable_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad),
+    )
+
+
+def _training(training: Any, models: Any, world_size: int) -> run_card.Training:
+    per_device, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    return run_card.Training(
+        batch_size=per_device * accumulation * world_size,
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=str(_plain(training.lr_scheduler_type)),
+        num_train_epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+        seed=training.seed,
+        dtype=str(models.compute_dtype or torch.float32).removeprefix("torch."),
+        deepspeed=str(training.deepspeed) if training.deepspeed else None,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    return str(value)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _last_logged(state: Any, name: str) -> float | None:
+    logged = [entry[name] for entry in state.log_history if name in entry]
+    return _finite(float(logged[-1])) if logged else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,185 @@
+"""The run card: what a model was trained with, so that prediction can use the same.
+
+`medvl_run_card.json` lies beside the adapter (or the model) and in every checkpoint of a run whose recipe sets
+`medvl_run_card: true`. Importable without torch.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+FILE_NAME = "medvl_run_card.json"
+SCHEMA = 1
+
+
+class Model(msgspec.Struct, frozen=True):
+    """The checkpoint that training started from.
+
+    `config_sha256` is the hash of its config.json (not of the weights), `commit` the revision in the Hugging Face
+    cache; both None when the file is in neither place.
+    """
+
+    name_or_path: str
+    adapters: list[str]
+    revision: str
+    config_sha256: str | None
+    commit: str | None
+
+
+class Vision(msgspec.Struct, frozen=True):
+    """What turns a picture into tokens. Pixels count the whole area; `crop_to_patches` is InternVL's tiling."""
+
+    image_max_pixels: int
+    image_min_pixels: int
+    crop_to_patches: bool
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What stands around a question.
+
+    `system` is the text that the template really renders for records without a system message of their own, not what
+    the recipe leaves unset (the template `intern_vl` brings a Chinese one). `rendered` is the whole text around
+    `{question}` up to the first answer token, for a comparison byte by byte.
+    """
+
+    template: str | None
+    system: str
+    enable_thinking: bool | None
+    rendered: str
+    cutoff_len: int
+
+
+class Quantization(msgspec.Struct, frozen=True):
+    """On-the-fly quantisation of the base model; `bit` is None when there was none."""
+
+    bit: int | None
+    method: str
+    type: str
+    double_quantization: bool
+
+
+class Finetuning(msgspec.Struct, frozen=True):
+    """Which weights were trained; the lora fields are None for other methods."""
+
+    type: str
+    lora_rank: int | None
+    lora_alpha: int | None
+    lora_dropout: float | None
+    lora_target: list[str] | None
+    freeze_vision_tower: bool
+    freeze_multi_modal_projector: bool
+    freeze_language_model: bool
+    trainable_parameters: int
+
+
+class Training(msgspec.Struct, frozen=True):
+    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices."""
+
+    batch_size: int
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler_type: str
+    num_train_epochs: float
+    max_steps: int
+    seed: int
+    dtype: str
+    deepspeed: str | None
+
+
+class DataFile(msgspec.Struct, frozen=True):
+    """One file of a data set named in the recipe.
+
+    `frame` and `box_style` come from the manifest.json that the preprocessor wrote beside the file; None without one.
+    `manifest_matches` is False when the file has changed since.
+    """
+
+    entry: str
+    role: str
+    path: str | None
+    sha256: str | None
+    records: int | None
+    num_samples: int | None
+    frame: str | None
+    box_style: str | None
+    manifest_matches: bool | None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What happened.
+
+    `final_loss` is the last logged one, `mean_loss` the trainer's mean over all steps (None for a resumed run, where
+    the trainer divides the loss of the last part by all steps). `seconds` counts this process, not the parts before.
+    """
+
+    started: str
+    ended: str
+    seconds: float
+    steps: int
+    epoch: float | None
+    final_loss: float | None
+    mean_loss: float | None
+    resumed_from: str | None
+    world_size: int
+    gpu: str | None
+
+
+class RunCard(msgspec.Struct, frozen=True):
+    """Everything above; `recipe` holds each key the user set, with the value LLaMA-Factory parsed, secrets removed."""
+
+    schema: int
+    model: Model
+    vision: Vision
+    prompt: Prompt
+    quantization: Quantization
+    finetuning: Finetuning
+    training: Training
+    recipe: dict[str, Any]
+    data: list[DataFile]
+    versions: dict[str, str | None]
+    git_revision: str | None
+    run: Run
+
+
+def read_run_card(path: Path) -> RunCard:
+    """Read a run card from its file or from the folder it lies in.
+
+    Raises FileNotFoundError when there is none, ValueError when it is damaged or of another schema.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no run card; train with `medvl_run_card: true` in the recipe")
+    content = file.read_bytes()
+    try:
+        schema = msgspec.json.decode(content, type=dict[str, Any]).get("schema")
+        if schema != SCHEMA:
+            raise ValueError(
+                f"{file}: run card of schema {schema}, this medvl reads {SCHEMA}; update the older of the two"
+            )
+        return msgspec.json.decode(content, type=RunCard)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{file}: not a run card: {error}") from error
+
+
+def write_run_card(card: RunCard, folder: Path) -> Path:
+    """Write the card into a folder, so that readers see the old file or the new one and never a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / FILE_NAME
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp lets only the owner read; adapters are shared.
+        temporary.chmod(0o644)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,37 @@
+"""Puts what the medvl keys ask for into LLaMA-Factory's SFT trainer.
+
+Needs the name `CustomSeq2SeqTrainer` of `llamafactory.train.sft.workflow`, which `run_sft` looks up at call time and
+calls with `finetuning_args`, `data_collator` (with its `template`) and `tokenizer` by keyword.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from medvl.factory.arguments import requested_keys
+
+
+def extend_workflow(workflow: Any) -> None:
+    """Let `run_sft` build its trainer through `TrainerFactory`; AttributeError when the trainer has another name."""
+    stock = workflow.CustomSeq2SeqTrainer
+    if not isinstance(stock, TrainerFactory):
+        workflow.CustomSeq2SeqTrainer = TrainerFactory(stock)
+
+
+@dataclass(frozen=True)
+class TrainerFactory:
+    """Builds the stock trainer, with additions only for the medvl keys that are set."""
+
+    stock: type
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer of one run; the stock trainer and nothing else when the recipe sets no medvl key."""
+        arguments: Any = kwargs.get("finetuning_args", args[0] if args else None)
+        trainer = self.stock(*args, **kwargs)
+        if "medvl_run_card" in requested_keys(arguments):
+            from medvl.factory.recording import RunCardCallback
+
+            template, tokenizer = kwargs["data_collator"].template, kwargs["tokenizer"]
+            trainer.add_callback(RunCardCallback(arguments.medvl_recipe, template, tokenizer))
+        return trainer
