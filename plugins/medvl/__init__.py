@@ -1,0 +1,1 @@
+"""medvl: fine-tuning and scoring medical vision-language models on LLaMA-Factory."""

@@ -1,0 +1,202 @@
+"""Model text to structured answer, per task, and back to the text that is trained on or handed in.
+
+An answer either parsed or has a coded reason why not. Nothing here raises on a model's text, whatever it holds.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from medvl import boxes as box_arrays
+from medvl.box_text import MAX_CHARACTERS, REFUSED, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
+from medvl.boxes import Frame, Size
+from medvl.choices import conclusions, is_refusal, normal, offered_labels, options, pick_labels, pick_one
+from medvl.tasks import Task
+
+Value = str | float | tuple[str, ...] | ParsedBoxes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's text, understood.
+
+    Attributes:
+        task: What the question asked for.
+        value: Classification: the option letter, or the label where there are no letters. Multi-label: the labels.
+            Detection and instance detection: the boxes, in the frame of the text. Counting and regression: a number.
+            Report: the text. None if it did not parse.
+        reason: Why it did not parse, as a code; None if it did.
+        notes: What a tolerant parser repaired or refused on the way, code -> how often.
+    """
+
+    task: Task
+    value: Value | None
+    reason: str | None = None
+    notes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def parsed(self) -> bool:
+        """Whether there is a value."""
+        return self.reason is None
+
+    @property
+    def missing(self) -> bool:
+        """Whether there was no answer at all: nothing, or a producer's error message in its place."""
+        return self.reason in ("empty", "error")
+
+
+# Producers of prediction files write failures as answers ("Error: …", spec of ME-VLIP).
+_ERROR = re.compile(r"\s*(?:error\s*:|traceback \(most recent call last\)|cuda (?:error|out of memory))", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(?<![\w.])(?<![0-9],)[-+\u2212]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]++)?+|\.[0-9]++)"
+    r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(r"[0-9]\s*%?\s*(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
+_FENCE = re.compile(r"^\s*```[\w-]*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+
+
+def parse_answer(
+    text: str | None, task: Task, *, question: str = "", labels: Iterable[str] = (), separator: str | None = None
+) -> Answer:
+    """What a model's `text` answers to `question`.
+
+    Args:
+        text: The model's output; None stands for no answer.
+        task: Decides what is looked for.
+        question: Lettered options and offered labels are read from it.
+        labels: Labels that occur in the dataset, used for a classification whose question has no lettered options.
+        separator: Label separator of the dataset, if known (`medvl.tasks.label_separator`).
+
+    >>> parse_answer("about 1,664 cells", Task.COUNTING).value
+    1664.0
+    """
+    if text is None or not text.strip():
+        return Answer(task, None, "empty")
+    if _ERROR.match(text):
+        return Answer(task, None, "error")
+    if task is Task.REPORT:
+        return Answer(task, text.strip())
+    if task.has_boxes:
+        return _boxes(text, task)
+    text = text[:MAX_CHARACTERS]
+    fenced = _FENCE.match(text)
+    text = fenced[1] if fenced else text
+    if task.is_number:
+        return _number(text, task)
+    if task is Task.MULTI_LABEL:
+        found, reason = pick_labels(text, offered_labels(question), separator)
+        return Answer(task, found, reason)
+    choices = options(question) or {label: label for label in labels}
+    if choices:
+        picked, reason = pick_one(text, choices)
+        return Answer(task, picked, reason)
+    label = normal(text)
+    return Answer(task, label) if len(label.split()) <= 10 else Answer(task, None, "prose")
+
+
+def _boxes(text: str, task: Task) -> Answer:
+    parsed = parse_boxes(text)
+    if parsed.parsed:
+        return Answer(task, parsed, notes=parsed.notes)
+    refused = [code for code in REFUSED if code in parsed.notes]
+    return Answer(task, None, refused[0] if refused else "refusal" if is_refusal(text) else "no_boxes", parsed.notes)
+
+
+def _number(text: str, task: Task) -> Answer:
+    """The one number a text states: in a conclusion, as its last or first line, as its one percentage, or at all."""
+    lines = text.strip().split("\n")
+    for candidate in [*conclusions(text), lines[-1], lines[0]]:
+        if len(candidate.split()) <= 5 and _RANGE.search(candidate):
+            return Answer(task, None, "range")
+        numbers = _numbers(candidate)
+        if len(numbers) == 1 and len(candidate.split()) <= 5:
+            return Answer(task, numbers.pop())
+    if _RANGE.search(text):
+        return Answer(task, None, "range")
+    percentages = _numbers(text, percent=True)
+    numbers = percentages if len(percentages) == 1 else _numbers(text)
+    if is_refusal(text):
+        return Answer(task, None, "refusal")
+    if len(numbers) == 1:
+        return Answer(task, numbers.pop())
+    return Answer(task, None, "several_numbers" if numbers else "no_number")
+
+
+def _numbers(text: str, *, percent: bool = False) -> set[float]:
+    matches = [match for match in _NUMBER.finditer(text) if match["percent"] or not percent]
+    written = [
+        match[0].rstrip(" %").replace(",", "").replace("\u2212", "-") for match in matches if len(match[0]) <= 32
+    ]
+    return {float(number) for number in written}
+
+
+def answer_text(answer: object) -> str:
+    """A dataset's answer as text: strings as they are (stripped), numbers as Python writes them, the rest as JSON.
+
+    `str` of a dict would put single quotes, which every JSON reader refuses.
+    """
+    if isinstance(answer, str):
+        return answer.strip()
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        return str(answer)
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def target_text(answer: Answer, text: str, *, size: Size, frame: Frame, style: BoxStyle, label: str | None) -> str:
+    """The text to train on: boxes rewritten in `frame` and `style`, every other answer as it stands.
+
+    Args:
+        answer: The dataset's answer, parsed; boxes in pixels.
+        text: The dataset's answer as text.
+        size: (width, height) of the picture, pixels.
+        frame: Frame to write boxes in.
+        style: Style to write boxes in. Instance answers name their objects, so `json` and `flare` become `map` there.
+        label: Name for boxes that have none; None leaves them unnamed.
+    """
+    if not isinstance(answer.value, ParsedBoxes):
+        return text
+    parsed = answer.value
+    if answer.task is Task.INSTANCE_DETECTION and style in ("json", "flare"):
+        style = "map"
+    names = [name or label for name in parsed.labels]
+    return format_boxes(box_arrays.to_frame(parsed.boxes, size, frame), names, style, frame)
+
+
+def challenge_text(answer: Answer, text: str, *, size: Size | None, frame: Frame, separator: str = ";") -> str:
+    """The text to hand in to the challenge: letters bare, labels joined, boxes nested lists of whole pixels.
+
+    Args:
+        answer: A model's answer, parsed.
+        text: The model's output, handed in as it is if it did not parse.
+        size: (width, height) of the picture the boxes lie on, pixels; needed for boxes only.
+        frame: Frame of the model's boxes.
+        separator: Label separator of the dataset.
+
+    Raises:
+        ValueError: boxes, but no size.
+    """
+    match answer.value:
+        case None:
+            return text.strip()
+        case ParsedBoxes() as parsed:
+            if size is None:
+                raise ValueError("boxes can be handed in only with the size of their picture")
+            pixels = box_arrays.clip(box_arrays.order_corners(box_arrays.from_frame(parsed.boxes, size, frame)), size)
+            whole = pixels.round()
+            if answer.task is Task.INSTANCE_DETECTION:
+                return format_boxes(whole, [name or "" for name in parsed.labels], "map", "pixel")
+            return format_boxes(whole, parsed.labels, "flare", "pixel")
+        case float() as number:
+            return f"{number:g}" if abs(number) < 1e6 else repr(number)
+        case tuple() as labels:
+            return f"{separator} ".join(labels)
+        case str() as choice:
+            return choice
+
+
+def unoffered(labels: Sequence[str], question: str) -> list[str]:
+    """Labels that a select-all question does not offer; empty if the question lists none."""
+    offered = offered_labels(question)
+    return [label for label in labels if offered and label not in offered]

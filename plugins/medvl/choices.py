@@ -1,0 +1,239 @@
+"""Answers that choose from a list: what a question offers, and which of it a model's text picks.
+
+Rules were settled on 3,918 real outputs of two models (long prose with fenced and boxed conclusions; bare letters).
+A text that names several options without saying which is meant is not an answer: guessing would score luck.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+# What a text picked: the choice or labels, or None and the reason why not.
+Picked = tuple[str | None, str | None]
+PickedLabels = tuple[tuple[str, ...] | None, str | None]
+
+_OPTION_MARK = re.compile(r"(?<![\w'])\(?([A-Z])\s?[:.)]\s+")
+_OFFER = re.compile(r"\bfollowing\b[^:;]*:\s*(.+)", re.DOTALL | re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"""(?: \\boxed\{(?P<boxed>[^{}\n]{1,1000})\}
+        | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
+            | \b(?:answers?|findings|option|classification|category)\s(?:is|are)\b
+            | \bmost\s(?:likely|appropriate|accurate)\b[^.\n*]{0,80}?\b(?:is|be)\b
+            | \banswer\s*\**\s*:
+          )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_ASSERTION = r"(?:\b(?:is|be|as|are|in the|to the)\b|:)[\s*]*"
+_DECORATION = " \t\n*_`$\"'.,;:()[]{}"
+_SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", re.MULTILINE)
+_NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?", re.IGNORECASE)
+_REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b", re.IGNORECASE)
+_PROSE_WORDS = 10  # a label is shorter; the longest of FLARE's has seven words
+
+
+def normal(text: str) -> str:
+    """Case-folded text with single spaces and without quotes, emphasis and punctuation around it."""
+    return " ".join(text.split()).strip(_DECORATION).casefold()
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the text says that the model cannot answer."""
+    return _REFUSAL.search(text.replace("\u2019", "'")) is not None
+
+
+def options(question: str) -> dict[str, str]:
+    """Lettered options of a question, letter -> text, in order; empty if it has none.
+
+    >>> options("Is it normal? A: No, B: Yes")
+    {'A': 'No', 'B': 'Yes'}
+    """
+    run: list[re.Match[str]] = []
+    best: list[re.Match[str]] = []
+    for mark in _OPTION_MARK.finditer(question):
+        if mark[1] == "A":
+            run = [mark]
+        elif run and ord(mark[1]) == ord(run[-1][1]) + 1:
+            run.append(mark)
+        best = run if len(run) >= len(best) else best
+    if len(best) < 2:
+        return {}
+    ends = [mark.start() for mark in best[1:]] + [len(question)]
+    return {mark[1]: question[mark.end() : end].strip(" \n\t,;(") for mark, end in zip(best, ends, strict=True)}
+
+
+def offered_labels(question: str) -> tuple[str, ...]:
+    """Labels a select-all question lists after "following … :", separated by semicolons; empty if it lists none."""
+    match = _OFFER.search(question)
+    labels = [label.strip().rstrip(".").strip() for label in match[1].split(";")] if match else []
+    return tuple(label for label in labels if label) if len(labels) > 1 else ()
+
+
+def conclusions(text: str) -> list[str]:
+    """What the text presents as its answer (`\\boxed{…}`, "Final answer: …", "the answer is …"), the last one first."""
+    found, position = [], 0
+    while match := _CONCLUSION.search(text, position):
+        position = match.start(match.lastgroup or 0)  # one may hold another: "Final answer: it is \boxed{C}"
+        found.append(match[match.lastgroup or 0])
+    return found[::-1]
+
+
+def _last_line(text: str) -> list[str]:
+    line = text.strip().rsplit("\n", 1)[-1]
+    return [] if _BULLET.match(line) else [line]  # a bullet is one of a list, often cut off
+
+
+class _Matcher:
+    """Finds the choices a piece of text names."""
+
+    def __init__(self, choices: Mapping[str, str]) -> None:
+        self.choices = choices
+        self.lettered = all(len(key) == 1 and text for key, text in choices.items())
+        self.key_of: dict[str, str] = {}
+        for key, text in choices.items():
+            short = re.sub(r"\s*\(.*?\)", "", text)  # "Middle-aged (40-64)" is also named "Middle-aged"
+            for name in (text, short):
+                self.key_of.setdefault(normal(name), key)
+        names = sorted((name for name in self.key_of if name), key=len, reverse=True)
+        # A short word such as "no" or "mass" is part of ordinary prose: there only a long name counts as named.
+        self.any_name = _names_pattern(names)
+        self.long_name = _names_pattern([name for name in names if len(name) > 5])
+        letter = f"(?P<letter>[{''.join(choices).lower()}])\\s?[:.)](?!\\w)" if self.lettered else "(?P<letter>(?!))"
+        long_names = "|".join(re.escape(name) for name in names if len(name) > 5) or "(?!)"
+        self.assertion = re.compile(rf"{_ASSERTION}(?:{letter}|(?:class\s)?(?P<name>{long_names})(?![\w-]))")
+
+    def exact(self, text: str) -> Picked:
+        """The choice that `text` is, apart from decoration: a letter, its text, or both."""
+        cleaned = normal(text)
+        if not cleaned:
+            return None, "empty"
+        if cleaned in self.key_of:
+            return self.key_of[cleaned], None
+        if not self.lettered:
+            return None, "not_an_option"
+        if len(cleaned) == 1 and cleaned.isalpha():
+            return self._letter(cleaned)
+        if _SEVERAL.fullmatch(cleaned):
+            return None, "several_letters"
+        if match := re.fullmatch(r"(?:option|choice|answer)?\s*([a-z])\s?[:.)\s-]\s*(.+)", cleaned, re.DOTALL):
+            letter, reason = self._letter(match[1])
+            named = self.named(match[2], self.any_name) - {letter}
+            if letter and len(match[2].split()) <= 2 * _PROSE_WORDS:
+                return (None, "contradiction") if named else (letter, reason)
+            return None, reason or "prose"
+        return None, "not_an_option"
+
+    def _letter(self, letter: str) -> Picked:
+        key = letter.upper()
+        return (key, None) if key in self.choices else (None, "letter_not_an_option")
+
+    def named(self, text: str, pattern: re.Pattern[str] | None) -> set[str]:
+        """Keys of all choices whose text occurs."""
+        folded = " ".join(text.split()).casefold()
+        return {self.key_of[match[1]] for match in pattern.finditer(folded)} if pattern else set()
+
+    def asserted(self, text: str) -> set[str]:
+        """Keys of the choices that the text says something "is"."""
+        folded = " ".join(_BULLET.sub("", text).split()).casefold()  # bullets discuss, they do not conclude
+        return {
+            match["letter"].upper() if match["letter"] else self.key_of[match["name"]]
+            for match in self.assertion.finditer(folded)
+        }
+
+
+def _names_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])") if names else None
+
+
+def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
+    """The one choice that a text makes.
+
+    Tried in this order: the whole text, each conclusion from the last, the last line, "Yes, …" / "No, …" where the
+    choices are yes and no, the one choice the text asserts, and in a short text the one choice it names.
+
+    Args:
+        text: A model's answer.
+        choices: Key -> text. Keys are the letters of `options`, or the labels themselves where there are no letters.
+
+    Returns:
+        (key, None), or (None, reason): `empty`, `several_letters`, `letter_not_an_option`, `not_an_option`,
+        `contradiction`, `ambiguous`, `refusal`, `prose`.
+    """
+    matcher = _Matcher(choices)
+    first, reason = matcher.exact(text)
+    if first or reason in ("empty", "several_letters", "contradiction"):
+        return first, reason
+    reasons = [reason]
+    for stated in [*conclusions(text), *_last_line(text)]:
+        candidate = re.split(r"(?<=[.!])[*]*\s", stated, maxsplit=1)[0]
+        picked, why = matcher.exact(candidate)
+        if picked or why in ("several_letters", "letter_not_an_option", "contradiction"):
+            return picked, why
+        named = matcher.named(candidate, matcher.long_name) if len(candidate.split()) <= _PROSE_WORDS else set()
+        if len(named) == 1:
+            return named.pop(), None
+    yes_no = re.match(r"\W*(yes|no)\b", text.casefold())
+    if yes_no and {"yes", "no"} <= matcher.key_of.keys():
+        return matcher.key_of[yes_no[1]], None
+    asserted = matcher.asserted(text)
+    if not asserted and len(text.split()) <= _PROSE_WORDS:
+        asserted = matcher.named(text, matcher.long_name)
+    if len(asserted) == 1:
+        return asserted.pop(), None
+    if asserted:
+        return None, "ambiguous"
+    if is_refusal(text):
+        return None, "refusal"
+    return None, "prose" if len(text.split()) > _PROSE_WORDS else reasons[0]
+
+
+def pick_labels(text: str, offered: Sequence[str], separator: str | None) -> PickedLabels:
+    """The labels that a text lists, in its order and each once; offered labels in the question's spelling.
+
+    A label that was not offered stays in the list (and will count as wrong). A comma inside an offered label does not
+    split it: FLARE's periapical set has "Endodontic Treatment, Restorative Treatment, and Complications".
+
+    Args:
+        text: A model's answer.
+        offered: The labels the question lists, if it does.
+        separator: `;` or `,` where the dataset's is known; otherwise `;` or new lines if there are any, else commas.
+
+    Returns:
+        (labels, None), empty for "none"; or (None, reason): `empty`, `refusal`, `prose`.
+    """
+    reason = "empty"
+    for candidate in [*conclusions(text), text, *_bulleted(text)]:
+        labels, reason = _split(candidate, offered, separator)
+        if labels is not None:
+            return labels, None
+    return None, "refusal" if is_refusal(text) else reason
+
+
+def _bulleted(text: str) -> list[str]:
+    """The bulleted lines of a text as one list, each up to its colon (the rest is explanation)."""
+    items = [re.split(r":\**\s|:\**$", line.strip(), maxsplit=1)[0] for line in _BULLET.findall(text)]
+    return ["\n".join(items)] if items else []
+
+
+def _split(text: str, offered: Sequence[str], separator: str | None) -> tuple[tuple[str, ...] | None, str]:
+    if not normal(text):
+        return None, "empty"
+    if _NONE.fullmatch(normal(text)):
+        return (), ""
+    spelling = {normal(label): label for label in offered}
+    found: list[tuple[int, str]] = []
+    rest = re.sub(r"[^\S\n]+", " ", text).casefold()
+    for name in sorted(spelling, key=len, reverse=True):
+        pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        found += [(match.start(), spelling[name]) for match in pattern.finditer(rest)]
+        rest = pattern.sub(lambda match: " " * len(match[0]), rest)
+    divider = r"[;\n]" if (separator or ";") == ";" and re.search(r"[;\n]", rest) else r"[;,\n]"
+    position = 0
+    for piece in re.split(divider, rest):
+        label = normal(re.sub(r"^\s*(?:[-*•]|\d+[.)]|and\b)\s*", "", piece))
+        if len(label.split()) > _PROSE_WORDS or label.endswith(":"):
+            return None, "prose"
+        if label and label not in ("and", "or", "&"):
+            found.append((position, label))
+        position += len(piece) + 1
+    labels = dict.fromkeys(label for _, label in sorted(found, key=lambda item: item[0]))
+    return (tuple(labels), "") if labels else (None, "empty")

@@ -1,0 +1,173 @@
+"""The record every preprocessor writes, its files, and their entries in LLaMA-Factory's dataset_info.json."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from filelock import FileLock
+
+IMAGE_TAG = "<image>"
+MANIFEST = "manifest.json"
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One message: `from` is "human" or "gpt"."""
+
+    speaker: Literal["human", "gpt", "system"] = msgspec.field(name="from")
+    value: str
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a record comes from, so that predictions can be joined and handed in.
+
+    Attributes:
+        split: The source's own name of the split, e.g. "validation-hidden".
+        file: Absolute path of the question file.
+        index: Row in that file, from 0.
+        sizes: (width, height) per picture, pixels, EXIF orientation applied.
+        answer: The source's answer as text: a string verbatim, anything else as JSON. Boxes in pixels.
+    """
+
+    split: str
+    file: str
+    index: int
+    sizes: list[tuple[int, int]]
+    answer: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One training or evaluation sample. LLaMA-Factory reads `conversations` and `images` and ignores the rest.
+
+    Attributes:
+        id: Unique, e.g. "flare/training/Ultrasound/BUSI-det/000012".
+        task: Canonical task name.
+        dataset: The source's dataset name.
+        conversations: A human turn with one `<image>` per picture, then a gpt turn; box answers in the manifest's frame.
+        images: Absolute paths, always a list.
+        source: Where it comes from.
+    """
+
+    id: str
+    task: str
+    dataset: str
+    conversations: list[Turn]
+    images: list[str]
+    source: Source
+
+    @property
+    def question(self) -> str:
+        """The human turn without its image tags."""
+        return self.conversations[0].value.replace(IMAGE_TAG, "").strip()
+
+    @property
+    def target(self) -> str:
+        """The gpt turn."""
+        return self.conversations[1].value
+
+
+class RecordError(ValueError):
+    """A record that LLaMA-Factory would crash on or silently train wrongly."""
+
+
+def make_record(*, question: str, answer: str, images: Sequence[str], **fields: Any) -> Record:
+    """A single-turn record with one `<image>` line per picture before the question.
+
+    Raises:
+        RecordError: question or answer hold a literal `<image>`, which LLaMA-Factory would count as a picture.
+    """
+    for part, text in (("question", question), ("answer", answer)):
+        if IMAGE_TAG in text:
+            raise RecordError(f"{fields['id']}: the {part} holds a literal {IMAGE_TAG}; remove it from the source")
+    prompt = "".join(f"{IMAGE_TAG}\n" for _ in images) + question
+    turns = [Turn("human", prompt), Turn("gpt", answer)]
+    return Record(conversations=turns, images=list(images), **fields)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a converted file, every field checked.
+
+    Raises:
+        RecordError: the file is not a list of records; names the file, the place and what was expected.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Record])
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise RecordError(f"{path}: {error}; expected the output of a preprocess script") from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a crash or a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
+        try:
+            temporary.write(data)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            Path(temporary.name).chmod(0o666 & ~_umask())
+            Path(temporary.name).replace(path)
+        except BaseException:
+            Path(temporary.name).unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON with a final newline; the same value gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+
+
+def encode_records(records: Iterable[Record]) -> bytes:
+    """A JSON list with one record per line, so that files can be compared and searched line by line."""
+    lines = [msgspec.json.encode(record) for record in records]
+    return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
+
+
+def dataset_entry(file_name: str) -> dict[str, Any]:
+    """The dataset_info entry of a file of records."""
+    return {
+        "file_name": file_name,
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations", "images": "images"},
+        "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
+    }
+
+
+def register(dataset_info: Path, files: Mapping[str, Path]) -> list[str]:
+    """Merge entries into a dataset_info.json, under a lock, sorted, file names relative to its folder.
+
+    Args:
+        dataset_info: The registry; made if absent, its other entries kept.
+        files: Entry name -> file of records.
+
+    Returns:
+        Names of entries that pointed at another file before.
+
+    Raises:
+        ValueError: the registry holds something else than a JSON object.
+    """
+    dataset_info.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{dataset_info}.lock"):
+        try:
+            entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, Any])
+        except FileNotFoundError:
+            entries = {}
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{dataset_info}: {error}; mend or delete it, the preprocess scripts write it") from error
+        moved = []
+        for name, path in files.items():
+            relative = Path(os.path.relpath(path.resolve(), dataset_info.parent.resolve())).as_posix()
+            if entries.get(name, {}).get("file_name", relative) != relative:
+                moved.append(name)
+            entries[name] = dataset_entry(relative)
+        merged = to_json(entries)
+        if not dataset_info.exists() or dataset_info.read_bytes() != merged:
+            write_atomic(dataset_info, merged)
+    return moved

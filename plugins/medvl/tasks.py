@@ -1,0 +1,134 @@
+"""The seven canonical tasks, their spellings in the wild, and the 19 datasets of FLARE-Task5-MLLM-2D."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Task(StrEnum):
+    """What a question asks for; decides how its answer is read, written and scored."""
+
+    CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi_label_classification"
+    DETECTION = "detection"
+    INSTANCE_DETECTION = "instance_detection"
+    COUNTING = "counting"
+    REGRESSION = "regression"
+    REPORT = "report_generation"
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether answers of this task hold boxes."""
+        return self in (Task.DETECTION, Task.INSTANCE_DETECTION)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether answers of this task are one number."""
+        return self in (Task.COUNTING, Task.REGRESSION)
+
+
+# Spellings met in FLARE records and in the code of systems trained on it, after `_normal`.
+_ALIASES: dict[Task, tuple[str, ...]] = {
+    Task.CLASSIFICATION: ("classification", "binary classification", "disease diagnosis",
+                          "disease diagnosis classification"),
+    Task.MULTI_LABEL: ("multi label classification", "multilabel classification", "multi label", "multilabel"),
+    Task.DETECTION: ("detection", "object detection", "lesion detection"),
+    Task.INSTANCE_DETECTION: ("instance detection", "instance segmentation"),
+    Task.COUNTING: ("counting", "cell counting"),
+    Task.REGRESSION: ("regression",),
+    Task.REPORT: ("report generation", "reporting"),
+}  # fmt: skip
+_TASK_OF = {alias: task for task, aliases in _ALIASES.items() for alias in aliases}
+
+
+class UnknownNameError(ValueError):
+    """A task or dataset name that is not in the table; the message holds the nearest known one."""
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().lower()
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a `name` that is not among the `known` ones, naming the nearest of them."""
+    known = list(known)
+    folded = {candidate.lower(): candidate for candidate in known}
+    nearest = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[nearest[0]]!r}?" if nearest else f"known: {', '.join(known)}"
+    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
+
+
+def canonical_task(name: str) -> Task:
+    """The task that a `TaskType` spelling means, whatever its case, hyphens, underscores and spaces.
+
+    Raises:
+        UnknownNameError: no spelling in the table matches. It is never guessed: a guess once turned every unknown
+            task into classification in a public baseline.
+    """
+    try:
+        return _TASK_OF[_normal(name)]
+    except KeyError:
+        raise unknown_name("task", name, _TASK_OF) from None
+
+
+@dataclass(frozen=True)
+class FlareDataset:
+    """One dataset of FLARE-Task5-MLLM-2D.
+
+    Attributes:
+        name: Folder name, spelled as in the release.
+        category: Name of the folder above it. More reliable than the records' `Modality`.
+        multi_image: Whether records hold several pictures (views, frames, photos of one case).
+        label_separator: What separates labels in multi-label answers. A `;` dataset may hold commas inside a label.
+    """
+
+    name: str
+    category: str
+    multi_image: bool = False
+    label_separator: str | None = None
+
+
+FLARE_DATASETS: dict[str, FlareDataset] = {
+    dataset.name: dataset
+    for dataset in (
+        FlareDataset("retino", "Retinography"),
+        FlareDataset("fundus", "Retinography"),
+        FlareDataset("BUSI-det", "Ultrasound"),
+        FlareDataset("BUS-UCLM-det", "Ultrasound"),
+        FlareDataset("BUSI", "Ultrasound"),
+        FlareDataset("BUS-UCLM", "Ultrasound"),
+        FlareDataset("iugc", "Ultrasound"),
+        FlareDataset("boneresorption", "Xray"),
+        FlareDataset("dental", "Xray"),
+        FlareDataset("periapical", "Xray", label_separator=";"),
+        FlareDataset("IU_XRay", "Xray", multi_image=True),
+        FlareDataset("chestdr", "Xray", label_separator=","),
+        FlareDataset("neojaundice", "Clinical", multi_image=True),
+        FlareDataset("chromosome", "Microscopy"),
+        FlareDataset("neurips22cell", "Microscopy"),
+        FlareDataset("bone_marrow", "Microscopy"),
+        FlareDataset("endo", "Endoscopy", multi_image=True),
+        FlareDataset("bcn20000", "Dermatology", multi_image=True),
+        FlareDataset("CMMD", "Mammography", multi_image=True),
+    )
+}
+
+
+def flare_dataset(name: str) -> FlareDataset:
+    """The FLARE dataset of that exact name.
+
+    Raises:
+        UnknownNameError: not one of the 19.
+    """
+    try:
+        return FLARE_DATASETS[name]
+    except KeyError:
+        raise unknown_name("FLARE dataset", name, FLARE_DATASETS) from None
+
+
+def label_separator(dataset: str) -> str | None:
+    """The label separator of a dataset, None where it is not known (the answer then decides for itself)."""
+    known = FLARE_DATASETS.get(dataset)
+    return known.label_separator if known else None
