@@ -65,6 +65,22 @@ def extend(name: str, module: ModuleType) -> None:
         STATE.failures.pop(name, None)
 
 
+def extend_loaded() -> None:
+    """Extend the target modules that were loaded without the finder.
+
+    That happens when `autoload` is called by hand after LLaMA-Factory was imported, and when `import torch` comes from
+    inside a target module: that module cannot be extended before it has run, so parsing.py calls this again.
+    """
+    if STATE.disabled:
+        return
+    for name in TARGETS:
+        module = sys.modules.get(name)
+        if module is None or name in STATE.extended or name in STATE.failures:
+            continue
+        if not getattr(module.__spec__, "_initializing", False):
+            extend(name, module)
+
+
 class PostImportFinder(MetaPathFinder):
     """Finds the two target modules as Python would, and extends them once they have run."""
 
@@ -91,11 +107,7 @@ def _install() -> None:
         return
     if not any(isinstance(finder, PostImportFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, PostImportFinder())
-    for name in TARGETS:
-        module = sys.modules.get(name)
-        # LLaMA-Factory can be there first: TORCH_DEVICE_BACKEND_AUTOLOAD=0 and autoload() called by hand.
-        if module is not None and name not in STATE.extended:
-            extend(name, module)
+    extend_loaded()
 
 
 def _extend_after_execution(spec: ModuleSpec) -> None:

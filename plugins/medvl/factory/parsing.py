@@ -81,6 +81,7 @@ def require_trainer(arguments: Any) -> None:
     if found:
         raise ValueError("; ".join(found))
     importlib.import_module(WORKFLOW)
+    hook.extend_loaded()
     if WORKFLOW not in hook.STATE.extended:
         reason = hook.STATE.failures.get(WORKFLOW, "the hook did not run")
         raise RuntimeError(

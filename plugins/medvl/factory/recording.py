@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -23,15 +24,29 @@ SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
 QUESTION = "{question}"
 
 
+@dataclass(frozen=True)
+class Text:
+    """LLaMA-Factory's template, after it was fixed for this tokenizer."""
+
+    template: Any
+    tokenizer: Any
+
+    def render(self) -> str:
+        """The exact text around a question, from the first token to the one before the answer."""
+        turn = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}]
+        prompt, _ = self.template.encode_oneturn(self.tokenizer, turn)
+        return str(self.tokenizer.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
 class RunCardCallback(TrainerCallback):  # type: ignore[misc]
     """Collects on the main process of the run and writes into checkpoints and into the output folder.
 
     Everything that can fail (a damaged manifest, an unreadable file) does so before training, not after it.
     """
 
-    def __init__(self, recipe: Recipe, template: Any, tokenizer: Any) -> None:
-        """template: LLaMA-Factory's template after it was fixed for this tokenizer."""
-        self.recipe, self.template, self.tokenizer = recipe, template, tokenizer
+    def __init__(self, recipe: Recipe, text: Text, image_processor: Any) -> None:
+        """image_processor: the one that LLaMA-Factory loaded; None for a text model."""
+        self.recipe, self.text, self.image_processor = recipe, text, image_processor
         self.card: run_card.RunCard | None = None
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
@@ -39,7 +54,8 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self.clock = time.monotonic()
             self.started = _now()
-            self.card = describe(self.recipe, self.template, self.tokenizer, kwargs["model"], self._run(args, state))
+            vision = _vision(self.recipe, self.image_processor)
+            self.card = describe(self.recipe, self.text, vision, kwargs["model"], self._run(args, state))
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """A checkpoint can be evaluated like the final model, so it gets the card as of its step."""
@@ -69,10 +85,9 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
         )
 
 
-def describe(recipe: Recipe, template: Any, tokenizer: Any, model: Any, run: run_card.Run) -> run_card.RunCard:
+def describe(recipe: Recipe, text: Text, vision: run_card.Vision, model: Any, run: run_card.Run) -> run_card.RunCard:
     """The run card of a run that is about to start.
 
-    recipe: LLaMA-Factory's parsed arguments; template: its template object after it was fixed for the tokenizer.
     Raises what reading the data files and dataset_info.json raises, and ValueError for a damaged manifest.
     """
     training = recipe.owner("learning_rate")
@@ -91,12 +106,12 @@ def describe(recipe: Recipe, template: Any, tokenizer: Any, model: Any, run: run
             config_sha256=config_sha256,
             commit=commit,
         ),
-        vision=run_card.Vision(models.image_max_pixels, models.image_min_pixels, models.crop_to_patches),
+        vision=vision,
         prompt=run_card.Prompt(
             template=data.template,
-            system=template.default_system,
+            system=text.template.default_system,
             enable_thinking=data.enable_thinking,
-            rendered=render(template, tokenizer),
+            rendered=text.render(),
             cutoff_len=data.cutoff_len,
         ),
         quantization=run_card.Quantization(
@@ -118,13 +133,6 @@ def describe(recipe: Recipe, template: Any, tokenizer: Any, model: Any, run: run
     )
 
 
-def render(template: Any, tokenizer: Any) -> str:
-    """The exact text around a question, from the first token to the one before the answer."""
-    turn = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}]
-    prompt, _ = template.encode_oneturn(tokenizer, turn)
-    return str(tokenizer.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
 def written(recipe: Recipe) -> dict[str, Any]:
     """Every key the user set, sorted, as LLaMA-Factory parsed it; tokens and other secrets are replaced by a mark."""
     values = {}
@@ -136,6 +144,19 @@ def written(recipe: Recipe) -> dict[str, Any]:
             continue
         values[key] = "<secret>" if key.endswith(SECRET_ENDINGS) and value else _plain(value)
     return values
+
+
+def _vision(recipe: Recipe, image_processor: Any) -> run_card.Vision:
+    models = recipe.owner("image_max_pixels")
+    # LLaMA-Factory passes 12 to the image processor for `crop_to_patches: true` and nothing otherwise.
+    own = getattr(image_processor, "crop_to_patches", None)
+    limit = 12 if models.crop_to_patches else image_processor.max_patches if own else 1
+    return run_card.Vision(
+        image_max_pixels=models.image_max_pixels,
+        image_min_pixels=models.image_min_pixels,
+        crop_to_patches=models.crop_to_patches,
+        max_tiles=None if own is None else limit,
+    )
 
 
 def _finetuning(tuning: Any, model: Any) -> run_card.Finetuning:

@@ -32,11 +32,16 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Vision(msgspec.Struct, frozen=True):
-    """What turns a picture into tokens. Pixels count the whole area; `crop_to_patches` is InternVL's tiling."""
+    """What turns a picture into tokens; pixels count the whole area.
+
+    `max_tiles` is what `crop_to_patches` came to: a checkpoint whose own preprocessor config asks for tiles gets them
+    even under `crop_to_patches: false`. None for models without tiles.
+    """
 
     image_max_pixels: int
     image_min_pixels: int
     crop_to_patches: bool
+    max_tiles: int | None
 
 
 class Prompt(msgspec.Struct, frozen=True):

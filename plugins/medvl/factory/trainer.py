@@ -1,7 +1,7 @@
 """Puts what the medvl keys ask for into LLaMA-Factory's SFT trainer.
 
 Needs the name `CustomSeq2SeqTrainer` of `llamafactory.train.sft.workflow`, which `run_sft` looks up at call time and
-calls with `finetuning_args`, `data_collator` (with its `template`) and `tokenizer` by keyword.
+calls with `finetuning_args`, `data_collator` (with its `template`), `tokenizer` and `processor` by keyword.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class TrainerFactory:
         arguments: Any = kwargs.get("finetuning_args", args[0] if args else None)
         trainer = self.stock(*args, **kwargs)
         if "medvl_run_card" in requested_keys(arguments):
-            from medvl.factory.recording import RunCardCallback
+            from medvl.factory.recording import RunCardCallback, Text
 
-            template, tokenizer = kwargs["data_collator"].template, kwargs["tokenizer"]
-            trainer.add_callback(RunCardCallback(arguments.medvl_recipe, template, tokenizer))
+            text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
+            image_processor = getattr(kwargs["processor"], "image_processor", None)
+            trainer.add_callback(RunCardCallback(arguments.medvl_recipe, text, image_processor))
         return trainer
