@@ -45,7 +45,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         id: Unique, e.g. "flare/training/Ultrasound/BUSI-det/000012".
         task: Canonical task name.
         dataset: The source's dataset name.
-        conversations: A human turn with one `<image>` per picture, then a gpt turn; box answers in the manifest's frame.
+        conversations: A human turn with one `<image>` per picture, then a gpt turn (boxes in the manifest's frame).
         images: Absolute paths, always a list.
         source: Where it comes from.
     """

@@ -1,0 +1,183 @@
+"""The FLARE-Task5-MLLM-2D tree: which question files there are, and their rows as typed questions.
+
+Layout: `<root>/<split>/<Category>/<dataset>/<dataset>_questions_<train|val|test>.json` beside `images<Tr|Val|Ts>/`.
+A row has `TaskType, Modality, ImageName, Question, Answer, Split` and no id. Shared by preprocessing and scoring.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from medvl.answers import answer_text
+from medvl.tasks import Task, canonical_task, unknown_name
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split folder.
+
+    Attributes:
+        name: Short name, used for entries and options: train, val, hidden, test.
+        folder: Folder under the root.
+        stem: What the question file's name ends in.
+        images: Folder of the pictures beside it.
+    """
+
+    name: str
+    folder: str
+    stem: str
+    images: str
+
+
+SPLITS: dict[str, Split] = {
+    split.name: split
+    for split in (
+        Split("train", "training", "train", "imagesTr"),
+        Split("val", "validation-public", "val", "imagesVal"),
+        Split("hidden", "validation-hidden", "val", "imagesVal"),
+        Split("test", "testing", "test", "imagesTs"),
+    )
+}
+
+
+class FlareError(ValueError):
+    """A FLARE tree or question file that cannot be read; the message names it and says what was expected."""
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """One question file: `path` holds the questions of `dataset` in `split`."""
+
+    split: Split
+    category: str
+    dataset: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of a question file.
+
+    Attributes:
+        file: Where it stands.
+        index: Row in the file, from 0.
+        row: The row as it is, untouched.
+    """
+
+    file: QuestionFile
+    index: int
+    row: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Unique in a tree: `<split folder>/<category>/<dataset>/<row>`."""
+        return f"{self.file.split.folder}/{self.file.category}/{self.file.dataset}/{self.index:06d}"
+
+    @property
+    def task(self) -> Task:
+        """The canonical task of `TaskType`; raises `medvl.tasks.UnknownNameError`."""
+        return canonical_task(str(self.row.get("TaskType", "")))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Picture names as written, relative to the file's folder; a string there means one picture."""
+        names = self.row.get("ImageName")
+        listed = [names] if isinstance(names, str) else names
+        if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
+            raise FlareError(f"{self.id}: ImageName is {names!r}; expected a file name or a list of file names")
+        return tuple(listed)
+
+    @property
+    def text(self) -> str:
+        """The question, verbatim."""
+        question = self.row.get("Question")
+        if not isinstance(question, str) or not question.strip():
+            raise FlareError(f"{self.id}: Question is {question!r}; expected text")
+        return question
+
+    @property
+    def answer(self) -> str:
+        """The answer as text; empty where it is blank, null or absent, as in the public copy of hidden splits."""
+        answer = self.row.get("Answer")
+        return "" if answer is None else answer_text(answer)
+
+
+def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Iterator[QuestionFile]:
+    """The question files of a tree, one per split and dataset, in the order of `SPLITS`, category and dataset.
+
+    Args:
+        root: The tree.
+        splits: Names or folders of splits; all if empty.
+        datasets: Names of datasets; all that are there if empty.
+
+    Raises:
+        FlareError: no split folder under `root`, or a dataset folder without a question file or with several that
+            could be meant.
+        UnknownNameError: a split or dataset that is asked for is not there.
+    """
+    present = [split for split in SPLITS.values() if (root / split.folder).is_dir()]
+    if not present:
+        folders = ", ".join(split.folder for split in SPLITS.values())
+        raise FlareError(f"{root}: no FLARE tree; expected one of the folders {folders} in it")
+    by_name = {name: split for split in SPLITS.values() for name in (split.name, split.folder)}
+    for name in splits:
+        if name not in by_name:
+            raise unknown_name("split", name, by_name)
+    chosen = [split for split in present if not splits or split in [by_name[name] for name in splits]]
+    folders = [(split, folder) for split in chosen for folder in sorted((root / split.folder).glob("*/*"))
+               if folder.is_dir()]  # fmt: skip
+    known = sorted({folder.name for _, folder in folders})
+    for name in datasets:
+        if name not in known:
+            raise unknown_name("dataset", name, known)
+    for split, folder in folders:
+        if not datasets or folder.name in datasets:
+            yield QuestionFile(split, folder.parent.name, folder.name, _question_file(folder, split))
+
+
+def question_file(path: Path) -> QuestionFile:
+    """The question file at `path`, its split, category and dataset read off the folders above it."""
+    split = next((split for split in SPLITS.values() if split.folder in path.resolve().parts), None)
+    if split is None:
+        split = next((split for split in SPLITS.values() if split.stem in path.stem.lower()), SPLITS["val"])
+    folder = path.resolve().parent
+    return QuestionFile(split, folder.parent.name, folder.name, path)
+
+
+def _question_file(folder: Path, split: Split) -> Path:
+    """The file to read; the one with answers instead of the blank copy, never both.
+
+    Some revisions have other names (`IU_XRay_all_train.json`), so any JSON file of that split counts if it is the one.
+    """
+    canonical = f"{folder.name}_questions_{split.stem}"
+    for name in (f"{canonical}_withGT.json", f"{canonical}.json"):
+        if (folder / name).is_file():
+            return folder / name
+    others = [
+        path
+        for path in sorted(folder.glob("*.json"))
+        if split.stem in path.stem.lower() and "predictions" not in path.stem and path.stem != "dataset_info"
+    ]
+    others = [path for path in others if "withGT" in path.stem] or others
+    if len(others) != 1:
+        found = ", ".join(path.name for path in others) or "none"
+        raise FlareError(f"{folder}: expected {canonical}.json, or one other *{split.stem}*.json; found {found}")
+    return others[0]
+
+
+def read_questions(file: QuestionFile) -> list[Question]:
+    """The rows of a question file.
+
+    Raises:
+        FlareError: not UTF-8 JSON, or not a list of objects.
+    """
+    try:
+        rows = msgspec.json.decode(file.path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FlareError(f"{file.path}: not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise FlareError(f"{file.path}: expected a JSON list of question objects")
+    return [Question(file, index, row) for index, row in enumerate(rows)]
