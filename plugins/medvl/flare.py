@@ -127,13 +127,13 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
         if name not in by_name:
             raise unknown_name("split", name, by_name)
     chosen = [split for split in present if not splits or split in [by_name[name] for name in splits]]
-    folders = [(split, folder) for split in chosen for folder in sorted((root / split.folder).glob("*/*"))
+    dataset_folders = [(split, folder) for split in chosen for folder in sorted((root / split.folder).glob("*/*"))
                if folder.is_dir()]  # fmt: skip
-    known = sorted({folder.name for _, folder in folders})
+    known = sorted({folder.name for _, folder in dataset_folders})
     for name in datasets:
         if name not in known:
             raise unknown_name("dataset", name, known)
-    for split, folder in folders:
+    for split, folder in dataset_folders:
         if not datasets or folder.name in datasets:
             yield QuestionFile(split, folder.parent.name, folder.name, _question_file(folder, split))
 
