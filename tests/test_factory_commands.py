@@ -17,9 +17,7 @@ Recipe = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.slow
 
 
-def train(
-    recipe: dict[str, Any], folder: Path, *overrides: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def train(recipe: dict[str, Any], folder: Path, *overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`llamafactory-cli train recipe.yaml …`, with the environment's own torchrun on PATH."""
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe))

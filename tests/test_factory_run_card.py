@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def a_card(**changes: Any) -> run_card.RunCard:
     card = run_card.RunCard(
         schema=run_card.SCHEMA,
         model=run_card.Model("some/model", [], "main", None, None),
-        vision=run_card.Vision(50176, 784, False, None),
+        vision=run_card.Vision(50176, 784, False, 65536, 16777216, None),
         prompt=run_card.Prompt("qwen3_vl_nothink", "", None, "{question}", 4096),
         quantization=run_card.Quantization(None, "bnb", "nf4", True),
         finetuning=run_card.Finetuning("full", None, None, None, None, False, False, False, 10),
@@ -51,7 +52,7 @@ def test_failed_write_keeps_the_old_card(tmp_path: Path, monkeypatch: pytest.Mon
     def full_disk(_: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(run_card.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         run_card.write_run_card(a_card(git_revision="new"), tmp_path)
     assert run_card.read_run_card(tmp_path).git_revision == "old"

@@ -112,6 +112,7 @@ def card(full_run: Path) -> RunCard:
 def test_card_has_what_prediction_reads(card: RunCard) -> None:
     assert (card.vision.image_max_pixels, card.vision.image_min_pixels) == (4096, 1024)
     assert (card.vision.crop_to_patches, card.vision.max_tiles) == (True, 12)
+    assert (card.vision.processor_min_pixels, card.vision.processor_max_pixels) == (None, None)
     assert (card.quantization.bit, card.quantization.method) == (4, "bnb")
     assert (card.quantization.type, card.quantization.double_quantization) == ("nf4", False)
     assert card.prompt.template == "intern_vl"
@@ -182,3 +183,15 @@ def test_key_is_refused_before_training_when_the_trainer_was_renamed(
     with pytest.raises(RuntimeError, match=r"asks for medvl_run_card, but .*sft\.workflow \(AttributeError: renamed\)"):
         run_exp(tiny_recipe("qwen3vl", medvl_run_card=True))
     assert not (tmp_path / "out").exists()
+
+
+def test_budget_below_the_checkpoints_own_minimum_is_said(
+    tiny_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Qwen3-VL enlarges again what LLaMA-Factory shrank; the published checkpoints go to 65,536 pixels at least."""
+    run_exp(tiny_recipe("qwen3vl", medvl_run_card=True, image_max_pixels=900, image_min_pixels=100, max_steps=1))
+    vision = read_run_card(tmp_path / "out").vision
+    assert vision.processor_min_pixels is not None
+    assert vision.processor_min_pixels > vision.image_max_pixels
+    assert vision.max_tiles is None
+    assert f"at least {vision.processor_min_pixels} pixels" in caplog.text

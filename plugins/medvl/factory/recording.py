@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from medvl.factory.fingerprints import base_model, describe_data, git_revision, 
 
 SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
 QUESTION = "{question}"
+
+log = logging.getLogger("medvl")
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,26 @@ def written(recipe: Recipe) -> dict[str, Any]:
 def _vision(recipe: Recipe, image_processor: Any) -> run_card.Vision:
     models = recipe.owner("image_max_pixels")
     # LLaMA-Factory passes 12 to the image processor for `crop_to_patches: true` and nothing otherwise.
-    own = getattr(image_processor, "crop_to_patches", None)
-    limit = 12 if models.crop_to_patches else image_processor.max_patches if own else 1
+    tiles_by_itself = getattr(image_processor, "crop_to_patches", None)
+    limit = 12 if models.crop_to_patches else image_processor.max_patches if tiles_by_itself else 1
+    size = getattr(image_processor, "size", None) or {}
+    smallest, largest = (getattr(size, name, None) for name in ("shortest_edge", "longest_edge"))
+    # For Qwen's processors the two "edges" are areas; only there are both set.
+    if smallest is None or largest is None:
+        smallest = largest = None
+    if smallest is not None and smallest > models.image_max_pixels:
+        log.warning(
+            "image_max_pixels is %d, but the checkpoint's own image processor enlarges every picture to at least %d "
+            "pixels: detail is lost and no token saved. Set image_max_pixels to %d or more.",
+            *(models.image_max_pixels, smallest, smallest),
+        )
     return run_card.Vision(
         image_max_pixels=models.image_max_pixels,
         image_min_pixels=models.image_min_pixels,
         crop_to_patches=models.crop_to_patches,
-        max_tiles=None if own is None else limit,
+        processor_min_pixels=smallest,
+        processor_max_pixels=largest,
+        max_tiles=None if tiles_by_itself is None else limit,
     )
 
 

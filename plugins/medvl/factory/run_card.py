@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from medvl.sharegpt import write_atomic
 
 FILE_NAME = "medvl_run_card.json"
 SCHEMA = 1
@@ -34,13 +34,17 @@ class Model(msgspec.Struct, frozen=True):
 class Vision(msgspec.Struct, frozen=True):
     """What turns a picture into tokens; pixels count the whole area.
 
-    `max_tiles` is what `crop_to_patches` came to: a checkpoint whose own preprocessor config asks for tiles gets them
-    even under `crop_to_patches: false`. None for models without tiles.
+    LLaMA-Factory resizes first, by `image_max_pixels` and `image_min_pixels`, then the checkpoint's own image processor
+    within `processor_min_pixels` and `processor_max_pixels` (Qwen family; None for others). `max_tiles` is what
+    `crop_to_patches` came to: a checkpoint whose own preprocessor config asks for tiles gets them even under
+    `crop_to_patches: false`; None for models without tiles.
     """
 
     image_max_pixels: int
     image_min_pixels: int
     crop_to_patches: bool
+    processor_min_pixels: int | None
+    processor_max_pixels: int | None
     max_tiles: int | None
 
 
@@ -173,18 +177,6 @@ def read_run_card(path: Path) -> RunCard:
 
 def write_run_card(card: RunCard, folder: Path) -> Path:
     """Write the card into a folder, so that readers see the old file or the new one and never a part."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / FILE_NAME
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp lets only the owner read; adapters are shared.
-        temporary.chmod(0o644)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(file, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
     return file
