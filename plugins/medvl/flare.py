@@ -4,9 +4,11 @@ Layout: `<root>/<split>/<Category>/<dataset>/<dataset>_questions_<train|val|test
 A row has `TaskType, Modality, ImageName, Question, Answer, Split` and no id. Shared by preprocessing and scoring.
 """
 
+import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -45,6 +47,10 @@ SPLITS: dict[str, Split] = {
 
 class FlareError(ValueError):
     """A FLARE tree or question file that cannot be read; the message names it and says what was expected."""
+
+
+class OutsideError(FlareError):
+    """A picture name that leads out of its dataset's folder."""
 
 
 @dataclass(frozen=True)
@@ -181,3 +187,18 @@ def read_questions(file: QuestionFile) -> list[Question]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise FlareError(f"{file.path}: expected a JSON list of question objects")
     return [Question(file, index, row) for index, row in enumerate(rows)]
+
+
+def picture_path(file: QuestionFile, name: str) -> Path:
+    """Where a picture lies: as written, else by its bare name in the split's picture folder, once or twice nested.
+
+    Raises:
+        OutsideError: the name leads out of the dataset's folder.
+    """
+    normal = posixpath.normpath(name.replace("\\", "/"))
+    if normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal):
+        raise OutsideError(f"{name!r} leads out of {file.path.parent}")
+    folder, images = file.path.parent, file.split.images
+    bare = PurePosixPath(normal).name
+    candidates = [folder / normal, folder / images / bare, folder / images / images / bare]
+    return next((path for path in candidates if path.is_file()), candidates[0])

@@ -1,0 +1,30 @@
+"""The `medvl` command: one subcommand per thing to run that is not a script of the clone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+# Subcommand -> module with `add_arguments(parser)` and `run(args) -> exit code`, and one line of help.
+COMMANDS = {
+    "demo": ("medvl.demo.road", "see the whole way on this machine: data, training, prediction, scores"),
+    "doctor": ("medvl.doctor", "check versions, GPU, LLaMA-Factory hook, disk"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns its exit code, 2 for wrong arguments, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="medvl", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        import_module(module).add_arguments(subparser)
+    args = parser.parse_args(argv)
+    try:
+        return int(import_module(COMMANDS[args.command][0]).run(args))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""What happened to every record: coded findings, counts that add up, and the files a preprocess script leaves."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from medvl.sharegpt import MANIFEST, Record, encode_records, register, to_json, write_atomic
+
+SCHEMA = 1
+REPORT = "report.json"
+
+Action = Literal["kept", "dropped", "quarantined"]
+
+# Every reason a record can be given, and what it means. Dropped: there is nothing to train on. Quarantined: there is
+# something a person should look at and mend in the source. Kept: trained on as it is, and reported.
+CODES: dict[str, str] = {
+    "IMAGE_MISSING": "a picture is not there",
+    "IMAGE_NAME": "ImageName is not a file name or a list of file names",
+    "IMAGE_OUTSIDE": "ImageName points outside the dataset folder",
+    "IMAGE_TOO_LARGE": "a picture has more pixels than is safe to decode",
+    "IMAGE_UNREADABLE": "a picture cannot be decoded to its end",
+    "EXIF_ROTATED": "a picture was rotated by EXIF; its upright copy is used",
+    "IMAGE_DROPPED": "a record goes on without one of its pictures",
+    "TASK_UNKNOWN": "TaskType is no known task",
+    "QUESTION_EMPTY": "there is no question",
+    "ANSWER_EMPTY": "there is no answer in a split that has answers",
+    "ANSWER_UNUSABLE": "the answer is not what its task needs: no boxes, or no number",
+    "ANSWER_UNUSUAL": "the answer is not among the options, or names several of them",
+    "LITERAL_TAG": "question or answer hold a literal <image>",
+    "ZERO_AREA_BOX": "a box has no area; no prediction can match it",
+    "INVERTED_BOX": "a box has its corners swapped",
+    "BOX_OUTSIDE": "a box reaches beyond its picture",
+}
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to know about one record."""
+
+    id: str
+    code: str
+    action: Action
+    detail: str
+    file: str
+    index: int
+
+
+class Converted(msgspec.Struct, kw_only=True):
+    """The outcome for one dataset and split: `rows` = kept + dropped + quarantined."""
+
+    dataset: str
+    split: str
+    category: str
+    file: str
+    rows: int
+    records: list[Record]
+    findings: list[Finding]
+
+    def count(self, action: Action) -> int:
+        """How many records were kept, dropped or quarantined."""
+        if action == "kept":
+            return len(self.records)
+        return len({finding.id for finding in self.findings if finding.action == action})
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_outputs(
+    out: Path,
+    converted: Sequence[Converted],
+    groups: Mapping[str, Sequence[Record]],
+    *,
+    source: str,
+    root: Path,
+    options: dict[str, Any],
+    dataset_info: Path,
+) -> list[str]:
+    """Write one file per entry, register them, then report.json, and last the manifest that marks all as complete.
+
+    Args:
+        out: Output folder.
+        converted: The outcome per dataset and split.
+        groups: Entry name -> its records.
+        source: Name of the data source.
+        root: Where the raw data lies.
+        options: The options that decide what was written, frame and box style among them.
+        dataset_info: The registry to merge the entries into.
+
+    Returns:
+        Entries of the registry that pointed elsewhere before.
+
+    Raises:
+        ValueError: counts do not add up, which would be a bug of the script.
+    """
+    for part in converted:
+        rows, *outcomes = _counts([part]).values()
+        if rows != sum(outcomes):
+            raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
+    (out / MANIFEST).unlink(missing_ok=True)  # until it is written again the output is not complete
+    files = {}
+    for name, records in groups.items():
+        data = encode_records(records)
+        write_atomic(out / f"{name}.json", data)
+        files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
+    moved = register(dataset_info, {name: out / f"{name}.json" for name in groups})
+    head = {"schema": SCHEMA, "source": source, "root": str(root), "options": options}
+    report = to_json(head | _summary(converted) | {"outputs": files})
+    write_atomic(out / REPORT, report)
+    write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
+    return moved
+
+
+def _summary(converted: Sequence[Converted]) -> dict[str, Any]:
+    findings = [finding for part in converted for finding in part.findings]
+    return {
+        "counts": _counts(converted),
+        "codes": {code: CODES[code] for code in sorted({finding.code for finding in findings})},
+        "datasets": [_dataset_summary(part) for part in converted],
+        "findings": findings,
+    }
+
+
+def _counts(parts: Sequence[Converted]) -> dict[str, int]:
+    actions: tuple[Action, ...] = get_args(Action)
+    return {"in": sum(part.rows for part in parts)} | {
+        action: sum(part.count(action) for part in parts) for action in actions
+    }
+
+
+def _dataset_summary(part: Converted) -> dict[str, Any]:
+    targets: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in part.records:
+        targets[record.task][record.source.answer] += 1
+    sizes = Counter(f"{width}x{height}" for record in part.records for width, height in record.source.sizes)
+    return {
+        "dataset": part.dataset,
+        "split": part.split,
+        "category": part.category,
+        "file": part.file,
+        "sha256": sha256(Path(part.file).read_bytes()),
+        **_counts([part]),
+        "findings": dict(Counter(finding.code for finding in part.findings)),
+        "tasks": {task: sum(counts.values()) for task, counts in targets.items()},
+        # Only answers that repeat make a histogram; boxes, counts and sentences are nearly all different.
+        "answers": {task: dict(counts.most_common(40)) for task, counts in targets.items() if len(counts) <= 40},
+        "pictures": len({image for record in part.records for image in record.images}),
+        "picture_sizes": dict(sizes.most_common(20)),
+    }
+
+
+def print_report(converted: Iterable[Converted], console: Console) -> None:
+    """The outcome as a table, one row per dataset and split, and the findings by code."""
+    parts = list(converted)
+    table = Table("dataset", "split", *("in", "kept", "dropped", "quarantined"), title="Records")
+    table.add_column("findings", overflow="fold")
+    for part in parts:
+        codes = Counter(finding.code for finding in part.findings)
+        described = ", ".join(f"{code} {count}" for code, count in codes.items())
+        table.add_row(part.dataset, part.split, *map(str, _counts([part]).values()), described)
+    table.add_section()
+    table.add_row("all", "", *map(str, _counts(parts).values()), style="bold")
+    console.print(table)
+    for code in sorted({finding.code for part in parts for finding in part.findings}):
+        examples = [finding for part in parts for finding in part.findings if finding.code == code]
+        console.print(f"[bold]{code}[/]: {CODES[code]}", highlight=False)
+        for finding in examples[:3]:
+            console.print(f"  {finding.action} {finding.detail}", markup=False, highlight=False)
+        if len(examples) > 3:
+            console.print(f"  and {len(examples) - 3} more in {REPORT}", markup=False, highlight=False)
