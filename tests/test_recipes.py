@@ -1,0 +1,198 @@
+"""Every recipe is what it says: parsed by LLaMA-Factory as written, complete, and able to train."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("llamafactory")
+from llamafactory.data.template import TEMPLATES
+from llamafactory.hparams import get_train_args
+from llamafactory.train.tuner import run_exp
+from omegaconf import OmegaConf
+
+from medvl.factory.recording import written
+from medvl.factory.run_card import read_run_card
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+FLARE = sorted(FOLDER.glob("flare_*.yaml"))
+# What a machine without a GPU cannot do as written; nothing else is overridden for parsing.
+ON_CPU = {"use_cpu": True, "deepspeed": None}
+
+all_recipes = pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+flare_recipes = pytest.mark.parametrize("file", FLARE, ids=lambda file: file.stem)
+
+
+def load(file: Path) -> dict[str, Any]:
+    recipe = yaml.safe_load(file.read_text())
+    assert isinstance(recipe, dict)
+    return recipe
+
+
+def header(file: Path) -> str:
+    """The comment lines before the first key."""
+    lines = file.read_text().splitlines()
+    return "\n".join(line for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+
+@pytest.fixture(autouse=True)
+def pristine_templates() -> Any:
+    """LLaMA-Factory writes `default_system` into its table of templates, for good."""
+    before = {name: template.default_system for name, template in TEMPLATES.items()}
+    yield
+    for name, system in before.items():
+        TEMPLATES[name].default_system = system
+
+
+def test_the_faithful_recipes_are_there() -> None:
+    names = {file.stem for file in FLARE}
+    assert {"flare_internvl3_8b_qlora", "flare_qwen3vl_4b_full", "flare_qwen3vl_4b_lora"} <= names
+
+
+@all_recipes
+def test_llamafactory_parses_every_value_as_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER.parent)
+    recipe = load(file)
+    overrides = {key: value for key, value in ON_CPU.items() if key == "use_cpu" or key in recipe}
+    *_, finetuning, _ = get_train_args(recipe | overrides)
+    parsed = written(finetuning.medvl_recipe)
+    expected = recipe | overrides
+    assert parsed.keys() == expected.keys()
+    differing = {key: (value, parsed[key]) for key, value in expected.items() if parsed[key] != as_parsed(key, value)}
+    assert differing == {}
+
+
+def as_parsed(key: str, value: Any) -> Any:
+    """LLaMA-Factory splits names at commas, and `none` means no tracker."""
+    if key in ("dataset", "eval_dataset", "lora_target"):
+        return [name.strip() for name in value.split(",")]
+    return [] if (key, value) == ("report_to", "none") else value
+
+
+@all_recipes
+def test_both_yaml_readers_agree(file: Path) -> None:
+    """LLaMA-Factory reads with OmegaConf, most tools with PyYAML: 1e-4 and unquoted no differ between them."""
+    ours, theirs = load(file), OmegaConf.to_container(OmegaConf.load(file))
+    assert ours == theirs
+    assert {key: type(value) for key, value in ours.items()} == {key: type(value) for key, value in theirs.items()}
+
+
+@all_recipes
+def test_no_key_twice(file: Path) -> None:
+    node = yaml.compose(file.read_text())
+    keys = [key.value for key, _ in node.value]
+    assert len(keys) == len(set(keys))
+
+
+@all_recipes
+def test_settings_that_bite_are_explicit(file: Path) -> None:
+    recipe = load(file)
+    assert recipe["trust_remote_code"] is False
+    assert recipe["packing"] is False
+    assert recipe["medvl_run_card"] is True
+    assert isinstance(recipe["default_system"], str)
+    assert recipe["template"] in TEMPLATES
+    assert recipe["template"] != "qwen3_vl", "trains an empty thinking block"
+    assert isinstance(recipe["crop_to_patches"], bool)
+    assert "double_quantization" in recipe or "quantization_bit" not in recipe
+    assert recipe["dataset_dir"] == "dataset_info"
+
+
+@all_recipes
+def test_model_and_template_belong_together(file: Path) -> None:
+    recipe = load(file)
+    name = recipe["model_name_or_path"]
+    if name.startswith("OpenGVLab/"):
+        assert name.endswith("-hf")
+    family = "intern_vl" if "intern" in name.lower() else "qwen3_vl_nothink"
+    assert recipe["template"] == family
+
+
+@flare_recipes
+def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
+    from medvl.flare import SPLITS
+
+    names = {f"flare_all_{split}" for split in SPLITS}
+    recipe = load(file)
+    for key in ("dataset", "eval_dataset"):
+        assert set(recipe.get(key, "flare_all_train").split(",")) <= names
+
+
+@flare_recipes
+def test_cutoff_holds_a_picture_and_the_longest_answer(file: Path) -> None:
+    """1,200 tokens: 46 chromosome boxes as JSON with one token per digit; 150: question, system prompt and frame."""
+    recipe = load(file)
+    if recipe["template"] == "intern_vl":
+        picture = 256 * (13 if recipe["crop_to_patches"] else 1)
+    else:
+        picture = max(recipe["image_max_pixels"], 65536) // 1024
+    assert recipe["cutoff_len"] >= picture + 2 + 150 + 1200
+
+
+@all_recipes
+def test_header_tells_how_to_run_and_what_to_expect(file: Path) -> None:
+    text = header(file)
+    assert f"llamafactory-cli train recipes/{file.name}" in text
+    for word in ("Model", "Memory", "Time", "Expected"):
+        assert re.search(rf"^# {word}\b", text, re.MULTILINE), word
+
+
+@all_recipes
+def test_deepspeed_file_exists_and_fits(file: Path) -> None:
+    """Paths in the recipe and in the commands of its header; ZeRO-3 cannot hold quantised weights."""
+    recipe = load(file)
+    mentioned = set(re.findall(r"recipes/deepspeed/\w+\.json", file.read_text()))
+    for path in mentioned:
+        stage = json.loads((FOLDER.parent / path).read_text())["zero_optimization"]["stage"]
+        assert stage == int(path[-6])
+    if "deepspeed" in recipe:
+        assert recipe["deepspeed"] in mentioned
+        assert "quantization_bit" not in recipe or recipe["deepspeed"].endswith("z2.json")
+        assert "FORCE_TORCHRUN=1" in header(file)
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "deepspeed").glob("*.json")), ids=lambda file: file.stem)
+def test_deepspeed_takes_batch_and_precision_from_the_recipe(file: Path) -> None:
+    settings = json.loads(file.read_text())
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert settings[key] == "auto"
+    assert settings["bf16"]["enabled"] == settings["gradient_clipping"] == "auto"
+
+
+def test_index_lists_every_recipe() -> None:
+    text = (FOLDER / "README.md").read_text()
+    rows = set(re.findall(r"^\| \[([\w.]+\.yaml)\]", text, re.MULTILINE))
+    assert rows == {file.name for file in RECIPES}
+
+
+@flare_recipes
+def test_it_trains_two_steps_on_a_tiny_checkpoint_of_its_family(
+    file: Path, tiny_checkpoint: Callable[[str], Path], tiny_dataset: Path, tmp_path: Path
+) -> None:
+    recipe = load(file)
+    family = "internvl3" if recipe["template"] == "intern_vl" else "qwen3vl"
+    overrides = {
+        "model_name_or_path": str(tiny_checkpoint(family)),
+        "dataset_dir": str(tiny_dataset),
+        "dataset": "tiny_train",
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": 2,
+        "logging_steps": 1,
+        "preprocessing_num_workers": 1,
+        "dataloader_num_workers": 0,
+        **ON_CPU,
+    }
+    if "eval_dataset" in recipe:
+        overrides["eval_dataset"] = "tiny_val"
+    run_exp(recipe | overrides)
+    card = read_run_card(tmp_path / "out")
+    assert card.run.steps == 2
+    assert card.run.final_loss is not None and 0 < card.run.final_loss < 20
+    assert card.quantization.bit == recipe.get("quantization_bit")
+    assert card.prompt.system == recipe["default_system"]
+    assert "<|im_start|>system" not in card.prompt.rendered
