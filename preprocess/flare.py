@@ -15,59 +15,21 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
 
-from medvl.answers import parse_answer, target_text
-from medvl.box_text import BoxStyle, ParsedBoxes
-from medvl.boxes import FRAMES, Boxes, Frame, Size, area, clip, order_corners
-from medvl.flare import (
-    FlareError,
-    OutsideError,
-    Question,
-    QuestionFile,
-    find_question_files,
-    picture_path,
-    read_questions,
-)
-from medvl.sharegpt import Record, RecordError, Source, make_record
-from medvl.tasks import UnknownNameError, label_separator
-from preprocess.pictures import Picture, inspect_all
-from preprocess.report import Action, Converted, Finding, print_report, write_outputs
+from medvl.box_text import BoxStyle
+from medvl.boxes import FRAMES
+from medvl.flare import FlareError, Question, QuestionFile, find_question_files, picture_path, read_questions
+from medvl.sharegpt import Record
+from medvl.tasks import UnknownNameError
+from preprocess.flare_rows import OnMissing, Options, convert
+from preprocess.pictures import inspect_all
+from preprocess.report import Converted, print_report, write_outputs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-ON_MISSING = ("drop", "error", "keep-sample-drop-image")
-
-# FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
-_STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides how a row is converted.
-
-    Attributes:
-        frame: Frame of the boxes in the answers.
-        box_style: Style of the boxes in the answers.
-        on_missing: What to do with a record whose picture is missing or broken.
-        name: First part of record ids and entry names.
-    """
-
-    frame: Frame
-    box_style: BoxStyle
-    on_missing: str
-    name: str
-
-
-class _RefusedError(Exception):
-    """A row that does not become a record."""
-
-    def __init__(self, code: str, action: Action, detail: str) -> None:
-        super().__init__(detail)
-        self.code, self.action, self.detail = code, action, detail
 
 
 def slug(dataset: str) -> str:
@@ -82,124 +44,6 @@ def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> 
     # The file's place is part of the seed, so that a file's sample does not depend on which others are converted.
     chosen = random.Random(f"{seed}/{questions[0].id}").sample(range(len(questions)), limit)
     return [questions[index] for index in sorted(chosen)]
-
-
-def convert(question: Question, pictures: dict[Path, Picture], options: Options) -> tuple[Record | None, list[Finding]]:
-    """One row as a record, with what there is to know about it.
-
-    Args:
-        question: The row.
-        pictures: What was found at each picture's path.
-        options: Frame, style and policy.
-
-    Returns:
-        The record, or None if it was dropped or quarantined, and its findings.
-    """
-    findings: list[Finding] = []
-
-    def note(code: str, detail: str, action: Action = "kept") -> None:
-        where = f"{options.name}/{question.id}"
-        findings.append(
-            Finding(
-                id=where,
-                code=code,
-                action=action,
-                detail=f"{where}: {detail}",
-                file=str(question.file.path),
-                index=question.index,
-            )
-        )
-
-    try:
-        usable = []
-        for picture in _pictures(question, pictures, options.on_missing):
-            if picture.problem:
-                note("EXIF_ROTATED" if picture.size else "IMAGE_DROPPED", picture.detail)
-            if picture.size:
-                usable.append((picture.path, picture.size))
-        target, notes = _target(question, usable[0][1], options)
-        for code, detail in notes:
-            note(code, detail)
-        return _record(question, target, usable, options), findings
-    except _RefusedError as refused:
-        note(refused.code, refused.detail, refused.action)
-        return None, findings
-
-
-def _pictures(question: Question, pictures: dict[Path, Picture], on_missing: str) -> list[Picture]:
-    try:
-        found = [pictures[picture_path(question.file, name)] for name in question.images]
-    except OutsideError as error:
-        raise _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error)) from error
-    except FlareError as error:
-        raise _RefusedError("IMAGE_NAME", "quarantined", str(error)) from error
-    unusable = [picture for picture in found if picture.size is None]
-    if unusable and (on_missing != "keep-sample-drop-image" or len(unusable) == len(found)):
-        action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
-        raise _RefusedError(unusable[0].problem or "", action, "; ".join(picture.detail for picture in unusable))
-    return found
-
-
-def _target(question: Question, size: Size, options: Options) -> tuple[str, list[tuple[str, str]]]:
-    """The text to train on, and codes with details of what is unusual about it. Boxes refer to the first picture."""
-    try:
-        task, text = question.task, question.text
-    except UnknownNameError as error:
-        raise _RefusedError("TASK_UNKNOWN", "quarantined", str(error)) from error
-    except FlareError as error:
-        raise _RefusedError("QUESTION_EMPTY", "dropped", str(error)) from error
-    if not question.answer:
-        if question.file.split.name in ("train", "val"):
-            raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
-        return "", []
-    dataset = question.file.dataset
-    answer = parse_answer(question.answer, task, question=text, separator=label_separator(dataset))
-    if not answer.parsed:
-        detail = f"{answer.reason}: {question.answer[:200]!r}"
-        if task.has_boxes or task.is_number:
-            raise _RefusedError("ANSWER_UNUSABLE", "quarantined", detail)
-        return question.answer, [("ANSWER_UNUSUAL", detail)]
-    structure = _STRUCTURE.search(text)
-    label = structure[0].lower() if structure else None
-    notes = _box_notes(answer.value.boxes, size) if isinstance(answer.value, ParsedBoxes) else []
-    style = options.box_style
-    return target_text(answer, question.answer, size=size, frame=options.frame, style=style, label=label), notes
-
-
-def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:
-    ordered = order_corners(boxes)
-    odd = {
-        "INVERTED_BOX": (boxes != ordered).any(axis=1),
-        "ZERO_AREA_BOX": area(ordered) == 0,
-        "BOX_OUTSIDE": (clip(boxes, size) != boxes).any(axis=1),
-    }
-    return [
-        (code, f"{mask.sum()} of {len(boxes)} boxes, {boxes[mask].tolist()}, in a picture of {size[0]} x {size[1]}")
-        for code, mask in odd.items()
-        if mask.any()
-    ]
-
-
-def _record(question: Question, target: str, pictures: list[tuple[Path, Size]], options: Options) -> Record:
-    source = Source(
-        split=question.file.split.folder,
-        file=str(question.file.path),
-        index=question.index,
-        sizes=[size for _, size in pictures],
-        answer=question.answer,
-    )
-    try:
-        return make_record(
-            question=question.text,
-            answer=target,
-            images=[str(path) for path, _ in pictures],
-            id=f"{options.name}/{question.id}",
-            task=str(question.task),
-            dataset=question.file.dataset,
-            source=source,
-        )
-    except RecordError as error:
-        raise _RefusedError("LITERAL_TAG", "quarantined", str(error)) from error
 
 
 def run(
@@ -275,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=4, help="processes that decode pictures (default: 4)")
     add(
         "--on-missing",
-        choices=ON_MISSING,
+        choices=get_args(OnMissing),
         default="drop",
         help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
     )

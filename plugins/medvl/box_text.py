@@ -119,7 +119,7 @@ _LABEL_KEYS = {"label", "name", "class", "class_name", "category", "type", "cell
 _CORNER_KEYS = {"x1": 0, "y1": 1, "x2": 2, "y2": 3, "x_min": 0, "y_min": 1, "x_max": 2, "y_max": 3, "xmin": 0,
                 "ymin": 1, "xmax": 2, "ymax": 3, "left": 0, "top": 1, "right": 2, "bottom": 3}  # fmt: skip
 _SIDE_KEYS = {"x": 0, "y": 1, "width": 2, "height": 3, "w": 2, "h": 3}
-_STRUCTURE = _BOX_KEYS | _LABEL_KEYS | _CORNER_KEYS.keys() | _SIDE_KEYS.keys()  # keys that name no object
+_STRUCTURAL_KEYS = _BOX_KEYS | _LABEL_KEYS  # these name no object; "x" and "y" may: they are chromosomes
 
 
 @dataclass(eq=False, slots=True)
@@ -145,7 +145,7 @@ class _Bracket:
                 return None
             if scope.label is not None:
                 return scope.label
-            if key is not None and key.lower() not in _STRUCTURE:
+            if key is not None and key.lower() not in _STRUCTURAL_KEYS:
                 return key
             key, scope = scope.parent_key, scope.parent
         return None
@@ -247,12 +247,12 @@ class _Scanner:
             corners = self.stack[-1].corners
             corners += numbers
             if len(corners) == 4:
-                self.add(list(corners), bracket.parent)
+                self.add(list(corners), bracket.parent or self.root)
                 self.notes["corner_pairs"] += bracket.kind == "["
                 corners.clear()
         elif numbers and len(numbers) % 4 == 0 and bracket.kind in "[(":
             for start in range(0, len(numbers), 4):
-                self.add(numbers[start : start + 4], bracket.parent)
+                self.add(numbers[start : start + 4], bracket.parent or self.root)
             self.notes["flattened"] += len(numbers) > 4
         elif numbers and bracket.kind == "[":
             self.notes["number_count"] += 1
@@ -264,21 +264,21 @@ class _Scanner:
         by_corner = {_CORNER_KEYS[key]: value for key, value in bracket.keyed.items() if key in _CORNER_KEYS}
         by_side = {_SIDE_KEYS[key]: value for key, value in bracket.keyed.items() if key in _SIDE_KEYS}
         if len(by_corner) == 4:
-            self.add([by_corner[i] for i in range(4)], bracket)
+            self.add([by_corner[i] for i in range(4)], bracket, own_keys=True)
         elif len(by_side) == 4:
             x, y, width, height = (by_side[i] for i in range(4))
-            self.add([x, y, x + width, y + height], bracket)
+            self.add([x, y, x + width, y + height], bracket, own_keys=True)
             self.notes["xywh"] += 1
         else:
             self.notes["number_count"] += 1
 
-    def add(self, box: list[float], scope: _Bracket | None) -> None:
+    def add(self, box: list[float], scope: _Bracket, *, own_keys: bool = False) -> None:
+        """Keep a box found in `scope`, under its present key unless that belongs to the box's own numbers."""
         if not np.isfinite(box).all():
             self.notes["not_finite"] += 1
             return
-        scope = scope or self.root
         self.notes["inverted"] += box[0] > box[2] or box[1] > box[3]
-        self.found.append((box, scope, scope.key, self.reference))
+        self.found.append((box, scope, None if own_keys else scope.key, self.reference))
 
     def finish(self) -> None:
         if len(self.stack) > 1:  # cut off: the last number may have lost digits, so its box is refused

@@ -1,0 +1,169 @@
+"""One row of a FLARE question file to one record, or to the coded reason why not."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medvl.answers import parse_answer, target_text
+from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes
+from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.flare import FlareError, OutsideError, Question, picture_path
+from medvl.sharegpt import Record, RecordError, Source, make_record
+from medvl.tasks import UnknownNameError, label_separator
+from preprocess.pictures import Picture
+from preprocess.report import Action, Finding
+
+OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
+
+# FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
+_STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides how a row is converted.
+
+    Attributes:
+        frame: Frame of the boxes in the answers.
+        box_style: Style of the boxes in the answers.
+        on_missing: What to do with a record whose picture is missing or broken.
+        name: First part of record ids and entry names.
+    """
+
+    frame: Frame
+    box_style: BoxStyle
+    on_missing: OnMissing
+    name: str
+
+
+class _RefusedError(Exception):
+    """A row that does not become a record."""
+
+    def __init__(self, code: str, action: Action, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.action, self.detail = code, action, detail
+
+
+def convert(question: Question, pictures: dict[Path, Picture], options: Options) -> tuple[Record | None, list[Finding]]:
+    """One row as a record, with what there is to know about it.
+
+    Args:
+        question: The row.
+        pictures: What was found at each picture's path.
+        options: Frame, style and policy.
+
+    Returns:
+        The record, or None if it was dropped or quarantined, and its findings.
+    """
+    findings: list[Finding] = []
+
+    def note(code: str, detail: str, action: Action = "kept") -> None:
+        where = f"{options.name}/{question.id}"
+        findings.append(
+            Finding(
+                id=where,
+                code=code,
+                action=action,
+                detail=f"{where}: {detail}",
+                file=str(question.file.path),
+                index=question.index,
+            )
+        )
+
+    try:
+        usable = []
+        for picture in _pictures(question, pictures, options.on_missing):
+            if picture.problem:
+                note("EXIF_ROTATED" if picture.size else "IMAGE_DROPPED", picture.detail)
+            if picture.size:
+                usable.append((picture.path, picture.size))
+        target, notes = _target(question, usable[0][1], options)
+        for code, detail in notes:
+            note(code, detail)
+        return _record(question, target, usable, options), findings
+    except _RefusedError as refused:
+        note(refused.code, refused.detail, refused.action)
+        return None, findings
+
+
+def _pictures(question: Question, pictures: dict[Path, Picture], on_missing: OnMissing) -> list[Picture]:
+    try:
+        found = [pictures[picture_path(question.file, name)] for name in question.images]
+    except OutsideError as error:
+        raise _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error)) from error
+    except FlareError as error:
+        raise _RefusedError("IMAGE_NAME", "quarantined", str(error)) from error
+    unusable = [picture for picture in found if picture.size is None]
+    if unusable and (on_missing != "keep-sample-drop-image" or len(unusable) == len(found)):
+        action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
+        raise _RefusedError(unusable[0].problem or "", action, "; ".join(picture.detail for picture in unusable))
+    return found
+
+
+def _target(question: Question, size: Size, options: Options) -> tuple[str, list[tuple[str, str]]]:
+    """The text to train on, and codes with details of what is unusual about it. Boxes refer to the first picture."""
+    try:
+        task, text = question.task, question.text
+    except UnknownNameError as error:
+        raise _RefusedError("TASK_UNKNOWN", "quarantined", str(error)) from error
+    except FlareError as error:
+        raise _RefusedError("QUESTION_EMPTY", "dropped", str(error)) from error
+    if not question.answer:
+        if question.file.split.name in ("train", "val"):
+            raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
+        return "", []
+    dataset = question.file.dataset
+    answer = parse_answer(question.answer, task, question=text, separator=label_separator(dataset))
+    if not answer.parsed:
+        detail = f"{answer.reason}: {question.answer[:200]!r}"
+        if task.has_boxes or task.is_number:
+            raise _RefusedError("ANSWER_UNUSABLE", "quarantined", detail)
+        return question.answer, [("ANSWER_UNUSUAL", detail)]
+    refused = [code for code in REFUSED if code in answer.notes]
+    if refused:  # training on what is left would teach that the other objects are not there
+        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {question.answer[:200]!r}")
+    structure = _STRUCTURE.search(text)
+    label = structure[0].lower() if structure else None
+    repaired = sorted(answer.notes.keys() - {"inverted"})
+    notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {question.answer[:200]!r}")] if repaired else []
+    if isinstance(answer.value, ParsedBoxes):
+        notes += _box_notes(answer.value.boxes, size)
+    style = options.box_style
+    return target_text(answer, question.answer, size=size, frame=options.frame, style=style, label=label), notes
+
+
+def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:
+    ordered = order_corners(boxes)
+    odd = {
+        "INVERTED_BOX": (boxes != ordered).any(axis=1),
+        "ZERO_AREA_BOX": area(ordered) == 0,
+        "BOX_OUTSIDE": (clip(boxes, size) != boxes).any(axis=1),
+    }
+    return [
+        (code, f"{mask.sum()} of {len(boxes)} boxes, {boxes[mask].tolist()}, in a picture of {size[0]} x {size[1]}")
+        for code, mask in odd.items()
+        if mask.any()
+    ]
+
+
+def _record(question: Question, target: str, pictures: list[tuple[Path, Size]], options: Options) -> Record:
+    source = Source(
+        split=question.file.split.folder,
+        file=str(question.file.path),
+        index=question.index,
+        sizes=[size for _, size in pictures],
+        answer=question.answer,
+    )
+    try:
+        return make_record(
+            question=question.text,
+            answer=target,
+            images=[str(path) for path, _ in pictures],
+            id=f"{options.name}/{question.id}",
+            task=str(question.task),
+            dataset=question.file.dataset,
+            source=source,
+        )
+    except RecordError as error:
+        raise _RefusedError("LITERAL_TAG", "quarantined", str(error)) from error

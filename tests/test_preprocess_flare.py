@@ -1,0 +1,336 @@
+"""preprocess/flare.py: every row of a FLARE tree is kept, dropped or quarantined, and says why."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvl.box_text import parse_boxes
+from medvl.sharegpt import Record, read_records
+from medvl.tasks import FLARE_DATASETS
+from preprocess.flare import REPOSITORY, main
+
+SHARED = REPOSITORY.parent / "shared" / "data"
+FOLDERS = {"training": ("train", "imagesTr"), "validation-public": ("val", "imagesVal"),
+           "validation-hidden": ("val", "imagesVal"), "testing": ("test", "imagesTs")}  # fmt: skip
+
+# A row of each dataset, as its answers look in the release: (TaskType, ImageName, Question, Answer).
+ROWS: dict[str, tuple[str, Any, str, Any]] = {
+    "retino": ("classification", "retino_1.png", "Grade? A: No DR, B: Mild NPDR, C: Moderate NPDR", "C"),
+    "fundus": ("Classification", "fundus_1.png", "Diagnosis? A: Normal, B: Glaucoma", "A"),
+    "BUSI-det": ("Detection", "BUSI_1.png", "Box coordinates ([x_min, …]) of lesions", "[[10, 20, 50, 60]]"),
+    "BUS-UCLM-det": ("Detection", "BUS_1.png", "Boxes of lesions", "[[1, 2, 30, 40], [50, 10, 90, 70]]"),
+    "BUSI": ("classification", "BUSI_1.png", "Question: which? Options: A) Benign lesion B) No lesion", "A"),
+    "BUS-UCLM": ("classification", "BUS_1.png", "Question: which? Options: A) Benign lesion B) No lesion", "B"),
+    "iugc": ("Detection", "IUGC_1.png", "Specify the bounding box of pubic symphysis.", [[5, 6, 40, 30]]),
+    "boneresorption": ("regression", "bone_1.png", "Determine the ABR% in this OPG", 34.7),
+    "dental": ("Classification", "PXMT_1.png", "Class? A: I, B: II, C: III, D: IV, E: Edentulous, F: Normal", "F"),
+    "periapical": ("multi-label classification", "PRML_1.png", "Select all from the following: Dental Caries;"
+                   " Endodontic Treatment, Restorative Treatment, and Complications.",
+                   "Dental Caries; Endodontic Treatment, Restorative Treatment, and Complications"),
+    "IU_XRay": ("report generation", ["CXR_1-0.png", "CXR_1-1.png"], "Describe the heart.", "Heart size is normal."),
+    "chestdr": ("Multi-label Classification", "ChestDR_1.png", "Which findings?", "Pleural Effusion, Pneumonia"),
+    "neojaundice": ("classification", ["J-1.png", "J-2.png", "J-3.png"], "Treat? A. No Treatment, B. Treatment", "B"),
+    "chromosome": ("instance_detection", "Chrm_1.png", "Return a JSON mapping chromosome identifiers to boxes.",
+                   '{"1": [[10, 10, 20, 20], [30, 30, 40, 40]], "X": [[50, 50, 60, 60]]}'),
+    "neurips22cell": ("Cell Counting", "cell_1.png", "How many cells?", 1664),
+    "bone_marrow": ("classification", "bm_1.png", "Which? A: a B: b C: c D: d E: e F: f G: g H: h I: i J: j K: k", "K"),
+    "endo": ("classification", ["Endo_1-1.png", "Endo_1-2.png"], "Finding? A: Ulcer, B: Polyp, D: Tumor", "T"),
+    "bcn20000": ("classification", ["BCN_1-1.png"], "Which? A: Nevus, B: Melanoma", "B"),
+    "CMMD": ("classification", ["D1-1.png", "D1-2.png"], "What is the molecular subtype?", "Luminal a"),
+}  # fmt: skip
+
+
+def write_tree(root: Path, rows: dict[str, list[dict[str, Any]]], folder: str = "training", suffix: str = "") -> None:
+    """A tree with `rows` per dataset and a 100 x 80 picture for every name in them."""
+    stem, images = FOLDERS[folder]
+    for dataset, questions in rows.items():
+        place = root / folder / FLARE_DATASETS[dataset].category / dataset
+        (place / images).mkdir(parents=True, exist_ok=True)
+        (place / f"{dataset}_questions_{stem}{suffix}.json").write_text(json.dumps(questions))
+        for row in questions:
+            names = row["ImageName"] if isinstance(row["ImageName"], list) else [row["ImageName"]]
+            for name in names:
+                if name.startswith(images) and "gone" not in name:
+                    Image.new("RGB", (100, 80), "white").save(place / name)
+
+
+def row(dataset: str, *, folder: str = "training", **changes: Any) -> dict[str, Any]:
+    task, image, question, answer = ROWS[dataset]
+    images = FOLDERS[folder][1]
+    names = [f"{images}/{name}" for name in image] if isinstance(image, list) else f"{images}/{image}"
+    return {"TaskType": task, "Modality": "x", "ImageName": names, "Question": question, "Answer": answer,
+            "Split": FOLDERS[folder][0]} | changes  # fmt: skip
+
+
+def convert(root: Path, out: Path, *options: str, code: int = 0) -> dict[str, Any]:
+    arguments = ["--root", str(root), "--out", str(out), "--dataset-info", str(out / "dataset_info.json")]
+    assert main([*arguments, "--workers", "1", *options]) == code
+    report = out / "report.json"
+    return json.loads(report.read_text()) if report.exists() else {}
+
+
+def converted(out: Path, name: str) -> list[Record]:
+    return read_records(out / f"flare_{name}.json")
+
+
+@pytest.fixture(scope="module")
+def all_datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("flare")
+    write_tree(root, {dataset: [row(dataset)] for dataset in ROWS})
+    return root
+
+
+def test_every_flare_dataset_is_converted(all_datasets: Path, tmp_path: Path) -> None:
+    report = convert(all_datasets, tmp_path)
+    assert report["counts"] == {"in": 19, "kept": 19, "dropped": 0, "quarantined": 0}
+    assert {record.dataset for record in converted(tmp_path, "all_train")} == set(FLARE_DATASETS)
+    assert [finding["code"] for finding in report["findings"]] == ["ANSWER_UNUSUAL"]  # endo's T, kept as it is
+
+
+@pytest.mark.parametrize(
+    ("dataset", "target"),
+    [
+        pytest.param("retino", "C", id="letter"),
+        pytest.param("boneresorption", "34.7", id="number"),
+        pytest.param("neurips22cell", "1664", id="count"),
+        pytest.param("BUSI-det", '[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', id="box"),
+        pytest.param("iugc", '[{"bbox_2d":[50,75,400,375],"label":"pubic symphysis"}]', id="box as a real list"),
+        pytest.param("endo", "T", id="dirty letter"),
+        pytest.param("CMMD", "Luminal a", id="free text label"),
+        pytest.param("IU_XRay", "Heart size is normal.", id="report"),
+        pytest.param("periapical", ROWS["periapical"][3], id="comma inside a label"),
+    ],
+)
+def test_target_text(all_datasets: Path, tmp_path: Path, dataset: str, target: str) -> None:
+    convert(all_datasets, tmp_path, "--datasets", dataset)
+    (record,) = converted(tmp_path, "all_train")
+    assert record.target == target
+
+
+def test_instance_answers_stay_maps_with_converted_boxes(all_datasets: Path, tmp_path: Path) -> None:
+    convert(all_datasets, tmp_path, "--datasets", "chromosome")
+    (record,) = converted(tmp_path, "chromosome_train")
+    boxes = {"1": [[100, 125, 200, 250], [300, 375, 400, 500]], "X": [[500, 625, 600, 750]]}
+    assert json.loads(record.target) == boxes
+
+
+@pytest.mark.parametrize("dataset", [name for name, known in FLARE_DATASETS.items() if known.multi_image])
+def test_one_tag_per_picture(all_datasets: Path, tmp_path: Path, dataset: str) -> None:
+    convert(all_datasets, tmp_path, "--datasets", dataset)
+    (record,) = converted(tmp_path, "all_train")
+    assert record.conversations[0].value == "<image>\n" * len(record.images) + ROWS[dataset][2]
+    assert len(record.images) == len(ROWS[dataset][1]) == len(record.source.sizes)
+
+
+@pytest.mark.parametrize("frame", ["norm1000", "norm1", "pixel"])
+@pytest.mark.parametrize("style", ["json", "internvl", "flare", "qwen_vl1"])
+def test_boxes_survive_every_frame_and_style(all_datasets: Path, tmp_path: Path, frame: str, style: str) -> None:
+    convert(all_datasets, tmp_path, "--datasets", "BUS-UCLM-det", "chromosome", "--frame", frame, "--box-style", style)
+    side = {"norm1000": (1000 / 100, 1000 / 80), "norm1": (1 / 100, 1 / 80), "pixel": (1, 1)}[frame]
+    for record in converted(tmp_path, "all_train"):
+        truth = parse_boxes(record.source.answer)
+        read = parse_boxes(record.target)
+        np.testing.assert_allclose(read.boxes, truth.boxes * np.array([*side, *side]), atol=5e-4)
+        if record.task == "instance_detection":
+            assert read.labels == truth.labels
+
+
+# What is wrong with a row -> (changes to a good row of the dataset, its code, what becomes of it).
+BAD = {
+    "unknown task": ("BUSI", {"TaskType": "segmentation"}, "TASK_UNKNOWN", "quarantined"),
+    "no question": ("BUSI", {"Question": "  "}, "QUESTION_EMPTY", "dropped"),
+    "no answer": ("BUSI", {"Answer": ""}, "ANSWER_EMPTY", "dropped"),
+    "null answer": ("BUSI", {"Answer": None}, "ANSWER_EMPTY", "dropped"),
+    "no boxes": ("BUSI-det", {"Answer": "no lesion"}, "ANSWER_UNUSABLE", "quarantined"),
+    "half a box": ("BUSI-det", {"Answer": "[[1, 2, 3, 4], [5, 6, 7]]"}, "ANSWER_UNUSABLE", "quarantined"),
+    "no number": ("boneresorption", {"Answer": "n/a"}, "ANSWER_UNUSABLE", "quarantined"),
+    "zero area": ("BUSI-det", {"Answer": "[[1, 2, 3, 4], [7, 7, 7, 7]]"}, "ZERO_AREA_BOX", "kept"),
+    "inverted": ("BUSI-det", {"Answer": "[[30, 40, 3, 4]]"}, "INVERTED_BOX", "kept"),
+    "outside": ("BUSI-det", {"Answer": "[[30, 40, 101, 50]]"}, "BOX_OUTSIDE", "kept"),
+    "several letters": ("retino", {"Answer": "A B"}, "ANSWER_UNUSUAL", "kept"),
+    "flat eight": ("BUSI-det", {"Answer": "[1, 2, 3, 4, 5, 6, 7, 8]"}, "ANSWER_UNUSUAL", "kept"),
+    "tag in the question": ("BUSI", {"Question": "<image> which? A: a, B: b"}, "LITERAL_TAG", "quarantined"),
+    "picture gone": ("BUSI", {"ImageName": "imagesTr/gone.png"}, "IMAGE_MISSING", "dropped"),
+    "path out of the tree": ("BUSI", {"ImageName": "../../../../etc/passwd"}, "IMAGE_OUTSIDE", "quarantined"),
+    "absolute path": ("BUSI", {"ImageName": "/etc/passwd"}, "IMAGE_OUTSIDE", "quarantined"),
+    "no picture name": ("BUSI", {"ImageName": []}, "IMAGE_NAME", "quarantined"),
+}
+
+
+@pytest.mark.parametrize(("dataset", "changes", "code", "action"), BAD.values(), ids=BAD.keys())
+def test_bad_rows_are_listed(tmp_path: Path, dataset: str, changes: dict[str, Any], code: str, action: str) -> None:
+    write_tree(tmp_path / "tree", {dataset: [row(dataset), row(dataset, **changes)]})
+    report = convert(tmp_path / "tree", tmp_path / "out")
+    assert report["counts"] == {"in": 2, "kept": 1, "dropped": 0, "quarantined": 0} | (
+        {"kept": 2} if action == "kept" else {action: 1}
+    )
+    (finding,) = report["findings"]
+    assert (finding["code"], finding["action"], finding["index"]) == (code, action, 1)
+    assert finding["id"].endswith(f"{dataset}/000001")
+
+
+def test_broken_picture_is_found_by_decoding(tmp_path: Path) -> None:
+    write_tree(tmp_path / "tree", {"BUSI": [row("BUSI", ImageName="imagesTr/x.jpg")]})
+    picture = tmp_path / "tree/training/Ultrasound/BUSI/imagesTr/x.jpg"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(picture)
+    picture.write_bytes(picture.read_bytes()[:-600])
+    assert convert(tmp_path / "tree", tmp_path / "out")["findings"][0]["code"] == "IMAGE_UNREADABLE"
+
+
+def test_exif_rotation_is_applied_to_a_copy_and_to_the_boxes(tmp_path: Path) -> None:
+    write_tree(
+        tmp_path / "tree", {"BUSI-det": [row("BUSI-det", ImageName="imagesTr/x.jpg", Answer="[[0, 0, 40, 50]]")]}
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    place = tmp_path / "tree/training/Ultrasound/BUSI-det/imagesTr/x.jpg"
+    Image.new("RGB", (100, 80)).save(place, exif=exif)
+    report = convert(tmp_path / "tree", tmp_path / "out")
+    (record,) = converted(tmp_path / "out", "all_train")
+    assert [finding["code"] for finding in report["findings"]] == ["EXIF_ROTATED"]
+    assert record.source.sizes == [(80, 100)]
+    assert Image.open(record.images[0]).size == (80, 100)
+    assert parse_boxes(record.target).boxes.tolist() == [[0, 0, 500, 500]]
+
+
+class TestOnMissing:
+    @pytest.fixture
+    def tree(self, tmp_path: Path) -> Path:
+        names = ["imagesTr/J-1.png", "imagesTr/gone.png", "imagesTr/J-3.png"]
+        write_tree(tmp_path / "tree", {"neojaundice": [row("neojaundice"), row("neojaundice", ImageName=names)]})
+        return tmp_path / "tree"
+
+    def test_drop(self, tree: Path, tmp_path: Path) -> None:
+        assert convert(tree, tmp_path / "out")["counts"]["dropped"] == 1
+
+    def test_error_writes_nothing(self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert convert(tree, tmp_path / "out", "--on-missing", "error", code=3) == {}
+        assert "--on-missing drop" in capsys.readouterr().err
+
+    def test_going_on_with_the_other_pictures(self, tree: Path, tmp_path: Path) -> None:
+        report = convert(tree, tmp_path / "out", "--on-missing", "keep-sample-drop-image")
+        record = converted(tmp_path / "out", "all_train")[1]
+        assert report["counts"]["kept"] == 2
+        assert len(record.images) == record.conversations[0].value.count("<image>") == 2
+        assert [finding["code"] for finding in report["findings"]] == ["IMAGE_DROPPED"]
+
+
+class TestHiddenSplit:
+    def test_file_with_answers_is_preferred_and_never_both_are_read(self, tmp_path: Path) -> None:
+        good = [row("dental", folder="validation-hidden")]
+        write_tree(tmp_path / "tree", {"dental": [{**good[0], "Answer": ""}]}, "validation-hidden")
+        write_tree(tmp_path / "tree", {"dental": good}, "validation-hidden", "_withGT")
+        assert convert(tmp_path / "tree", tmp_path / "out")["counts"]["in"] == 1
+        (record,) = converted(tmp_path / "out", "dental_hidden")
+        assert (record.target, record.source.split) == ("F", "validation-hidden")
+
+    def test_blank_copy_alone_is_kept_for_prediction(self, tmp_path: Path) -> None:
+        write_tree(tmp_path / "tree", {"dental": [row("dental", folder="testing", Answer="")]}, "testing")
+        assert convert(tmp_path / "tree", tmp_path / "out")["counts"]["kept"] == 1
+        assert converted(tmp_path / "out", "dental_test")[0].target == ""
+
+
+def test_unknown_dataset_is_converted_by_its_task_type(tmp_path: Path) -> None:
+    place = tmp_path / "tree/training/Clinical/wounds"
+    (place / "imagesTr").mkdir(parents=True)
+    Image.new("L", (10, 10)).save(place / "imagesTr/1.png")
+    rows = [
+        {"TaskType": "Object_Detection", "ImageName": "imagesTr/1.png", "Question": "Where?", "Answer": "[0, 0, 5, 5]"}
+    ]
+    (place / "wounds_questions_train.json").write_text("\ufeff" + json.dumps(rows))
+    convert(tmp_path / "tree", tmp_path / "out")
+    assert converted(tmp_path / "out", "wounds_train")[0].target == '[{"bbox_2d":[0,0,500,500]}]'
+
+
+def test_same_bytes_whatever_the_workers_hash_seed_and_folder(all_datasets: Path, tmp_path: Path) -> None:
+    outputs = []
+    for number, (seed, workers) in enumerate([("0", "1"), ("1", "2")]):
+        out = tmp_path / str(number)
+        command = [
+            sys.executable,
+            str(REPOSITORY / "preprocess/flare.py"),
+            "--root",
+            str(all_datasets),
+            "--out",
+            str(out),
+        ]
+        command += ["--dataset-info", str(out / "dataset_info.json"), "--workers", workers]
+        (tmp_path / f"cwd{number}").mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run(command, check=True, cwd=tmp_path / f"cwd{number}", env=environment)
+        outputs.append({path.name: path.read_bytes() for path in out.glob("*.json")})
+    assert outputs[0] == outputs[1]
+
+
+def test_manifest_and_registry_describe_the_files(all_datasets: Path, tmp_path: Path) -> None:
+    convert(all_datasets, tmp_path, "--datasets", "BUSI-det", "--frame", "pixel", "--box-style", "flare")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    registry = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert manifest["options"]["frame"], manifest["options"]["box_style"] == ("pixel", "flare")
+    assert {f"{name}.json" for name in registry} == set(manifest["files"]) == {
+        "flare_all_train.json", "flare_busi_det_train.json"}  # fmt: skip
+    assert registry["flare_all_train"]["file_name"] == "flare_all_train.json"
+
+
+def test_limit_is_a_seeded_sample_of_each_file(tmp_path: Path) -> None:
+    rows = [row("BUSI", Question=f"Question {i}? A: a, B: b") for i in range(30)]
+    write_tree(tmp_path / "tree", {"BUSI": rows})
+    taken = []
+    for seed in ("0", "0", "1"):
+        convert(tmp_path / "tree", tmp_path / "out", "--limit", "10", "--seed", seed)
+        taken.append([record.source.index for record in converted(tmp_path / "out", "all_train")])
+    assert taken[0] == taken[1] == sorted(taken[0]) != taken[2]
+    assert len(set(taken[0])) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--datasets", "BUSY"], "did you mean 'BUSI'?", id="dataset"),
+        pytest.param(["--splits", "trian"], "did you mean 'train'?", id="split"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest(
+    all_datasets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert convert(all_datasets, tmp_path, *options, code=2) == {}
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_that_is_no_tree_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert(tmp_path, tmp_path / "out", code=3) == {}
+    assert "training" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
+class TestRealRecords:
+    def test_blood_cells_are_all_kept(self, tmp_path: Path) -> None:
+        report = convert(SHARED / "bccd_flare", tmp_path)
+        kept = {part["split"]: part["kept"] for part in report["datasets"]}
+        assert kept == {"training": 1229, "validation-public": 521, "validation-hidden": 428}
+        assert report["counts"]["in"] == report["counts"]["kept"]
+
+    def test_flare_rows_are_kept_but_for_unusable_answers(self, tmp_path: Path) -> None:
+        root = tmp_path / "tree"
+        blank = tmp_path / "blank.png"
+        Image.new("1", (1024, 1024)).save(blank)
+        for file in (SHARED / "flare_records").rglob("*.json"):
+            place = root / file.parent.relative_to(SHARED / "flare_records")
+            (place / "imagesTr").mkdir(parents=True)
+            (place / file.name).write_bytes(file.read_bytes())
+            for name in {row["ImageName"] for row in json.loads(file.read_text())}:
+                (place / name).hardlink_to(blank)
+        report = convert(root, tmp_path / "out")
+        zero_area = [finding for finding in report["findings"] if finding["code"] == "ZERO_AREA_BOX"]
+        assert report["counts"]["in"] == 4086
+        assert report["counts"]["kept"] + len([f for f in report["findings"] if f["action"] != "kept"]) == 4086
+        assert sum(int(finding["detail"].split(": ")[1].split()[0]) for finding in zero_area) == 19
+        assert all(finding["action"] == "kept" for finding in zero_area)
