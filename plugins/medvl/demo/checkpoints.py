@@ -25,7 +25,10 @@ Scale = Literal["micro", "demo"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of one checkpoint; `side` and `patch` in pixels, `std` is the spread of the initial weights."""
+    """Sizes of one checkpoint; `side` and `patch` in pixels.
+
+    `std` is the spread of the initial weights, `embedding_std` that of token and picture-position embeddings.
+    """
 
     vocabulary: int
     hidden: int
@@ -35,15 +38,17 @@ class Shape:
     vision_layers: int
     vision_heads: int
     patch: int
+    merge: int
     side: int
     std: float
+    embedding_std: float
 
 
 SHAPES: dict[tuple[Family, Scale], Shape] = {
-    ("qwen3vl", "micro"): Shape(768, 64, 2, 4, 32, 2, 2, patch=16, side=256, std=0.02),
-    ("internvl3", "micro"): Shape(768, 64, 2, 4, 32, 2, 2, patch=14, side=56, std=0.02),
-    ("qwen3vl", "demo"): Shape(768, 128, 3, 4, 96, 2, 4, patch=8, side=256, std=0.05),
-    ("internvl3", "demo"): Shape(768, 128, 3, 4, 96, 2, 4, patch=8, side=64, std=0.05),
+    ("qwen3vl", "micro"): Shape(768, 64, 2, 4, 32, 2, 2, patch=16, merge=2, side=256, std=0.02, embedding_std=0.02),
+    ("internvl3", "micro"): Shape(768, 64, 2, 4, 32, 2, 2, patch=14, merge=2, side=56, std=0.02, embedding_std=0.02),
+    ("qwen3vl", "demo"): Shape(768, 128, 3, 4, 48, 2, 4, patch=16, merge=4, side=256, std=0.05, embedding_std=0.5),
+    ("internvl3", "demo"): Shape(768, 128, 3, 4, 96, 2, 4, patch=8, merge=2, side=64, std=0.05, embedding_std=0.5),
 }
 
 
@@ -61,6 +66,7 @@ def build_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor, tokenizer = build(shape, texts)
+        _spread_embeddings(model, shape.embedding_std)
     generation = model.generation_config
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.config.text_config.eos_token_id = tokenizer.eos_token_id
@@ -71,15 +77,30 @@ def build_checkpoint(
     return out
 
 
+def _spread_embeddings(model: Any, std: float) -> None:
+    """Redraw the token and picture-position embeddings.
+
+    The libraries start positions at nearly nothing beside the patches (InternVL: at zero) because real weights are
+    loaded over them; a model that starts here would need most of its few steps to find out where things are.
+    """
+    vision = (
+        model.model.visual.pos_embed.weight
+        if hasattr(model.model, "visual")
+        else (model.model.vision_tower.embeddings.position_embeddings)
+    )
+    for weight in (model.get_input_embeddings().weight, vision):
+        torch.nn.init.normal_(weight, std=std)
+
+
 def _qwen3vl(shape: Shape, corpus: Iterable[str]) -> tuple[Any, Any, Any]:
     tokenizer = qwen3_tokenizer(corpus, shape.vocabulary)
     normalise = {
-        "size": {"shortest_edge": (2 * shape.patch) ** 2, "longest_edge": shape.side**2},
+        "size": {"shortest_edge": (shape.merge * shape.patch) ** 2, "longest_edge": shape.side**2},
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
         "patch_size": shape.patch,
         "temporal_patch_size": 2,
-        "merge_size": 2,
+        "merge_size": shape.merge,
     }
     processor = transformers.Qwen3VLProcessor(
         transformers.Qwen2VLImageProcessor(**normalise),
@@ -108,7 +129,8 @@ def _qwen3vl(shape: Shape, corpus: Iterable[str]) -> tuple[Any, Any, Any]:
             "num_heads": shape.vision_heads,
             "patch_size": shape.patch,
             "out_hidden_size": shape.hidden,
-            "num_position_embeddings": 64,
+            "num_position_embeddings": 64 if shape.merge == 2 else shape.merge**2,
+            "spatial_merge_size": shape.merge,
             "deepstack_visual_indexes": list(range(shape.vision_layers)),
             "initializer_range": shape.std,
         },
@@ -121,7 +143,7 @@ def _qwen3vl(shape: Shape, corpus: Iterable[str]) -> tuple[Any, Any, Any]:
                 ("vision_end", "vision_end"),
             )
         },
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
     )
     return transformers.Qwen3VLForConditionalGeneration(config), processor, tokenizer
 
@@ -159,7 +181,7 @@ def _internvl3(shape: Shape, corpus: Iterable[str]) -> tuple[Any, Any, Any]:
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=tokens,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
     )
     return transformers.InternVLForConditionalGeneration(config), processor, tokenizer
 
@@ -174,7 +196,7 @@ def _text_sizes(shape: Shape, vocabulary: int) -> dict[str, Any]:
         "num_key_value_heads": shape.heads // 2,
         "max_position_embeddings": 4096,
         "initializer_range": shape.std,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,
     }
 
 

@@ -1,0 +1,57 @@
+"""Writes the drawn datasets as a folder tree in the FLARE layout, so that the demo takes the road real data takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medvl.demo.scenes import DATASETS, Dataset
+
+# Folder, question file and image folder of a split, as in the FLARE download.
+_SPLITS = (("training", "train", "imagesTr"), ("validation-public", "val", "imagesVal"))
+
+
+def build_tree(root: Path, *, seed: int = 0, train: int = 320, val: int = 24) -> None:
+    """Write `train` and `val` questions per dataset under `root`, replacing what an earlier call left there.
+
+    Same arguments, same bytes: every record has a random stream of its own, so more records do not change earlier ones.
+    """
+    for split, (folder, _, _) in enumerate(_SPLITS):
+        shutil.rmtree(root / folder, ignore_errors=True)
+        for number, dataset in enumerate(DATASETS):
+            count = (train, val)[split]
+            _write_dataset(
+                root, dataset, split, [np.random.default_rng((seed, split, number, i)) for i in range(count)]
+            )
+
+
+def _write_dataset(root: Path, dataset: Dataset, split: int, streams: list[np.random.Generator]) -> None:
+    folder, questions, images = _SPLITS[split]
+    home = root / folder / dataset.category / dataset.name
+    (home / images).mkdir(parents=True)
+    records = [_write_record(home, images, dataset, split, index, rng) for index, rng in enumerate(streams)]
+    text = json.dumps(records, indent=1, ensure_ascii=False)
+    (home / f"{dataset.name}_questions_{questions}.json").write_text(text, encoding="utf-8")
+
+
+def _write_record(
+    home: Path, images: str, dataset: Dataset, split: int, index: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    scene = dataset.draw(rng)
+    views = [f"-{view + 1}" for view in range(len(scene.pictures))] if len(scene.pictures) > 1 else [""]
+    names = [f"{images}/{dataset.name}_{index:05d}{view}.{dataset.suffix}" for view in views]
+    for name, picture in zip(names, scene.pictures, strict=True):
+        Image.fromarray(picture).save(home / name)
+    return {
+        "TaskType": dataset.task_type,
+        "Modality": dataset.modality,
+        "ImageName": names if len(names) > 1 else names[0],
+        "Question": scene.question,
+        "Answer": scene.answer,
+        "Split": dataset.split_names[split],
+    }

@@ -1,0 +1,166 @@
+"""`medvl demo`: draw pictures, convert, predict, score, train, predict and score again, and judge the difference.
+
+Everything but the drawing and the tiny checkpoint is done by the commands a user would type; each is printed before it
+runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from medvl.demo import judgement, steps
+from medvl.demo.checkpoints import Family, build_checkpoint
+from medvl.demo.pictures import build_tree
+from medvl.demo.running import StepFailedError, repository_root, run_step
+from medvl.demo.sample import write_sample
+from medvl.demo.steps import Road, Step
+from medvl.sharegpt import read_records
+
+_DRAW_SECONDS, _CHECKPOINT_SECONDS = 6, 3
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `medvl demo`."""
+    parser.add_argument("--family", choices=get_args(Family), default="qwen3vl", help="model family (%(default)s)")
+    parser.add_argument("--data", type=Path, help="an existing FLARE tree instead of drawn pictures; not judged")
+    parser.add_argument("--out", type=Path, default=steps.DEFAULT_OUT, help="where everything goes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and training (%(default)s)")
+    parser.add_argument("--max-steps", type=int, help="training steps (the recipe's own number, 40 with --data)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Walk the whole road. 0: the model learnt; 1: a step failed or it did not learn; 130: stopped by the user."""
+    console = Console()
+    root = repository_root()
+    road = Road(args.family, _inside(args.out, root), args.data and args.data.resolve(), args.seed, args.max_steps)
+    _start_over(road, root)
+    try:
+        with _progress(console) as progress:
+            walk = _Walk(road, root, console, progress)
+            walk.all_steps()
+    except StepFailedError as error:
+        console.print(str(error), markup=False, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped. Nothing is left running; the same command starts over.")
+        return _INTERRUPTED
+    return _report(road, root, console, walk.seconds)
+
+
+def _inside(path: Path, root: Path) -> Path:
+    """`path` relative to the clone when it lies in it, as the commands run there and are shown like that."""
+    absolute = path if path.is_absolute() or path == steps.DEFAULT_OUT else Path.cwd() / path
+    return absolute.relative_to(root) if absolute.is_relative_to(root) else absolute
+
+
+def _start_over(road: Road, root: Path) -> None:
+    """Remove what an earlier or interrupted run of this family left, and nothing else."""
+    for folder in (road.out / "tree", road.records, road.model):
+        shutil.rmtree(root / folder, ignore_errors=True)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True)
+
+
+@dataclass
+class _Walk:
+    """The state of one walk down the road: the progress bar and the seconds per step."""
+
+    road: Road
+    root: Path
+    console: Console
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def all_steps(self) -> None:
+        """Every step in order; StepFailedError from the first that fails."""
+        following = [steps.convert(self.road), *steps.after_checkpoint(self.road)]
+        total = _DRAW_SECONDS + _CHECKPOINT_SECONDS + sum(step.seconds for step in following)
+        bar = self.progress.add_task("the whole road", total=total, note="")
+        self.console.print("[bold]export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=[/bold]")
+        if self.road.data is None:
+            self.console.print(f"\n[bold cyan]Draw pictures in {self.road.tree}[/bold cyan]")
+            build_tree(self.root / self.road.tree, seed=self.road.seed)
+        self.progress.advance(bar, _DRAW_SECONDS)
+        self._run(following[0], bar)
+        if self.road.data is not None:
+            write_sample(self.root, self.road)
+        self.console.print(f"\n[bold cyan]Build an untrained checkpoint in {self.road.checkpoint}[/bold cyan]")
+        _build_checkpoint(self.road, self.root)
+        self.progress.advance(bar, _CHECKPOINT_SECONDS)
+        for step in following[1:]:
+            self._run(step, bar)
+
+    def _run(self, step: Step, bar: TaskID) -> None:
+        self.console.print(f"\n[bold cyan]{step.title}[/bold cyan]")
+        self.console.print(step.shown(), markup=False, highlight=False, soft_wrap=True)
+        before = self.progress.tasks[0].completed
+
+        def show(fraction: float, note: str) -> None:
+            self.progress.update(bar, completed=before + fraction * step.seconds, note=note)
+
+        log = self.root / self.road.model / "logs" / f"{step.name}.log"
+        self.seconds[step.title] = run_step(step, self.root, log, show)
+        show(1.0, "")
+        self.console.print(f"done in {self.seconds[step.title]:.0f} s, output in {log}", highlight=False)
+
+
+def _build_checkpoint(road: Road, root: Path) -> None:
+    records = read_records(root / road.records / "demo_all_train.json")
+    texts = [text for record in records for text in (record.question, record.target)]
+    prompt = _system_prompt(road, root)
+    build_checkpoint(
+        road.family, root / road.checkpoint, scale="demo", corpus=[*texts, *[prompt] * 100], seed=road.seed
+    )
+
+
+def _system_prompt(road: Road, root: Path) -> str:
+    """The recipe's system prompt: a tokenizer that has seen it spends a few tokens on it instead of one per letter."""
+    lines: Iterator[str] = iter((root / steps.RECIPES[road.family]).read_text(encoding="utf-8").splitlines())
+    return next(line.partition(":")[2].strip(" \"'") for line in lines if line.startswith("default_system:"))
+
+
+def _report(road: Road, root: Path, console: Console, seconds: dict[str, float]) -> int:
+    metrics = [judgement.read_metrics(root / steps.scores(road, state)) for state in ("untrained", "trained")]
+    comparisons = judgement.compare(*metrics)
+    console.print(judgement.score_table(comparisons))
+    times = Table("step", "seconds", title=f"Wall time, {sum(seconds.values()) / 60:.1f} minutes in all")
+    for title, spent in seconds.items():
+        times.add_row(title, f"{spent:.0f}")
+    console.print(times)
+    places = {
+        "pictures": road.tree,
+        "records and report": road.records,
+        "untrained checkpoint": road.checkpoint,
+        "trained checkpoint": road.trained,
+        "run card": road.trained / "medvl_run_card.json",
+        "scores": steps.scores(road, "trained"),
+        "logs": road.model / "logs",
+    }
+    for name, place in places.items():
+        console.print(f"{name + ':':22}{root / place}", highlight=False, soft_wrap=True)
+    if road.data is not None:
+        console.print("Real pictures and a tiny model: the road works; the scores mean nothing.")
+        return 0
+    found = judgement.failures(comparisons)
+    for sentence in found:
+        console.print(f"[red]{sentence}[/red]", highlight=False)
+    console.print("The model did not learn." if found else "[green]The model learnt every task.[/green]")
+    return 1 if found else 0

@@ -1,0 +1,31 @@
+"""A small validation set over all tasks, for predicting on real data within minutes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from medvl.demo.steps import Road
+from medvl.sharegpt import Record, encode_records, read_records, register, write_atomic
+
+_SIZE = 48
+
+
+def write_sample(root: Path, road: Road) -> None:
+    """Write and register `demo_sample_val`: from the public validation split, or from training where there is none."""
+    validation = root / road.records / "demo_all_val.json"
+    source = validation if validation.exists() else root / road.records / "demo_all_train.json"
+    target = root / road.references
+    write_atomic(target, encode_records(spread(read_records(source), _SIZE)))
+    register(root / "dataset_info" / "dataset_info.json", {road.evaluation_set: target})
+
+
+def spread(records: Iterable[Record], size: int) -> list[Record]:
+    """The first records of every dataset and task in turn, until there are `size`."""
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.dataset, record.task].append(record)
+    in_turn = chain.from_iterable(zip_longest(*groups.values()))
+    return [record for record in in_turn if record is not None][:size]
