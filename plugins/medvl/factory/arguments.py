@@ -31,7 +31,7 @@ class RunCardArguments(KeyGroup):
         default=False,
         metadata={
             "help": "Write medvl_run_card.json beside the trained model and in every checkpoint: recipe, vision "
-            "budget, prompt, quantisation, SHA-256 of the data, versions. `medvl predict` reads it."
+            "budget, prompt, quantisation, SHA-256 of the data, versions."
         },
     )
 
