@@ -6,8 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import transformers  # noqa: E402
-from medvl.demo.checkpoints import Family, build_checkpoint  # noqa: E402
 from PIL import Image  # noqa: E402
+
+from medvl.demo.checkpoints import Family, build_checkpoint  # noqa: E402
 
 FAMILIES: list[Family] = ["qwen3vl", "internvl3"]
 

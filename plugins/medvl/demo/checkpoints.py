@@ -1,6 +1,7 @@
 """Tiny randomly initialised Qwen3-VL and InternVL3 (`-hf` format) checkpoints, built without a network.
 
     python -m medvl.demo.checkpoints qwen3vl OUT --scale micro
+    python -m medvl.demo.checkpoints qwen3vl OUT --scale demo --corpus data/demo/records/demo_all_train.json
 
 `micro` is for tests: it loads, trains and predicts, nothing more. `demo` is shaped so that it learns the drawn
 pictures of `medvl.demo.pictures` within minutes on two CPU cores. Both are ordinary folders of the real model classes.
@@ -18,6 +19,7 @@ import torch
 import transformers
 
 from medvl.demo.tokenizer import INTERN_CHAT, QWEN_CHAT, default_corpus, internvl3_tokenizer, qwen3_tokenizer
+from medvl.sharegpt import read_records
 
 Family = Literal["qwen3vl", "internvl3"]
 Scale = Literal["micro", "demo"]
@@ -200,15 +202,21 @@ def _text_sizes(shape: Shape, vocabulary: int) -> dict[str, Any]:
     }
 
 
+def _record_texts(path: Path) -> list[str]:
+    return [text for record in read_records(path) for text in (record.question, record.target)]
+
+
 def main() -> None:
     """Build one checkpoint from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", choices=get_args(Family))
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", choices=get_args(Scale), default="micro")
+    parser.add_argument("--corpus", type=Path, help="file of records to train the tokenizer on")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    build_checkpoint(arguments.family, arguments.out, scale=arguments.scale, seed=arguments.seed)
+    corpus = _record_texts(arguments.corpus) if arguments.corpus else None
+    build_checkpoint(arguments.family, arguments.out, scale=arguments.scale, corpus=corpus, seed=arguments.seed)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,32 @@
 """`medvl demo`: draw pictures, convert, predict, score, train, predict and score again, and judge the difference.
 
-Everything but the drawing and the tiny checkpoint is done by the commands a user would type; each is printed before it
-runs.
+Everything but the drawing is done by the commands a user would type; each is printed before it runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from medvl.demo import judgement, steps
-from medvl.demo.checkpoints import Family, build_checkpoint
 from medvl.demo.pictures import build_tree
 from medvl.demo.running import StepFailedError, repository_root, run_step
 from medvl.demo.sample import write_sample
 from medvl.demo.steps import Road, Step
-from medvl.sharegpt import read_records
 
-_DRAW_SECONDS, _CHECKPOINT_SECONDS = 6, 3
+_DRAW_SECONDS = 4
 _INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `medvl demo`."""
-    parser.add_argument("--family", choices=get_args(Family), default="qwen3vl", help="model family (%(default)s)")
+    parser.add_argument("--family", choices=list(steps.RECIPES), default="qwen3vl", help="model family (%(default)s)")
     parser.add_argument("--data", type=Path, help="an existing FLARE tree instead of drawn pictures; not judged")
     parser.add_argument("--out", type=Path, default=steps.DEFAULT_OUT, help="where everything goes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and training (%(default)s)")
@@ -91,21 +86,18 @@ class _Walk:
 
     def all_steps(self) -> None:
         """Every step in order; StepFailedError from the first that fails."""
-        following = [steps.convert(self.road), *steps.after_checkpoint(self.road)]
-        total = _DRAW_SECONDS + _CHECKPOINT_SECONDS + sum(step.seconds for step in following)
+        conversion, following = steps.convert(self.road), steps.after_conversion(self.road)
+        total = _DRAW_SECONDS + sum(step.seconds for step in (conversion, *following))
         bar = self.progress.add_task("the whole road", total=total, note="")
-        self.console.print("[bold]export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=[/bold]")
+        self.console.print("export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=")
         if self.road.data is None:
             self.console.print(f"\n[bold cyan]Draw pictures in {self.road.tree}[/bold cyan]")
             build_tree(self.root / self.road.tree, seed=self.road.seed)
         self.progress.advance(bar, _DRAW_SECONDS)
-        self._run(following[0], bar)
+        self._run(conversion, bar)
         if self.road.data is not None:
             write_sample(self.root, self.road)
-        self.console.print(f"\n[bold cyan]Build an untrained checkpoint in {self.road.checkpoint}[/bold cyan]")
-        _build_checkpoint(self.road, self.root)
-        self.progress.advance(bar, _CHECKPOINT_SECONDS)
-        for step in following[1:]:
+        for step in following:
             self._run(step, bar)
 
     def _run(self, step: Step, bar: TaskID) -> None:
@@ -120,21 +112,6 @@ class _Walk:
         self.seconds[step.title] = run_step(step, self.root, log, show)
         show(1.0, "")
         self.console.print(f"done in {self.seconds[step.title]:.0f} s, output in {log}", highlight=False)
-
-
-def _build_checkpoint(road: Road, root: Path) -> None:
-    records = read_records(root / road.records / "demo_all_train.json")
-    texts = [text for record in records for text in (record.question, record.target)]
-    prompt = _system_prompt(road, root)
-    build_checkpoint(
-        road.family, root / road.checkpoint, scale="demo", corpus=[*texts, *[prompt] * 100], seed=road.seed
-    )
-
-
-def _system_prompt(road: Road, root: Path) -> str:
-    """The recipe's system prompt: a tokenizer that has seen it spends a few tokens on it instead of one per letter."""
-    lines: Iterator[str] = iter((root / steps.RECIPES[road.family]).read_text(encoding="utf-8").splitlines())
-    return next(line.partition(":")[2].strip(" \"'") for line in lines if line.startswith("default_system:"))
 
 
 def _report(road: Road, root: Path, console: Console, seconds: dict[str, float]) -> int:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medvl.demo.checkpoints import Family
+if TYPE_CHECKING:
+    # For annotations only: the module imports torch, and `medvl --help` should not.
+    from medvl.demo.checkpoints import Family
 
 RECIPES: dict[Family, str] = {
     "qwen3vl": "recipes/demo_qwen3vl_tiny.yaml",
@@ -82,9 +85,16 @@ def convert(road: Road) -> Step:
     return Step("convert", "Convert the tree to records", ("python", "preprocess/flare.py", *options), 15)
 
 
-def after_checkpoint(road: Road) -> list[Step]:
-    """Everything that follows once records and checkpoint are there."""
-    steps = [predict(road, "untrained"), score(road, "untrained"), train(road)]
+def build(road: Road) -> Step:
+    """The untrained checkpoint, with a tokenizer that knows the records' words."""
+    options = ("--scale", "demo", "--corpus", str(road.records / "demo_all_train.json"), "--seed", str(road.seed))
+    command = ("python", "-m", "medvl.demo.checkpoints", road.family, str(road.checkpoint), *options)
+    return Step("build", "Build an untrained checkpoint", command, 10)
+
+
+def after_conversion(road: Road) -> list[Step]:
+    """Everything that follows once the records are there."""
+    steps = [build(road), predict(road, "untrained"), score(road, "untrained"), train(road)]
     return [*steps, predict(road, "trained"), score(road, "trained")]
 
 
