@@ -1,0 +1,98 @@
+"""Which frame predicted boxes are in, and from there to pixels of the original picture."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+from PIL import Image
+
+from evaluation.predictions import DataError, PredictionFile
+from medvl.answers import Answer
+from medvl.box_text import ParsedBoxes
+from medvl.boxes import FRAMES, Frame, Size, from_frame, order_corners
+from medvl.sharegpt import MANIFEST
+
+_ORIENTATION_TAG = 0x0112
+
+
+class _Options(msgspec.Struct):
+    frame: str | None = None
+
+
+class _Listed(msgspec.Struct):
+    sha256: str | None = None
+
+
+class _Manifest(msgspec.Struct):
+    options: _Options = msgspec.field(default_factory=_Options)
+    files: dict[str, _Listed] = msgspec.field(default_factory=dict)
+
+
+def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
+    """The frame that the manifest beside a converted file names, and a note if the file has changed since.
+
+    Raises:
+        DataError: the manifest is damaged or names an unknown frame.
+    """
+    manifest_path = path.parent / MANIFEST
+    if not manifest_path.is_file():
+        return None, ()
+    try:
+        manifest = msgspec.json.decode(manifest_path.read_bytes(), type=_Manifest)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise DataError(f"{manifest_path}: {error}; run the preprocess script again") from error
+    stated = manifest.options.frame
+    frame = next((known for known in FRAMES if known == stated), None)
+    if stated is not None and frame is None:
+        raise DataError(f"{manifest_path}: unknown frame {stated!r}; known are {', '.join(FRAMES)}")
+    listed = manifest.files.get(path.name)
+    changed = listed is not None and listed.sha256 not in (None, hashlib.sha256(path.read_bytes()).hexdigest())
+    note = f"{path} has changed since {MANIFEST} was written; its frame may not hold"
+    return frame, ((note,) if changed else ())
+
+
+def size_on_disk(path: Path) -> Size | None:
+    """(width, height) of a picture as a viewer shows it, from its header; None if it is not there or not a picture."""
+    try:
+        with Image.open(path) as image:
+            lies_on_side = image.getexif().get(_ORIENTATION_TAG, 1) >= 5
+            return (image.height, image.width) if lies_on_side else image.size
+    except OSError:  # Pillow's "cannot identify" is one too
+        return None
+
+
+def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | None) -> Frame | None:
+    """The frame of a file's boxes: as asked, else pixels or the converted data's, by the file's shape.
+
+    None where nothing tells; that matters only if there are boxes.
+    """
+    return asked or ("pixel" if file.shape.boxes_in == "pixel" else of_data)
+
+
+def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Answer:
+    """A box answer in pixels of the first picture, corners in order; any other answer as it is.
+
+    Nothing is clipped: a box that leaves its picture was predicted so. With several pictures the boxes lie on the
+    first, as in FLARE's own answers.
+
+    Args:
+        answer: Parsed, boxes in `frame`.
+        frame: Frame of the boxes.
+        size: (width, height) of the first picture, pixels; not needed for pixel boxes.
+        name: Names the record in the error.
+
+    Raises:
+        DataError: the frame needs a size and there is none.
+    """
+    if not isinstance(answer.value, ParsedBoxes):
+        return answer
+    boxes = answer.value.boxes
+    if frame != "pixel":
+        if size is None:
+            raise DataError(
+                f"{name}: {frame} boxes, but the size of its picture is not known; score against the converted file "
+                "or a tree with its pictures, or run with --frame pixel if the boxes are pixels"
+            )
+        boxes = from_frame(boxes, size, frame)
+    return replace(answer, value=replace(answer.value, boxes=order_corners(boxes)))

@@ -1,0 +1,142 @@
+"""Which prediction answers which reference: by id, by the challenge's key, or by row."""
+
+import re
+from collections import defaultdict, deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evaluation.predictions import DataError, Prediction, PredictionFile
+from evaluation.references import Reference, References
+
+How = Literal["id", "key", "row"]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """References with their predictions.
+
+    Attributes:
+        how: What they were joined by.
+        pairs: Every reference, with its prediction or None.
+        extra: Predictions that answer no reference.
+        duplicates: Predictions for a reference that had one already. The first in the file counts.
+    """
+
+    how: How
+    pairs: list[tuple[Reference, Prediction | None]]
+    extra: list[Prediction] = field(default_factory=list)
+    duplicates: list[Prediction] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[Reference]:
+        """References without a prediction, or whose prediction is null."""
+        return [reference for reference, prediction in self.pairs if prediction is None or prediction.text is None]
+
+
+def join(references: References, predictions: PredictionFile) -> Joined:
+    """Join by row for LLaMA-Factory's files, by id where both sides have ids, else by pictures and question.
+
+    Raises:
+        DataError: the sides do not fit: nothing matches, or rows do not pair up.
+    """
+    if predictions.shape.name == "llamafactory":
+        return _by_row(references, predictions)
+    if predictions.shape.name == "by_id":
+        if not references.have_ids:
+            raise DataError(
+                f"{predictions.path} is keyed by id, but {references.path} has no ids; "
+                "give the converted file or the FLARE tree as --references"
+            )
+        joined = _by_key(
+            "id", references, predictions, [item.id for item in references.items], [row.id for row in predictions.rows]
+        )
+    else:
+        # Two datasets may ask the same about pictures of the same name; few prediction files say which is meant.
+        named = all(row.dataset for row in predictions.rows)
+        joined = _by_key(
+            "key",
+            references,
+            predictions,
+            [_key(item.dataset if named else None, item.images, item.question) for item in references.items],
+            [_key(row.dataset if named else None, row.images, row.question) for row in predictions.rows],
+        )
+    return joined
+
+
+def _key(dataset: str | None, images: Sequence[str], question: str) -> Hashable:
+    """The challenge's key. Converted data holds absolute paths, so the last two parts of a picture's path count."""
+    names = tuple("/".join(image.replace("\\", "/").split("/")[-2:]) for image in images)
+    return dataset, names, " ".join(question.split())
+
+
+def _by_key(
+    how: How,
+    references: References,
+    predictions: PredictionFile,
+    reference_keys: Sequence[Hashable],
+    prediction_keys: Sequence[Hashable],
+) -> Joined:
+    """Pair equal keys; where a key occurs several times on both sides, in the order of the files.
+
+    FLARE has one such question (PRML_02339.jpg, tooth 46); a join through a dict would lose a row.
+    """
+    waiting: dict[Hashable, deque[Prediction]] = defaultdict(deque)
+    for key, prediction in zip(prediction_keys, predictions.rows, strict=True):
+        waiting[key].append(prediction)
+    pairs = [
+        (reference, waiting[key].popleft() if waiting.get(key) else None)
+        for key, reference in zip(reference_keys, references.items, strict=True)
+    ]
+    known = set(reference_keys)
+    left = {prediction.row for queue in waiting.values() for prediction in queue}
+    joined = Joined(how, pairs)
+    for key, prediction in zip(prediction_keys, predictions.rows, strict=True):
+        if prediction.row in left:
+            (joined.duplicates if key in known else joined.extra).append(prediction)
+    if len(joined.extra) == len(predictions.rows):
+        raise DataError(
+            f"no prediction of {predictions.path} matches a reference of {references.path}; joined by "
+            f"{'id' if how == 'id' else 'dataset, pictures and question'}, where the first prediction has "
+            f"{prediction_keys[0]!r} and the first reference {reference_keys[0]!r}"
+        )
+    return joined
+
+
+def _by_row(references: References, predictions: PredictionFile) -> Joined:
+    """Pair rows of generated_predictions.jsonl with the converted file it was made from.
+
+    Its rows have no id. Equal counts and equal targets are what shows that the pairing is right.
+    """
+    total = len(references.items) + references.unanswered
+    if references.kind != "records":
+        raise DataError(
+            f"{predictions.path} has no ids; give the converted file that LLaMA-Factory predicted as --references, "
+            f"not {references.path}"
+        )
+    if len(predictions.rows) != total:
+        raise DataError(
+            f"{predictions.path} has {len(predictions.rows)} rows, but {references.path} has {total} records; "
+            "rows can be paired only if the whole file was predicted (no max_samples, no other eval_dataset) and "
+            "LLaMA-Factory dropped none"
+        )
+    pairs = [(reference, predictions.rows[reference.row]) for reference in references.items]
+    wrong = [(item, row) for item, row in pairs if not _same_target(row.label or "", item.target or "")]
+    if wrong:
+        item, row = wrong[0]
+        raise DataError(
+            f"{predictions.path} was not made from {references.path}: {len(wrong)} of {len(pairs)} labels differ from "
+            f"the targets, first in row {row.row} ({item.id}): label {row.label!r}, target {item.target!r}"
+        )
+    return Joined("row", list(pairs))
+
+
+# Some of a target's marks are special tokens, which LLaMA-Factory strips from labels.
+_SPECIAL = re.compile(r"</?(?:ref|box|quad)>|<\|[^|<>]*\|>|\s+")
+# A target longer than cutoff_len is cut off; a start this long is still no coincidence.
+_CUT_OFF = 100
+
+
+def _same_target(label: str, target: str) -> bool:
+    said, expected = _SPECIAL.sub("", label), _SPECIAL.sub("", target)
+    return said == expected or (len(said) >= _CUT_OFF and expected.startswith(said))

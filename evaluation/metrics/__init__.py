@@ -1,0 +1,16 @@
+"""The metrics, one file per kind of answer. Importing this package declares them all.
+
+The strict rules, which these files state where they apply:
+- an answer that is missing or cannot be read is wrong, never absent; `n_invalid` counts them;
+- an answer equal to the reference's own text, apart from case and spaces, is right, so that dirty references scored
+  against themselves are perfect;
+- what counts as the same class or label never crosses datasets.
+"""
+
+from evaluation.metrics import choice, detection, label_sets, number, report
+from evaluation.metrics.registry import Metric, Table, UndefinedError, known_rules, metrics_of, table_of
+
+__all__ = [
+    "Metric", "Table", "UndefinedError", "choice", "detection", "known_rules", "label_sets", "metrics_of", "number",
+    "report", "table_of",
+]  # fmt: skip
