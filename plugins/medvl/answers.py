@@ -4,6 +4,7 @@ An answer either parsed or has a coded reason why not. Nothing here raises on a 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -53,8 +54,9 @@ _NUMBER = re.compile(
     r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"[0-9]\s*%?\s*(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
-_FENCE = re.compile(r"^\s*```[\w-]*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+_RANGE = re.compile(r"[0-9]\s*+(?:%\s*+)?+(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
+_LIST_MARK = re.compile(r"^\s*[0-9]+[.)]\s+(?=\S)")
+_FENCE = re.compile(r"```[\w-]*\n(.*)```", re.DOTALL)
 
 
 def parse_answer(
@@ -81,8 +83,8 @@ def parse_answer(
     if task.has_boxes:
         return _boxes(text, task)
     text = text[:MAX_CHARACTERS]
-    fenced = _FENCE.match(text)
-    text = fenced[1] if fenced else text
+    fenced = _FENCE.fullmatch(text.strip())
+    text = fenced[1] if fenced and "```" not in fenced[1] else text
     if task.is_number:
         return _number(text, task)
     if task is Task.MULTI_LABEL:
@@ -107,7 +109,8 @@ def _boxes(text: str, task: Task) -> Answer:
 def _number(text: str, task: Task) -> Answer:
     """The one number a text states: in a conclusion, as its last or first line, as its one percentage, or at all."""
     lines = text.strip().split("\n")
-    for candidate in [*conclusions(text), lines[-1], lines[0]]:
+    for stated in [*conclusions(text), lines[-1], lines[0]]:
+        candidate = _LIST_MARK.sub("", stated)
         if len(candidate.split()) <= 5 and _RANGE.search(candidate):
             return Answer(task, None, "range")
         numbers = _numbers(candidate)
@@ -129,7 +132,7 @@ def _numbers(text: str, *, percent: bool = False) -> set[float]:
     written = [
         match[0].rstrip(" %").replace(",", "").replace("\u2212", "-") for match in matches if len(match[0]) <= 32
     ]
-    return {float(number) for number in written}
+    return {number for number in map(float, written) if math.isfinite(number)}
 
 
 def answer_text(answer: object) -> str:
@@ -189,7 +192,7 @@ def challenge_text(answer: Answer, text: str, *, size: Size | None, frame: Frame
                 return format_boxes(whole, [name or "" for name in parsed.labels], "map", "pixel")
             return format_boxes(whole, parsed.labels, "flare", "pixel")
         case float() as number:
-            return f"{number:g}" if abs(number) < 1e6 else repr(number)
+            return str(int(number)) if number.is_integer() else repr(number)
         case tuple() as labels:
             return f"{separator} ".join(labels)
         case str() as choice:

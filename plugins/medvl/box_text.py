@@ -107,7 +107,10 @@ _TOKEN = re.compile(
       | (?P<quote>"|(?<!\w)')""",
     re.VERBOSE,
 )  # possessive everywhere: a failing match costs its own length only
-_STRING = {'"': re.compile(r'"((?:[^"\\\n]|\\.)*+)"'), "'": re.compile(r"'((?:[^'\\\n]|\\.)*+)'(?!\w)")}
+_STRING = {
+    '"': re.compile(r'"((?:[^"\\\n]|\\.)*+)"'),
+    "'": re.compile(r"'((?:[^'\\\n]|\\.|(?<=\w)'(?=\w))*+)'(?!\w)"),  # an apostrophe inside a word closes nothing
+}
 _KEY_FOLLOWS = re.compile(r"\s*:")
 _BOXES_INSIDE = re.compile(r"""[\[({]\s*[\[({"'0-9.-]""")
 _BARE = re.compile(r"\s*" + r"[,;\s]+".join([r"([-+]?[0-9]+(?:\.[0-9]+)?)"] * 4) + r"\.?\s*")
@@ -120,6 +123,7 @@ _CORNER_KEYS = {"x1": 0, "y1": 1, "x2": 2, "y2": 3, "x_min": 0, "y_min": 1, "x_m
                 "ymin": 1, "xmax": 2, "ymax": 3, "left": 0, "top": 1, "right": 2, "bottom": 3}  # fmt: skip
 _SIDE_KEYS = {"x": 0, "y": 1, "width": 2, "height": 3, "w": 2, "h": 3}
 _STRUCTURAL_KEYS = _BOX_KEYS | _LABEL_KEYS  # these name no object; "x" and "y" may: they are chromosomes
+_DEPTH = 3  # strings in strings that are looked into
 
 
 @dataclass(eq=False, slots=True)
@@ -154,9 +158,10 @@ class _Bracket:
 class _Scanner:
     """One pass over the text; every character is looked at a bounded number of times."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, root: _Bracket | None = None, depth: int = 0) -> None:
         self.text = text
-        self.root = _Bracket("", 0)
+        self.depth = depth
+        self.root = root or _Bracket("", 0)
         self.stack = [self.root]
         self.found: list[tuple[list[float], _Bracket, str | None, str | None]] = []
         self.notes: Counter[str] = Counter()
@@ -207,10 +212,21 @@ class _Scanner:
             scope.key = value
         elif scope.key is not None and scope.key.lower() in _LABEL_KEYS and self.stack[-1] is scope:
             scope.label = value
-        elif _BOXES_INSIDE.search(value):  # "[[1, 2, 3, 4]]" given as a string
-            return start + 1
+        elif self.depth < _DEPTH and _BOXES_INSIDE.search(value):  # "[[1, 2, 3, 4]]" given as a string
+            self.scan_inside(value, scope)
         self.stack[-1].empty = False
         return match.end()
+
+    def scan_inside(self, value: str, scope: _Bracket) -> None:
+        """Boxes in a string, under the key that holds it."""
+        inner = _Scanner(value, _Bracket("", 0, scope, scope.key), self.depth + 1)
+        inner.reference = self.reference
+        inner.run()
+        if not inner.found and not inner.explicit_empty:
+            return  # prose with brackets
+        self.found += inner.found
+        self.notes += inner.notes
+        self.explicit_empty |= inner.explicit_empty
 
     def on_open(self, kind: str, start: int) -> None:
         scope = self.scope()
@@ -293,9 +309,11 @@ def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
     try:
-        return str(json.loads(f'"{text}"'))
+        text = str(json.loads(f'"{text}"'))
     except json.JSONDecodeError:  # an escape JSON does not know, as in a Python repr
         return re.sub(r"\\(.)", r"\1", text)
+    # Half an escaped pair ("\\ud83d") is no character, and no file could be written with it.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def parse_boxes(text: str) -> ParsedBoxes:

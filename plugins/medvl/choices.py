@@ -6,6 +6,7 @@ A text that names several options without saying which is meant is not an answer
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 # What a text picked: the choice or labels, or None and the reason why not.
 Picked = tuple[str | None, str | None]
@@ -18,14 +19,23 @@ _CONCLUSION = re.compile(
         | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
             | \b(?:answers?|findings|option|classification|category)\s(?:is|are)\b
             | \bmost\s(?:likely|appropriate|accurate)\b[^.\n*]{0,80}?\b(?:is|be)\b
-            | \banswer\s*\**\s*:
+            | \banswer\s*+(?:\**+\s*+):
           )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
     re.VERBOSE | re.IGNORECASE,
 )
 _ASSERTION = r"(?:\b(?:is|be|as|are|in the|to the)\b|:)[\s*]*"
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
 _SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
-_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", re.MULTILINE)
+_BULLET = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
+# What follows a marked letter explains it ("C: because …"); after a bare one ("I see …") only the option may follow.
+_LETTER_AND_MORE = re.compile(
+    r"""(?:(?:option|choice|answer)\s)? (?P<letter>[a-z])
+        (?: (?P<mark>\s?[:.)]\s | \s?[-\u2013\u2014]\s) | \s?[:.)-] | \s ) \s* (?P<more>.+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_LISTED = re.compile(r"^\W{0,4}[A-Z][:.)]\s.*$", re.MULTILINE)
+# Up to two words between: "not a standard plane", "non standard plane", "no clearly visible mass".
+_NEGATION = re.compile(r"\b(?:not|no|non|without)(?:[\s-]\w+){0,2}[\s-]$")
 _NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b", re.IGNORECASE)
 _PROSE_WORDS = 10  # a label is shorter; the longest of FLARE's has seven words
@@ -87,12 +97,13 @@ class _Matcher:
 
     def __init__(self, choices: Mapping[str, str]) -> None:
         self.choices = choices
-        self.lettered = all(len(key) == 1 and text for key, text in choices.items())
+        self.lettered = all(len(key) == 1 and "A" <= key <= "Z" and text for key, text in choices.items())
         self.key_of: dict[str, str] = {}
         for key, text in choices.items():
             short = re.sub(r"\s*\(.*?\)", "", text)  # "Middle-aged (40-64)" is also named "Middle-aged"
             for name in (text, short):
                 self.key_of.setdefault(normal(name), key)
+        self.key_without_hyphens = {name.replace("-", " "): key for name, key in self.key_of.items()}
         names = sorted((name for name in self.key_of if name), key=len, reverse=True)
         # A short word such as "no" or "mass" is part of ordinary prose: there only a long name counts as named.
         self.any_name = _names_pattern(names)
@@ -108,36 +119,51 @@ class _Matcher:
             return None, "empty"
         if cleaned in self.key_of:
             return self.key_of[cleaned], None
+        if cleaned.replace("-", " ") in self.key_without_hyphens:
+            return self.key_without_hyphens[cleaned.replace("-", " ")], None
         if not self.lettered:
             return None, "not_an_option"
         if len(cleaned) == 1 and cleaned.isalpha():
             return self._letter(cleaned)
         if _SEVERAL.fullmatch(cleaned):
             return None, "several_letters"
-        if match := re.fullmatch(r"(?:option|choice|answer)?\s*([a-z])\s?[:.)\s-]\s*(.+)", cleaned, re.DOTALL):
-            letter, reason = self._letter(match[1])
-            named = self.named(match[2], self.any_name) - {letter}
-            if letter and len(match[2].split()) <= 2 * _PROSE_WORDS:
-                return (None, "contradiction") if named else (letter, reason)
-            return None, reason or "prose"
-        return None, "not_an_option"
+        match = _LETTER_AND_MORE.fullmatch(cleaned)
+        if match is None:
+            return None, "not_an_option"
+        letter, reason = self._letter(match["letter"])
+        named = self.named(match["more"], self.any_name)
+        if not match["mark"] and letter not in named:
+            return None, "not_an_option"  # "I see", "A patient", "T-cell", "e.g.": a letter, but not a choice
+        if letter and len(match["more"].split()) <= 2 * _PROSE_WORDS:
+            return (None, "contradiction") if named - {letter} else (letter, reason)
+        return None, reason or "prose"
 
     def _letter(self, letter: str) -> Picked:
         key = letter.upper()
         return (key, None) if key in self.choices else (None, "letter_not_an_option")
 
     def named(self, text: str, pattern: re.Pattern[str] | None) -> set[str]:
-        """Keys of all choices whose text occurs."""
+        """Keys of all choices whose text occurs and is not denied."""
         folded = " ".join(text.split()).casefold()
-        return {self.key_of[match[1]] for match in pattern.finditer(folded)} if pattern else set()
+        return {
+            self.key_of[match[1]]
+            for match in (pattern.finditer(folded) if pattern else ())
+            if not _NEGATION.search(folded, max(0, match.start() - 40), match.start())
+        }
 
     def asserted(self, text: str) -> set[str]:
-        """Keys of the choices that the text says something "is"."""
-        folded = " ".join(_BULLET.sub("", text).split()).casefold()  # bullets discuss, they do not conclude
-        return {
-            match["letter"].upper() if match["letter"] else self.key_of[match["name"]]
-            for match in self.assertion.finditer(folded)
-        }
+        """Keys of the choices that the text says something "is"; those it gives by letter, if there are any."""
+        text = _BULLET.sub("", text)  # bullets discuss, they do not conclude
+        if len(_LISTED.findall(text)) > 1:  # so do the options one by one
+            text = _LISTED.sub("", text)
+        matches = list(self.assertion.finditer(" ".join(text.split()).casefold()))
+        letters = {match["letter"].upper() for match in matches if match["letter"]}
+        return letters or {self.key_of[match["name"]] for match in matches}
+
+
+@lru_cache(maxsize=256)
+def _matcher(choices: tuple[tuple[str, str], ...]) -> _Matcher:
+    return _Matcher(dict(choices))
 
 
 def _names_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
@@ -158,7 +184,7 @@ def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
         (key, None), or (None, reason): `empty`, `several_letters`, `letter_not_an_option`, `not_an_option`,
         `contradiction`, `ambiguous`, `refusal`, `prose`.
     """
-    matcher = _Matcher(choices)
+    matcher = _matcher(tuple(choices.items()))
     first, reason = matcher.exact(text)
     if first or reason in ("empty", "several_letters", "contradiction"):
         return first, reason
@@ -230,7 +256,7 @@ def _split(text: str, offered: Sequence[str], separator: str | None) -> tuple[tu
     position = 0
     for piece in re.split(divider, rest):
         label = normal(re.sub(r"^\s*(?:[-*•]|\d+[.)]|and\b)\s*", "", piece))
-        if len(label.split()) > _PROSE_WORDS or label.endswith(":"):
+        if len(label.split()) > _PROSE_WORDS or (label and piece.rstrip(" *").endswith(":")):
             return None, "prose"
         if label and label not in ("and", "or", "&"):
             found.append((position, label))

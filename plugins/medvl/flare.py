@@ -134,7 +134,7 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
             raise unknown_name("split", name, by_name)
     chosen = [split for split in present if not splits or split in [by_name[name] for name in splits]]
     dataset_folders = [(split, folder) for split in chosen for folder in sorted((root / split.folder).glob("*/*"))
-               if folder.is_dir()]  # fmt: skip
+               if folder.is_dir() and not _is_litter(folder)]  # fmt: skip
     known = sorted({folder.name for _, folder in dataset_folders})
     for name in datasets:
         if name not in known:
@@ -142,6 +142,11 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
     for split, folder in dataset_folders:
         if not datasets or folder.name in datasets:
             yield QuestionFile(split, folder.parent.name, folder.name, _question_file(folder, split))
+
+
+def _is_litter(folder: Path) -> bool:
+    """Whether it is a folder that tools leave behind: `.ipynb_checkpoints`, a Mac zip's `__MACOSX`."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in (folder.parent.name, folder.name))
 
 
 def question_file(path: Path) -> QuestionFile:

@@ -10,6 +10,7 @@ import msgspec
 from filelock import FileLock
 
 IMAGE_TAG = "<image>"
+MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
 
 
@@ -76,11 +77,13 @@ def make_record(*, question: str, answer: str, images: Sequence[str], **fields: 
     """A single-turn record with one `<image>` line per picture before the question.
 
     Raises:
-        RecordError: question or answer hold a literal `<image>`, which LLaMA-Factory would count as a picture.
+        RecordError: question or answer hold a literal `<image>`, `<video>` or `<audio>`, which LLaMA-Factory would
+            count as one.
     """
     for part, text in (("question", question), ("answer", answer)):
-        if IMAGE_TAG in text:
-            raise RecordError(f"{fields['id']}: the {part} holds a literal {IMAGE_TAG}; remove it from the source")
+        for tag in MEDIA_TAGS:
+            if tag in text:
+                raise RecordError(f"{fields['id']}: the {part} holds a literal {tag}; remove it from the source")
     prompt = "".join(f"{IMAGE_TAG}\n" for _ in images) + question
     turns = [Turn("human", prompt), Turn("gpt", answer)]
     return Record(conversations=turns, images=list(images), **fields)
@@ -94,7 +97,7 @@ def read_records(path: Path) -> list[Record]:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Record])
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: {error}; expected the output of a preprocess script") from error
 
 
@@ -143,6 +146,8 @@ def dataset_entry(file_name: str) -> dict[str, Any]:
 def register(dataset_info: Path, files: Mapping[str, Path]) -> list[str]:
     """Merge entries into a dataset_info.json, under a lock, sorted, file names relative to its folder.
 
+    Keys that a user added to an entry, such as `num_samples`, are kept.
+
     Args:
         dataset_info: The registry; made if absent, its other entries kept.
         files: Entry name -> file of records.
@@ -151,22 +156,23 @@ def register(dataset_info: Path, files: Mapping[str, Path]) -> list[str]:
         Names of entries that pointed at another file before.
 
     Raises:
-        ValueError: the registry holds something else than a JSON object.
+        ValueError: the registry is something else than a JSON object of entries.
     """
     dataset_info.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{dataset_info}.lock"):
         try:
-            entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, Any])
+            entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
         except FileNotFoundError:
             entries = {}
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{dataset_info}: {error}; mend or delete it, the preprocess scripts write it") from error
         moved = []
         for name, path in files.items():
             relative = Path(os.path.relpath(path.resolve(), dataset_info.parent.resolve())).as_posix()
-            if entries.get(name, {}).get("file_name", relative) != relative:
+            entry = entries.get(name, {})
+            if entry.get("file_name", relative) != relative:
                 moved.append(name)
-            entries[name] = dataset_entry(relative)
+            entries[name] = entry | dataset_entry(relative)
         merged = to_json(entries)
         if not dataset_info.exists() or dataset_info.read_bytes() != merged:
             write_atomic(dataset_info, merged)
