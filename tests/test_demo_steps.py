@@ -30,18 +30,9 @@ def test_the_recipe_uses_the_folders_of_the_plain_road() -> None:
 
 
 def test_order() -> None:
-    names = [
-        step.name for step in (convert(Road("qwen3vl", DEFAULT_OUT)), *after_conversion(Road("qwen3vl", Path("x"))))
-    ]
-    assert names == [
-        "convert",
-        "build",
-        "predict_untrained",
-        "score_untrained",
-        "train",
-        "predict_trained",
-        "score_trained",
-    ]
+    road = Road("qwen3vl", DEFAULT_OUT)
+    names = " ".join(step.name for step in (convert(road), *after_conversion(road)))
+    assert names == "convert build predict_untrained score_untrained train predict_trained score_trained"
 
 
 def test_every_change_becomes_an_override() -> None:
