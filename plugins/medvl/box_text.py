@@ -29,7 +29,8 @@ def format_boxes(boxes: Boxes, labels: Sequence[str | None], style: BoxStyle, fr
 
     Args:
         boxes: Shape (n, 4), already in `frame`.
-        labels: One per box; None where the object has no name.
+        labels: One per box; None where the object has no name. To be read back, a label must hold no `<` in the two
+            tagged styles, and in `map` be no word that names boxes or labels themselves ("bbox", "label").
         style: `json` is Qwen3-VL's `[{"bbox_2d":[…],"label":"…"}]`; `internvl` `<ref>…</ref><box>[[…]]</box>`; `flare`
             the challenge's nested list; `qwen_vl1` `<ref>…</ref><box>(x1,y1),(x2,y2)</box>`; `map` the challenge's
             instance answers, `{"label": [[…], …]}`.
@@ -56,7 +57,9 @@ def format_boxes(boxes: Boxes, labels: Sequence[str | None], style: BoxStyle, fr
         return json.dumps(groups, ensure_ascii=False)
     if not groups:
         return "<box>[]</box>" if style == "internvl" else "<box></box>"
-    return "".join(_tagged(label, group, style) for label, group in groups.items())
+    # Boxes without a name come first: after a name they would be read as its own.
+    ordered = sorted(groups.items(), key=lambda item: item[0] is not None)
+    return "".join(_tagged(label, group, style) for label, group in ordered)
 
 
 def _tagged(label: str | None, rows: list[list[float]], style: BoxStyle) -> str:
