@@ -15,6 +15,7 @@ pytest.importorskip("llamafactory")
 import llamafactory.train.tuner
 from llamafactory.hparams import parser
 from llamafactory.train.sft import workflow
+
 from medvl.factory import arguments, hook, parsing
 from medvl.factory.trainer import TrainerFactory
 

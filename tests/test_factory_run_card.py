@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from medvl.factory import fingerprints, run_card
 
 RECORDS = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
@@ -27,7 +28,7 @@ def a_card(**changes: Any) -> run_card.RunCard:
         data=[run_card.DataFile("e", "train", "e.json", "00", 3, None, "norm1000", "json", True)],
         versions={"python": "3.11", "deepspeed": None},
         git_revision=None,
-        run=run_card.Run("s", "e", 1.0, 2, None, float("nan"), None, None, 1, None),
+        run=run_card.Run("s", "e", 1.0, 2, None, float("nan"), None, None, None, 1, None),
     )
     return msgspec.structs.replace(card, **changes)
 

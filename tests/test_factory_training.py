@@ -11,6 +11,7 @@ pytest.importorskip("llamafactory")
 from llamafactory.data.template import TEMPLATES
 from llamafactory.train.sft import workflow
 from llamafactory.train.tuner import run_exp
+
 from medvl.factory import hook
 from medvl.factory.run_card import FILE_NAME, RunCard, read_run_card
 from medvl.factory.trainer import TrainerFactory
@@ -167,6 +168,14 @@ def test_resumed_run_says_so_and_gives_no_misleading_mean(tiny_recipe: Recipe, t
     card = read_run_card(tmp_path / "out")
     assert (card.run.steps, card.run.resumed_from, card.run.mean_loss) == (3, str(checkpoint), None)
     assert card.run.final_loss is not None
+
+
+def test_restored_best_checkpoint_is_named(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "eval_dataset": "tiny_val"}
+    run_exp(tiny_recipe("qwen3vl", medvl_run_card=True, save_strategy="steps", save_steps=1, do_eval=True, **best))
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] is not None
+    assert read_run_card(tmp_path / "out").run.restored_best == state["best_model_checkpoint"]
 
 
 def test_full_finetuning_has_no_lora_fields(tiny_recipe: Recipe, tmp_path: Path) -> None:

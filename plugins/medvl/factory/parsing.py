@@ -13,7 +13,7 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from medvl.factory import hook
-from medvl.factory.arguments import Recipe, extend_arguments, problems, refuse_unknown, requested_keys
+from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, problems, refuse_unknown, requested_keys
 
 ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
 WORKFLOW = "llamafactory.train.sft.workflow"
@@ -58,13 +58,13 @@ class RecipeParser(HfArgumentParser):  # type: ignore[misc]
         return parsed
 
     def _refuse(self, keys: Iterable[str]) -> None:
-        if any(hasattr(known, "medvl_run_card") for known in self.dataclass_types):
+        if any(issubclass(known, KeyGroup) for known in self.dataclass_types):
             refuse_unknown(keys)
 
     def _finish(self, parsed: tuple[Any, ...], keys: Iterable[str]) -> None:
         for arguments in parsed:
-            if hasattr(arguments, "medvl_recipe"):
-                arguments.medvl_recipe = Recipe(tuple(keys), parsed)
+            if isinstance(arguments, KeyGroup):
+                arguments.medvl_recipe = Recipe(tuple(keys), parsed)  # type: ignore[attr-defined]
                 if any(hasattr(item, "do_train") for item in parsed):
                     require_trainer(arguments)
 

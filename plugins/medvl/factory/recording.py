@@ -83,6 +83,7 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
             final_loss=_last_logged(state, "loss"),
             mean_loss=None if resumed else _last_logged(state, "train_loss"),
             resumed_from=str(resumed) if resumed else None,
+            restored_best=state.best_model_checkpoint if args.load_best_model_at_end else None,
             world_size=args.world_size,
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         )

@@ -124,6 +124,7 @@ class Run(msgspec.Struct, frozen=True):
 
     `final_loss` is the last logged one, `mean_loss` the trainer's mean over all steps (None for a resumed run, where
     the trainer divides the loss of the last part by all steps). `seconds` counts this process, not the parts before.
+    `restored_best` is the checkpoint whose weights were put back at the end (`load_best_model_at_end`), else None.
     """
 
     started: str
@@ -134,6 +135,7 @@ class Run(msgspec.Struct, frozen=True):
     final_loss: float | None
     mean_loss: float | None
     resumed_from: str | None
+    restored_best: str | None
     world_size: int
     gpu: str | None
 
