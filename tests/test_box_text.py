@@ -38,8 +38,9 @@ def test_what_a_style_writes(style: BoxStyle, labels: list[str | None], text: st
 
 
 @pytest.mark.parametrize(
-    ("frame", "text"), [("norm1000", "[[10, 0, 0, 1]]"), ("norm1", "[[10, 0.125, 0.13, 1]]"), ("pixel", "[[10, 0.12, 0.13, 1]]")]
-)  # fmt: skip
+    ("frame", "text"),
+    [("norm1000", "[[10, 0, 0, 1]]"), ("norm1", "[[10, 0.125, 0.13, 1]]"), ("pixel", "[[10, 0.12, 0.13, 1]]")],
+)
 def test_decimals_follow_the_frame(frame: Frame, text: str) -> None:
     assert format_boxes(as_boxes([10.0, 0.125, 0.13, 0.9999]), [None], "flare", frame) == text
 
@@ -72,28 +73,44 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         pytest.param("[[1, 2], [3, 4]]", [BOX], (None,), {"corner_pairs": 1}, id="corner-pairs"),
         pytest.param("(1, 2), (3, 4)", [BOX], (None,), {}, id="corner-pairs-in-parentheses"),
         pytest.param("[1, 2, 3, 4] and [5, 6, 7, 8].", [BOX, OTHER], (None, None), {}, id="lists-in-a-sentence"),
-        pytest.param("[[1.5, 2., .5, 1e2]]", [[1.5, 2.0, 0.5, 100.0]], (None,), {}, id="floats"),
+        pytest.param("[[.5, 2., 1.5, 1e2]]", [[0.5, 2.0, 1.5, 100.0]], (None,), {}, id="floats"),
         pytest.param("[\n  1,\n  2,\n  3,\n  4\n]", [BOX], (None,), {}, id="one-number-per-line"),
         pytest.param('[{"x1": 1, "y1": 2, "x2": 3, "y2": 4}]', [BOX], (None,), {}, id="keyed-corners"),
         pytest.param('{"xmin": 1, "ymin": 2, "xmax": 3, "ymax": 4, "label": "a"}', [BOX], ("a",), {}, id="xmin"),
         pytest.param('{"left": 1, "top": 2, "right": 3, "bottom": 4}', [BOX], (None,), {}, id="left-top"),
         pytest.param('{"x": 1, "y": 2, "width": 2, "height": 2}', [BOX], (None,), {"xywh": 1}, id="xywh"),
-        pytest.param('{"bbox": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, "label": "a"}', [BOX], ("a",), {}, id="keyed-inside"),
+        pytest.param(
+            '{"bbox": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, "label": "a"}', [BOX], ("a",), {}, id="keyed-inside"
+        ),
         pytest.param("<box>[[1,2,3,4]]</box>", [BOX], (None,), {}, id="internvl"),
         pytest.param("<|box_start|>(1,2),(3,4)<|box_end|>", [BOX], (None,), {}, id="qwen2-special-tokens"),
-        pytest.param("<|object_ref_start|>a<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", [BOX], ("a",), {},
-                     id="qwen2-reference"),
+        pytest.param(
+            "<|object_ref_start|>a<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
+            [BOX],
+            ("a",),
+            {},
+            id="qwen2-reference",
+        ),
         # Labels
-        pytest.param('{"1": [[1, 2, 3, 4]], "X": [5, 6, 7, 8]}', [BOX, OTHER], ("1", "X"), {}, id="map-nested-and-flat"),
+        pytest.param(
+            '{"1": [[1, 2, 3, 4]], "X": [5, 6, 7, 8]}', [BOX, OTHER], ("1", "X"), {}, id="map-nested-and-flat"
+        ),
         pytest.param('{"X": [[1, 2, 3, 4]], "Y": [[5, 6, 7, 8]]}', [BOX, OTHER], ("X", "Y"), {}, id="sex-chromosomes"),
         pytest.param("{1: [[1, 2, 3, 4]]}", [BOX], ("1",), {}, id="int-keys"),
         pytest.param('[{"label": "a", "bbox_2d": [1, 2, 3, 4]}]', [BOX], ("a",), {}, id="label-first"),
         pytest.param('[{"id": 3, "box": [1, 2, 3, 4]}]', [BOX], ("3",), {}, id="label-is-a-number"),
         pytest.param('{"lesion": {"bbox": [1, 2, 3, 4], "score": 0.9}}', [BOX], ("lesion",), {}, id="label-above"),
-        pytest.param('{"lesion": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}}', [BOX], ("lesion",), {}, id="label-above-corners"),
+        pytest.param(
+            '{"lesion": {"x1": 1, "y1": 2, "x2": 3, "y2": 4}}', [BOX], ("lesion",), {}, id="label-above-corners"
+        ),
         pytest.param("{'label': 'a', 'bbox': [1, 2, 3, 4]}", [BOX], ("a",), {}, id="single-quotes"),
-        pytest.param("{'label': 'Crohn's disease', 'bbox': [1, 2, 3, 4]}", [BOX], ("Crohn's disease",), {},
-                     id="apostrophe-in-single-quotes"),
+        pytest.param(
+            "{'label': 'Crohn's disease', 'bbox': [1, 2, 3, 4]}",
+            [BOX],
+            ("Crohn's disease",),
+            {},
+            id="apostrophe-in-single-quotes",
+        ),
         pytest.param('{"label": "caf\\u00e9 \\"x\\"", "bbox": [1, 2, 3, 4]}', [BOX], ('café "x"',), {}, id="escapes"),
         pytest.param('{"label": "\\ud83d", "bbox": [1, 2, 3, 4]}', [BOX], ("�",), {}, id="half-an-escaped-pair"),
         # Wrapping
@@ -105,8 +122,9 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         pytest.param('"{\\"X\\": [[1, 2, 3, 4]]}"', [BOX], ("X",), {}, id="map-in-a-string"),
         pytest.param('{"answer": "{\\"X\\": [[1, 2, 3, 4]]}"}', [BOX], ("X",), {}, id="map-in-a-string-in-a-map"),
         pytest.param('{"X": "[[1, 2, 3, 4]]"}', [BOX], ("X",), {}, id="list-in-a-string-under-its-key"),
-        pytest.param('{"note": "mass (2 cm", "bbox": [1, 2, 3, 4], "label": "a"}', [BOX], ("a",), {},
-                     id="brackets-in-a-remark"),
+        pytest.param(
+            '{"note": "mass (2 cm", "bbox": [1, 2, 3, 4], "label": "a"}', [BOX], ("a",), {}, id="brackets-in-a-remark"
+        ),
         pytest.param("1. **lesion**: [1, 2, 3, 4]\n2. none", [BOX], (None,), {}, id="markdown-list"),
         # As written
         pytest.param("[[3, 4, 1, 2]]", [[3, 4, 1, 2]], (None,), {"inverted": 1}, id="inverted-box-is-kept"),
@@ -120,12 +138,12 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         pytest.param("[NaN, 1, 2, 3]", [], (), {"number_count": 1}, id="not-a-number"),
         pytest.param("[1e999, 1, 2, 3]", [], (), {"not_finite": 1}, id="infinite"),
         pytest.param(f"[{'9' * 400}, 1, 2, 3]", [], (), {"not_finite": 1}, id="huge-number"),
-        pytest.param("[١, ٢, ٣, ٤]", [], (), {}, id="digits-of-another-script"),
+        pytest.param("[\u0661, \u0662, \u0663, \u0664]", [], (), {}, id="digits-of-another-script"),
         pytest.param('{"x1": 1, "y1": 2, "x2": 3}', [], (), {"number_count": 1}, id="three-corners"),
         pytest.param("1, 2, 3, 4, 5", [], (), {}, id="five-bare-numbers"),
         pytest.param("There are 4 lesions at 1, 2, 3, 4", [], (), {}, id="bare-numbers-in-prose"),
     ],
-)  # fmt: skip
+)
 def test_what_is_read(
     text: str, boxes: list[list[float]], labels: tuple[str | None, ...], notes: dict[str, int]
 ) -> None:
@@ -201,9 +219,8 @@ def test_a_label_that_a_tag_cannot_carry_still_gives_the_box() -> None:
         assert read(text)[:2] == ([BOX], (None,))
 
 
-SIMPLE_LABELS = st.text(
-    st.characters(codec="utf-8", exclude_characters="[](){}<>\"'\\0123456789"), min_size=1, max_size=8
-)
+# A cut-off label that itself held brackets and numbers could not be told from a box.
+SIMPLE = st.characters(codec="utf-8", exclude_characters="[](){}<>\"'\\0123456789")
 
 
 @pytest.mark.parametrize("style", BOX_STYLES)
@@ -212,7 +229,7 @@ SIMPLE_LABELS = st.text(
 def test_a_cut_off_answer_never_holds_a_box_that_the_whole_does_not(
     style: BoxStyle, data: st.DataObject, numbers: list[tuple[int, ...]]
 ) -> None:
-    labels = data.draw(st.lists(SIMPLE_LABELS, min_size=len(numbers), max_size=len(numbers)))
+    labels = data.draw(st.lists(st.text(SIMPLE, min_size=1, max_size=8), min_size=len(numbers), max_size=len(numbers)))
     if style == "flare":
         labels = [None] * len(numbers)  # type: ignore[list-item]
     text = format_boxes(as_boxes(numbers), labels, style, "norm1000")
@@ -222,7 +239,6 @@ def test_a_cut_off_answer_never_holds_a_box_that_the_whole_does_not(
         count = len(part.boxes)
         assert part.boxes.tolist() == whole.boxes.tolist()[:count]
         assert all(label in (None, known) for label, known in zip(part.labels, whole.labels, strict=False))
-        assert "truncated" in part.notes or end == 0 or part.parsed is False or style in ("internvl", "qwen_vl1")
 
 
 @settings(deadline=None, max_examples=300)

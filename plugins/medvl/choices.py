@@ -27,6 +27,7 @@ _ASSERTION = r"(?:\b(?:is|be|as|are|in the|to the)\b|:)[\s*]*"
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
 _SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
 _BULLET = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
+_LETTER = re.compile(r"(?:(?:option|choice|answer)[\s:]+)?([a-z])")
 # What follows a marked letter explains it ("C: because …"); after a bare one ("I see …") only the option may follow.
 _LETTER_AND_MORE = re.compile(
     r"""(?:(?:option|choice|answer)\s)? (?P<letter>[a-z])
@@ -97,7 +98,9 @@ class _Matcher:
 
     def __init__(self, choices: Mapping[str, str]) -> None:
         self.choices = choices
-        self.lettered = all(len(key) == 1 and "A" <= key <= "Z" and text for key, text in choices.items())
+        self.lettered = bool(choices) and all(
+            len(key) == 1 and "A" <= key <= "Z" and text for key, text in choices.items()
+        )
         self.key_of: dict[str, str] = {}
         for key, text in choices.items():
             short = re.sub(r"\s*\(.*?\)", "", text)  # "Middle-aged (40-64)" is also named "Middle-aged"
@@ -123,8 +126,8 @@ class _Matcher:
             return self.key_without_hyphens[cleaned.replace("-", " ")], None
         if not self.lettered:
             return None, "not_an_option"
-        if len(cleaned) == 1 and cleaned.isalpha():
-            return self._letter(cleaned)
+        if match := _LETTER.fullmatch(cleaned):
+            return self._letter(match[1])
         if _SEVERAL.fullmatch(cleaned):
             return None, "several_letters"
         match = _LETTER_AND_MORE.fullmatch(cleaned)
@@ -173,7 +176,7 @@ def _names_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
 def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
     """The one choice that a text makes.
 
-    Tried in this order: the whole text, each conclusion from the last, the last line, "Yes, …" / "No, …" where the
+    Tried in this order: the whole text, each conclusion from the last, the last line, the first line, "Yes, …" / "No, …" where the
     choices are yes and no, the one choice the text asserts, and in a short text the one choice it names.
 
     Args:
@@ -197,6 +200,9 @@ def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
         named = matcher.named(candidate, matcher.long_name) if len(candidate.split()) <= _PROSE_WORDS else set()
         if len(named) == 1:
             return named.pop(), None
+    first_line, _ = matcher.exact(text.strip().split("\n", 1)[0])
+    if first_line:
+        return first_line, None
     yes_no = re.match(r"\W*(yes|no)\b", text.casefold())
     if yes_no and {"yes", "no"} <= matcher.key_of.keys():
         return matcher.key_of[yes_no[1]], None
