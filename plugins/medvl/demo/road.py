@@ -21,7 +21,7 @@ from medvl.demo.sample import write_sample
 from medvl.demo.steps import Road, Step
 
 _DRAW_SECONDS = 4
-_INTERRUPTED = 130
+_USAGE, _INTERRUPTED = 2, 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Walk the whole road. 0: the model learnt; 1: a step failed or it did not learn; 130: stopped by the user."""
+    """Walk the whole road.
+
+    0: the model learnt; 1: a step failed or it did not learn; 2: options that cannot be followed; 130: stopped by the
+    user.
+    """
     console = Console()
+    if problem := _problem(args):
+        console.print(problem, markup=False, highlight=False)
+        return _USAGE
     root = repository_root()
     road = Road(args.family, _inside(args.out, root), args.data and args.data.resolve(), args.seed, args.max_steps)
     _start_over(road, root)
@@ -52,6 +59,14 @@ def run(args: argparse.Namespace) -> int:
     return _report(road, root, console, walk.seconds)
 
 
+def _problem(args: argparse.Namespace) -> str | None:
+    if args.data is not None and not (args.data / "training").is_dir():
+        return f"--data {args.data}: no folder training/ in it; give the root of a FLARE tree"
+    if args.max_steps is not None and args.max_steps < 1:
+        return f"--max-steps {args.max_steps}: at least 1"
+    return None
+
+
 def _inside(path: Path, root: Path) -> Path:
     """`path` relative to the clone when it lies in it, as the commands run there and are shown like that."""
     absolute = path if path.is_absolute() or path == steps.DEFAULT_OUT else Path.cwd() / path
@@ -59,8 +74,9 @@ def _inside(path: Path, root: Path) -> Path:
 
 
 def _start_over(road: Road, root: Path) -> None:
-    """Remove what an earlier or interrupted run of this family left, and nothing else."""
-    for folder in (road.out / "tree", road.records, road.model):
+    """Remove what an earlier or interrupted run of this family left, and nothing else: never the user's pictures."""
+    drawn = [road.tree] if road.data is None else []
+    for folder in (*drawn, road.records, road.model):
         shutil.rmtree(root / folder, ignore_errors=True)
 
 
