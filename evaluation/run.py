@@ -116,7 +116,8 @@ def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> i
     try:
         write_scores(out, metrics, samples, scores, joined)
     except OSError as error:
-        errors.print(f"error: {out} cannot be written ({error}); name another folder with --out", markup=False)
+        message = f"error: {out} cannot be written ({error}); name another folder with --out"
+        errors.print(message, markup=False, soft_wrap=True)
         return 2
     if args.json:
         sys.stdout.write(to_json(metrics).decode())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,12 @@ def class_of(sample: Sample, value: str) -> tuple[str, str, str]:
     A-D and A-F. The options' wording is not part of it: ten rewordings of one question would become ten sets of classes
     with a handful of samples each, and balanced accuracy gives every class the same weight.
     """
-    return sample.reference.dataset, "".join(options(sample.reference.question)), value
+    return sample.reference.dataset, _letters(sample.reference.question), value
+
+
+@lru_cache(maxsize=65536)
+def _letters(question: str) -> str:
+    return "".join(options(question))
 
 
 def truth_of(sample: Sample) -> str:

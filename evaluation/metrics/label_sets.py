@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.metrics import f1_score
 
@@ -23,19 +24,21 @@ class LabelSets(Table):
     Attributes:
         truth: Labels of the references.
         predicted: Labels of the predictions.
+        hits: Number of labels on both sides, per sample.
+        truths: Number of the reference's labels, per sample.
+        predictions: Number of predicted labels, per sample.
     """
 
     truth: csr_matrix
     predicted: csr_matrix
+    hits: NDArray[np.int64]
+    truths: NDArray[np.int64]
+    predictions: NDArray[np.int64]
 
     def counts(self, row: int) -> dict[str, int]:
         """Labels found, invented and missed."""
-        hits = int(self.truth[[row]].multiply(self.predicted[[row]]).sum())
-        return {
-            "tp": hits,
-            "fp": int(self.predicted[[row]].sum()) - hits,
-            "fn": int(self.truth[[row]].sum()) - hits,
-        }
+        hits = int(self.hits[row])
+        return {"tp": hits, "fp": int(self.predictions[row]) - hits, "fn": int(self.truths[row]) - hits}
 
 
 @table(Task.MULTI_LABEL)
@@ -58,7 +61,11 @@ def label_sets(samples: Sequence[Sample]) -> LabelSets:
         columns.setdefault(label, len(columns))
     truth_matrix, predicted_matrix = _indicator(truths, columns), _indicator(predictions, columns)
     invalid = np.array([sample.invalid for sample in samples], dtype=bool)
-    return LabelSets(invalid, _sample_f1(truth_matrix, predicted_matrix), truth_matrix, predicted_matrix)
+    hits = _per_row(truth_matrix.multiply(predicted_matrix))
+    sizes = _per_row(truth_matrix), _per_row(predicted_matrix)
+    either = sum(sizes)
+    score = np.divide(2.0 * hits, either, out=np.ones(len(samples)), where=either > 0)
+    return LabelSets(invalid, score, truth_matrix, predicted_matrix, hits, *sizes)
 
 
 def _labels(value: object, otherwise: Iterable[str]) -> Iterable[str]:
@@ -68,13 +75,12 @@ def _labels(value: object, otherwise: Iterable[str]) -> Iterable[str]:
 def _indicator(rows: Sequence[Sequence[tuple[str, str]]], columns: dict[tuple[str, str], int]) -> csr_matrix:
     indices = [columns[label] for labels in rows for label in labels]
     starts = np.cumsum([0, *(len(labels) for labels in rows)])
-    return csr_matrix((np.ones(len(indices), dtype=np.int64), indices, starts), shape=(len(rows), max(1, len(columns))))
+    shape = len(rows), max(2, len(columns))  # scikit-learn takes a single column for something else than label sets
+    return csr_matrix((np.ones(len(indices), dtype=np.int64), indices, starts), shape=shape)
 
 
-def _sample_f1(truth: csr_matrix, predicted: csr_matrix) -> np.ndarray:
-    hits = np.asarray(truth.multiply(predicted).sum(axis=1)).ravel()
-    sizes = np.asarray(truth.sum(axis=1) + predicted.sum(axis=1)).ravel()
-    return np.divide(2.0 * hits, sizes, out=np.ones(len(hits)), where=sizes > 0)
+def _per_row(matrix: csr_matrix) -> NDArray[np.int64]:
+    return np.asarray(matrix.sum(axis=1), dtype=np.int64).ravel()
 
 
 @metric(Task.MULTI_LABEL, name="f1_micro", headline=True)

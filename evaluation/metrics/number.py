@@ -68,7 +68,8 @@ def mae(table: Numbers) -> float:
 @metric(Task.COUNTING, Task.REGRESSION, name="rmse", higher_is_better=False)
 def rmse(table: Numbers) -> float:
     """Root mean squared error over valid answers."""
-    return float(root_mean_squared_error(*_valid(table)))
+    with np.errstate(over="ignore"):  # infinite is what `scoring.entry` reports
+        return float(root_mean_squared_error(*_valid(table)))
 
 
 @metric(Task.COUNTING, Task.REGRESSION, name="mae_penalised", higher_is_better=False, headline=True)
@@ -80,4 +81,5 @@ def mae_penalised(table: Numbers) -> float:
 @metric(Task.COUNTING, Task.REGRESSION, name="rmse_penalised", higher_is_better=False)
 def rmse_penalised(table: Numbers) -> float:
     """Root mean squared error over all answers, invalid ones penalised (`numbers`)."""
-    return float(root_mean_squared_error(table.truth, table.predicted))
+    with np.errstate(over="ignore"):
+        return float(root_mean_squared_error(table.truth, table.predicted))

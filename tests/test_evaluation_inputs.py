@@ -1,0 +1,307 @@
+"""Reading predictions and references, and joining them: every shape, every place, every way, every refusal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from evaluation.frames import choose_frame, read_frame, size_on_disk, to_pixels
+from evaluation.join import join
+from evaluation.predictions import DataError, read_predictions
+from evaluation.references import dataset_of, read_references
+from medvl.answers import parse_answer
+from medvl.box_text import ParsedBoxes
+from medvl.sharegpt import Source, encode_records, make_record
+from medvl.tasks import Task
+
+QUESTION = "Is it normal? A: No, B: Yes"
+CHALLENGE = {"TaskType": "Classification", "Modality": "X-ray", "ImageName": "imagesVal/PXMT_1.png",
+             "Question": QUESTION, "Answer": "B", "Split": "val"}  # fmt: skip
+
+
+def write(path: Path, *rows: Any, lines: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, rows)) if lines else json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def row(image: str | list[str] = "imagesVal/PXMT_1.png", answer: Any = "B", **more: Any) -> dict[str, Any]:
+    return CHALLENGE | {"ImageName": image, "Answer": answer} | more
+
+
+SHAPES = {
+    "challenge": (row(), "challenge", "B"),
+    "challenge, several pictures": (row(["imagesVal/a.png", "imagesVal/b.png"]), "challenge", "B"),
+    "challenge, null is a missing answer": (row(answer=None), "challenge", None),
+    "challenge, absent is a missing answer": ({k: v for k, v in row().items() if k != "Answer"}, "challenge", None),
+    "challenge, a number": (row(answer=20.5), "challenge", "20.5"),
+    "challenge, a list": (row(answer=[[1, 2, 3, 4]]), "challenge", "[[1, 2, 3, 4]]"),
+    "qwen3: Answer holds the truth": (row(answer="A", prediction="B"), "qwen3", "B"),
+    "by id": ({"id": "flare/x/000001", "prediction": "B", "task": "classification"}, "by_id", "B"),
+    "llamafactory": ({"prompt": "…", "predict": "B", "label": "A\n"}, "llamafactory", "B"),
+}
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["list", "lines"])
+@pytest.mark.parametrize(("value", "shape", "text"), SHAPES.values(), ids=SHAPES)
+def test_shapes_are_told_apart_by_their_keys(
+    tmp_path: Path, value: dict[str, Any], shape: str, text: str | None, lines: bool
+) -> None:
+    file = read_predictions(write(tmp_path / "predictions.json", value, lines=lines))
+    assert (file.shape.name, file.rows[0].text) == (shape, text)
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "generated_predictions.jsonl", "all_predictions.json"])
+def test_a_folder_stands_for_the_prediction_file_in_it(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, row())
+    assert read_predictions(tmp_path).path == tmp_path / name
+
+
+BAD_FILES = {
+    "no file": (None, "there is no such file"),
+    "cut off list": (b'[{"ImageName": "a"', "not JSON .* cut off"),
+    "cut off line": (b'{"id": "a", "prediction": "B"}\n{"id": "b", "pred', "line 2: not JSON .*remove the line"),
+    "not UTF-8": (b'[{"id": "a", "prediction": "\xff"}]', "not JSON"),
+    "line of text": (b'{"id": "a", "prediction": "B"}\n7\n', "line 2: a int; expected a JSON object"),
+    "a lone string": (b'"A"', "a str; expected a JSON list"),
+    "a wrapper": (b'{"predictions": []}', "unknown shape, its first row has the keys predictions; known are .*medvl"),
+    "mixed shapes": (b'[{"id": "a", "prediction": "B"}, {"prediction": "B"}]', "row 1: it lacks id"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_unreadable_prediction_files_say_where_and_how_to_mend(
+    tmp_path: Path, data: bytes | None, message: str
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        read_predictions(path)
+
+
+def question_files(root: Path) -> Path:
+    """Two datasets, two splits; the hidden one as a blank and a withGT file."""
+    write(root / "validation-public/Xray/dental/dental_questions_val.json", row(), row("imagesVal/PXMT_2.png"))
+    hidden = root / "validation-hidden/Retinography/fundus"
+    write(hidden / "fundus_questions_val.json", row("imagesVal/FUNDUS_1.png", ""))
+    write(hidden / "fundus_questions_val_withGT.json", row("imagesVal/FUNDUS_1.png"))
+    return root
+
+
+PLACES = {
+    "the tree": (".", ["dental", "dental", "fundus"]),
+    "a split": ("validation-hidden", ["fundus"]),
+    "a category": ("validation-public/Xray", ["dental", "dental"]),
+    "a dataset": ("validation-public/Xray/dental", ["dental", "dental"]),
+    "a question file": ("validation-hidden/Retinography/fundus/fundus_questions_val_withGT.json", ["fundus"]),
+}
+
+
+@pytest.mark.parametrize(("place", "datasets"), PLACES.values(), ids=PLACES)
+def test_references_are_read_from_any_place_in_a_tree(tmp_path: Path, place: str, datasets: list[str]) -> None:
+    references = read_references(question_files(tmp_path) / place)
+    assert [reference.dataset for reference in references.items] == datasets
+    assert references.kind == "tree" and all(item.id.startswith("flare/validation-") for item in references.items)
+
+
+def test_references_outside_a_tree_take_their_dataset_from_the_picture(tmp_path: Path) -> None:
+    path = write(tmp_path / "theirs.json", row(), row(answer=""))
+    references = read_references(path)
+    assert (references.kind, references.items[0].dataset, references.unanswered) == ("challenge", "dental", 1)
+
+
+@pytest.mark.parametrize(("name", "task", "dataset"), [
+    ("imagesVal/IUGC_00445-53.png", Task.DETECTION, "iugc"),
+    ("imagesVal/BUSI_00000.png", Task.CLASSIFICATION, "BUSI"),
+    ("imagesVal/BUSI_00000.png", Task.DETECTION, "BUSI-det"),  # two datasets share the pictures
+    ("BUS-UCLM_00001-000.png", Task.DETECTION, "BUS-UCLM-det"),
+    ("imagesVal/bone_marrow_00079.jpg", Task.CLASSIFICATION, "bone_marrow"),
+    ("imagesVal\\cell_00001.png", Task.COUNTING, "neurips22cell"),
+    ("imagesVal/other_1.png", Task.COUNTING, "unknown"),
+])  # fmt: skip
+def test_dataset_of_a_picture(name: str, task: Task, dataset: str) -> None:
+    assert dataset_of([name], task) == dataset
+
+
+def test_all_unusable_references_are_named(tmp_path: Path) -> None:
+    rows = [row(TaskType="guessing"), row(), row(ImageName=None)]
+    path = write(tmp_path / "validation-public/Xray/dental/dental_questions_val.json", *rows)
+    with pytest.raises(DataError, match=r"2 references cannot be used.*row 0.*guessing.*row 2.*ImageName"):
+        read_references(path)
+
+
+def test_a_file_that_is_no_reference_shows_its_keys(tmp_path: Path) -> None:
+    path = write(tmp_path / "predictions.jsonl", {"id": "a", "prediction": "B"}, lines=True)
+    with pytest.raises(DataError, match="not references, its first row has the keys id, prediction"):
+        read_references(path)
+
+
+def test_an_empty_folder_says_what_it_should_hold(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected one of predictions\.json"):
+        read_references(tmp_path)
+
+
+def converted(
+    folder: Path, answers: dict[str, str], *, frame: str | None = "norm1000", task: str = "detection"
+) -> Path:
+    """A converted file, target and source answer the same, its manifest naming `frame`."""
+    records = [
+        make_record(id=f"flare/val/{name}", task=task, dataset="iugc", question=QUESTION, answer=answer,
+                    images=[f"/data/imagesVal/{name}.png"],
+                    source=Source(split="val", file="f", index=0, sizes=[(200, 100)], answer=answer))
+        for name, answer in answers.items()
+    ]  # fmt: skip
+    path = folder / "flare_val.json"
+    path.write_bytes(encode_records(records))
+    if frame:
+        manifest = {"schema": 1, "source": "flare", "root": "/", "options": {"frame": frame, "box_style": "json"},
+                    "files": {path.name: {"sha256": "0" * 64, "records": 1, "entry": "x"}}}  # fmt: skip
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_converted_references_know_frame_size_and_target(tmp_path: Path) -> None:
+    references = read_references(converted(tmp_path, {"a": "[[1, 2, 3, 4]]", "blank": ""}))
+    assert (references.frame, references.kind, references.unanswered) == ("norm1000", "records", 1)
+    item = references.items[0]
+    assert (item.question, item.picture_size(), item.target) == (QUESTION, (200, 100), "[[1, 2, 3, 4]]")
+    assert "has changed since manifest.json" in references.notes[0]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("{", "run the preprocess script again"),
+    ('{"options": {"frame": "norm7"}}', "unknown frame 'norm7'; known are norm1000, norm1, pixel"),
+])  # fmt: skip
+def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_frame(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(("shape", "asked", "of_data", "expected"), [
+    ({"id": "a", "prediction": "B"}, None, "norm1000", "norm1000"),  # model asked with converted data
+    ({"predict": "B", "label": "A"}, None, "norm1", "norm1"),
+    (row(), None, "norm1000", "pixel"),  # the challenge's format is in pixels
+    (row(prediction="B"), None, "norm1000", "pixel"),
+    (row(), "norm1000", None, "norm1000"),  # asked for
+    ({"id": "a", "prediction": "B"}, None, None, None),  # nothing tells
+])  # fmt: skip
+def test_frame_of_a_prediction_file(tmp_path: Path, shape: Any, asked: Any, of_data: Any, expected: str | None) -> None:
+    file = read_predictions(write(tmp_path / "p.json", shape))
+    assert choose_frame(asked, file, of_data) == expected
+
+
+def test_boxes_become_pixels_with_ordered_corners_and_are_not_clipped() -> None:
+    answer = parse_answer("[[500, 900, 100, 100], [0, 0, 1000, 1200]]", Task.DETECTION)
+    value = to_pixels(answer, "norm1000", (200, 100), "x").value
+    assert isinstance(value, ParsedBoxes)
+    assert value.boxes.tolist() == [[20, 10, 100, 90], [0, 0, 200, 120]]
+
+
+def test_picture_size_respects_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("L", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert size_on_disk(tmp_path / "turned.jpg") == (20, 30)
+    assert size_on_disk(tmp_path / "absent.jpg") is None
+
+
+def joined_texts(references: Path, predictions: Path) -> list[str | None]:
+    joined = join(read_references(references), read_predictions(predictions))
+    return [prediction.text if prediction else None for _, prediction in joined.pairs]
+
+
+def test_join_by_id(tmp_path: Path) -> None:
+    references = converted(tmp_path, {"a": "[]", "b": "[]", "c": "[]"})
+    rows = [{"id": f"flare/val/{name}", "prediction": text} for name, text in
+            [("b", "1"), ("a", "2"), ("b", "3"), ("z", "4")]]  # fmt: skip
+    joined = join(read_references(references), read_predictions(write(tmp_path / "p.json", *rows)))
+    assert joined.how == "id"
+    assert [prediction.text if prediction else None for _, prediction in joined.pairs] == ["2", "1", None]
+    assert [prediction.text for prediction in joined.duplicates] == ["3"]  # the first counts
+    assert [prediction.name for prediction in joined.extra] == ["flare/val/z"]
+
+
+def test_join_by_id_needs_ids(tmp_path: Path) -> None:
+    predictions = write(tmp_path / "p.json", {"id": "a", "prediction": "B"})
+    with pytest.raises(DataError, match=r"is keyed by id, but .* has no ids; give the converted file"):
+        joined_texts(write(tmp_path / "r.json", row()), predictions)
+
+
+KEYS = {
+    "pictures and question": ([row("imagesVal/a.png")], [row("imagesVal/a.png")]),
+    "absolute paths": ([row("imagesVal/a.png")], [row("/mnt/data/imagesVal/a.png")]),
+    "windows paths": ([row("imagesVal/a.png")], [row("D:\\imagesVal\\a.png")]),
+    "several pictures, in their order": ([row(["v/a.png", "v/b.png"])], [row(["v/a.png", "v/b.png"])]),
+    "spaces in the question": ([row()], [row(Question=f"  {QUESTION}\n")]),
+}
+
+
+@pytest.mark.parametrize(("references", "predictions"), KEYS.values(), ids=KEYS)
+def test_join_by_key(tmp_path: Path, references: list[Any], predictions: list[Any]) -> None:
+    texts = joined_texts(write(tmp_path / "r.json", *references), write(tmp_path / "p.json", *predictions))
+    assert texts == ["B"]
+
+
+def test_a_question_asked_twice_takes_its_answers_in_order(tmp_path: Path) -> None:
+    """FLARE asks about tooth 46 of PRML_02339.jpg twice."""
+    references = write(tmp_path / "r.json", row(), row(), row("imagesVal/PXMT_2.png"))
+    predictions = write(tmp_path / "p.json", row(answer="first"), row("imagesVal/PXMT_2.png", "other"),
+                        row(answer="second"), row(answer="third"))  # fmt: skip
+    joined = join(read_references(references), read_predictions(predictions))
+    assert [prediction.text if prediction else None for _, prediction in joined.pairs] == ["first", "second", "other"]
+    assert [prediction.text for prediction in joined.duplicates] == ["third"]
+
+
+def test_datasets_tell_equal_keys_apart_where_predictions_name_them(tmp_path: Path) -> None:
+    for dataset in ("one", "two"):
+        write(tmp_path / f"validation-public/Xray/{dataset}/{dataset}_questions_val.json", row())
+    predictions = write(tmp_path / "p.json", row(answer="2", dataset="two"), row(answer="1", dataset="one"))
+    assert joined_texts(tmp_path, predictions) == ["1", "2"]
+
+
+def generated(path: Path, *labels: str) -> Path:
+    rows = [{"prompt": "…", "predict": f"said {index}", "label": label} for index, label in enumerate(labels)]
+    return write(path / "generated_predictions.jsonl", *rows, lines=True)
+
+
+def test_join_by_row_skips_records_without_an_answer(tmp_path: Path) -> None:
+    references = converted(tmp_path, {"a": "[[1,2,3,4]]", "blank": "", "b": "[]"})
+    assert joined_texts(references, generated(tmp_path, "[[1,2,3,4]]\n", "\n", "[]\n")) == ["said 0", "said 2"]
+
+
+@pytest.mark.parametrize(("target", "label"), [
+    ("<ref>head</ref><box>[[1,2,3,4]]</box>", "head[[1,2,3,4]]\n"),  # special tokens are stripped from labels
+    ("<ref>head</ref><box>(1,2),(3,4)</box>", "head(1,2),(3,4)\n"),
+    ("[[1,2,3,4]]" * 20, ("[[1,2,3,4]]" * 20)[:150]),  # cut off by cutoff_len
+])  # fmt: skip
+def test_labels_are_the_targets_but_for_special_tokens(tmp_path: Path, target: str, label: str) -> None:
+    assert joined_texts(converted(tmp_path, {"a": target}), generated(tmp_path, label)) == ["said 0"]
+
+
+MISPAIRED = {
+    "another count": (["A\n"], r"has 1 rows, but .* has 2 records; .*max_samples"),
+    "another order": (["B\n", "A\n"], r"was not made from .*2 of 2 labels differ .*row 0 \(flare/val/a\): label 'B"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), MISPAIRED.values(), ids=MISPAIRED)
+def test_rows_that_do_not_pair_up_are_refused(tmp_path: Path, labels: list[str], message: str) -> None:
+    references = converted(tmp_path, {"a": "A", "b": "B"}, task="classification")
+    with pytest.raises(DataError, match=message):
+        joined_texts(references, generated(tmp_path, *labels))
+
+
+def test_rows_pair_up_with_converted_files_only(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no ids; give the converted file"):
+        joined_texts(question_files(tmp_path), generated(tmp_path, "A"))
+
+
+def test_nothing_in_common_shows_both_keys(tmp_path: Path) -> None:
+    references = converted(tmp_path, {"a": "[]"})
+    predictions = write(tmp_path / "p.json", {"id": "000001", "prediction": "[]"})
+    with pytest.raises(DataError, match="first prediction has '000001' and the first reference 'flare/val/a'"):
+        joined_texts(references, predictions)

@@ -1,0 +1,316 @@
+"""evaluation/run.py as its users meet it: commands in, files, tables, exit codes and messages out."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from evaluation.run import main
+
+Row = dict[str, Any]
+
+PERIAPICAL = (
+    "Select all that apply from the following, separate multiple selections with a semicolon: Dental Caries; "
+    "Pulp Diseases; Endodontic Treatment, Restorative Treatment, and Complications."
+)
+# (category, dataset, task, picture or pictures, question, answer): every task, and the dirt of the real data.
+ROWS: list[tuple[str, str, str, str | list[str], str, Any]] = [
+    ("Retinography", "fundus", "Classification", "FUNDUS_1.png", "Diagnosis? A: Normal, B: Glaucoma", "B"),
+    ("Retinography", "fundus", "Classification", "FUNDUS_1.png", "Age? A: Child, B: Adult, C: Elderly", "A"),
+    ("Retinography", "fundus", "Classification", "FUNDUS_2.png", "Diagnosis? A: Normal, B: Glaucoma", "A"),
+    ("Endoscopy", "endo", "classification", ["Endo_1-1.png", "Endo_1-2.png"], "Finding? A. Ulcer B. Polyp", "T"),
+    ("Endoscopy", "endo", "classification", ["Endo_2-1.png", "Endo_2-2.png"], "Finding? A. Ulcer B. Polyp", "A B"),
+    ("Mammography", "CMMD", "classification", ["CMMD_1.png", "CMMD_2.png"], "Which subtype is this?", "Luminal a"),
+    ("Mammography", "CMMD", "classification", ["CMMD_3.png", "CMMD_4.png"], "Which subtype is this?", "Her2-enriched"),
+    ("Xray", "periapical", "multi-label classification", "PRML_1.png", PERIAPICAL, "Dental Caries; Pulp Diseases"),
+    ("Xray", "periapical", "multi-label classification", "PRML_2.png", PERIAPICAL,
+     "Endodontic Treatment, Restorative Treatment, and Complications"),
+    ("Xray", "chestdr", "multi-label classification", "ChestDR_1.png", "Findings?", "Pneumonia, Cardiomegaly"),
+    ("Xray", "chestdr", "multi-label classification", "ChestDR_2.png", "Findings?", "none"),
+    ("Ultrasound", "BUSI-det", "Detection", "BUSI_1.png", "Box lesions.", "[[94, 105, 165, 172], [98, 10, 98, 10]]"),
+    ("Ultrasound", "BUSI-det", "Detection", "BUSI_2.png", "Box the lesions.", "[]"),
+    ("Ultrasound", "iugc", "Detection", "IUGC_1.png", "Box the fetal head.", [[10, 20, 110, 120]]),
+    ("Microscopy", "chromosome", "instance_detection", "Chrm_1.png", "Map the chromosomes.",
+     '{"1": [[10, 10, 20, 30], [50, 50, 70, 80]], "X": [[5, 5, 9, 9]]}'),
+    ("Microscopy", "neurips22cell", "counting", "cell_1.png", "How many cells?", 11),
+    ("Microscopy", "neurips22cell", "counting", "cell_2.png", "How many cells?", "1664"),
+    ("Xray", "boneresorption", "regression", "boneresorption_1.png", "ABR%?", 20.1631313163075),
+    ("Xray", "boneresorption", "regression", "boneresorption_2.png", "ABR%?", 0.0),
+    ("Xray", "IU_XRay", "report_generation", ["IU-XRay_1.png", "IU-XRay_2.png"], "Heart?", "Heart size is normal."),
+    ("Xray", "IU_XRay", "report_generation", ["IU-XRay_3.png", "IU-XRay_4.png"], "Heart?", "Normal."),
+]  # fmt: skip
+BEST = {"mae": 0.0, "rmse": 0.0, "mae_penalised": 0.0, "rmse_penalised": 0.0}
+
+
+def write_json(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def build_tree(root: Path, split: str = "validation-public", *, pictures: bool = False) -> list[Row]:
+    """The made-up tree; returns its rows in the order of the challenge's predictions.json."""
+    files: dict[Path, list[Row]] = {}
+    for category, dataset, task, images, question, answer in ROWS:
+        names = [f"imagesVal/{name}" for name in ([images] if isinstance(images, str) else images)]
+        row = {"TaskType": task, "Modality": category, "ImageName": names if isinstance(images, list) else names[0],
+               "Question": question, "Answer": answer, "Split": "val"}  # fmt: skip
+        folder = root / split / category / dataset
+        files.setdefault(folder / f"{dataset}_questions_val.json", []).append(row)
+        for name in names if pictures else ():
+            (folder / "imagesVal").mkdir(parents=True, exist_ok=True)
+            Image.new("L", (200, 180)).save(folder / name)
+    for path, rows in files.items():
+        write_json(path, rows)
+    return [row for rows in files.values() for row in rows]
+
+
+def answered(rows: list[Row], answer: object) -> list[Row]:
+    return [row | {"Answer": answer} for row in rows]
+
+
+def score(predictions: Path, references: Path, out: Path, *more: str) -> dict[str, Any]:
+    assert main([str(predictions), "--references", str(references), "--out", str(out), *more]) == 0
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return metrics
+
+
+def entries(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(where, metric, entry) of every number in metrics.json."""
+    found = [(task, name, entry) for part in ("tasks", "macro") for task, named in metrics[part].items()
+             for name, entry in named.items()]  # fmt: skip
+    return found + [
+        (f"{dataset}/{task}", name, entry)
+        for dataset, tasks in metrics["datasets"].items()
+        for task, named in tasks.items()
+        for name, entry in named.items()
+    ]
+
+
+def assert_perfect(metrics: dict[str, Any]) -> None:
+    wrong = {(where, name): entry for where, name, entry in entries(metrics)
+             if entry["value"] != pytest.approx(BEST.get(name, 1.0))}  # fmt: skip
+    # A picture set without any box has no recall; that is said, not scored.
+    assert all(entry.get("reason") == "no reference box" for entry in wrong.values()), wrong
+    assert metrics["counts"]["invalid"] == 0
+
+
+def test_references_against_themselves_are_perfect(tmp_path: Path) -> None:
+    rows = build_tree(tmp_path / "tree")
+    predictions = write_json(tmp_path / "predictions.json", rows)
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out")
+    assert_perfect(metrics)
+    assert set(metrics["tasks"]) == {"classification", "multi_label_classification", "detection", "instance_detection",
+                                     "counting", "regression", "report_generation"}  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [
+    "",  # blank
+    None,  # null: a missing answer
+    "Error: CUDA out of memory",  # what producers write in the place of an answer
+])  # fmt: skip
+def test_without_answers_every_metric_is_worst_and_every_sample_invalid(tmp_path: Path, answer: str | None) -> None:
+    rows = build_tree(tmp_path / "tree")
+    predictions = write_json(tmp_path / "predictions.json", answered(rows, answer))
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out")
+    for where, name, entry in entries(metrics):
+        assert entry["n_invalid"] == entry["n"] > 0
+        if name in ("mae", "rmse"):
+            assert entry["value"] is None and "no valid answer" in entry["reason"]
+        elif entry["higher_is_better"] and not (name in ("recall_iou50", "mean_iou") and entry["value"] is None):
+            assert entry["value"] == 0.0, (where, name)
+    assert metrics["counts"]["invalid"] == len(rows)
+    assert metrics["counts"]["missing"] == (len(rows) if answer is None else 0)
+    # The worst guess in the range 0-1664 for the truths 11 and 1664, and in 0-20.16 for 20.16 and 0.
+    assert metrics["tasks"]["counting"]["mae_penalised"]["value"] == pytest.approx((1653 + 1664) / 2)
+    assert metrics["tasks"]["regression"]["mae_penalised"]["value"] == pytest.approx(20.1631313163075)
+
+
+def test_metrics_json_has_the_documented_schema(tmp_path: Path) -> None:
+    predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out", "--seed", "7")
+    assert set(metrics) == {"schema", "rules", "counts", "tasks", "datasets", "macro", "provenance"}
+    assert (metrics["schema"], metrics["rules"]) == (1, "strict")
+    assert metrics["counts"] == {"references": 21, "predictions": 21, "matched": 21, "missing": 0, "extra": 0,
+                                 "duplicates": 0, "invalid": 0}  # fmt: skip
+    assert metrics["tasks"]["classification"]["balanced_accuracy"] == {
+        "value": 1.0, "ci95": None, "n": 7, "n_invalid": 0, "higher_is_better": True}  # fmt: skip
+    assert set(metrics["tasks"]["counting"]) == {"mae", "rmse", "mae_penalised", "rmse_penalised"}
+    assert set(metrics["tasks"]["detection"]) == {"f1_iou50", "precision_iou50", "recall_iou50", "f1_iou75", "mean_iou"}
+    provenance = metrics["provenance"]
+    assert provenance["seed"] == 7 and provenance["frame"] == "pixel" and provenance["joined_by"] == "key"
+    assert len(provenance["predictions"]["sha256"]) == 64 and provenance["references"]["splits"] == [
+        "validation-public"
+    ]
+    assert provenance["references"]["sha256"].keys() == {str(path) for path in (tmp_path / "tree").rglob("*.json")}
+
+
+def test_per_sample_has_a_line_for_every_reference_and_left_over_prediction(tmp_path: Path) -> None:
+    rows = build_tree(tmp_path / "tree")
+    by_task = {row["TaskType"]: index for index, row in enumerate(rows)}
+    detection, label_set = by_task["Detection"], by_task["multi-label classification"]
+    rows[detection]["Answer"] = "[[10, 20, 110, 120], [0, 0, 5, 5]]"
+    rows[label_set]["Answer"] = "Pneumonia"
+    extra = rows[0] | {"Question": "Something nobody asked"}
+    predictions = write_json(tmp_path / "predictions.json", [*rows, extra, rows[0]])
+    score(predictions, tmp_path / "tree", tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "per_sample.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines[-2:]] == ["extra", "duplicate"]
+    assert len(lines) == len(rows) + 2
+    line = next(line for line in lines if line.get("dataset") == "iugc")
+    assert line["id"] == "flare/validation-public/Ultrasound/iugc/000000"
+    assert (line["tp"], line["fp"], line["fn"], line["score"]) == (1, 1, 0, pytest.approx(2 / 3))
+    assert line["value"][0] == {"box": [10.0, 20.0, 110.0, 120.0], "label": None}
+    assert line["prediction"] == rows[detection]["Answer"] and line["reference"] == "[[10, 20, 110, 120]]"
+
+
+def test_scoring_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
+    files = []
+    for _ in range(2):
+        score(predictions, tmp_path / "tree", tmp_path / "out")
+        files.append([(tmp_path / "out" / name).read_bytes() for name in ("metrics.json", "per_sample.jsonl")])
+    assert files[0] == files[1]
+
+
+def test_order_of_predictions_changes_nothing(tmp_path: Path) -> None:
+    rows = build_tree(tmp_path / "tree")
+    rows = [row | {"Answer": "B"} if row["TaskType"] == "Classification" else row for row in rows]
+    scored = [
+        score(write_json(tmp_path / "predictions.json", listed), tmp_path / "tree", tmp_path / "out")
+        for listed in (rows, rows[::-1])
+    ]
+    for part in ("counts", "tasks", "datasets", "macro"):
+        assert scored[0][part] == scored[1][part]
+
+
+def test_json_prints_the_file_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
+    score(predictions, tmp_path / "tree", tmp_path / "out", "--json")
+    assert capsys.readouterr().out == (tmp_path / "out" / "metrics.json").read_text()
+
+
+def test_table_names_every_task_and_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = build_tree(tmp_path / "tree")
+    predictions = write_json(tmp_path / "predictions.json", rows[1:])
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out")
+    printed = capsys.readouterr()
+    for name in (*metrics["tasks"], *metrics["datasets"], "21 references", "1 missing"):
+        assert name in printed.out
+    assert "1 references have no prediction and count as wrong (first: flare/validation-public/" in printed.err
+
+
+def test_default_output_lies_beside_the_predictions(tmp_path: Path) -> None:
+    predictions = write_json(tmp_path / "mine.json", build_tree(tmp_path / "tree"))
+    assert main([str(predictions), "--references", str(tmp_path / "tree")]) == 0
+    assert (tmp_path / "mine_scores" / "metrics.json").is_file()
+
+
+def test_boxes_of_converted_data_are_scored_in_pixels(tmp_path: Path) -> None:
+    """norm1000 boxes on a tree with pictures of 200 x 180: the picture's size is read from its file."""
+    build_tree(tmp_path / "tree", pictures=True)
+    said = [{"id": "flare/validation-public/Ultrasound/iugc/000000", "prediction": "[[50, 111, 550, 667]]"}]
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text("\n".join(map(json.dumps, said)))
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out", "--frame", "norm1000")
+    assert metrics["datasets"]["iugc"]["detection"]["f1_iou75"]["value"] == 1.0
+    assert metrics["provenance"]["frame"] == "norm1000" and metrics["counts"]["missing"] == 20
+
+
+REFUSED = {
+    "nothing matches": ([{"ImageName": "imagesVal/x.png", "Question": "?", "Answer": "A"}], (),
+                        "no prediction of .* matches a reference of .*imagesVal/x.png"),
+    "unknown shape": ([{"uid": 1, "text": "A"}], (), "unknown shape, its first row has the keys text, uid; known are"),
+    "no predictions": ([], (), "holds no predictions"),
+    "not a list of objects": ([1], (), "row 0: a int; expected a JSON object"),
+    "unknown frame": ([{"id": "flare/validation-public/Ultrasound/iugc/000000", "prediction": "[[1, 2, 3, 4]]"}], (),
+                      "iugc/000000: the frame of its predicted boxes is not known.*--frame"),
+    "unknown size": ([{"id": "flare/validation-public/Ultrasound/iugc/000000", "prediction": "[[1, 2, 3, 4]]"}],
+                     ("--frame", "norm1000"), "iugc/000000: norm1000 boxes, but the size of its picture is not known"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "more", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_data_exits_3_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[Row], more: tuple[str, ...], message: str
+) -> None:
+    build_tree(tmp_path / "tree")
+    predictions = write_json(tmp_path / "predictions.json", rows)
+    assert main([str(predictions), "--references", str(tmp_path / "tree"), *more]) == 3
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+
+
+def test_blank_references_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = build_tree(tmp_path / "tree")
+    blank = write_json(tmp_path / "blank.json", answered(rows, ""))
+    predictions = write_json(tmp_path / "predictions.json", rows)
+    assert main([str(predictions), "--references", str(blank)]) == 3
+    assert "21 questions and not one answer to score against" in capsys.readouterr().err
+
+
+def test_wrong_arguments_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
+    with pytest.raises(SystemExit) as stopped:
+        main([str(predictions)])
+    assert stopped.value.code == 2
+    assert main([str(predictions), "--references", str(tmp_path / "tree"), "--splits", "hiden"]) == 2
+    assert "did you mean 'hidden'?" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(out)]) == 2
+    assert "name another folder with --out" in capsys.readouterr().err
+
+
+def test_training_questions_count_only_where_asked_for_or_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = build_tree(tmp_path / "tree")
+    train = tmp_path / "tree" / "training" / "Retinography" / "fundus" / "fundus_questions_train.json"
+    write_json(train, [row for row in rows if "FUNDUS" in str(row["ImageName"])])
+    predictions = write_json(tmp_path / "predictions.json", rows)
+    assert score(predictions, tmp_path / "tree", tmp_path / "out")["counts"]["references"] == 21
+    assert "3 training questions are left out; --splits train scores them" in capsys.readouterr().err
+    assert score(predictions, tmp_path / "tree", tmp_path / "out", "--splits", "train")["counts"]["references"] == 3
+    assert score(predictions, train, tmp_path / "out")["counts"]["references"] == 3
+
+
+@pytest.mark.slow
+def test_runs_as_a_script_from_anywhere_without_torch(tmp_path: Path, repository: Path) -> None:
+    predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
+    command = [sys.executable, str(repository / "evaluation" / "run.py"), str(predictions), "--references", "tree"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "balanced_accuracy" in done.stdout
+    imports = "import evaluation.run, sys; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", imports], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["bccd_flare", "flare_records"])
+def test_real_references_against_themselves_are_perfect(tmp_path: Path, shared_data: Path, name: str) -> None:
+    """Dirt included: zero-area boxes, an outlier, 98 exact zeros."""
+    rows = [
+        row
+        for path in sorted((shared_data / name / "training").rglob("*.json"))
+        for row in json.loads(path.read_text())
+    ]
+    predictions = write_json(tmp_path / "predictions.json", rows)
+    metrics = score(predictions, shared_data / name, tmp_path / "out", "--splits", "train")
+    assert metrics["counts"]["matched"] == len(rows)
+    assert_perfect(metrics)
+
+
+def test_real_model_outputs_are_scored_against_each_other(tmp_path: Path, shared_data: Path) -> None:
+    """Both directions: long prose as truth, and as prediction."""
+    files = sorted((shared_data / "flare_predictions").glob("*.json"))
+    for predictions, references in (files, files[::-1]):
+        metrics = score(predictions, references, tmp_path / "out")
+        assert metrics["counts"]["matched"] == 1959
+        assert set(metrics["datasets"]) == {"iugc", "boneresorption", "dental", "periapical", "fundus", "chromosome",
+                                            "bone_marrow"}  # fmt: skip
