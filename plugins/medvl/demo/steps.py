@@ -82,14 +82,14 @@ class Step:
 def convert(road: Road) -> Step:
     """FLARE tree to records and registry entries."""
     options = ("--root", str(road.tree), "--out", str(road.records), "--name", "demo")
-    return Step("convert", "Convert the tree to records", ("python", "preprocess/flare.py", *options), 15)
+    return Step("convert", "Convert the tree to records", ("python", "preprocess/flare.py", *options), 6)
 
 
 def build(road: Road) -> Step:
     """The untrained checkpoint, with a tokenizer that knows the records' words."""
     options = ("--scale", "demo", "--corpus", str(road.records / "demo_all_train.json"), "--seed", str(road.seed))
     command = ("python", "-m", "medvl.demo.checkpoints", road.family, str(road.checkpoint), *options)
-    return Step("build", "Build an untrained checkpoint", command, 10)
+    return Step("build", "Build an untrained checkpoint", command, 12)
 
 
 def after_conversion(road: Road) -> list[Step]:
@@ -108,7 +108,7 @@ def train(road: Road) -> Step:
         command += ["eval_dataset=demo_sample_val", "cutoff_len=4096", "per_device_train_batch_size=4"]
     steps = road.max_steps or (40 if road.data is not None else None)
     command += [f"max_steps={steps}"] if steps else []
-    return Step("train", "Train", tuple(command), 270, road.trained / "trainer_log.jsonl")
+    return Step("train", "Train", tuple(command), 160, road.trained / "trainer_log.jsonl")
 
 
 def predict(road: Road, state: str) -> Step:
