@@ -55,7 +55,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"[0-9]\s*+(?:%\s*+)?+(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
-_LIST_MARK = re.compile(r"^\s*[0-9]+[.)]\s+(?=\S)")
+_LIST_MARK = re.compile(r"^[^\S\n]*([0-9]+)[.)][^\S\n]+(?=\S)", re.MULTILINE)
 _FENCE = re.compile(r"```[\w-]*\n(.*)```", re.DOTALL)
 
 
@@ -108,9 +108,10 @@ def _boxes(text: str, task: Task) -> Answer:
 
 def _number(text: str, task: Task) -> Answer:
     """The one number a text states: in a conclusion, as its last or first line, as its one percentage, or at all."""
+    if (mark := _LIST_MARK.search(text)) and mark[1] == "1":  # "12. I counted twice" is no list
+        text = _LIST_MARK.sub("", text)
     lines = text.strip().split("\n")
-    for stated in [*conclusions(text), lines[-1], lines[0]]:
-        candidate = _LIST_MARK.sub("", stated)
+    for candidate in [*conclusions(text), lines[-1], lines[0]]:
         if len(candidate.split()) <= 5 and _RANGE.search(candidate):
             return Answer(task, None, "range")
         numbers = _numbers(candidate)

@@ -39,6 +39,7 @@ _LISTED = re.compile(r"^\W{0,4}[A-Z][:.)]\s.*$", re.MULTILINE)
 _NEGATION = re.compile(r"\b(?:not|no|non|without)(?:[\s-]\w+){0,2}[\s-]$")
 _NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b", re.IGNORECASE)
+_CONCLUSIONS = 20  # a model caught in a loop concludes thousands of times; the last ones are read
 _PROSE_WORDS = 10  # a label is shorter; the longest of FLARE's has seven words
 
 
@@ -85,7 +86,7 @@ def conclusions(text: str) -> list[str]:
     while match := _CONCLUSION.search(text, position):
         position = match.start(match.lastgroup or 0)  # one may hold another: "Final answer: it is \boxed{C}"
         found.append(match[match.lastgroup or 0])
-    return found[::-1]
+    return found[: -_CONCLUSIONS - 1 : -1]
 
 
 def _last_line(text: str) -> list[str]:
@@ -176,8 +177,8 @@ def _names_pattern(names: Sequence[str]) -> re.Pattern[str] | None:
 def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
     """The one choice that a text makes.
 
-    Tried in this order: the whole text, each conclusion from the last, the last line, the first line, "Yes, …" / "No, …" where the
-    choices are yes and no, the one choice the text asserts, and in a short text the one choice it names.
+    Tried in this order: the whole text, each conclusion from the last, the last line, the first line, "Yes, …" or
+    "No, …" where the choices are yes and no, the one choice the text asserts, and in a short text the one it names.
 
     Args:
         text: A model's answer.
@@ -188,10 +189,28 @@ def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
         `contradiction`, `ambiguous`, `refusal`, `prose`.
     """
     matcher = _matcher(tuple(choices.items()))
-    first, reason = matcher.exact(text)
-    if first or reason in ("empty", "several_letters", "contradiction"):
-        return first, reason
-    reasons = [reason]
+    picked, reason = matcher.exact(text)
+    if picked or reason in ("empty", "several_letters", "contradiction"):
+        return picked, reason
+    picked, why = _concluded(text, matcher)
+    if picked or why:
+        return picked, why
+    yes_no = re.match(r"\W*(yes|no)\b", text.casefold())
+    if yes_no and {"yes", "no"} <= matcher.key_of.keys():
+        return matcher.key_of[yes_no[1]], None
+    short = len(text.split()) <= _PROSE_WORDS
+    named = matcher.asserted(text) or (matcher.named(text, matcher.long_name) if short else set())
+    if len(named) == 1:
+        return named.pop(), None
+    if named:
+        return None, "ambiguous"
+    if is_refusal(text):
+        return None, "refusal"
+    return None, reason if short else "prose"
+
+
+def _concluded(text: str, matcher: _Matcher) -> Picked:
+    """The choice of a conclusion, the last line or the first; (None, None) where none of them is about a choice."""
     for stated in [*conclusions(text), *_last_line(text)]:
         candidate = re.split(r"(?<=[.!])[*]*\s", stated, maxsplit=1)[0]
         picked, why = matcher.exact(candidate)
@@ -200,22 +219,7 @@ def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
         named = matcher.named(candidate, matcher.long_name) if len(candidate.split()) <= _PROSE_WORDS else set()
         if len(named) == 1:
             return named.pop(), None
-    first_line, _ = matcher.exact(text.strip().split("\n", 1)[0])
-    if first_line:
-        return first_line, None
-    yes_no = re.match(r"\W*(yes|no)\b", text.casefold())
-    if yes_no and {"yes", "no"} <= matcher.key_of.keys():
-        return matcher.key_of[yes_no[1]], None
-    asserted = matcher.asserted(text)
-    if not asserted and len(text.split()) <= _PROSE_WORDS:
-        asserted = matcher.named(text, matcher.long_name)
-    if len(asserted) == 1:
-        return asserted.pop(), None
-    if asserted:
-        return None, "ambiguous"
-    if is_refusal(text):
-        return None, "refusal"
-    return None, "prose" if len(text.split()) > _PROSE_WORDS else reasons[0]
+    return matcher.exact(text.strip().split("\n", 1)[0])[0], None
 
 
 def pick_labels(text: str, offered: Sequence[str], separator: str | None) -> PickedLabels:

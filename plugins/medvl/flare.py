@@ -151,7 +151,8 @@ def _is_litter(folder: Path) -> bool:
 
 def question_file(path: Path) -> QuestionFile:
     """The question file at `path`, its split, category and dataset read off the folders above it."""
-    split = next((split for split in SPLITS.values() if split.folder in path.resolve().parts), None)
+    by_folder = {split.folder: split for split in SPLITS.values()}
+    split = next((by_folder[part] for part in reversed(path.resolve().parts) if part in by_folder), None)
     if split is None:
         split = next((split for split in SPLITS.values() if split.stem in path.stem.lower()), SPLITS["val"])
     folder = path.resolve().parent

@@ -1,0 +1,30 @@
+"""What preprocessing and scoring need starts without the large libraries."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = {"torch", "torchvision", "transformers", "llamafactory", "peft", "datasets"}
+CORE = ["answers", "box_text", "boxes", "choices", "flare", "sharegpt", "tasks"]
+
+IMPORT = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print("\\n".join(sorted(sys.modules)))
+"""
+
+
+def test_core_preprocessing_and_scoring_import_nothing_heavy(repository: Path) -> None:
+    scripts = [
+        ".".join(path.relative_to(repository).with_suffix("").parts).removesuffix(".__init__")
+        for folder in ("preprocess", "evaluation")
+        for path in sorted((repository / folder).rglob("*.py"))
+    ]
+    assert "preprocess.flare" in scripts
+    names = [*(f"medvl.{name}" for name in CORE), *scripts]
+    done = subprocess.run([sys.executable, "-c", IMPORT, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    modules = set(done.stdout.split())
+    assert modules >= set(names)
+    assert modules & HEAVY == set()

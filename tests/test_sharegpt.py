@@ -1,0 +1,208 @@
+"""The record, its files, and the registry of datasets."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvl.sharegpt import (
+    Record,
+    RecordError,
+    Source,
+    dataset_entry,
+    encode_records,
+    make_record,
+    read_records,
+    register,
+    to_json,
+    write_atomic,
+)  # fmt: skip
+
+SOURCE = Source(split="training", file="/data/q.json", index=0, sizes=[(640, 480)], answer="B")
+
+
+def record(**changes: Any) -> Record:
+    fields: dict[str, Any] = {
+        "id": "flare/training/Xray/dental/000000",
+        "task": "classification",
+        "dataset": "dental",
+        "question": "Which? A: No, B: Yes",
+        "answer": "B",
+        "images": ["/data/a.png"],
+        "source": SOURCE,
+    }
+    return make_record(**fields | changes)
+
+
+def test_a_record_as_llamafactory_reads_it() -> None:
+    assert json.loads(encode_records([record()])) == [
+        {
+            "id": "flare/training/Xray/dental/000000",
+            "task": "classification",
+            "dataset": "dental",
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhich? A: No, B: Yes"},
+                {"from": "gpt", "value": "B"},
+            ],
+            "images": ["/data/a.png"],
+            "source": {"split": "training", "file": "/data/q.json", "index": 0, "sizes": [[640, 480]], "answer": "B"},
+        }
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_one_tag_per_picture(count: int) -> None:
+    made = record(images=[f"/data/{i}.png" for i in range(count)])
+    assert made.conversations[0].value.count("<image>") == len(made.images) == count
+    assert (made.question, made.target) == ("Which? A: No, B: Yes", "B")
+
+
+@pytest.mark.parametrize("tag", ["<image>", "<video>", "<audio>"])
+@pytest.mark.parametrize("part", ["question", "answer"])
+def test_a_literal_media_tag_is_refused(part: str, tag: str) -> None:
+    with pytest.raises(RecordError, match=f"flare/training/Xray/dental/000000: the {part} holds a literal {tag}"):
+        record(**{part: f"What is {tag}?"})
+
+
+def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
+    records = [record(), record(id="two", question="Größe\u2028?", answer="µ \U0001f600", images=["/a.png", "/b.png"])]
+    write_atomic(tmp_path / "set.json", encode_records(records))
+    assert read_records(tmp_path / "set.json") == records
+
+
+def test_one_record_per_line(tmp_path: Path) -> None:
+    lines = encode_records([record(), record()]).splitlines()
+    assert len(lines) == 4
+    assert encode_records([]) == b"[]\n"
+    assert json.loads(lines[2]) == json.loads(lines[1].rstrip(b","))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"{}", "Expected `array`", id="not-a-list"),
+        pytest.param(b'[{"id": "a"}]', "missing required field", id="field-missing"),
+        pytest.param(encode_records([record()]).replace(b'["/data/a.png"]', b'"/data/a.png"'), r"\.images",
+                     id="images-no-list"),
+        pytest.param(encode_records([record()]).replace(b'"human"', b'"user"'), "Invalid enum value 'user'",
+                     id="speaker"),
+        pytest.param(b'[{"id": ', "truncated", id="cut-off"),
+        pytest.param(b'[{"id": "\xff"}]', "codec", id="not-utf-8"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_list_of_records_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "set.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=rf"set\.json: .*{expected}.*expected the output of a preprocess script"):
+        read_records(path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "file.json"
+    write_atomic(path, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"new")
+    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("file.json", b"old")]
+
+
+def test_written_files_are_readable_by_others(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "file", b"")
+    (tmp_path / "ordinary").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_json_is_sorted_and_indented() -> None:
+    assert to_json({"b": 1, "a": {"d": "é", "c": []}}) == (
+        '{\n  "a": {\n    "c": [],\n    "d": "é"\n  },\n  "b": 1\n}\n'.encode()
+    )
+
+
+def test_registering_writes_paths_relative_to_the_registry(tmp_path: Path) -> None:
+    registry = tmp_path / "dataset_info" / "dataset_info.json"
+    assert register(registry, {"set": tmp_path / "data" / "set.json"}) == []
+    assert json.loads(registry.read_bytes()) == {"set": dataset_entry("../data/set.json")}
+
+
+def test_registering_twice_changes_nothing(tmp_path: Path) -> None:
+    registry, files = tmp_path / "dataset_info.json", {"b": tmp_path / "b.json", "a": tmp_path / "a.json"}
+    register(registry, files)
+    before = registry.read_bytes(), registry.stat().st_mtime_ns, registry.stat().st_ino
+    assert register(registry, dict(reversed(files.items()))) == []
+    assert (registry.read_bytes(), registry.stat().st_mtime_ns, registry.stat().st_ino) == before
+
+
+def test_registering_keeps_other_entries_and_what_users_added(tmp_path: Path) -> None:
+    registry = tmp_path / "dataset_info.json"
+    other = {"file_name": "mine.json", "ranking": True}
+    registry.write_text(json.dumps({"mine": other, "set": dataset_entry("old.json") | {"num_samples": 50}}))
+    assert register(registry, {"set": tmp_path / "set.json"}) == ["set"]
+    assert json.loads(registry.read_bytes()) == {"mine": other, "set": dataset_entry("set.json") | {"num_samples": 50}}
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"set": []}', b'{"set": ', b'{"\xff": {}}', b""])
+def test_a_registry_that_is_none_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    registry = tmp_path / "dataset_info.json"
+    registry.write_bytes(content)
+    with pytest.raises(ValueError, match=r"dataset_info\.json: .*mend or delete it"):
+        register(registry, {"set": tmp_path / "set.json"})
+    assert registry.read_bytes() == content
+
+
+REGISTER = """
+import sys
+from pathlib import Path
+from medvl.sharegpt import register
+registry, name = Path(sys.argv[1]), sys.argv[2]
+for i in range(25):
+    register(registry, {f"{name}_{i}": registry.parent / f"{name}_{i}.json"})
+"""
+
+
+def test_two_processes_registering_at_once_lose_nothing(tmp_path: Path) -> None:
+    registry = tmp_path / "dataset_info.json"
+    running = [subprocess.Popen([sys.executable, "-c", REGISTER, registry, name]) for name in ("left", "right")]
+    assert [process.wait(60) for process in running] == [0, 0]
+    expected = {f"{name}_{i}" for name in ("left", "right") for i in range(25)}
+    assert json.loads(registry.read_bytes()).keys() == expected
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from medvl.answers import parse_answer
+from medvl.sharegpt import Source, encode_records, make_record, register, to_json
+from medvl.tasks import Task
+names = {"Pneumonia", "Fibrosis", "Nodule", "Edema"}
+source = Source(split="training", file="/q.json", index=0, sizes=[(1, 1)], answer="")
+text = "; ".join(sorted(names))
+question = "Select from the following: " + text
+answer = parse_answer(text, Task.MULTI_LABEL, question=question)
+boxes = parse_answer('{"b": [[1, 2, 3], [1, 2, 3, 4]], "a": [[4, 3, 2, 1]]}', Task.INSTANCE_DETECTION)
+fields = dict(task="x", dataset="y", images=[], source=source)
+records = [make_record(id=str(i), question=question, answer=name, **fields) for i, name in enumerate(answer.value)]
+register(Path(sys.argv[1]), {name: Path(sys.argv[1]).parent / name for name in names})
+sys.stdout.buffer.write(encode_records(records) + to_json({name: boxes.notes for name in names}))
+"""
+
+
+def test_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
+    written = []
+    for seed in ("0", "4242"):
+        registry = tmp_path / seed / "dataset_info.json"
+        registry.parent.mkdir()
+        command = [sys.executable, "-c", WRITE, registry]
+        output = subprocess.run(
+            command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        written.append((output, registry.read_bytes()))
+    assert written[0] == written[1]
+    assert b"Pneumonia" in written[0][0]
