@@ -14,9 +14,9 @@ import random
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -26,9 +26,10 @@ from medvl.flare import FlareError, Question, QuestionFile, find_question_files,
 from medvl.sharegpt import Record
 from medvl.tasks import UnknownNameError
 from preprocess.flare_rows import OnMissing, Options, convert
-from preprocess.pictures import inspect_all
+from preprocess.pictures import Picture, inspect_all
 from preprocess.report import Converted, print_report, write_outputs
 
+Add = Callable[..., Any]  # `add_argument` of a group
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -46,33 +47,32 @@ def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> 
     return [questions[index] for index in sorted(chosen)]
 
 
-def run(
-    files: Sequence[QuestionFile], options: Options, *, limit: int | None, seed: int, workers: int, out: Path
-) -> list[Converted]:
-    """Convert question files, pictures first and all at once."""
-    chosen = {file: choose_rows(read_questions(file), limit, seed) for file in files}
+def read_all(files: Sequence[QuestionFile]) -> dict[QuestionFile, list[Question]]:
+    """The rows of every file.
+
+    Raises:
+        FlareError: some cannot be read; the message has a line for each of them.
+    """
+    rows, refused = {}, []
+    for file in files:
+        try:
+            rows[file] = read_questions(file)
+        except FlareError as error:
+            refused.append(str(error))
+    if refused:
+        raise FlareError("\n".join(refused))
+    return rows
+
+
+def look_at_pictures(rows: Mapping[QuestionFile, Sequence[Question]], out: Path, workers: int) -> dict[Path, Picture]:
+    """Every picture that a row names, decoded once."""
     wanted = [
         (path, str(path.parent.relative_to(file.path.parents[3])))
-        for file, questions in chosen.items()
+        for file, questions in rows.items()
         for question in questions
         for path in _wanted(question)
     ]
-    pictures = inspect_all(wanted, out / "upright", workers)
-    converted = []
-    for file, questions in chosen.items():
-        outcomes = [convert(question, pictures, options) for question in questions]
-        converted.append(
-            Converted(
-                dataset=file.dataset,
-                split=file.split.folder,
-                category=file.category,
-                file=str(file.path),
-                rows=len(questions),
-                records=[record for record, _ in outcomes if record],
-                findings=[finding for _, findings in outcomes for finding in findings],
-            )
-        )
-    return converted
+    return inspect_all(wanted, out / "upright", workers)
 
 
 def _wanted(question: Question) -> Iterator[Path]:
@@ -80,6 +80,22 @@ def _wanted(question: Question) -> Iterator[Path]:
         yield from [picture_path(question.file, name) for name in question.images]
     except FlareError:
         return  # `convert` meets the same error and reports it with the record
+
+
+def convert_rows(
+    file: QuestionFile, questions: Sequence[Question], pictures: dict[Path, Picture], options: Options
+) -> Converted:
+    """The rows of one file as records and findings."""
+    outcomes = [convert(question, pictures, options) for question in questions]
+    return Converted(
+        dataset=file.dataset,
+        split=file.split.folder,
+        category=file.category,
+        file=str(file.path),
+        rows=len(questions),
+        records=[record for record, _ in outcomes if record],
+        findings=[finding for _, findings in outcomes for finding in findings],
+    )
 
 
 def group_records(files: Sequence[QuestionFile], converted: Sequence[Converted], name: str) -> dict[str, list[Record]]:
@@ -97,16 +113,27 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = arguments.add_argument
+    _input_arguments(arguments.add_argument_group("what is read").add_argument)
+    _record_arguments(arguments.add_argument_group("what a record is").add_argument)
+    _output_arguments(arguments.add_argument_group("what is written").add_argument)
+    return arguments
+
+
+def _input_arguments(add: Add) -> None:
     add(
         "--root",
         type=Path,
         required=True,
         help="the FLARE tree: the folder that holds training/, validation-public/, …",
     )
-    add("--out", type=Path, default=REPOSITORY / "data" / "flare", help="output folder (default: data/flare)")
     add("--datasets", nargs="+", default=[], metavar="NAME", help="datasets by folder name (default: all there are)")
     add("--splits", nargs="+", default=[], metavar="SPLIT", help="train, val, hidden, test (default: all there are)")
+    add("--limit", type=int, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
+    add("--seed", type=int, default=0, help="for everything that is drawn by lot (default: 0)")
+    add("--workers", type=int, default=4, help="processes that decode pictures (default: 4)")
+
+
+def _record_arguments(add: Add) -> None:
     add("--frame", choices=FRAMES, default="norm1000", help="frame of boxes in answers (default: norm1000)")
     add(
         "--box-style",
@@ -114,15 +141,16 @@ def parser() -> argparse.ArgumentParser:
         default="json",
         help="text style of boxes (default: json). Instance answers stay maps in json and flare",
     )
-    add("--limit", type=int, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
-    add("--seed", type=int, default=0, help="for --limit (default: 0)")
-    add("--workers", type=int, default=4, help="processes that decode pictures (default: 4)")
     add(
         "--on-missing",
         choices=get_args(OnMissing),
         default="drop",
         help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
     )
+
+
+def _output_arguments(add: Add) -> None:
+    add("--out", type=Path, default=REPOSITORY / "data" / "flare", help="output folder (default: data/flare)")
     add("--name", default="flare", help="first part of ids and entry names (default: flare)")
     add(
         "--dataset-info",
@@ -130,62 +158,63 @@ def parser() -> argparse.ArgumentParser:
         default=REPOSITORY / "dataset_info" / "dataset_info.json",
         help="registry to merge the entries into (default: dataset_info/dataset_info.json)",
     )
-    return arguments
+
+
+def stated_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that decide what is written, for report and manifest."""
+    names = ("frame", "box_style", "on_missing", "datasets", "splits", "limit", "seed", "name")
+    return {name: getattr(args, name) for name in names}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused."""
     args = parser().parse_args(argv)
     errors = Console(stderr=True)
-    options = Options(args.frame, args.box_style, args.on_missing, args.name)
-    out = args.out.resolve()
     try:
-        files = list(find_question_files(args.root.resolve(), args.splits, args.datasets))
-        converted = run(files, options, limit=args.limit, seed=args.seed, workers=args.workers, out=out)
+        convert_tree(args, errors)
     except UnknownNameError as error:
         errors.print(f"error: {error}", markup=False)
         return 2
     except FlareError as error:
         errors.print(f"error: {error}", markup=False)
         return 3
+    return 0
+
+
+def convert_tree(args: argparse.Namespace, errors: Console) -> None:
+    """All steps, in order.
+
+    Raises:
+        UnknownNameError: a dataset or split that is asked for is not there.
+        FlareError: the data was refused; nothing was written.
+    """
+    root, out = args.root.resolve(), args.out.resolve()
+    options = Options(args.frame, args.box_style, args.on_missing, args.name)
+    files = list(find_question_files(root, args.splits, args.datasets))
+    rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read_all(files).items()}
+    pictures = look_at_pictures(rows, out, args.workers)
+    converted = [convert_rows(file, questions, pictures, options) for file, questions in rows.items()]
     print_report(converted, Console())
-    missing = [
-        finding
-        for part in converted
-        for finding in part.findings
-        if finding.action != "kept" and finding.code.startswith("IMAGE_")
-    ]
-    if missing and options.on_missing == "error":
-        errors.print(
-            f"error: {len(missing)} records lack a usable picture and nothing was written; "
-            "run with --on-missing drop to go on without them",
-            markup=False,
-        )
-        return 3
-    groups = group_records(files, converted, options.name)
-    stated = {
-        "frame": options.frame,
-        "box_style": options.box_style,
-        "on_missing": options.on_missing,
-        "datasets": args.datasets,
-        "splits": args.splits,
-        "limit": args.limit,
-        "seed": args.seed,
-        "name": options.name,
-    }
-    moved = write_outputs(
-        out,
-        converted,
-        groups,
-        source="flare",
-        root=args.root.resolve(),
-        options=stated,
-        dataset_info=args.dataset_info.resolve(),
-    )
-    for name in moved:
+    if args.on_missing == "error":
+        refuse_missing(converted)
+    groups = group_records(files, converted, args.name)
+    info = args.dataset_info.resolve()
+    for name in write_outputs(
+        out, converted, groups, source="flare", root=root, options=stated_options(args), dataset_info=info
+    ):
         errors.print(f"note: {name} pointed at another file before", markup=False)
     Console().print(f"{len(groups)} entries in {args.dataset_info}, files in {args.out}", markup=False, highlight=False)
-    return 0
+
+
+def refuse_missing(converted: Sequence[Converted]) -> None:
+    """Raise `FlareError` if a record was lost to a picture."""
+    findings = [finding for part in converted for finding in part.findings]
+    lost = [finding for finding in findings if finding.action != "kept" and finding.code.startswith("IMAGE_")]
+    if lost:
+        raise FlareError(
+            f"{len(lost)} records lack a usable picture and nothing was written; "
+            "run with --on-missing drop to go on without them"
+        )
 
 
 if __name__ == "__main__":
