@@ -114,6 +114,18 @@ def test_a_letter_with_its_text(written: str, letter: str) -> None:
             id="options-one-by-one-then-the-choice",
         ),
         pytest.param(
+            "A: No loss - Possible.\nB: Single tooth loss - Fits.\nC: Consecutive multiple loss - Incorrect, th",
+            LOSS,
+            None,
+            id="cut-off-in-a-list-of-options",
+        ),
+        pytest.param(
+            "The most likely class is B, or potentially C. Looking again, the most plausible is **C: Class III**.",
+            KENNEDY,
+            "C",
+            id="second-thought",
+        ),
+        pytest.param(
             "The pathology appears to be **E: Other**. It could also be classed as diabetic retinopathy.",
             FUNDUS,
             "E",

@@ -18,7 +18,7 @@ _CONCLUSION = re.compile(
     r"""(?: \\boxed\{(?P<boxed>[^{}\n]{1,1000})\}
         | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
             | \b(?:answers?|findings|option|classification|category)\s(?:is|are)\b
-            | \bmost\s(?:likely|appropriate|accurate)\b[^.\n*]{0,80}?\b(?:is|be)\b
+            | \bmost\s(?:likely|appropriate|accurate|plausible|probable|suitable)\b[^.\n*]{0,80}?\b(?:is|be)\b
             | \banswer\s*+(?:\**+\s*+):
           )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
     re.VERBOSE | re.IGNORECASE,
@@ -90,8 +90,10 @@ def conclusions(text: str) -> list[str]:
 
 
 def _last_line(text: str) -> list[str]:
-    line = text.strip().rsplit("\n", 1)[-1]
-    return [] if _BULLET.match(line) else [line]  # a bullet is one of a list, often cut off
+    """The last line, unless it is one of a list, which is often cut off: a bullet, or an option after another."""
+    lines = text.strip().rsplit("\n", 2)[-2:]
+    one_of_a_list = _BULLET.match(lines[-1]) or (len(lines) == 2 and all(map(_LISTED.match, lines)))
+    return [] if one_of_a_list else lines[-1:]
 
 
 class _Matcher:
