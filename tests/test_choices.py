@@ -126,6 +126,12 @@ def test_a_letter_with_its_text(written: str, letter: str) -> None:
             id="second-thought",
         ),
         pytest.param(
+            "Judging by the vessels, I would place the patient in the **Young Adult** age group.", AGE, "B", id="group"
+        ),
+        pytest.param(
+            "One sees a wide gap in the edentulous arch that could mean many things to me.", KENNEDY, None, id="word"
+        ),
+        pytest.param(
             "The pathology appears to be **E: Other**. It could also be classed as diabetic retinopathy.",
             FUNDUS,
             "E",

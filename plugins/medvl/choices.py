@@ -23,7 +23,9 @@ _CONCLUSION = re.compile(
           )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_ASSERTION = r"(?:\b(?:is|be|as|are|in the|to the)\b|:)[\s*]*"
+_ASSERTION = r"(?:\b(?:is|be|as|are|(?P<within>(?:in|to) the))\b|:)[\s*]*"
+# "in the Edentulous category" asserts, "in the edentulous arch" does not.
+_AS_A_GROUP = r"(?(within)(?=\W*(?:$|[*.,;)]|(?:age|group|category|class|range|stage|grade)\b)))"
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
 _SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
 _BULLET = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
@@ -116,7 +118,9 @@ class _Matcher:
         self.long_name = _names_pattern([name for name in names if len(name) > 5])
         letter = f"(?P<letter>[{''.join(choices).lower()}])\\s?[:.)](?!\\w)" if self.lettered else "(?P<letter>(?!))"
         long_names = "|".join(re.escape(name) for name in names if len(name) > 5) or "(?!)"
-        self.assertion = re.compile(rf"{_ASSERTION}(?:{letter}|(?:class\s)?(?P<name>{long_names})(?![\w-]))")
+        self.assertion = re.compile(
+            rf"{_ASSERTION}(?:{letter}|(?:class\s)?(?P<name>{long_names})(?![\w-]){_AS_A_GROUP})"
+        )
 
     def exact(self, text: str) -> Picked:
         """The choice that `text` is, apart from decoration: a letter, its text, or both."""
