@@ -24,7 +24,7 @@ class Sample:
         truth: The right answer, parsed; not parsed where the reference is dirty (FLARE's endo holds `T` and `A B`).
         text: The model's text, None if there is none.
         answer: The model's answer, parsed.
-        exact: Whether the text is the reference's own, apart from case and spaces.
+        exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
     """
 
     reference: Reference
@@ -62,6 +62,8 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
         text = prediction.text if prediction else None
         answer = _predicted(_parse(text, reference, labels), reference, frame)
         exact = text is not None and _squeezed(text) == _squeezed(reference.answer)
+        if reference.task.has_boxes and truth.parsed and frame != "pixel":
+            exact = False  # the reference is in pixels: the same numbers in another frame are other boxes
         if exact and not answer.parsed and truth.parsed:
             answer = truth
         samples.append(Sample(reference, truth, text, answer, exact))

@@ -114,6 +114,24 @@ def test_a_letter_with_its_text(written: str, letter: str) -> None:
             id="options-one-by-one-then-the-choice",
         ),
         pytest.param(
+            "A: No loss - Possible.\nB: Single tooth loss - Fits.\nC: Consecutive multiple loss - Incorrect, th",
+            LOSS,
+            None,
+            id="cut-off-in-a-list-of-options",
+        ),
+        pytest.param(
+            "The most likely class is B, or potentially C. Looking again, the most plausible is **C: Class III**.",
+            KENNEDY,
+            "C",
+            id="second-thought",
+        ),
+        pytest.param(
+            "Judging by the vessels, I would place the patient in the **Young Adult** age group.", AGE, "B", id="group"
+        ),
+        pytest.param(
+            "One sees a wide gap in the edentulous arch that could mean many things to me.", KENNEDY, None, id="word"
+        ),
+        pytest.param(
             "The pathology appears to be **E: Other**. It could also be classed as diabetic retinopathy.",
             FUNDUS,
             "E",

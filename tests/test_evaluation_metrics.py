@@ -20,7 +20,7 @@ from evaluation.predictions import Prediction
 from evaluation.references import Reference
 from evaluation.samples import Sample, make_samples
 from evaluation.scoring import score
-from medvl.boxes import as_boxes
+from medvl.boxes import Frame, Size, as_boxes
 from medvl.tasks import Task
 
 YES_NO = "Is there a fragment? A: No, B: Yes"
@@ -29,13 +29,15 @@ LOSS = "How much is lost? A: None, B: One, C: Several"
 Case = tuple[str, str | None] | tuple[str, str | None, str] | tuple[str, str | None, str, str]
 
 
-def samples_of(task: Task, cases: Sequence[Case], question: str = "?") -> list[Sample]:
+def samples_of(
+    task: Task, cases: Sequence[Case], question: str = "?", *, frame: Frame = "pixel", size: Size | None = None
+) -> list[Sample]:
     pairs: list[tuple[Reference, Prediction | None]] = []
     for index, (truth, text, *more) in enumerate(cases):
         dataset, asked = (*more, *("d", question)[len(more) :])
-        reference = Reference(str(index), task, dataset, asked, ("v/a.png",), truth, None, lambda: None, index)
+        reference = Reference(str(index), task, dataset, asked, ("v/a.png",), truth, None, lambda: size, index)
         pairs.append((reference, Prediction(index, text)))
-    return make_samples(Joined("key", pairs), "pixel")
+    return make_samples(Joined("key", pairs), frame)
 
 
 def values(task: Task, cases: Sequence[Case], question: str = "?") -> dict[str, float | None]:
@@ -275,6 +277,17 @@ def test_boxes_against_themselves_are_perfect(boxes: list[list[int]]) -> None:
 def test_copies_of_right_boxes_cost_precision(truth: list[list[int]]) -> None:
     found = values(Task.DETECTION, [(str(truth), str(truth * 3))])
     assert (found["recall_iou50"], found["precision_iou50"]) == (1.0, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(("frame", "text", "right"), [
+    ("pixel", "[[50, 20, 100, 80]]", True),
+    ("norm1000", "[[250, 200, 500, 800]]", True),  # of a picture of 200 x 100
+    ("norm1000", "[[50, 20, 100, 80]]", False),  # the reference's own numbers are another box in this frame
+    ("norm1", "[[0.25, 0.2, 0.5, 0.8]]", True),
+])  # fmt: skip
+def test_boxes_are_read_in_their_frame(frame: Frame, text: str, right: bool) -> None:
+    samples = samples_of(Task.DETECTION, [("[[50, 20, 100, 80]]", text)], frame=frame, size=(200, 100))
+    assert score(samples, "strict")[Task.DETECTION].pooled["f1_iou75"]["value"] == float(right)
 
 
 def test_overlaps_leave_ordinary_boxes_to_iou() -> None:

@@ -18,12 +18,14 @@ _CONCLUSION = re.compile(
     r"""(?: \\boxed\{(?P<boxed>[^{}\n]{1,1000})\}
         | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
             | \b(?:answers?|findings|option|classification|category)\s(?:is|are)\b
-            | \bmost\s(?:likely|appropriate|accurate)\b[^.\n*]{0,80}?\b(?:is|be)\b
+            | \bmost\s(?:likely|appropriate|accurate|plausible|probable|suitable)\b[^.\n*]{0,80}?\b(?:is|be)\b
             | \banswer\s*+(?:\**+\s*+):
           )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_ASSERTION = r"(?:\b(?:is|be|as|are|in the|to the)\b|:)[\s*]*"
+_ASSERTION = r"(?:\b(?:is|be|as|are|(?P<within>(?:in|to) the))\b|:)[\s*]*"
+# "in the Edentulous category" asserts, "in the edentulous arch" does not.
+_AS_A_GROUP = r"(?(within)(?=\W*(?:$|[*.,;)]|(?:age|group|category|class|range|stage|grade)\b)))"
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
 _SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
 _BULLET = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
@@ -90,8 +92,10 @@ def conclusions(text: str) -> list[str]:
 
 
 def _last_line(text: str) -> list[str]:
-    line = text.strip().rsplit("\n", 1)[-1]
-    return [] if _BULLET.match(line) else [line]  # a bullet is one of a list, often cut off
+    """The last line, unless it is one of a list, which is often cut off: a bullet, or an option after another."""
+    lines = text.strip().rsplit("\n", 2)[-2:]
+    one_of_a_list = _BULLET.match(lines[-1]) or (len(lines) == 2 and all(map(_LISTED.match, lines)))
+    return [] if one_of_a_list else lines[-1:]
 
 
 class _Matcher:
@@ -114,7 +118,9 @@ class _Matcher:
         self.long_name = _names_pattern([name for name in names if len(name) > 5])
         letter = f"(?P<letter>[{''.join(choices).lower()}])\\s?[:.)](?!\\w)" if self.lettered else "(?P<letter>(?!))"
         long_names = "|".join(re.escape(name) for name in names if len(name) > 5) or "(?!)"
-        self.assertion = re.compile(rf"{_ASSERTION}(?:{letter}|(?:class\s)?(?P<name>{long_names})(?![\w-]))")
+        self.assertion = re.compile(
+            rf"{_ASSERTION}(?:{letter}|(?:class\s)?(?P<name>{long_names})(?![\w-]){_AS_A_GROUP})"
+        )
 
     def exact(self, text: str) -> Picked:
         """The choice that `text` is, apart from decoration: a letter, its text, or both."""

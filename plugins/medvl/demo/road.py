@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="an existing FLARE tree instead of drawn pictures; not judged")
     parser.add_argument("--out", type=Path, default=steps.DEFAULT_OUT, help="where everything goes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and training (%(default)s)")
-    parser.add_argument("--max-steps", type=int, help="training steps (the recipe's own number, 40 with --data)")
+    parser.add_argument("--max-steps", type=int, help="training steps (default: the recipe's number, 200 with --data)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def _report(road: Road, root: Path, console: Console, seconds: dict[str, float])
     for name, place in places.items():
         console.print(f"{name + ':':22}{root / place}", highlight=False, soft_wrap=True)
     if road.data is not None:
-        console.print("Real pictures and a tiny model: the road works; the scores mean nothing.")
+        console.print("Real pictures, a tiny model and a short run: the road works, the scores say no more than that.")
         return 0
     found = judgement.failures(comparisons)
     for sentence in found:
