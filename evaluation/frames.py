@@ -1,32 +1,17 @@
 """Which frame predicted boxes are in, and from there to pixels of the original picture."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from PIL import Image
 
 from evaluation.predictions import DataError, PredictionFile
 from medvl.answers import Answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import FRAMES, Frame, Size, from_frame, order_corners
-from medvl.sharegpt import MANIFEST
+from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
 
 _ORIENTATION_TAG = 0x0112
-
-
-class _Options(msgspec.Struct):
-    frame: str | None = None
-
-
-class _Listed(msgspec.Struct):
-    sha256: str | None = None
-
-
-class _Manifest(msgspec.Struct):
-    options: _Options = msgspec.field(default_factory=_Options)
-    files: dict[str, _Listed] = msgspec.field(default_factory=dict)
 
 
 def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
@@ -35,19 +20,18 @@ def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
     Raises:
         DataError: the manifest is damaged or names an unknown frame.
     """
-    manifest_path = path.parent / MANIFEST
-    if not manifest_path.is_file():
-        return None, ()
     try:
-        manifest = msgspec.json.decode(manifest_path.read_bytes(), type=_Manifest)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise DataError(f"{manifest_path}: {error}; run the preprocess script again") from error
+        manifest = read_manifest(path.parent)
+    except RecordError as error:
+        raise DataError(str(error)) from error
+    if manifest is None:
+        return None, ()
     stated = manifest.options.frame
     frame = next((known for known in FRAMES if known == stated), None)
     if stated is not None and frame is None:
-        raise DataError(f"{manifest_path}: unknown frame {stated!r}; known are {', '.join(FRAMES)}")
+        raise DataError(f"{path.parent / MANIFEST}: unknown frame {stated!r}; known are {', '.join(FRAMES)}")
     listed = manifest.files.get(path.name)
-    changed = listed is not None and listed.sha256 not in (None, hashlib.sha256(path.read_bytes()).hexdigest())
+    changed = listed is not None and listed.sha256 not in (None, file_sha256(path))
     note = f"{path} has changed since {MANIFEST} was written; its frame may not hold"
     return frame, ((note,) if changed else ())
 

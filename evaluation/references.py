@@ -1,6 +1,5 @@
 """References: the answers that predictions are scored against, from a FLARE tree, converted records or another file."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from medvl.flare import (
     question_file,
     read_questions,
 )
-from medvl.sharegpt import MANIFEST, Record, RecordError, read_records
+from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 # First part of picture names -> dataset, as in the release. Only for files that stand outside a tree.
@@ -143,7 +142,7 @@ def _tree(path: Path, files: Sequence[QuestionFile], *, training: bool) -> Refer
         path=path,
         kind="tree",
         items=tuple(_from_questions(answered, lambda question: f"flare/{question.id}")),
-        files={file.path: _sha256(file.path) for file in files if file in read},
+        files={file.path: file_sha256(file.path) for file in files if file in read},
         splits=tuple(dict.fromkeys(question.file.split.folder for question in answered)),
         unanswered=sum(not question.answer.strip() for question in questions),
         notes=tuple(notes),
@@ -167,7 +166,7 @@ def _read_file(path: Path) -> References:
         path=path,
         kind="challenge",
         items=tuple(_from_questions(answered, lambda question: f"{path.stem}/{question.index:06d}", outside=True)),
-        files={path: _sha256(path)},
+        files={path: file_sha256(path)},
         unanswered=len(rows) - len(answered),
     )
 
@@ -226,7 +225,7 @@ def _records(path: Path) -> References:
         path=path,
         kind="records",
         items=items,
-        files={path: _sha256(path)},
+        files={path: file_sha256(path)},
         splits=tuple(dict.fromkeys(record.source.split for record in records)),
         frame=frame,
         unanswered=len(records) - len(items),
@@ -247,7 +246,3 @@ def _from_record(row: int, record: Record) -> Reference:
         picture_size=lambda: size,
         row=row,
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -26,7 +26,7 @@ def read(text: str) -> tuple[list[list[float]], tuple[str | None, ...], dict[str
     [
         ("json", ["a", None], '[{"bbox_2d":[1,2,3,4],"label":"a"},{"bbox_2d":[5,6,7,8]}]'),
         ("flare", ["a", "b"], "[[1, 2, 3, 4], [5, 6, 7, 8]]"),
-        ("map", ["X", "X"], '{"X": [[1, 2, 3, 4], [5, 6, 7, 8]]}'),
+        ("map", ["X", "X"], '{"X":[[1,2,3,4],[5,6,7,8]]}'),
         ("internvl", ["a", "a"], "<ref>a</ref><box>[[1,2,3,4],[5,6,7,8]]</box>"),
         ("internvl", ["a", None], "<box>[[5,6,7,8]]</box><ref>a</ref><box>[[1,2,3,4]]</box>"),
         ("qwen_vl1", ["a", "a"], "<ref>a</ref><box>(1,2),(3,4)</box><ref>a</ref><box>(5,6),(7,8)</box>"),

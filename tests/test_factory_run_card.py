@@ -146,7 +146,7 @@ def test_hub_entry_has_no_file(dataset_dir: Path) -> None:
 
 def test_damaged_manifest_names_the_cure(dataset_dir: Path) -> None:
     (dataset_dir.parent / "data" / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="run the preprocessor again"):
+    with pytest.raises(ValueError, match="run the preprocess script again"):
         described(dataset_dir, "t")
 
 

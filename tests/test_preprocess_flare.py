@@ -142,6 +142,12 @@ def test_boxes_survive_every_frame_and_style(all_datasets: Path, tmp_path: Path,
             assert read.labels == truth.labels
 
 
+@pytest.mark.parametrize("dataset", ["BUS-UCLM-det", "chromosome"])
+def test_the_challenges_own_form_is_not_touched(all_datasets: Path, tmp_path: Path, dataset: str) -> None:
+    convert(all_datasets, tmp_path, "--datasets", dataset, "--frame", "pixel", "--box-style", "flare")
+    assert converted(tmp_path, "all_train")[0].target == ROWS[dataset][3]
+
+
 # What is wrong with a row -> (changes to a good row of the dataset, its code, what becomes of it).
 BAD = {
     "unknown task": ("BUSI", {"TaskType": "segmentation"}, "TASK_UNKNOWN", "quarantined"),
@@ -274,7 +280,7 @@ def test_manifest_and_registry_describe_the_files(all_datasets: Path, tmp_path: 
     convert(all_datasets, tmp_path, "--datasets", "BUSI-det", "--frame", "pixel", "--box-style", "flare")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     registry = json.loads((tmp_path / "dataset_info.json").read_text())
-    assert manifest["options"]["frame"], manifest["options"]["box_style"] == ("pixel", "flare")
+    assert (manifest["options"]["frame"], manifest["options"]["box_style"]) == ("pixel", "flare")
     assert {f"{name}.json" for name in registry} == set(manifest["files"]) == {
         "flare_all_train.json", "flare_busi_det_train.json"}  # fmt: skip
     assert registry["flare_all_train"]["file_name"] == "flare_all_train.json"

@@ -151,6 +151,8 @@ def answer_text(answer: object) -> str:
 def target_text(answer: Answer, text: str, *, size: Size, frame: Frame, style: BoxStyle, label: str | None) -> str:
     """The text to train on: boxes rewritten in `frame` and `style`, every other answer as it stands.
 
+    Pixels in the style of FLARE are what the dataset holds, so its text is not touched then.
+
     Args:
         answer: The dataset's answer, parsed; boxes in pixels.
         text: The dataset's answer as text.
@@ -159,7 +161,7 @@ def target_text(answer: Answer, text: str, *, size: Size, frame: Frame, style: B
         style: Style to write boxes in. Instance answers name their objects, so `json` and `flare` become `map` there.
         label: Name for boxes that have none; None leaves them unnamed.
     """
-    if not isinstance(answer.value, ParsedBoxes):
+    if not isinstance(answer.value, ParsedBoxes) or (frame, style) == ("pixel", "flare"):
         return text
     parsed = answer.value
     if answer.task is Task.INSTANCE_DETECTION and style in ("json", "flare"):

@@ -54,7 +54,7 @@ def format_boxes(boxes: Boxes, labels: Sequence[str | None], style: BoxStyle, fr
     if style == "map":
         if None in groups:
             raise ValueError("style 'map' needs a label for every box")
-        return json.dumps(groups, ensure_ascii=False)
+        return _dump(groups)
     if not groups:
         return "<box>[]</box>" if style == "internvl" else "<box></box>"
     # Boxes without a name come first: after a name they would be read as its own.

@@ -1,5 +1,6 @@
 """The record every preprocessor writes, its files, and their entries in LLaMA-Factory's dataset_info.json."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,28 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return self.conversations[1].value
 
 
+class ManifestOptions(msgspec.Struct, frozen=True):
+    """The options of a preprocess script that readers of its files need to know."""
+
+    frame: str | None = None
+    box_style: str | None = None
+
+
+class ListedFile(msgspec.Struct, frozen=True):
+    """A file as it was when the manifest was written."""
+
+    sha256: str | None = None
+    entry: str | None = None
+    records: int | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """manifest.json: written last, so that its presence means that the files beside it are complete."""
+
+    options: ManifestOptions = msgspec.field(default_factory=ManifestOptions)
+    files: dict[str, ListedFile] = msgspec.field(default_factory=dict)
+
+
 class RecordError(ValueError):
     """A record that LLaMA-Factory would crash on or silently train wrongly."""
 
@@ -99,6 +122,27 @@ def read_records(path: Path) -> list[Record]:
         return msgspec.json.decode(path.read_bytes(), type=list[Record])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: {error}; expected the output of a preprocess script") from error
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in a folder of converted files, None if there is none.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise RecordError(f"{path}: not a manifest ({error}); run the preprocess script again or remove it") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -5,7 +5,6 @@ No torch, no network: a hub name is looked up in the local Hugging Face cache on
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import logging
 import platform
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from medvl.factory.run_card import DataFile
+from medvl.sharegpt import MANIFEST, file_sha256, read_manifest
 
 PACKAGES = (
     "medvl",
@@ -32,26 +32,6 @@ PACKAGES = (
 CLONE = Path(__file__).resolve().parents[3]
 
 log = logging.getLogger("medvl")
-
-
-class _ManifestFile(msgspec.Struct):
-    sha256: str
-
-
-class _ManifestOptions(msgspec.Struct):
-    frame: str | None = None
-    box_style: str | None = None
-
-
-class _Manifest(msgspec.Struct):
-    files: dict[str, _ManifestFile] = {}
-    options: _ManifestOptions = msgspec.field(default_factory=_ManifestOptions)
-
-
-def sha256(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def count_records(file: Path) -> int | None:
@@ -82,7 +62,7 @@ def describe_data(names: list[str] | None, role: str, dataset_dir: str) -> list[
         if location is None:
             files: list[Path | None] = [None]
         elif location.is_dir():
-            files = [file for file in sorted(location.iterdir()) if file.name != "manifest.json"]
+            files = [file for file in sorted(location.iterdir()) if file.name != MANIFEST]
         else:
             files = [location]
         described += [_describe_file(name, role, file, entry.get("num_samples")) for file in files]
@@ -93,13 +73,13 @@ def base_model(name_or_path: str, revision: str, cache_dir: str | None = None) -
     """(SHA-256 of config.json, commit in the Hugging Face cache); None for what is not on this machine."""
     config = Path(name_or_path) / "config.json"
     if config.is_file():
-        return sha256(config), None
+        return file_sha256(config), None
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(name_or_path, "config.json", cache_dir=cache_dir, revision=revision)
     if not isinstance(cached, str):
         return None, None
-    return sha256(Path(cached)), Path(cached).parent.name
+    return file_sha256(Path(cached)), Path(cached).parent.name
 
 
 def versions() -> dict[str, str | None]:
@@ -130,8 +110,8 @@ def _describe_file(entry: str, role: str, file: Path | None, num_samples: int | 
     if file is None or not file.is_file():
         # LLaMA-Factory itself refuses a missing file, unless it trains from `tokenized_path`.
         return DataFile(entry, role, str(file) if file else None, None, None, num_samples, None, None, None)
-    digest = sha256(file)
-    manifest = _read_manifest(file.parent / "manifest.json")
+    digest = file_sha256(file)
+    manifest = read_manifest(file.parent)
     listed = manifest.files.get(file.name) if manifest else None
     if manifest is None or listed is None:
         frame = box_style = matches = None
@@ -141,14 +121,3 @@ def _describe_file(entry: str, role: str, file: Path | None, num_samples: int | 
         if not matches:
             log.warning("%s has changed since its manifest.json was written; frame and box style may not hold", file)
     return DataFile(entry, role, str(file), digest, count_records(file), num_samples, frame, box_style, matches)
-
-
-def _read_manifest(file: Path) -> _Manifest | None:
-    if not file.is_file():
-        return None
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=_Manifest)
-    except msgspec.DecodeError as error:
-        raise ValueError(
-            f"{file}: not a medvl manifest ({error}); run the preprocessor again or remove the file"
-        ) from error
