@@ -11,9 +11,7 @@ Every row ends up kept, dropped or quarantined; the last two with a coded reason
 
 import argparse
 import random
-import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -22,20 +20,18 @@ from rich.console import Console
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
-from medvl.flare import FlareError, Question, QuestionFile, find_question_files, picture_path, read_questions
-from medvl.sharegpt import Record
+from medvl.flare import FlareError, Question, QuestionFile, find_question_files, picture_path, read_wrapped
 from medvl.tasks import UnknownNameError
+from preprocess import entries
+from preprocess.archives import unpack_all
+from preprocess.download import download, tree_in
+from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_rows import OnMissing, Options, convert
 from preprocess.pictures import Picture, inspect_all
-from preprocess.report import Converted, print_report, write_outputs
+from preprocess.report import Converted, Finding, print_report, write_outputs
 
 Add = Callable[..., Any]  # `add_argument` of a group
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def slug(dataset: str) -> str:
-    """The dataset's part of entry names: `BUSI-det` is `busi_det`."""
-    return re.sub(r"[^a-z0-9]+", "_", dataset.lower()).strip("_")
 
 
 def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
@@ -47,21 +43,38 @@ def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> 
     return [questions[index] for index in sorted(chosen)]
 
 
-def read_all(files: Sequence[QuestionFile]) -> dict[QuestionFile, list[Question]]:
-    """The rows of every file.
+def read_tree(args: argparse.Namespace, root: Path) -> tuple[dict[QuestionFile, list[Question]], list[Finding]]:
+    """The rows of every question file, archives beside them unpacked, and what is unusual about the files.
 
     Raises:
-        FlareError: some cannot be read; the message has a line for each of them.
+        UnknownNameError: a dataset or split that is asked for is not there.
+        FlareError: files or archives that cannot be read; the message has a line for each of them.
     """
-    rows, refused = {}, []
+    files, rows, findings, refused = [], {}, [], []
+    try:
+        for file in find_question_files(root, args.splits, args.datasets):
+            files.append(file)  # noqa: PERF402  (what came before the error is looked at too)
+    except FlareError as error:
+        refused.append(str(error))
     for file in files:
         try:
-            rows[file] = read_questions(file)
+            rows[file], wrapper = read_wrapped(file)
         except FlareError as error:
             refused.append(str(error))
+            continue
+        if wrapper:
+            id = f"{args.name}/{file.split.folder}/{file.category}/{file.dataset}"
+            detail = f"{id}: the rows stand under the key {wrapper!r}"
+            findings.append(
+                Finding(id=id, code="FILE_WRAPPED", action="kept", detail=detail, file=str(file.path), index=-1)
+            )
+    try:
+        unpack_all(list(rows))
+    except FlareError as error:
+        refused.append(str(error))
     if refused:
         raise FlareError("\n".join(refused))
-    return rows
+    return rows, findings
 
 
 def look_at_pictures(rows: Mapping[QuestionFile, Sequence[Question]], out: Path, workers: int) -> dict[Path, Picture]:
@@ -98,15 +111,6 @@ def convert_rows(
     )
 
 
-def group_records(files: Sequence[QuestionFile], converted: Sequence[Converted], name: str) -> dict[str, list[Record]]:
-    """Records by entry: `<name>_<dataset>_<split>`, and over all datasets `<name>_all_<split>`; none of them empty."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for file, part in zip(files, converted, strict=True):
-        groups[f"{name}_{slug(file.dataset)}_{file.split.name}"] += part.records
-        groups[f"{name}_all_{file.split.name}"] += part.records
-    return {entry: records for entry, records in groups.items() if records}
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     description, _, examples = (__doc__ or "").partition("\n\n")
@@ -116,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     _input_arguments(arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(arguments.add_argument_group("what is written").add_argument)
+    entries.add_arguments(arguments)
     return arguments
 
 
@@ -126,6 +131,7 @@ def _input_arguments(add: Add) -> None:
         required=True,
         help="the FLARE tree: the folder that holds training/, validation-public/, …",
     )
+    add("--download", action="store_true", help="first fetch the gated dataset from the Hugging Face Hub to --root")
     add("--datasets", nargs="+", default=[], metavar="NAME", help="datasets by folder name (default: all there are)")
     add("--splits", nargs="+", default=[], metavar="SPLIT", help="train, val, hidden, test (default: all there are)")
     add("--limit", type=int, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
@@ -172,10 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     try:
         convert_tree(args, errors)
-    except UnknownNameError as error:
+    except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False)
         return 2
-    except FlareError as error:
+    except (FlareError, RefusedError) as error:
         errors.print(f"error: {error}", markup=False)
         return 3
     return 0
@@ -186,24 +192,39 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
 
     Raises:
         UnknownNameError: a dataset or split that is asked for is not there.
-        FlareError: the data was refused; nothing was written.
+        UsageError: options that cannot be followed.
+        FlareError, RefusedError: the data was refused; nothing was written.
     """
-    root, out = args.root.resolve(), args.out.resolve()
+    if args.download:
+        download(args.root, args.splits)
+    root, out = tree_in(args.root.resolve()), args.out.resolve()
+    plan = entries.plan(args)
     options = Options(args.frame, args.box_style, args.on_missing, args.name)
-    files = list(find_question_files(root, args.splits, args.datasets))
-    rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read_all(files).items()}
+    read, file_findings = read_tree(args, root)
+    rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
     pictures = look_at_pictures(rows, out, args.workers)
     converted = [convert_rows(file, questions, pictures, options) for file, questions in rows.items()]
-    print_report(converted, Console())
+    for part in converted:
+        part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
     if args.on_missing == "error":
         refuse_missing(converted)
-    groups = group_records(files, converted, args.name)
+    shaped = entries.shape(plan, converted, out)
+    print_report(shaped.converted, Console())
     info = args.dataset_info.resolve()
     for name in write_outputs(
-        out, converted, groups, source="flare", root=root, options=stated_options(args), dataset_info=info
+        out,
+        shaped.converted,
+        shaped.groups,
+        source="flare",
+        root=root,
+        options=stated_options(args) | shaped.options,
+        sections=shaped.sections,
+        dataset_info=info,
     ):
         errors.print(f"note: {name} pointed at another file before", markup=False)
-    Console().print(f"{len(groups)} entries in {args.dataset_info}, files in {args.out}", markup=False, highlight=False)
+    Console().print(
+        f"{len(shaped.groups)} entries in {args.dataset_info}, files in {args.out}", markup=False, highlight=False
+    )
 
 
 def refuse_missing(converted: Sequence[Converted]) -> None:

@@ -20,6 +20,7 @@ Action = Literal["kept", "dropped", "quarantined"]
 # Every reason a record can be given, and what it means. Dropped: there is nothing to train on. Quarantined: there is
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
 CODES: dict[str, str] = {
+    "FILE_WRAPPED": "a question file is an object around the list of rows, not the list",
     "IMAGE_MISSING": "a picture is not there",
     "IMAGE_NAME": "ImageName is not a file name or a list of file names",
     "IMAGE_OUTSIDE": "ImageName points outside the dataset folder",
@@ -36,6 +37,8 @@ CODES: dict[str, str] = {
     "ZERO_AREA_BOX": "a box has no area; no prediction can match it",
     "INVERTED_BOX": "a box has its corners swapped",
     "BOX_OUTSIDE": "a box reaches beyond its picture",
+    "LEAK_EXACT": "a training picture is, byte for byte, also in another split",
+    "LEAK_NEAR": "a training picture is nearly the same as one in another split",
 }
 
 
@@ -81,6 +84,7 @@ def write_outputs(
     source: str,
     root: Path,
     options: dict[str, Any],
+    sections: Mapping[str, Any],
     dataset_info: Path,
 ) -> list[str]:
     """Write one file per entry, register them, then report.json, and last the manifest that marks all as complete.
@@ -92,6 +96,7 @@ def write_outputs(
         source: Name of the data source.
         root: Where the raw data lies.
         options: The options that decide what was written, frame and box style among them.
+        sections: Further parts of report.json.
         dataset_info: The registry to merge the entries into.
 
     Returns:
@@ -112,7 +117,7 @@ def write_outputs(
         files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
     moved = register(dataset_info, {name: out / f"{name}.json" for name in groups})
     head = {"schema": SCHEMA, "source": source, "root": str(root), "options": options}
-    report = to_json(head | _summary(converted) | {"outputs": files})
+    report = to_json(head | _summary(converted) | dict(sections) | {"outputs": files})
     write_atomic(out / REPORT, report)
     write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
     return moved

@@ -282,7 +282,8 @@ def test_manifest_and_registry_describe_the_files(all_datasets: Path, tmp_path: 
     registry = json.loads((tmp_path / "dataset_info.json").read_text())
     assert (manifest["options"]["frame"], manifest["options"]["box_style"]) == ("pixel", "flare")
     assert {f"{name}.json" for name in registry} == set(manifest["files"]) == {
-        "flare_all_train.json", "flare_busi_det_train.json"}  # fmt: skip
+        "flare_all_train.json", "flare_busi_det_train.json", "flare_ultrasound_train.json",
+        "flare_detection_train.json"}  # fmt: skip
     assert registry["flare_all_train"]["file_name"] == "flare_all_train.json"
 
 

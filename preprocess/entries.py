@@ -1,0 +1,186 @@
+"""From converted rows to dataset_info entries: what is left out, which split a record is in, which entries hold it."""
+
+import argparse
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from medvl.flare import SPLITS
+from medvl.sharegpt import Record
+from preprocess import leaks, splits
+from preprocess.fingerprints import Fingerprint, fingerprints
+from preprocess.leaks import Leak
+from preprocess.report import Action, Converted, Finding
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asks of this step, checked before any picture is read.
+
+    Attributes:
+        args: The command line.
+        shares: Split -> share of the training records; empty if they stay together.
+    """
+
+    args: argparse.Namespace
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Everything that is written.
+
+    Attributes:
+        converted: The outcome per dataset and split, less what was left out, with the findings of this step.
+        groups: Entry name -> its records.
+        sections: Further parts of report.json.
+        options: Options of this step, for the manifest.
+    """
+
+    converted: list[Converted]
+    groups: dict[str, list[Record]]
+    sections: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """The options of this step."""
+    splits.add_arguments(arguments)
+    leaks.add_arguments(arguments)
+
+
+def plan(args: argparse.Namespace) -> Plan:
+    """Check the options of `add_arguments`; `--seed`, `--workers` and `--name` are read too.
+
+    Raises:
+        UsageError: options that cannot be followed.
+    """
+    return Plan(args, splits.chosen_shares(args))
+
+
+def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
+    """Split, check and group the records of a conversion.
+
+    Args:
+        plan: What is asked for.
+        converted: The outcome per dataset and split.
+        out: Output folder; caches lie in it.
+    """
+    args, parts = plan.args, list(converted)
+    sections: dict[str, Any] = {}
+    prints = _fingerprints(plan, parts, out)
+    split_of = _split_of(parts, plan.shares, prints, args.seed)
+    by_split = _by_split(parts, split_of, plan.shares)
+    if args.leaks != "off":
+        found = leaks.find_leaks(by_split, prints, near=args.leaks == "near") if len(by_split) > 1 else []
+        sections["leaks"] = found
+        parts = _report_leaks(parts, found, exclude=args.exclude_leaks)
+    if plan.shares:
+        training = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
+        sections["splits"] = splits.split_table(training, split_of)
+    groups = group_records(parts, split_of, args.name)
+    options = {"split_train": plan.shares, "leaks": args.leaks, "exclude_leaks": args.exclude_leaks}
+    return Shaped(parts, groups, sections, options)
+
+
+def slug(name: str) -> str:
+    """A dataset's, category's or task's part of entry names: `BUSI-det` is `busi_det`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _fingerprints(plan: Plan, parts: Sequence[Converted], out: Path) -> dict[str, Fingerprint]:
+    """Fingerprints of all pictures, if anything needs them: one split alone cannot leak."""
+    several = len({part.split for part in parts if part.records}) > 1 or bool(plan.shares)
+    compared = plan.args.leaks != "off" and several
+    if not compared and not plan.shares:
+        return {}
+    paths = (image for part in parts for record in part.records for image in record.images)
+    return fingerprints(paths, out, plan.args.workers, look=compared and plan.args.leaks == "near")
+
+
+def _split_name(part: Converted) -> str:
+    return next((name for name, split in SPLITS.items() if split.folder == part.split), part.split)
+
+
+def _split_of(
+    parts: Sequence[Converted], shares: Mapping[str, float], prints: Mapping[str, Fingerprint], seed: int
+) -> dict[str, str]:
+    split_of = {record.id: _split_name(part) for part in parts for record in part.records}
+    if shares:
+        training = [record for part in parts for record in part.records if split_of[record.id] == splits.REST]
+        split_of |= splits.split_by_picture(training, prints, shares, seed)
+    return split_of
+
+
+def _by_split(
+    parts: Sequence[Converted], split_of: Mapping[str, str], shares: Mapping[str, float]
+) -> dict[str, list[Record]]:
+    """Records by split, those to train on first and the published ones last."""
+    order = {name: place for place, name in enumerate([splits.REST, *shares, *SPLITS])}
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for part in parts:
+        for record in part.records:
+            groups[split_of[record.id]].append(record)
+    return {name: groups[name] for name in sorted(groups, key=lambda name: (order.get(name, len(order)), name))}
+
+
+def _report_leaks(parts: Sequence[Converted], found: Sequence[Leak], *, exclude: bool) -> list[Converted]:
+    """The parts with a finding for every training record that leaks, without the records that are to be left out."""
+    excluded = leaks.to_exclude(found, splits.REST) if exclude else {}
+    reasons: dict[str, Leak] = {}
+    for leak in found:
+        for record in leak.records:
+            if leak.split not in leaks.PUBLISHED:
+                reasons.setdefault(record, leak)
+    reasons |= excluded
+    shaped = []
+    for part in parts:
+        findings = [
+            _leak_finding(record, reasons[record.id], "dropped" if record.id in excluded else "kept")
+            for record in part.records
+            if record.id in reasons
+        ]
+        shaped.append(leave_out(part, findings))
+    return shaped
+
+
+def _leak_finding(record: Record, leak: Leak, action: Action) -> Finding:
+    likeness = (
+        "the same file as" if leak.kind == "exact" else f"nearly the same picture ({leak.distance} of 64 bits) as"
+    )
+    detail = f"{record.id}: {leak.picture} is {likeness} {leak.other_picture} of split {leak.other_split}"
+    code = f"LEAK_{leak.kind.upper()}"
+    return Finding(
+        id=record.id, code=code, action=action, detail=detail, file=record.source.file, index=record.source.index
+    )
+
+
+def leave_out(part: Converted, findings: Sequence[Finding]) -> Converted:
+    """The part with more findings, and without the records that they drop or quarantine."""
+    gone = {finding.id for finding in findings if finding.action != "kept"}
+    kept = [record for record in part.records if record.id not in gone]
+    return msgspec.structs.replace(part, records=kept, findings=[*part.findings, *findings])
+
+
+def group_records(parts: Sequence[Converted], split_of: Mapping[str, str], name: str) -> dict[str, list[Record]]:
+    """Records by entry: `<name>_<of>_<split>`, where `of` is a dataset, a task, a category or `all`; none empty.
+
+    A dataset that is called like its category, say, has the name for itself, and there is no entry for the category.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    datasets = {slug(part.dataset) for part in parts}
+    tasks = {slug(record.task) for part in parts for record in part.records} - datasets
+    for part in parts:
+        category = slug(part.category)
+        for record in part.records:
+            keys = [slug(part.dataset), *({slug(record.task)} & tasks), "all"]
+            if category not in datasets | tasks:
+                keys.append(category)
+            for key in keys:
+                groups[f"{name}_{key}_{split_of[record.id]}"].append(record)
+    return dict(groups)

@@ -1,0 +1,150 @@
+"""What a picture shows, in 300 bytes: a hash of its file, a perceptual hash, and a thumbnail to confirm likeness with.
+
+Kept between runs beside the output, keyed by path, size and time of change, so that a picture is read once.
+"""
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from medvl.sharegpt import write_atomic
+
+CACHE = ".fingerprints.msgpack"
+THUMBNAIL = 16  # side of the thumbnail, pixels
+_VERSION = 1
+
+
+class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of one picture file.
+
+    Attributes:
+        length: Size of the file, bytes.
+        changed: Its time of change, nanoseconds.
+        sha256: Hash of the file, 32 bytes: equal for copies under other names.
+        dhash: 64 bits, one per pair of neighbours in a 9 x 8 reduction: is the left one brighter? Survives resizing,
+            another compression and a change of brightness. None if only the file's hash was asked for.
+        thumbnail: 16 x 16 grey values, row by row; None likewise.
+    """
+
+    length: int
+    changed: int
+    sha256: bytes
+    dhash: int | None
+    thumbnail: bytes | None
+
+
+class _Cache(msgspec.Struct):
+    version: int
+    pictures: dict[str, Fingerprint]
+
+
+def difference_hash(grey: Image.Image) -> int:
+    """The 64-bit difference hash of a grey picture (Krawetz' dHash)."""
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX, reducing_gap=3.0), dtype=np.int16)
+    return int.from_bytes(np.packbits(small[:, 1:] < small[:, :-1]).tobytes(), "big")
+
+
+def fingerprint(path: Path, *, look: bool = True) -> Fingerprint:
+    """Read one picture file; with `look` it is decoded too. The picture is one that was found to be decodable.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    status, data = path.stat(), hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            data.update(block)
+    dhash, thumbnail = None, None
+    if look:
+        with Image.open(path) as image:
+            image.draft("L", (8 * THUMBNAIL, 8 * THUMBNAIL))  # a JPEG is decoded at an eighth of its size
+            grey = _grey(image)
+        dhash = difference_hash(grey)
+        side = (THUMBNAIL, THUMBNAIL)
+        thumbnail = grey.resize(side, Image.Resampling.BOX, reducing_gap=3.0).tobytes()
+    return Fingerprint(status.st_size, status.st_mtime_ns, data.digest(), dhash, thumbnail)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # 16 bits and more: `convert` would clip nearly all of it to white
+        values = np.asarray(image, dtype=np.float64)
+        low, high = float(values.min()), float(values.max())
+        return Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8))
+    return image.convert("L")
+
+
+def _fingerprint(item: tuple[str, bool]) -> Fingerprint:
+    return fingerprint(Path(item[0]), look=item[1])
+
+
+def fingerprints(paths: Iterable[str], folder: Path, workers: int, *, look: bool) -> dict[str, Fingerprint]:
+    """The fingerprint of every picture, from the cache in `folder` where the file has not changed.
+
+    Args:
+        paths: Picture files.
+        folder: Where the cache lies.
+        workers: Number of processes; 1 works in this one.
+        look: Whether pictures are decoded for a perceptual hash, not only hashed as files.
+    """
+    wanted = sorted(set(paths))
+    known = _read_cache(folder / CACHE)
+    stale = [path for path in wanted if not _fresh(path, known.get(path), look)]
+    if stale:
+        items = [(path, look) for path in stale]
+        known |= zip(stale, _read_all(items, workers), strict=True)
+        write_atomic(folder / CACHE, msgspec.msgpack.encode(_Cache(_VERSION, {path: known[path] for path in wanted})))
+    return {path: known[path] for path in wanted}
+
+
+def _read_all(items: list[tuple[str, bool]], workers: int) -> list[Fingerprint]:
+    console = Console(stderr=True)
+    if workers <= 1 or len(items) < 64:  # a pool costs more than that few pictures
+        return list(track(map(_fingerprint, items), "fingerprints", len(items), console=console))
+    # Forking is unsafe beside the progress bar's thread.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        found = pool.map(_fingerprint, items, chunksize=32)
+        return list(track(found, "fingerprints", len(items), console=console))
+
+
+def _read_cache(path: Path) -> dict[str, Fingerprint]:
+    try:
+        cache = msgspec.msgpack.decode(path.read_bytes(), type=_Cache)
+    except (FileNotFoundError, msgspec.DecodeError):  # a damaged cache is no loss but time
+        return {}
+    return cache.pictures if cache.version == _VERSION else {}
+
+
+def _fresh(path: str, known: Fingerprint | None, look: bool) -> bool:
+    if known is None or (look and known.dhash is None):
+        return False
+    status = Path(path).stat()
+    return (status.st_size, status.st_mtime_ns) == (known.length, known.changed)
+
+
+def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Number of differing bits of every pair, shape (len(a), len(b))."""
+    counts: NDArray[np.uint8] = np.bitwise_count(a[:, None] ^ b[None, :])
+    return counts
+
+
+def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Correlation of thumbnails pair by pair, shape (n,), both of shape (n, 256).
+
+    1 is the same picture but for brightness and contrast; two pictures without contrast are alike if their grey is.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    mean_difference = np.abs(x.mean(axis=1) - y.mean(axis=1))
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    correlation: NDArray[np.float64] = np.divide((x * y).sum(axis=1), norms, out=np.zeros(len(x)), where=norms > 0)
+    flat = (x.std(axis=1) < 1.0) & (y.std(axis=1) < 1.0)
+    return np.where(flat, mean_difference <= 2.0, correlation)

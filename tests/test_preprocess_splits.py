@@ -1,0 +1,245 @@
+"""Splits by picture, and pictures on both sides of a split."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from medvl.sharegpt import Record, Source, make_record, read_records
+from preprocess.fingerprints import CACHE, Fingerprint, difference_hash, fingerprint, fingerprints
+from preprocess.flare import main
+from preprocess.leaks import find_leaks
+from preprocess.splits import linked, split_by_picture
+
+Draw = Callable[..., Image.Image]
+
+
+def record(number: int, *images: str, dataset: str = "dental", task: str = "classification") -> Record:
+    source = Source(split="training", file="q.json", index=number, sizes=[(8, 8)] * len(images), answer="A")
+    return make_record(question="Which?", answer="A", images=images, id=f"r{number}", task=task, dataset=dataset,
+                       source=source)  # fmt: skip
+
+
+def prints(*names: str, same: dict[str, str] | None = None) -> dict[str, Fingerprint]:
+    """Fingerprints by name; `same` names files with another's content."""
+    content = dict(zip(names, names, strict=True)) | (same or {})
+    return {name: Fingerprint(1, 1, known.encode().ljust(32), 0, None) for name, known in content.items()}
+
+
+def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+    """A picture of soft random blobs; another seed, another picture."""
+    noise = np.random.default_rng(seed).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+class TestSplitByPicture:
+    def test_questions_about_one_picture_stay_together(self) -> None:
+        records = [record(6 * picture + question, f"{picture}") for picture in range(50) for question in range(6)]
+        split = split_by_picture(records, prints(*map(str, range(50))), {"dev": 0.1, "train": 0.9}, seed=0)
+        by_picture: dict[str, set[str]] = defaultdict(set)
+        for item in records:
+            by_picture[item.images[0]].add(split[item.id])
+        assert all(len(names) == 1 for names in by_picture.values())
+        assert Counter(split.values()) == {"dev": 30, "train": 270}
+
+    def test_same_bytes_under_another_name_are_one_picture(self) -> None:
+        known = prints("a", "b", same={"copy": "a"})
+        assert [len(group) for group in linked([record(0, "a"), record(1, "b"), record(2, "copy")], known)] == [2, 1]
+
+    def test_views_of_a_case_link_their_records(self) -> None:
+        records = [record(0, "a", "b"), record(1, "b", "c"), record(2, "c"), record(3, "d")]
+        assert [[item.id for item in group] for group in linked(records, prints(*"abcd"))] == [["r0", "r1", "r2"], ["r3"]]  # fmt: skip  # noqa: E501
+
+    @pytest.mark.parametrize("shares", [{"dev": 0.1, "train": 0.9}, {"true_test": 0.1, "A": 0.45, "B": 0.45}])
+    def test_every_dataset_and_task_has_its_share(self, shares: dict[str, float]) -> None:
+        records, sizes = [], {("dental", "classification"): 400, ("iugc", "detection"): 80, ("endo", "regression"): 20}
+        for (dataset, task), size in sizes.items():
+            for _ in range(size):
+                number = len(records)
+                records.append(record(number, str(number), dataset=dataset, task=task))
+        split = split_by_picture(records, prints(*map(str, range(len(records)))), shares, seed=3)
+        counts = Counter((item.dataset, split[item.id]) for item in records)
+        for (dataset, _), size in sizes.items():
+            for name, share in shares.items():
+                assert abs(counts[dataset, name] - share * size) <= 1
+
+    def test_the_seed_decides_and_the_order_of_rows_does_not(self) -> None:
+        records = [record(number, str(number)) for number in range(40)]
+        known = prints(*map(str, range(40)))
+        shares = {"dev": 0.25, "train": 0.75}
+        first = split_by_picture(records, known, shares, seed=0)
+        assert split_by_picture(records[::-1], known, shares, seed=0) == first
+        assert split_by_picture(records, known, shares, seed=1) != first
+
+
+class TestLikeness:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param(lambda picture: picture.resize((80, 60)), id="half the size"),
+            pytest.param(lambda picture: picture.resize((320, 240)), id="twice the size"),
+            pytest.param(lambda picture: ImageEnhance.Brightness(picture).enhance(0.9), id="darker"),
+            pytest.param(lambda picture: picture.convert("L"), id="grey"),
+            pytest.param(lambda picture: picture.filter(ImageFilter.GaussianBlur(1)), id="blurred"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["x.png", "x.jpg"])
+    def test_the_same_picture_saved_anew_is_near(self, tmp_path: Path, change: Draw, name: str) -> None:
+        scene(1).save(tmp_path / "original.png")
+        change(scene(1)).save(tmp_path / name)
+        (leak,) = leaks_between(tmp_path, ["original.png"], [name])
+        assert leak.kind == "near"
+
+    def test_other_pictures_are_not(self, tmp_path: Path) -> None:
+        names = [f"{seed}.png" for seed in range(60)]
+        for seed, name in enumerate(names):
+            scene(seed).save(tmp_path / name)
+        assert leaks_between(tmp_path, names[:30], names[30:]) == []
+
+    def test_even_pictures_are_alike_in_their_grey_only(self, tmp_path: Path) -> None:
+        for name, grey in (("black.png", 0), ("black2.png", 1), ("white.png", 255)):
+            Image.new("L", (60, 40), grey).save(tmp_path / name)
+        (leak,) = leaks_between(tmp_path, ["black.png"], ["white.png", "black2.png"])
+        assert leak.other_picture.endswith("black2.png")
+
+    def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
+        values = np.asarray(scene(5).convert("L"), dtype=np.uint16)
+        Image.fromarray(values * 100 + 20_000).save(tmp_path / "deep.png")
+        scene(5).convert("L").save(tmp_path / "shallow.png")
+        assert fingerprint(tmp_path / "deep.png").dhash == difference_hash(scene(5).convert("L"))
+
+    def test_the_nearest_of_several_is_named(self, tmp_path: Path) -> None:
+        scene(1).save(tmp_path / "original.png")
+        scene(1).save(tmp_path / "good.jpg", quality=95)
+        ImageEnhance.Brightness(scene(1).filter(ImageFilter.GaussianBlur(3))).enhance(0.7).save(tmp_path / "bad.jpg")
+        (leak,) = leaks_between(tmp_path, ["original.png"], ["bad.jpg", "good.jpg"])
+        assert leak.other_picture.endswith("good.jpg")
+
+
+def leaks_between(folder: Path, here: list[str], there: list[str]) -> list[Any]:
+    records = {
+        split: [record(number, str(folder / name)) for number, name in enumerate(names)]
+        for split, names in (("train", here), ("val", there))
+    }
+    paths = [str(folder / name) for name in here + there]
+    return find_leaks(records, fingerprints(paths, folder, 1, look=True))
+
+
+def test_fingerprints_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.png"
+    scene(1).save(path)
+    first = fingerprints([str(path)], tmp_path, 1, look=False)
+    assert first[str(path)].dhash is None
+    looked = fingerprints([str(path)], tmp_path, 1, look=True)
+    assert looked[str(path)].dhash is not None
+    monkeypatch.setattr("preprocess.fingerprints.fingerprint", lambda *_, **__: pytest.fail("read again"))
+    assert fingerprints([str(path)], tmp_path, 1, look=True) == looked
+    monkeypatch.undo()
+    scene(2, (150, 100)).save(path)
+    assert fingerprints([str(path)], tmp_path, 1, look=True) != looked
+    (tmp_path / CACHE).write_bytes(b"\xff not a cache")
+    assert fingerprints([str(path)], tmp_path, 1, look=False)[str(path)].sha256
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """20 training pictures with two questions each, 3 validation pictures; train 0 is val 0, train 1 nearly val 1."""
+    root = tmp_path / "tree"
+    for folder, stem, images, seeds in (
+        ("training", "train", "imagesTr", range(20)),
+        ("validation-public", "val", "imagesVal", (0, 1, 100)),
+    ):
+        place = root / folder / "Ultrasound" / "BUSI"
+        (place / images).mkdir(parents=True)
+        rows = []
+        for seed in seeds:
+            picture = scene(seed) if (folder, seed) != ("training", 1) else scene(seed, (200, 150))
+            picture.save(place / images / f"p{seed}.png")
+            rows += [
+                {"TaskType": "classification", "ImageName": f"{images}/p{seed}.png", "Answer": "A",
+                 "Question": f"{question}? A: yes, B: no"} for question in ("Benign", "Present")
+            ]  # fmt: skip
+        (place / f"BUSI_questions_{stem}.json").write_text(json.dumps(rows))
+    return root
+
+
+def convert(tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    arguments = ["--root", str(tree), "--out", str(out), "--dataset-info", str(out / "dataset_info.json")]
+    try:
+        code = main([*arguments, "--workers", "1", *options])
+    except SystemExit as stop:  # argparse
+        code = int(stop.code or 0)
+    report = out / "report.json"
+    return code, json.loads(report.read_text()) if report.exists() else {}
+
+
+class TestCommandLine:
+    def test_leaks_are_reported_with_pairs_and_nothing_is_left_out(self, tree: Path, tmp_path: Path) -> None:
+        _, report = convert(tree, tmp_path / "out")
+        pairs = [(leak["kind"], Path(leak["picture"]).name, Path(leak["other_picture"]).name, leak["other_split"])
+                 for leak in report["leaks"]]  # fmt: skip
+        assert pairs == [("exact", "p0.png", "p0.png", "val"), ("near", "p1.png", "p1.png", "val")]
+        assert Counter(finding["code"] for finding in report["findings"]) == {"LEAK_EXACT": 2, "LEAK_NEAR": 2}
+        assert report["counts"]["kept"] == 46
+
+    def test_excluded_leaks_are_dropped_with_their_reason(self, tree: Path, tmp_path: Path) -> None:
+        _, report = convert(tree, tmp_path / "out", "--exclude-leaks")
+        assert report["counts"] == {"in": 46, "kept": 42, "dropped": 4, "quarantined": 0}
+        trained = read_records(tmp_path / "out" / "flare_all_train.json")
+        assert not {"p0.png", "p1.png"} & {Path(item.images[0]).name for item in trained}
+        assert len(read_records(tmp_path / "out" / "flare_all_val.json")) == 6
+
+    def test_exact_leaks_alone(self, tree: Path, tmp_path: Path) -> None:
+        _, report = convert(tree, tmp_path / "out", "--leaks", "exact")
+        assert [leak["kind"] for leak in report["leaks"]] == ["exact"]
+
+    def test_dev_fraction_holds_pictures_out(self, tree: Path, tmp_path: Path) -> None:
+        _, report = convert(tree, tmp_path / "out", "--dev-fraction", "0.2")
+        pictures = {
+            split: {item.images[0] for item in read_records(tmp_path / "out" / f"flare_busi_{split}.json")}
+            for split in ("train", "dev")
+        }
+        assert (len(pictures["train"]), len(pictures["dev"])) == (16, 4)
+        assert not pictures["train"] & pictures["dev"]
+        assert [(row["split"], row["records"]) for row in report["splits"]] == [("dev", 8), ("train", 32)]
+
+    def test_named_splits_that_take_all_leave_no_train(self, tree: Path, tmp_path: Path) -> None:
+        convert(tree, tmp_path / "out", "--split-train", "true_test=0.1", "A=0.45", "B=0.45")
+        entries = json.loads((tmp_path / "out" / "dataset_info.json").read_text())
+        assert {name for name in entries if name.startswith("flare_all")} == {
+            "flare_all_true_test", "flare_all_A", "flare_all_B", "flare_all_val"}  # fmt: skip
+        manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+        assert manifest["options"]["split_train"] == {"true_test": 0.1, "A": 0.45, "B": 0.45}
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            pytest.param(["--split-train", "A=0.7", "B=0.7"], id="more than all"),
+            pytest.param(["--split-train", "A=0.1", "A=0.2"], id="a name twice"),
+            pytest.param(["--split-train", "val=0.1"], id="the name of a published split"),
+            pytest.param(["--split-train", "A"], id="no share"),
+            pytest.param(["--dev-fraction", "1.5"], id="not a fraction"),
+            pytest.param(["--dev-fraction", "0.1", "--split-train", "A=0.1"], id="both"),
+        ],
+    )
+    def test_splits_that_cannot_be_made_are_refused(self, tree: Path, tmp_path: Path, options: list[str]) -> None:
+        assert convert(tree, tmp_path / "out", *options) == (2, {})
+
+    def test_same_bytes_with_two_workers(self, tree: Path, tmp_path: Path) -> None:
+        outputs = []
+        for number, workers in enumerate(("1", "2")):
+            convert(tree, tmp_path / str(number), "--dev-fraction", "0.2", "--workers", workers)
+            outputs.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).glob("flare_*.json")})
+        assert outputs[0] == outputs[1]
+
+
+def test_blood_smears_hold_one_pair_of_near_duplicates(shared_data: Path, tmp_path: Path) -> None:
+    _, report = convert(shared_data / "bccd_flare", tmp_path)
+    (leak,) = report["leaks"]
+    assert [Path(leak[key]).name for key in ("picture", "other_picture")] == ["BloodImage_00038.jpg",
+                                                                              "BloodImage_00037.jpg"]  # fmt: skip
