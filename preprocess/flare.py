@@ -63,10 +63,10 @@ def read_tree(args: argparse.Namespace, root: Path) -> tuple[dict[QuestionFile, 
             refused.append(str(error))
             continue
         if wrapper:
-            id = f"{args.name}/{file.split.folder}/{file.category}/{file.dataset}"
-            detail = f"{id}: the rows stand under the key {wrapper!r}"
+            where = f"{args.name}/{file.split.folder}/{file.category}/{file.dataset}"
+            detail = f"{where}: the rows stand under the key {wrapper!r}"
             findings.append(
-                Finding(id=id, code="FILE_WRAPPED", action="kept", detail=detail, file=str(file.path), index=-1)
+                Finding(id=where, code="FILE_WRAPPED", action="kept", detail=detail, file=str(file.path), index=-1)
             )
     try:
         unpack_all(list(rows))

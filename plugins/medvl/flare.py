@@ -4,6 +4,7 @@ Layout: `<root>/<split>/<Category>/<dataset>/<dataset>_questions_<train|val|test
 A row has `TaskType, Modality, ImageName, Question, Answer, Split` and no id. Shared by preprocessing and scoring.
 """
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,10 @@ SPLITS: dict[str, Split] = {
         Split("test", "testing", "test", "imagesTs"),
     )
 }
+
+
+# Keys under which loaders of other projects accept the list of rows.
+_WRAPPERS = ("data", "questions", "annotations", "items")
 
 
 class FlareError(ValueError):
@@ -120,8 +125,8 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
         datasets: Names of datasets; all that are there if empty.
 
     Raises:
-        FlareError: no split folder under `root`, or a dataset folder without a question file or with several that
-            could be meant.
+        FlareError: no split folder under `root`; or, after the last file, dataset folders without a question file or
+            with several that could be meant, a line for each.
         UnknownNameError: a split or dataset that is asked for is not there.
     """
     present = [split for split in SPLITS.values() if (root / split.folder).is_dir()]
@@ -139,9 +144,17 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
     for name in datasets:
         if name not in known:
             raise unknown_name("dataset", name, known)
+    refused = []
     for split, folder in dataset_folders:
         if not datasets or folder.name in datasets:
-            yield QuestionFile(split, folder.parent.name, folder.name, _question_file(folder, split))
+            try:
+                path = _question_file(folder, split)
+            except FlareError as error:
+                refused.append(str(error))
+                continue
+            yield QuestionFile(split, folder.parent.name, folder.name, path)
+    if refused:  # after all others, so that a caller sees every problem of a tree at once
+        raise FlareError("\n".join(refused))
 
 
 def _is_litter(folder: Path) -> bool:
@@ -184,15 +197,39 @@ def read_questions(file: QuestionFile) -> list[Question]:
     """The rows of a question file.
 
     Raises:
-        FlareError: not UTF-8 JSON, or not a list of objects.
+        FlareError: not UTF-8 JSON, a key twice in an object, or not a list of objects.
     """
+    return read_wrapped(file)[0]
+
+
+def read_wrapped(file: QuestionFile) -> tuple[list[Question], str | None]:
+    """The rows of a question file, and the key of the object around their list; None where it is bare as in FLARE.
+
+    Raises:
+        FlareError: as `read_questions`.
+    """
+    content = file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
-        rows = msgspec.json.decode(file.path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FlareError(f"{file.path}: not JSON: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        rows = msgspec.json.decode(content)
+        json.loads(content, object_pairs_hook=_refuse_repeated_keys)  # msgspec would keep the last of them silently
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        hint = "; NaN is not JSON: write null where a value is missing" if b"NaN" in content else ""
+        raise FlareError(f"{file.path}: not JSON: {error}{hint}") from error
+    wrapper = next((key for key in _WRAPPERS if key in rows), None) if isinstance(rows, dict) else None
+    rows = rows[wrapper] if wrapper else rows
+    if not isinstance(rows, list):
         raise FlareError(f"{file.path}: expected a JSON list of question objects")
-    return [Question(file, index, row) for index, row in enumerate(rows)]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise FlareError(f"{file.path}: expected a JSON list of question objects; row {index} is {str(row)[:80]!r}")
+    return [Question(file, index, row) for index, row in enumerate(rows)], wrapper
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {repeated!r} twice: {str(dict(pairs))[:200]}")
 
 
 def picture_path(file: QuestionFile, name: str) -> Path:
