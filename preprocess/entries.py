@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from medvl.flare import SPLITS
 from medvl.sharegpt import Record
-from preprocess import leaks, splits
+from preprocess import budget, leaks, splits
+from preprocess.budget import Budget
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.leaks import Leak
-from preprocess.report import Action, Converted, Finding
+from preprocess.report import Action, Converted, Finding, leave_out
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,12 @@ class Plan:
     Attributes:
         args: The command line.
         shares: Split -> share of the training records; empty if they stay together.
+        budgets: Ways to count tokens.
     """
 
     args: argparse.Namespace
     shares: dict[str, float]
+    budgets: list[Budget]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """The options of this step."""
     splits.add_arguments(arguments)
     leaks.add_arguments(arguments)
+    budget.add_arguments(arguments)
 
 
 def plan(args: argparse.Namespace) -> Plan:
@@ -60,7 +62,7 @@ def plan(args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: options that cannot be followed.
     """
-    return Plan(args, splits.chosen_shares(args))
+    return Plan(args, splits.chosen_shares(args), budget.chosen_budgets(args))
 
 
 def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
@@ -70,6 +72,9 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
         plan: What is asked for.
         converted: The outcome per dataset and split.
         out: Output folder; caches lie in it.
+
+    Raises:
+        RefusedError: the data is not what the options demand; nothing was written.
     """
     args, parts = plan.args, list(converted)
     sections: dict[str, Any] = {}
@@ -80,11 +85,16 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
         found = leaks.find_leaks(by_split, prints, near=args.leaks == "near") if len(by_split) > 1 else []
         sections["leaks"] = found
         parts = _report_leaks(parts, found, exclude=args.exclude_leaks)
+    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, lambda record: [record], args.over_budget)
     if plan.shares:
         training = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
         sections["splits"] = splits.split_table(training, split_of)
     groups = group_records(parts, split_of, args.name)
-    options = {"split_train": plan.shares, "leaks": args.leaks, "exclude_leaks": args.exclude_leaks}
+    names = ("leaks", "exclude_leaks", "processor", "cutoff_len", "over_budget")
+    options = {name: getattr(args, name) for name in names} | {
+        "split_train": plan.shares,
+        "recipe": str(args.recipe) if args.recipe else None,
+    }
     return Shaped(parts, groups, sections, options)
 
 
@@ -158,13 +168,6 @@ def _leak_finding(record: Record, leak: Leak, action: Action) -> Finding:
     return Finding(
         id=record.id, code=code, action=action, detail=detail, file=record.source.file, index=record.source.index
     )
-
-
-def leave_out(part: Converted, findings: Sequence[Finding]) -> Converted:
-    """The part with more findings, and without the records that they drop or quarantine."""
-    gone = {finding.id for finding in findings if finding.action != "kept"}
-    kept = [record for record in part.records if record.id not in gone]
-    return msgspec.structs.replace(part, records=kept, findings=[*part.findings, *findings])
 
 
 def group_records(parts: Sequence[Converted], split_of: Mapping[str, str], name: str) -> dict[str, list[Record]]:

@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "ZERO_AREA_BOX": "a box has no area; no prediction can match it",
     "INVERTED_BOX": "a box has its corners swapped",
     "BOX_OUTSIDE": "a box reaches beyond its picture",
+    "OVER_BUDGET": "the record has more tokens than cutoff_len and would be cut",
     "LEAK_EXACT": "a training picture is, byte for byte, also in another split",
     "LEAK_NEAR": "a training picture is nearly the same as one in another split",
 }
@@ -69,6 +70,13 @@ class Converted(msgspec.Struct, kw_only=True):
         if action == "kept":
             return len(self.records)
         return len({finding.id for finding in self.findings if finding.action == action})
+
+
+def leave_out(part: Converted, findings: Sequence[Finding]) -> Converted:
+    """The part with more findings, and without the records that they drop or quarantine."""
+    gone = {finding.id for finding in findings if finding.action != "kept"}
+    kept = [record for record in part.records if record.id not in gone]
+    return msgspec.structs.replace(part, records=kept, findings=[*part.findings, *findings])
 
 
 def sha256(data: bytes) -> str:

@@ -1,0 +1,218 @@
+"""How long records are in tokens, and which of them `cutoff_len` would cut.
+
+LLaMA-Factory cuts without notice: the end of the answer is lost, or the run stops when picture tokens go.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from medvl.sharegpt import Record
+from preprocess.errors import RefusedError, UsageError
+from preprocess.report import Action, Converted, Finding, leave_out
+from preprocess.token_formula import Settings, Tokens, count_tokens, read_settings
+
+Count = Callable[[Record], Tokens]
+RECIPE_MODEL = "the recipe's"  # value of --processor without one
+EDGES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384)  # upper ends of the bars
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One way to count.
+
+    Attributes:
+        name: What it is called in the report: the recipe's name, or the family.
+        method: formula or processor.
+        settings: The recipe's settings.
+        count: Tokens of a record.
+    """
+
+    name: str
+    method: str
+    settings: Settings
+    count: Count
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """The options of this module."""
+    group = arguments.add_argument_group("tokens per record")
+    add = group.add_argument
+    add("--recipe", type=Path, metavar="YAML", help="count for this recipe: template, pixels, tiles, cutoff_len")
+    add(
+        "--processor",
+        nargs="?",
+        const=RECIPE_MODEL,
+        metavar="PATH",
+        help="count with LLaMA-Factory and the processor of this checkpoint (default: the recipe's) instead of the "
+        "formula: picture tokens by the published resize rules, text estimated",
+    )
+    add("--cutoff-len", type=int, metavar="N", help="flag longer records (default: the recipe's cutoff_len)")
+    add(
+        "--over-budget",
+        choices=("flag", "drop", "quarantine", "error"),
+        default="flag",
+        help="a training record that would be cut: keep and report it (default), leave it out, or stop with an error. "
+        "Validation and test records are reported only",
+    )
+
+
+def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
+    """The ways to count that the command line asks for: its recipe's, or the formula of both families.
+
+    Raises:
+        UsageError: options that cannot be followed.
+    """
+    if args.over_budget != "flag" and args.recipe is None and args.cutoff_len is None:
+        raise UsageError("--over-budget needs to know the limit: give --recipe or --cutoff-len")
+    if args.recipe is None:
+        if args.processor:
+            raise UsageError("--processor needs --recipe, which names template, pixels and cutoff_len")
+        both = [Settings(template, default_system="", cutoff_len=args.cutoff_len)
+                for template in ("qwen3_vl_nothink", "intern_vl")]  # fmt: skip
+        return [_formula(str(settings.family), settings) for settings in both]
+    recipe = read_recipe(args.recipe)
+    if args.cutoff_len is not None:
+        recipe["cutoff_len"] = args.cutoff_len
+    settings = read_settings(recipe)
+    if args.processor is None:
+        if settings.family is None:
+            raise UsageError(
+                f"{args.recipe}: no token formula for template {settings.template!r}; add --processor PATH"
+            )
+        return [_formula(args.recipe.name, settings)]
+    from preprocess.token_count import TokenCounter
+
+    place = recipe.get("model_name_or_path", "") if args.processor == RECIPE_MODEL else args.processor
+    return [Budget(args.recipe.name, "processor", settings, TokenCounter(place, recipe))]
+
+
+def _formula(name: str, settings: Settings) -> Budget:
+    return Budget(name, "formula", settings, partial(count_tokens, settings=settings))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The keys of a recipe.
+
+    Raises:
+        UsageError: no such file, no YAML mapping, or no template in it.
+    """
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--recipe {path}: {error}") from error
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("template"), str):
+        raise UsageError(f"--recipe {path}: expected a LLaMA-Factory recipe with a template")
+    return recipe
+
+
+def check_budget(
+    parts: Sequence[Converted], budgets: Sequence[Budget], views: Callable[[Record], Sequence[Record]], policy: str
+) -> tuple[list[Converted], list[dict[str, Any]]]:
+    """Count every record, flag the long ones and treat those to train on as `policy` says.
+
+    Args:
+        parts: The outcome per dataset and split.
+        budgets: Ways to count.
+        views: What a record becomes in training: itself, or several shorter ones. The longest is counted.
+        policy: flag, drop, quarantine or error.
+
+    Returns:
+        The parts with findings, without what was left out; and the report's section on tokens.
+
+    Raises:
+        RefusedError: records would be cut, and the policy is error.
+    """
+    sections = []
+    shaped = list(parts)
+    for budget in budgets:
+        counts = _count_all(shaped, budget, views)
+        over = _over(shaped, budget, counts)
+        if policy == "error" and over:
+            first = next(iter(over.values()))
+            raise RefusedError(f"{len(over)} records would be cut and nothing was written; the first is {first}")
+        sections.append(_section(shaped, budget, counts, len(over)))
+        shaped = [leave_out(part, _findings(part, over, policy)) for part in shaped]
+    return shaped, sections
+
+
+def _count_all(
+    parts: Sequence[Converted], budget: Budget, views: Callable[[Record], Sequence[Record]]
+) -> dict[str, Tokens]:
+    records = [record for part in parts for record in part.records]
+    # The formula is over before a bar would be seen.
+    steps = track(records, "tokens", console=Console(stderr=True)) if budget.method == "processor" else records
+    return {record.id: max(map(budget.count, views(record)), key=lambda tokens: tokens.total) for record in steps}
+
+
+def _over(parts: Sequence[Converted], budget: Budget, counts: Mapping[str, Tokens]) -> dict[str, str]:
+    """What is to be said of every record above the limit."""
+    limit = budget.settings.cutoff_len
+    return {
+        record.id: f"{record.id}: {tokens.total} tokens ({tokens.image} of them pictures) by {budget.method}, "
+        f"cutoff_len is {limit} ({budget.name})"
+        for part in parts
+        for record in part.records
+        if limit is not None and (tokens := counts[record.id]).total > limit
+    }
+
+
+def _findings(part: Converted, over: Mapping[str, str], policy: str) -> list[Finding]:
+    actions: dict[str, Action] = {"drop": "dropped", "quarantine": "quarantined"}
+    action = actions.get(policy, "kept") if part.split == "training" else "kept"
+    return [
+        Finding(
+            id=record.id,
+            code="OVER_BUDGET",
+            action=action,
+            detail=over[record.id],
+            file=record.source.file,
+            index=record.source.index,
+        )
+        for record in part.records
+        if record.id in over
+    ]
+
+
+def _section(parts: Sequence[Converted], budget: Budget, counts: Mapping[str, Tokens], over: int) -> dict[str, Any]:
+    by_split: dict[str, list[Record]] = defaultdict(list)
+    by_dataset: dict[str, list[Record]] = defaultdict(list)
+    for part in parts:
+        by_split[part.split] += part.records
+        by_dataset[part.dataset] += part.records
+    return {
+        "name": budget.name,
+        "method": budget.method,
+        "settings": asdict(budget.settings),
+        "over_cutoff_len": over,
+        "splits": {name: summary(records, counts) for name, records in by_split.items() if records},
+        "datasets": {name: summary(records, counts) for name, records in sorted(by_dataset.items()) if records},
+    }
+
+
+def summary(records: Sequence[Record], counts: Mapping[str, Tokens]) -> dict[str, Any]:
+    """Sums, percentiles and histogram of the tokens of some records. A bar holds what is above the bar before it."""
+    totals = np.array([counts[record.id].total for record in records])
+    median, p90, p99 = np.percentile(totals, (50, 90, 99), method="higher").tolist()
+    bars = np.bincount(np.searchsorted(EDGES, totals), minlength=len(EDGES) + 1).tolist()
+    ends: list[int | None] = [*EDGES, None]
+    return {
+        "records": len(records),
+        "tokens": int(totals.sum()),
+        "image_tokens": sum(counts[record.id].image for record in records),
+        "median": median,
+        "p90": p90,
+        "p99": p99,
+        "max": int(totals.max()),
+        "longest": records[int(totals.argmax())].id,
+        "histogram": [{"up_to": end, "records": count} for end, count in zip(ends, bars, strict=True) if count],
+    }

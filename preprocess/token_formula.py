@@ -1,0 +1,150 @@
+"""Tokens of a record by a formula, without a model: the published resize and tiling rules, and an estimate of text.
+
+Picture tokens are exact for checkpoints with the published image processors. Text errs on the high side.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from medvl.boxes import Size
+from medvl.sharegpt import Record
+
+Family = Literal["qwen3_vl", "intern_vl"]
+
+
+class Tokens(NamedTuple):
+    """Tokens of one record. `image` counts those that stand for pixels; the marks around them are text."""
+
+    text: int
+    image: int
+
+    @property
+    def total(self) -> int:
+        """What `cutoff_len` is compared with."""
+        return self.text + self.image
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What in a recipe decides how many tokens a record has; defaults are LLaMA-Factory's.
+
+    Attributes:
+        template: Name of the template.
+        image_max_pixels: Larger pictures are shrunk to that area first.
+        image_min_pixels: Smaller ones are enlarged.
+        crop_to_patches: Whether InternVL cuts a picture into tiles.
+        default_system: System prompt; None leaves the template's own.
+        cutoff_len: Longer records are cut; None if that is not known.
+    """
+
+    template: str
+    image_max_pixels: int = 768 * 768
+    image_min_pixels: int = 32 * 32
+    crop_to_patches: bool = False
+    default_system: str | None = None
+    cutoff_len: int | None = None
+
+    @property
+    def family(self) -> Family | None:
+        """The family that the formula knows for this template, or None."""
+        if self.template.startswith("qwen3_vl"):
+            return "qwen3_vl"
+        return "intern_vl" if self.template == "intern_vl" else None
+
+
+def read_settings(recipe: Mapping[str, Any]) -> Settings:
+    """The settings of a recipe; keys it lacks have LLaMA-Factory's defaults."""
+    known = {name: recipe[name] for name in Settings.__dataclass_fields__ if name in recipe}
+    return Settings(**({"cutoff_len": 2048} | known))
+
+
+# <|im_start|>user\n … <|im_end|>\n<|im_start|>assistant\n … <|im_end|>\n
+_FRAME = 10
+_SYSTEM_FRAME = 5
+_INTERN_SYSTEM = 50  # the Chinese system prompt that the template intern_vl brings, about a token per character
+
+_PIECE = re.compile(r"(?P<digit>[0-9])|(?P<word>[A-Za-z]+)|(?P<marks>[!-/:-@\[-`{-~]+)|(?P<other>[^\s\x00-\x7f])")
+
+
+def text_tokens(text: str) -> int:
+    """Tokens of text: every digit one, a word one per 4 letters, marks one per 2, other characters one each.
+
+    Both families split numbers into digits. English prose has longer tokens than that, rare medical words have not.
+    """
+    total = 0
+    for match in _PIECE.finditer(text):
+        length = match.end() - match.start()
+        total += {"word": -(-length // 4), "marks": -(-length // 2)}.get(match.lastgroup or "", 1)
+    return total + text.count("\n")
+
+
+def count_tokens(record: Record, settings: Settings) -> Tokens:
+    """The tokens of a record by the formula.
+
+    Raises:
+        ValueError: a family that the formula does not know.
+    """
+    if settings.family is None:
+        raise ValueError(f"no token formula for template {settings.template!r}")
+    image = sum(image_tokens(size, settings) for size in record.source.sizes)
+    text = _FRAME + text_tokens(record.question) + text_tokens(record.target) + 3 * len(record.images)  # marks, newline
+    if settings.default_system is None and settings.family == "intern_vl":
+        text += _SYSTEM_FRAME + _INTERN_SYSTEM
+    elif settings.default_system:
+        text += _SYSTEM_FRAME + text_tokens(settings.default_system)
+    return Tokens(text, image)
+
+
+@lru_cache(maxsize=65536)
+def image_tokens(size: Size, settings: Settings) -> int:
+    """Tokens of a picture of (width, height) pixels: LLaMA-Factory's resize, then the family's own rule."""
+    size = _limit(size, settings.image_max_pixels, settings.image_min_pixels)
+    if settings.family == "qwen3_vl":
+        return _qwen_tokens(size)
+    return 256 * (_tiles(size) if settings.crop_to_patches else 1)
+
+
+def _limit(size: Size, most: int, least: int) -> Size:
+    """LLaMA-Factory's `_preprocess_image`: to the area, sides truncated to whole pixels."""
+    width, height = size
+    for limit, beyond in ((most, width * height > most), (least, width * height < least)):
+        if beyond:
+            factor = math.sqrt(limit / (width * height))
+            width, height = int(width * factor), int(height * factor)
+    return width, height
+
+
+def _qwen_tokens(size: Size, unit: int = 32, least: int = 256 * 256, most: int = 4096 * 4096) -> int:
+    """Qwen3-VL: sides rounded to 32 pixels within its own limits of area, a token per 32 x 32."""
+    width, height = max(size[0], 28), max(size[1], 28)  # LLaMA-Factory enlarges slivers
+    if max(width, height) > 200 * min(width, height):
+        width, height = min(width, 180 * height), min(height, 180 * width)
+    columns, rows = round(width / unit), round(height / unit)
+    if columns * rows * unit**2 > most:
+        factor = math.sqrt(width * height / most)
+        columns, rows = (max(1, math.floor(side / factor / unit)) for side in (width, height))
+    elif columns * rows * unit**2 < least:
+        factor = math.sqrt(least / (width * height))
+        columns, rows = (math.ceil(side * factor / unit) for side in (width, height))
+    return columns * rows
+
+
+def _tiles(size: Size, most: int = 12, side: int = 448) -> int:
+    """InternVL: the grid of at most 12 tiles whose shape is nearest, and a thumbnail if it is more than one.
+
+    Of equally near grids the one with more tiles, unless the tiles would be more than twice the picture.
+    """
+    width, height = size
+    grids = [(x, y) for x in range(1, most + 1) for y in range(1, most + 1) if x * y <= most]
+    best, nearest = (1, 1), math.inf
+    for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        difference = abs(width / height - columns / rows)
+        enough = width * height > 0.5 * side * side * columns * rows
+        if difference < nearest or (difference == nearest and enough):
+            best, nearest = (columns, rows), difference
+    count = best[0] * best[1]
+    return count + 1 if count > 1 else 1
