@@ -24,10 +24,11 @@ from medvl.flare import FlareError, Question, QuestionFile, find_question_files,
 from medvl.tasks import UnknownNameError
 from preprocess import entries
 from preprocess.archives import unpack_all
+from preprocess.decoding import Picture
 from preprocess.download import download, tree_in
 from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_rows import OnMissing, Options, convert
-from preprocess.pictures import Picture, inspect_all
+from preprocess.pictures import inspect_all
 from preprocess.report import Converted, Finding, print_report, write_outputs
 
 Add = Callable[..., Any]  # `add_argument` of a group
@@ -77,26 +78,28 @@ def read_tree(args: argparse.Namespace, root: Path) -> tuple[dict[QuestionFile, 
     return rows, findings
 
 
-def look_at_pictures(rows: Mapping[QuestionFile, Sequence[Question]], out: Path, workers: int) -> dict[Path, Picture]:
-    """Every picture that a row names, decoded once."""
-    wanted = [
-        (path, str(path.parent.relative_to(file.path.parents[3])))
-        for file, questions in rows.items()
-        for question in questions
-        for path in _wanted(question)
-    ]
-    return inspect_all(wanted, out / "upright", workers)
+def look_at_pictures(
+    rows: Mapping[QuestionFile, Sequence[Question]], out: Path, workers: int, *, hashes: bool
+) -> dict[str, Picture]:
+    """Every picture that a row names, decoded once; mended copies go to `out`/copies/<split>/<category>/<dataset>/…"""
+    wanted = {}
+    for file, questions in rows.items():
+        root = f"{file.path.parents[3]}/"
+        for question in questions:
+            for path in _wanted(question):
+                wanted[path] = f"{out}/copies/{path.removeprefix(root)}.png"
+    return inspect_all(wanted, out, workers, hashes=hashes)
 
 
-def _wanted(question: Question) -> Iterator[Path]:
+def _wanted(question: Question) -> Iterator[str]:
     try:
-        yield from [picture_path(question.file, name) for name in question.images]
+        yield from [str(picture_path(question.file, name)) for name in question.images]
     except FlareError:
         return  # `convert` meets the same error and reports it with the record
 
 
 def convert_rows(
-    file: QuestionFile, questions: Sequence[Question], pictures: dict[Path, Picture], options: Options
+    file: QuestionFile, questions: Sequence[Question], pictures: dict[str, Picture], options: Options
 ) -> Converted:
     """The rows of one file as records and findings."""
     outcomes = [convert(question, pictures, options) for question in questions]
@@ -137,6 +140,7 @@ def _input_arguments(add: Add) -> None:
     add("--limit", type=int, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
     add("--seed", type=int, default=0, help="for everything that is drawn by lot (default: 0)")
     add("--workers", type=int, default=4, help="processes that decode pictures (default: 4)")
+    add("--hash-pictures", action="store_true", help="tell unchanged pictures by content, not by size and time")
 
 
 def _record_arguments(add: Add) -> None:
@@ -202,7 +206,7 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
     options = Options(args.frame, args.box_style, args.on_missing, args.name)
     read, file_findings = read_tree(args, root)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
-    pictures = look_at_pictures(rows, out, args.workers)
+    pictures = look_at_pictures(rows, out, args.workers, hashes=args.hash_pictures)
     converted = [convert_rows(file, questions, pictures, options) for file, questions in rows.items()]
     for part in converted:
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]

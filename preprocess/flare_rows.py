@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from medvl.answers import parse_answer, target_text
@@ -11,7 +10,7 @@ from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.flare import FlareError, OutsideError, Question, picture_path
 from medvl.sharegpt import Record, RecordError, Source, make_record
 from medvl.tasks import UnknownNameError, label_separator
-from preprocess.pictures import Picture
+from preprocess.decoding import Picture
 from preprocess.report import Action, Finding
 
 OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
@@ -45,7 +44,7 @@ class _RefusedError(Exception):
         self.code, self.action, self.detail = code, action, detail
 
 
-def convert(question: Question, pictures: dict[Path, Picture], options: Options) -> tuple[Record | None, list[Finding]]:
+def convert(question: Question, pictures: dict[str, Picture], options: Options) -> tuple[Record | None, list[Finding]]:
     """One row as a record, with what there is to know about it.
 
     Args:
@@ -74,10 +73,12 @@ def convert(question: Question, pictures: dict[Path, Picture], options: Options)
     try:
         usable = []
         for picture in _pictures(question, pictures, options.on_missing):
-            if picture.problem:
-                note("EXIF_ROTATED" if picture.size else "IMAGE_DROPPED", picture.detail)
+            for code, detail in picture.notes:
+                note(code, detail)
             if picture.size:
                 usable.append((picture.path, picture.size))
+            else:
+                note("IMAGE_DROPPED", picture.detail)
         target, notes = _target(question, usable[0][1], options)
         for code, detail in notes:
             note(code, detail)
@@ -87,9 +88,9 @@ def convert(question: Question, pictures: dict[Path, Picture], options: Options)
         return None, findings
 
 
-def _pictures(question: Question, pictures: dict[Path, Picture], on_missing: OnMissing) -> list[Picture]:
+def _pictures(question: Question, pictures: dict[str, Picture], on_missing: OnMissing) -> list[Picture]:
     try:
-        found = [pictures[picture_path(question.file, name)] for name in question.images]
+        found = [pictures[str(picture_path(question.file, name))] for name in question.images]
     except OutsideError as error:
         raise _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error)) from error
     except FlareError as error:
@@ -147,7 +148,7 @@ def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:
     ]
 
 
-def _record(question: Question, target: str, pictures: list[tuple[Path, Size]], options: Options) -> Record:
+def _record(question: Question, target: str, pictures: list[tuple[str, Size]], options: Options) -> Record:
     source = Source(
         split=question.file.split.folder,
         file=str(question.file.path),
@@ -159,7 +160,7 @@ def _record(question: Question, target: str, pictures: list[tuple[Path, Size]], 
         return make_record(
             question=question.text,
             answer=target,
-            images=[str(path) for path, _ in pictures],
+            images=[path for path, _ in pictures],
             id=f"{options.name}/{question.id}",
             task=str(question.task),
             dataset=question.file.dataset,

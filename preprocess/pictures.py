@@ -1,83 +1,119 @@
-"""Looking at pictures: can they be decoded, how large are they, do they stand upright."""
+"""Looking at all pictures of a tree: in worker processes, each once, and only those that changed since the last run."""
 
 import multiprocessing
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import msgspec
+import PIL
 from rich.console import Console
 from rich.progress import track
 
-# Larger ones are refused rather than decoded: four times Pillow's own warning level, far above any FLARE picture.
-MAX_PIXELS = 4 * 89_478_485
-_ORIENTATION_TAG = 0x0112
+from medvl.sharegpt import write_atomic
+from preprocess.decoding import Picture, content_hash, examine
+
+CACHE = ".pictures.msgpack"
+_VERSION = f"1/{PIL.__version__}"  # another Pillow may read what this one refuses
+_SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What was found at a path.
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """A picture as it was found, and the state of its file then.
 
     Attributes:
-        path: File to train on: the original, or its upright copy.
-        size: (width, height), pixels, EXIF orientation applied; None if the picture is unusable.
-        problem: Code of what is wrong with it (`preprocess.report.CODES`), or None. EXIF_ROTATED has been mended.
-        detail: The problem in words.
+        length: Size of the file, bytes.
+        changed: Its time of change, nanoseconds.
+        sha256: Hash of its content, if that was asked for.
+        picture: What was found.
     """
 
-    path: Path
-    size: tuple[int, int] | None
-    problem: str | None = None
-    detail: str = ""
+    length: int
+    changed: int
+    sha256: bytes | None
+    picture: Picture
 
 
-def inspect(path: Path, upright: Path) -> Picture:
-    """Decode a picture in full, since a truncated JPEG passes Pillow's `verify()`.
-
-    LLaMA-Factory does not apply EXIF orientation, so the model would see a rotated picture lying on its side while
-    its boxes stand upright: such a picture is copied upright, without loss, to `upright`/<stem>.png.
-    """
-    if not path.is_file():
-        return Picture(path, None, "IMAGE_MISSING", f"{path} does not exist")
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return Picture(path, None, "IMAGE_TOO_LARGE", f"{path} has {image.width} x {image.height} pixels")
-            image.load()
-            if image.getexif().get(_ORIENTATION_TAG, 1) in (0, 1):
-                return Picture(path, image.size)
-            turned = ImageOps.exif_transpose(image)
-            upright.mkdir(parents=True, exist_ok=True)
-            copy = upright / f"{path.stem}.png"
-            turned.save(copy)
-            return Picture(copy, turned.size, "EXIF_ROTATED", f"{path} is rotated by EXIF; copied upright to {copy}")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        return Picture(path, None, "IMAGE_UNREADABLE", f"{path}: {error}")
+class _Cache(msgspec.Struct):
+    version: str
+    seen: dict[str, Seen]
 
 
-def _inspect(upright: Path, item: tuple[Path, str]) -> Picture:
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    return inspect(item[0], upright / item[1])
-
-
-def inspect_all(items: Iterable[tuple[Path, str]], upright: Path, workers: int) -> dict[Path, Picture]:
-    """Every picture once, in worker processes, with a progress bar on stderr.
+def inspect_all(items: Mapping[str, str], out: Path, workers: int, *, hashes: bool = False) -> dict[str, Picture]:
+    """Every picture once, from the cache where its file has not changed since; a progress bar on stderr.
 
     Args:
-        items: Path of a picture, and the folder below `upright` for its copy if it needs one.
-        upright: Folder for upright copies.
+        items: Path of a picture -> path of its mended copy if it needs one.
+        out: Folder for the cache.
         workers: Number of processes; 1 works in this one.
+        hashes: Whether a file counts as unchanged by its content, not by size and time of change.
     """
-    unique = dict(items)
+    known = read_cache(out / CACHE)
+    found: dict[str, Seen] = {}
+    stale = []
+    for path in items:
+        if (seen := known.get(path)) and _unchanged(path, seen, hashes):
+            found[path] = seen
+        else:
+            stale.append((path, items[path], hashes))
+    saved = time.monotonic()
+    for (path, *_), seen in zip(stale, _look_at(stale, workers), strict=True):
+        found[path] = seen
+        if time.monotonic() - saved > _SAVED_EVERY:
+            _write_cache(out / CACHE, known | found)
+            saved = time.monotonic()
+    if stale:
+        _write_cache(out / CACHE, known | found)
+    return {path: found[path].picture for path in items}
+
+
+def _look_at(items: list[tuple[str, str, bool]], workers: int) -> Iterator[Seen]:
     console = Console(stderr=True)
-    look = partial(_inspect, upright)
-    if workers <= 1 or len(unique) < 64:  # a pool costs more than that few pictures
-        return dict(
-            zip(unique, track(map(look, unique.items()), "pictures", len(unique), console=console), strict=True)
-        )
+    if workers <= 1 or len(items) < 64:  # a pool costs more than that few pictures
+        yield from track(map(_look, items), "pictures", len(items), console=console)
+        return
     # Forking is unsafe beside the progress bar's thread.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        found = pool.map(look, unique.items(), chunksize=32)
-        return dict(zip(unique, track(found, "pictures", len(unique), console=console), strict=True))
+        yield from track(pool.map(_look, items, chunksize=64), "pictures", len(items), console=console)
+
+
+def _look(item: tuple[str, str, bool]) -> Seen:
+    path, copy, hashes = item
+    try:
+        status = os.stat(path)  # noqa: PTH116  (twice as fast as Path.stat; there are 50,000)
+    except OSError:
+        return Seen(-1, -1, None, examine(Path(path), Path(copy)))
+    # Looked at after its state was noted: a file that changes in between is looked at again next time.
+    picture = examine(Path(path), Path(copy))
+    return Seen(status.st_size, status.st_mtime_ns, content_hash(Path(path)) if hashes else None, picture)
+
+
+def _unchanged(path: str, seen: Seen, hashes: bool) -> bool:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+        if hashes:
+            return seen.sha256 is not None and seen.sha256 == content_hash(Path(path)) and _copy_is_there(path, seen)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (seen.length, seen.changed) and _copy_is_there(path, seen)
+
+
+def _copy_is_there(path: str, seen: Seen) -> bool:
+    return seen.picture.path == path or Path(seen.picture.path).is_file()
+
+
+def read_cache(path: Path) -> dict[str, Seen]:
+    """What the last run found; nothing if there is none or it is damaged, which costs time and no more."""
+    try:
+        cache = msgspec.msgpack.decode(path.read_bytes(), type=_Cache)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+    return cache.seen if cache.version == _VERSION else {}
+
+
+def _write_cache(cache: Path, seen: Mapping[str, Seen]) -> None:
+    # Pictures of datasets that this run leaves out stay known; those that are gone do not.
+    kept = {path: entry for path, entry in seen.items() if entry.length >= 0}
+    write_atomic(cache, msgspec.msgpack.encode(_Cache(_VERSION, kept)))

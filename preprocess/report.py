@@ -10,9 +10,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from medvl.sharegpt import MANIFEST, Record, encode_records, register, to_json, write_atomic
+from medvl.sharegpt import Record
 
-SCHEMA = 1
 REPORT = "report.json"
 
 Action = Literal["kept", "dropped", "quarantined"]
@@ -27,6 +26,10 @@ CODES: dict[str, str] = {
     "IMAGE_TOO_LARGE": "a picture has more pixels than is safe to decode",
     "IMAGE_UNREADABLE": "a picture cannot be decoded to its end",
     "EXIF_ROTATED": "a picture was rotated by EXIF; its upright copy is used",
+    "DEPTH_WINDOWED": "a picture has more than 8 bits; a copy is used whose 0.5 to 99.5 percentiles are black to white",
+    "ALPHA_FLATTENED": "a picture has transparent pixels; a copy laid on black is used",
+    "IMAGE_FRAMES": "a picture has several frames; the first is shown",
+    "IMAGE_CMYK": "a picture is CMYK; it is shown without its colour profile",
     "IMAGE_DROPPED": "a record goes on without one of its pictures",
     "TASK_UNKNOWN": "TaskType is no known task",
     "QUESTION_EMPTY": "there is no question",
@@ -84,64 +87,19 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_outputs(
-    out: Path,
-    converted: Sequence[Converted],
-    groups: Mapping[str, Sequence[Record]],
-    *,
-    source: str,
-    root: Path,
-    options: dict[str, Any],
-    sections: Mapping[str, Any],
-    dataset_info: Path,
-) -> list[str]:
-    """Write one file per entry, register them, then report.json, and last the manifest that marks all as complete.
-
-    Args:
-        out: Output folder.
-        converted: The outcome per dataset and split.
-        groups: Entry name -> its records.
-        source: Name of the data source.
-        root: Where the raw data lies.
-        options: The options that decide what was written, frame and box style among them.
-        sections: Further parts of report.json.
-        dataset_info: The registry to merge the entries into.
-
-    Returns:
-        Entries of the registry that pointed elsewhere before.
-
-    Raises:
-        ValueError: counts do not add up, which would be a bug of the script.
-    """
-    for part in converted:
-        rows, *outcomes = _counts([part]).values()
-        if rows != sum(outcomes):
-            raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
-    (out / MANIFEST).unlink(missing_ok=True)  # until it is written again the output is not complete
-    files = {}
-    for name, records in groups.items():
-        data = encode_records(records)
-        write_atomic(out / f"{name}.json", data)
-        files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
-    moved = register(dataset_info, {name: out / f"{name}.json" for name in groups})
-    head = {"schema": SCHEMA, "source": source, "root": str(root), "options": options}
-    report = to_json(head | _summary(converted) | dict(sections) | {"outputs": files})
-    write_atomic(out / REPORT, report)
-    write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
-    return moved
-
-
-def _summary(converted: Sequence[Converted]) -> dict[str, Any]:
+def summary(converted: Sequence[Converted]) -> dict[str, Any]:
+    """What report.json says of the records: counts, reasons, datasets, findings."""
     findings = [finding for part in converted for finding in part.findings]
     return {
-        "counts": _counts(converted),
+        "counts": counts_of(converted),
         "codes": {code: CODES[code] for code in sorted({finding.code for finding in findings})},
         "datasets": [_dataset_summary(part) for part in converted],
         "findings": findings,
     }
 
 
-def _counts(parts: Sequence[Converted]) -> dict[str, int]:
+def counts_of(parts: Sequence[Converted]) -> dict[str, int]:
+    """Rows in, and records kept, dropped and quarantined."""
     actions: tuple[Action, ...] = get_args(Action)
     return {"in": sum(part.rows for part in parts)} | {
         action: sum(part.count(action) for part in parts) for action in actions
@@ -159,7 +117,7 @@ def _dataset_summary(part: Converted) -> dict[str, Any]:
         "category": part.category,
         "file": part.file,
         "sha256": sha256(Path(part.file).read_bytes()),
-        **_counts([part]),
+        **counts_of([part]),
         "findings": dict(Counter(finding.code for finding in part.findings)),
         "tasks": {task: sum(counts.values()) for task, counts in targets.items()},
         # Only answers that repeat make a histogram; boxes, counts and sentences are nearly all different.
@@ -177,9 +135,9 @@ def print_report(converted: Iterable[Converted], console: Console) -> None:
     for part in parts:
         codes = Counter(finding.code for finding in part.findings)
         described = ", ".join(f"{code} {count}" for code, count in codes.items())
-        table.add_row(part.dataset, part.split, *map(str, _counts([part]).values()), described)
+        table.add_row(part.dataset, part.split, *map(str, counts_of([part]).values()), described)
     table.add_section()
-    table.add_row("all", "", *map(str, _counts(parts).values()), style="bold")
+    table.add_row("all", "", *map(str, counts_of(parts).values()), style="bold")
     console.print(table)
     for code in sorted({finding.code for part in parts for finding in part.findings}):
         examples = [finding for part in parts for finding in part.findings if finding.code == code]

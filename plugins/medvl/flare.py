@@ -5,6 +5,7 @@ A row has `TaskType, Modality, ImageName, Question, Answer, Split` and no id. Sh
 """
 
 import json
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -241,7 +242,10 @@ def picture_path(file: QuestionFile, name: str) -> Path:
     normal = posixpath.normpath(name.replace("\\", "/"))
     if normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal):
         raise OutsideError(f"{name!r} leads out of {file.path.parent}")
-    folder, images = file.path.parent, file.split.images
-    bare = PurePosixPath(normal).name
-    candidates = [folder / normal, folder / images / bare, folder / images / images / bare]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    folder, images = str(file.path.parent), file.split.images
+    first = f"{folder}/{normal}"
+    if not os.path.isfile(first):  # noqa: PTH113  (strings: five times as fast, and there are 50,000 pictures)
+        bare = PurePosixPath(normal).name
+        others = [Path(folder, images, bare), Path(folder, images, images, bare)]
+        return next((path for path in others if path.is_file()), Path(first))
+    return Path(first)

@@ -1,0 +1,247 @@
+"""Pictures: each kind is decoded for real, shown to the model as a viewer would show it, and looked at only once."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, features
+
+from preprocess import decoding, pictures
+from preprocess.decoding import examine, window
+from preprocess.pictures import inspect_all
+
+
+def noise(*shape: int, dtype: type = np.uint8, high: int = 255) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, high, shape, dtype=dtype)
+
+
+def encoded(image: Image.Image, layout: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, layout, **options)
+    return buffer.getvalue()
+
+
+RGB = Image.fromarray(noise(80, 100, 3))
+PNG, JPEG = encoded(RGB, "PNG"), encoded(RGB, "JPEG")
+
+
+def look(tmp_path: Path, data: bytes, name: str = "x.bin") -> decoding.Picture:
+    (tmp_path / name).write_bytes(data)
+    return examine(tmp_path / name, tmp_path / "copies" / f"{name}.png")
+
+
+def test_whole_pictures_are_used_as_they_are(tmp_path: Path) -> None:
+    kinds: dict[str, bytes] = {
+        "png": PNG, "jpeg": JPEG, "progressive": encoded(RGB, "JPEG", progressive=True), "bmp": encoded(RGB, "BMP"),
+        "grey": encoded(RGB.convert("L"), "PNG"), "bilevel": encoded(RGB.convert("1"), "PNG"),
+        "palette": encoded(RGB.quantize(16), "PNG"), "tiff": encoded(RGB, "TIFF"), "gif": encoded(RGB, "GIF"),
+        "interlaced jpeg": encoded(RGB.convert("L"), "JPEG"), "opaque alpha": encoded(RGB.convert("RGBA"), "PNG"),
+    }  # fmt: skip
+    if features.check("webp"):
+        kinds["webp"] = encoded(RGB, "WEBP")
+    for name, data in kinds.items():
+        picture = look(tmp_path, data, name)
+        assert (picture.path, picture.size, picture.problem) == (str(tmp_path / name), (100, 80), None), name
+        assert not picture.notes, name
+    assert not (tmp_path / "copies").exists()
+
+
+def corrupt(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param(JPEG[:-600], "IMAGE_UNREADABLE", id="jpeg cut in the middle, which verify() passes"),
+        pytest.param(JPEG[:-2], "IMAGE_UNREADABLE", id="jpeg without its end marker"),
+        pytest.param(PNG[:-600], "IMAGE_UNREADABLE", id="png cut"),
+        pytest.param(PNG[:-12], "IMAGE_UNREADABLE", id="png without its end chunk"),
+        pytest.param(corrupt(PNG, len(PNG) // 2), "IMAGE_UNREADABLE", id="png with a wrong checksum"),
+        pytest.param(encoded(RGB, "BMP")[:-600], "IMAGE_UNREADABLE", id="bmp cut"),
+        pytest.param(encoded(RGB, "TIFF")[:9000], "IMAGE_UNREADABLE", id="tiff cut"),
+        pytest.param(b"", "IMAGE_UNREADABLE", id="empty"),
+        pytest.param(b"<html>404</html>", "IMAGE_UNREADABLE", id="an error page"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "IMAGE_UNREADABLE", id="postscript"),
+    ],
+)
+def test_broken_pictures_are_found(tmp_path: Path, data: bytes, code: str) -> None:
+    picture = look(tmp_path, data)
+    assert (picture.size, picture.problem) == (None, code)
+    assert "x.bin" in picture.detail
+
+
+@pytest.mark.parametrize("data", [PNG, JPEG, encoded(RGB, "GIF")], ids=["png", "jpeg", "gif"])
+def test_every_cut_is_found_or_harmless(tmp_path: Path, data: bytes) -> None:
+    for length in range(0, len(data), max(1, len(data) // 60)):
+        if look(tmp_path, data[:length]).problem is None:
+            Image.open(io.BytesIO(data[:length])).convert("RGB")  # what LLaMA-Factory does must then work too
+
+
+def test_a_missing_picture_and_a_folder_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    for name in ("gone.png", "folder.png", "folder.png/x.png"):
+        assert examine(tmp_path / name, tmp_path / "copy").problem == "IMAGE_MISSING"
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    header = encoded(Image.new("1", (20_000, 10_000)), "PNG")
+    picture = look(tmp_path, header)
+    assert (picture.problem, picture.size) == ("IMAGE_TOO_LARGE", None)
+    assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == decoding.MAX_PIXELS  # more would stop LLaMA-Factory itself
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("layout", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation_is_applied_to_a_copy(tmp_path: Path, layout: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = look(tmp_path, encoded(RGB, layout, exif=exif))
+    assert picture.size == ((80, 100) if orientation >= 5 else (100, 80))
+    assert [code for code, _ in picture.notes] == (["EXIF_ROTATED"] if orientation > 1 else [])
+    with Image.open(tmp_path / "x.bin") as original, Image.open(picture.path) as shown:
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(original)), np.asarray(shown))
+        assert orientation == 1 or not shown.getexif()
+
+
+def test_16_bits_are_windowed_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(1000, 5000, 8000).reshape(80, 100).astype(np.uint16)
+    values[0, 0] = 65535  # one burnt-in marker must not make all else black
+    data = encoded(Image.fromarray(values), "PNG")
+    picture = look(tmp_path, data)
+    assert [code for code, _ in picture.notes] == ["DEPTH_WINDOWED"]
+    shown = np.asarray(Image.open(picture.path))
+    assert (shown.dtype, shown.shape) == (np.uint8, (80, 100))
+    assert (shown.min(), shown.max()) == (0, 255)
+    assert 120 < np.median(shown) < 135
+    naive = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert naive.min() == 255 or naive.max() - naive.min() < 50  # what the model would see without the copy
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param([[7, 7], [7, 7]], [[0, 0], [0, 0]], id="one value"),
+        pytest.param([[0, 10], [20, 40]], [[0, 62], [127, 255]], id="linear"),
+        pytest.param([[float("nan"), 0], [1, 1]], [[0, 0], [255, 255]], id="nan is the dark end"),
+    ],
+)
+def test_window(values: list[list[float]], expected: list[list[int]]) -> None:
+    assert np.abs(np.asarray(window(np.array(values)), dtype=int) - expected).max() <= 3
+
+
+def transparent(mode: str) -> Image.Image:
+    image = Image.new("RGBA", (4, 4), (200, 100, 50, 255))
+    image.putpixel((0, 0), (255, 255, 255, 0))  # white that nobody sees
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_hidden_colours_stay_hidden(tmp_path: Path, mode: str) -> None:
+    image = transparent(mode) if mode != "P" else transparent("RGBA").quantize(4)
+    picture = look(tmp_path, encoded(image, "PNG"))
+    assert [code for code, _ in picture.notes] == ["ALPHA_FLATTENED"]
+    shown = Image.open(picture.path).convert("RGB")
+    assert shown.getpixel((0, 0)) == (0, 0, 0)
+    assert shown.getpixel((3, 3)) != (0, 0, 0)
+
+
+def test_cmyk_and_several_frames_are_used_and_reported(tmp_path: Path) -> None:
+    cmyk = look(tmp_path, encoded(RGB.convert("CMYK"), "JPEG"), "cmyk")
+    frames = encoded(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90), RGB.rotate(180)])
+    stack = encoded(RGB, "TIFF", save_all=True, append_images=[RGB.rotate(90)])
+    assert (cmyk.size, [code for code, _ in cmyk.notes]) == ((100, 80), ["IMAGE_CMYK"])
+    for name, data in (("gif", frames), ("tiff", stack)):
+        picture = look(tmp_path, data, name)
+        assert (picture.path, [code for code, _ in picture.notes]) == (str(tmp_path / name), ["IMAGE_FRAMES"])
+
+
+def test_copies_hold_no_metadata(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "Jane Doe, born 1970"
+    picture = look(tmp_path, encoded(RGB, "JPEG", exif=exif, comment=b"Jane Doe"))
+    assert picture.path.endswith("x.bin.png")
+    assert b"Jane" not in Path(picture.path).read_bytes()
+
+
+class TestCache:
+    @pytest.fixture
+    def items(self, tmp_path: Path) -> dict[str, str]:
+        (tmp_path / "tree").mkdir()
+        for i in range(3):
+            (tmp_path / f"tree/{i}.png").write_bytes(encoded(Image.fromarray(noise(9, 9 + i)), "PNG"))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        (tmp_path / "tree/turned.jpg").write_bytes(encoded(RGB, "JPEG", exif=exif))
+        return {str(path): f"{tmp_path}/copies/{path.name}.png" for path in sorted((tmp_path / "tree").iterdir())}
+
+    @pytest.fixture
+    def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        seen: list[str] = []
+        original: Callable[..., decoding.Picture] = pictures.examine
+
+        def recording(path: Path, copy: Path) -> decoding.Picture:
+            seen.append(path.name)
+            return original(path, copy)
+
+        monkeypatch.setattr(pictures, "examine", recording)
+        return seen
+
+    def test_an_unchanged_picture_is_not_opened_again(
+        self, items: dict[str, str], looked_at: list[str], tmp_path: Path
+    ) -> None:
+        first = inspect_all(items, tmp_path, 1)
+        looked_at.clear()
+        assert inspect_all(items, tmp_path, 1) == first
+        assert looked_at == []
+
+    @pytest.mark.parametrize("hashes", [False, True], ids=["size and time", "content"])
+    def test_a_changed_picture_is(
+        self, items: dict[str, str], looked_at: list[str], tmp_path: Path, hashes: bool
+    ) -> None:
+        inspect_all(items, tmp_path, 1, hashes=hashes)
+        looked_at.clear()
+        (tmp_path / "tree/1.png").write_bytes(PNG)
+        assert inspect_all(items, tmp_path, 1, hashes=hashes)[str(tmp_path / "tree/1.png")].size == (100, 80)
+        assert looked_at == ["1.png"]
+
+    def test_by_content_a_touched_picture_is_unchanged(
+        self, items: dict[str, str], looked_at: list[str], tmp_path: Path
+    ) -> None:
+        inspect_all(items, tmp_path, 1, hashes=True)
+        looked_at.clear()
+        (tmp_path / "tree/1.png").touch()
+        inspect_all(items, tmp_path, 1, hashes=True)
+        assert looked_at == []
+
+    def test_a_copy_that_was_deleted_is_made_again(
+        self, items: dict[str, str], looked_at: list[str], tmp_path: Path
+    ) -> None:
+        inspect_all(items, tmp_path, 1)
+        looked_at.clear()
+        (tmp_path / "copies/turned.jpg.png").unlink()
+        inspect_all(items, tmp_path, 1)
+        assert looked_at == ["turned.jpg"]
+
+    def test_a_missing_picture_is_looked_for_every_time(self, tmp_path: Path) -> None:
+        items = {str(tmp_path / "x.png"): str(tmp_path / "copy.png")}
+        assert inspect_all(items, tmp_path, 1)[str(tmp_path / "x.png")].problem == "IMAGE_MISSING"
+        (tmp_path / "x.png").write_bytes(PNG)
+        assert inspect_all(items, tmp_path, 1)[str(tmp_path / "x.png")].problem is None
+
+    def test_a_damaged_cache_costs_time_only(self, items: dict[str, str], looked_at: list[str], tmp_path: Path) -> None:
+        first = inspect_all(items, tmp_path, 1)
+        cache = tmp_path / pictures.CACHE
+        cache.write_bytes(cache.read_bytes()[:-9])
+        looked_at.clear()
+        assert inspect_all(items, tmp_path, 1) == first
+        assert len(looked_at) == 4
+
+    def test_workers_find_the_same(self, tmp_path: Path) -> None:
+        (tmp_path / "tree").mkdir()
+        for i in range(80):
+            (tmp_path / f"tree/{i}.png").write_bytes(PNG[: len(PNG) - 3 * (i % 3)])
+        items = {str(tmp_path / f"tree/{i}.png"): "" for i in range(80)}
+        assert inspect_all(items, tmp_path / "a", 1) == inspect_all(items, tmp_path / "b", 2)
