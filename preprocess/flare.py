@@ -21,17 +21,25 @@ from rich.console import Console
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
 from medvl.flare import FlareError, Question, QuestionFile, find_question_files, picture_path, read_wrapped
+from medvl.sharegpt import write_atomic
 from medvl.tasks import UnknownNameError
-from preprocess import entries
+from preprocess import entries, judgement
 from preprocess.archives import unpack_all
+from preprocess.audit import AUDIT_FILE, review_table
 from preprocess.decoding import Picture
 from preprocess.download import download, tree_in
 from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_rows import OnMissing, Options, convert
+from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import inspect_all
-from preprocess.report import Converted, Finding, print_report, write_outputs
+from preprocess.report import Converted, Finding, print_report
 
 Add = Callable[..., Any]  # `add_argument` of a group
+LICENCE = (
+    "The records quote questions and answers of FLARE-Task5-MLLM-2D and name its picture files. That release is gated "
+    "and made of 19 datasets with licences of their own: what its terms of access say holds for these files too, and "
+    "they may not be passed on where the originals may not."
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -123,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     _input_arguments(arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(arguments.add_argument_group("what is written").add_argument)
+    judgement.add_arguments(arguments)
     entries.add_arguments(arguments)
     return arguments
 
@@ -157,6 +166,8 @@ def _record_arguments(add: Add) -> None:
         default="drop",
         help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
     )
+    add("--max-images-per-sample", type=int, metavar="N", help="at most N pictures per record, evenly spaced")
+    add("--number-images", action="store_true", help="number several pictures in the prompt: Image-1: <image>")
 
 
 def _output_arguments(add: Add) -> None:
@@ -172,7 +183,8 @@ def _output_arguments(add: Add) -> None:
 
 def stated_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that decide what is written, for report and manifest."""
-    names = ("frame", "box_style", "on_missing", "datasets", "splits", "limit", "seed", "name")
+    names = ("frame", "box_style", "on_missing", "max_images_per_sample", "number_images", "clean", "clean_splits",
+             "datasets", "splits", "limit", "seed", "name")  # fmt: skip
     return {name: getattr(args, name) for name in names}
 
 
@@ -203,7 +215,10 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
         download(args.root, args.splits)
     root, out = tree_in(args.root.resolve()), args.out.resolve()
     plan = entries.plan(args)
-    options = Options(args.frame, args.box_style, args.on_missing, args.name)
+    options = Options(
+        args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images
+    )
+    judged = judgement.plan(args)
     read, file_findings = read_tree(args, root)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
     pictures = look_at_pictures(rows, out, args.workers, hashes=args.hash_pictures)
@@ -212,23 +227,32 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
     if args.on_missing == "error":
         refuse_missing(converted)
+    converted, changes = judgement.judge(judged, converted, rows, lambda question: convert(question, pictures, options))
     shaped = entries.shape(plan, converted, out)
+    shaped.sections["changes"] = changes
     print_report(shaped.converted, Console())
     info = args.dataset_info.resolve()
-    for name in write_outputs(
-        out,
-        shaped.converted,
-        shaped.groups,
-        source="flare",
-        root=root,
-        options=stated_options(args) | shaped.options,
-        sections=shaped.sections,
-        dataset_info=info,
-    ):
-        errors.print(f"note: {name} pointed at another file before", markup=False)
+    provenance = Provenance("flare", root, stated_options(args), LICENCE)
+    write_atomic(out / AUDIT_FILE, review_table(shaped.converted))
+    refused = refused_pictures(rows, shaped.converted, args.name)
+    for note in write_outputs(out, shaped, provenance, pictures=refused, dataset_info=info):
+        errors.print(f"note: {note}", markup=False)
     Console().print(
         f"{len(shaped.groups)} entries in {args.dataset_info}, files in {args.out}", markup=False, highlight=False
     )
+
+
+def refused_pictures(
+    rows: Mapping[QuestionFile, Sequence[Question]], converted: Sequence[Converted], name: str
+) -> dict[str, list[Path]]:
+    """The picture files of records that were left out, by id."""
+    left_out = {finding.id for part in converted for finding in part.findings if finding.action != "kept"}
+    return {
+        f"{name}/{question.id}": [Path(path) for path in _wanted(question)]
+        for questions in rows.values()
+        for question in questions
+        if f"{name}/{question.id}" in left_out
+    }
 
 
 def refuse_missing(converted: Sequence[Converted]) -> None:

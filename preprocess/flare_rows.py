@@ -18,6 +18,9 @@ OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
 _STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
 
+# Reasons of `medvl.answers` that have a code of their own.
+_REASONS = {"letter_not_an_option": "LETTER_NOT_OPTION", "several_letters": "SEVERAL_LETTERS"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,12 +31,16 @@ class Options:
         box_style: Style of the boxes in the answers.
         on_missing: What to do with a record whose picture is missing or broken.
         name: First part of record ids and entry names.
+        max_images: How many pictures a record may have, evenly spaced over all it names; None for all.
+        number_images: Whether the pictures of a record with several are numbered in the prompt.
     """
 
     frame: Frame
     box_style: BoxStyle
     on_missing: OnMissing
     name: str
+    max_images: int | None = None
+    number_images: bool = False
 
 
 class _RefusedError(Exception):
@@ -72,7 +79,10 @@ def convert(question: Question, pictures: dict[str, Picture], options: Options) 
 
     try:
         usable = []
-        for picture in _pictures(question, pictures, options.on_missing):
+        names = spread(_names(question), options.max_images)
+        if len(names) < len(question.images):
+            note("IMAGES_THINNED", f"{len(names)} of {len(question.images)} pictures: {', '.join(names)}")
+        for picture in _pictures(question, names, pictures, options.on_missing):
             for code, detail in picture.notes:
                 note(code, detail)
             if picture.size:
@@ -88,13 +98,33 @@ def convert(question: Question, pictures: dict[str, Picture], options: Options) 
         return None, findings
 
 
-def _pictures(question: Question, pictures: dict[str, Picture], on_missing: OnMissing) -> list[Picture]:
+def spread(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """At most `count` of the names, evenly spaced from the first to the last.
+
+    >>> spread(("a", "b", "c", "d", "e"), 3)
+    ('a', 'c', 'e')
+    """
+    if count is None or count >= len(names):
+        return names
+    if count == 1:  # boxes refer to the first picture
+        return names[:1]
+    return tuple(names[round(place * (len(names) - 1) / (count - 1))] for place in range(count))
+
+
+def _names(question: Question) -> tuple[str, ...]:
     try:
-        found = [pictures[str(picture_path(question.file, name))] for name in question.images]
-    except OutsideError as error:
-        raise _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error)) from error
+        return question.images
     except FlareError as error:
         raise _RefusedError("IMAGE_NAME", "quarantined", str(error)) from error
+
+
+def _pictures(
+    question: Question, names: tuple[str, ...], pictures: dict[str, Picture], on_missing: OnMissing
+) -> list[Picture]:
+    try:
+        found = [pictures[str(picture_path(question.file, name))] for name in names]
+    except OutsideError as error:
+        raise _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error)) from error
     unusable = [picture for picture in found if picture.size is None]
     if unusable and (on_missing != "keep-sample-drop-image" or len(unusable) == len(found)):
         action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
@@ -120,7 +150,7 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         detail = f"{answer.reason}: {question.answer[:200]!r}"
         if task.has_boxes or task.is_number:
             raise _RefusedError("ANSWER_UNUSABLE", "quarantined", detail)
-        return question.answer, [("ANSWER_UNUSUAL", detail)]
+        return question.answer, [(_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
     refused = [code for code in REFUSED if code in answer.notes]
     if refused:  # training on what is left would teach that the other objects are not there
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {question.answer[:200]!r}")
@@ -165,6 +195,7 @@ def _record(question: Question, target: str, pictures: list[tuple[str, Size]], o
             task=str(question.task),
             dataset=question.file.dataset,
             source=source,
+            numbered=options.number_images,
         )
     except RecordError as error:
         raise _RefusedError("LITERAL_TAG", "quarantined", str(error)) from error

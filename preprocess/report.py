@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,12 +30,31 @@ CODES: dict[str, str] = {
     "ALPHA_FLATTENED": "a picture has transparent pixels; a copy laid on black is used",
     "IMAGE_FRAMES": "a picture has several frames; the first is shown",
     "IMAGE_CMYK": "a picture is CMYK; it is shown without its colour profile",
+    "IMAGES_THINNED": "a record has more pictures than --max-images-per-sample; evenly spaced ones are used",
     "IMAGE_DROPPED": "a record goes on without one of its pictures",
     "TASK_UNKNOWN": "TaskType is no known task",
     "QUESTION_EMPTY": "there is no question",
     "ANSWER_EMPTY": "there is no answer in a split that has answers",
     "ANSWER_UNUSABLE": "the answer is not what its task needs: no boxes, a box that is not four numbers, no number",
-    "ANSWER_UNUSUAL": "the answer is not among the options, names several of them, or has its boxes in another form",
+    "ANSWER_UNUSUAL": "the answer is none of the options in words either, or has its boxes in another form",
+    "LETTER_NOT_OPTION": "the answer is a letter that is not among the options",
+    "SEVERAL_LETTERS": "the answer has several letters where one is asked for",
+    "OPTION_TEXT": "the answer is an option's text instead of its letter",
+    "LETTER_WITHOUT_OPTIONS": "the answer is a letter, but the question offers none",
+    "BOXES_UNEXPECTED": "boxes answer a question that asks for none",
+    "COORDINATE_RANGE": "boxes have numbers from 0 to 1 where pixels are expected",
+    "MAP_MALFORMED": "an instance answer is not a JSON map of identifiers to boxes",
+    "NEGATIVE_NUMBER": "a number is negative",
+    "COUNT_NOT_WHOLE": "a count is not a whole number",
+    "NUMBER_OUTLIER": "a regression value lies above Q3 + 3 IQR and above ten times the median",
+    "REPORT_SHORT": "a report has one word",
+    "LABEL_REPEATED": "an answer names a label twice",
+    "NORMAL_WITH_FINDINGS": "an answer says normal beside findings",
+    "CLASS_SINGLETON": "an answer that only one row gives",
+    "ROW_REPEATED": "a row asks the same of the same pictures as an earlier one, with the same answer",
+    "ROWS_CONTRADICT": "rows ask the same of the same pictures, with different answers",
+    "EXCLUDED": "left out after review (--exclude-audit)",
+    "CLEANED": "mended or left out by --clean; `changes` has the answer before and after",
     "LITERAL_TAG": "question or answer hold a literal <image>",
     "ZERO_AREA_BOX": "a box has no area; no prediction can match it",
     "INVERTED_BOX": "a box has its corners swapped",

@@ -91,7 +91,7 @@ def test_every_flare_dataset_is_converted(all_datasets: Path, tmp_path: Path) ->
     report = convert(all_datasets, tmp_path)
     assert report["counts"] == {"in": 19, "kept": 19, "dropped": 0, "quarantined": 0}
     assert {record.dataset for record in converted(tmp_path, "all_train")} == set(FLARE_DATASETS)
-    assert [finding["code"] for finding in report["findings"]] == ["ANSWER_UNUSUAL"]  # endo's T, kept as it is
+    assert [finding["code"] for finding in report["findings"]] == ["LETTER_NOT_OPTION"]  # endo's T
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ BAD = {
     "zero area": ("BUSI-det", {"Answer": "[[1, 2, 3, 4], [7, 7, 7, 7]]"}, "ZERO_AREA_BOX", "kept"),
     "inverted": ("BUSI-det", {"Answer": "[[30, 40, 3, 4]]"}, "INVERTED_BOX", "kept"),
     "outside": ("BUSI-det", {"Answer": "[[30, 40, 101, 50]]"}, "BOX_OUTSIDE", "kept"),
-    "several letters": ("retino", {"Answer": "A B"}, "ANSWER_UNUSUAL", "kept"),
+    "several letters": ("retino", {"Answer": "A B"}, "SEVERAL_LETTERS", "kept"),
     "flat eight": ("BUSI-det", {"Answer": "[1, 2, 3, 4, 5, 6, 7, 8]"}, "ANSWER_UNUSUAL", "kept"),
     "tag in the question": ("BUSI", {"Question": "<image> which? A: a, B: b"}, "LITERAL_TAG", "quarantined"),
     "picture gone": ("BUSI", {"ImageName": "imagesTr/gone.png"}, "IMAGE_MISSING", "dropped"),
@@ -172,7 +172,8 @@ BAD = {
 
 @pytest.mark.parametrize(("dataset", "changes", "code", "action"), BAD.values(), ids=BAD.keys())
 def test_bad_rows_are_listed(tmp_path: Path, dataset: str, changes: dict[str, Any], code: str, action: str) -> None:
-    write_tree(tmp_path / "tree", {dataset: [row(dataset), row(dataset, **changes)]})
+    good = row(dataset, ImageName="imagesTr/other.png")
+    write_tree(tmp_path / "tree", {dataset: [good, row(dataset, **changes)]})
     report = convert(tmp_path / "tree", tmp_path / "out")
     assert report["counts"] == {"in": 2, "kept": 1, "dropped": 0, "quarantined": 0} | (
         {"kept": 2} if action == "kept" else {action: 1}

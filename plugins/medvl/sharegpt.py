@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from filelock import FileLock
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
+_NUMBERED = re.compile(rf"^Image-[0-9]+: (?={IMAGE_TAG}$)", re.MULTILINE)
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -61,8 +63,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def question(self) -> str:
-        """The human turn without its image tags."""
-        return self.conversations[0].value.replace(IMAGE_TAG, "").strip()
+        """The human turn without its image tags and their numbers."""
+        return _NUMBERED.sub("", self.conversations[0].value).replace(IMAGE_TAG, "").strip()
 
     @property
     def target(self) -> str:
@@ -96,8 +98,10 @@ class RecordError(ValueError):
     """A record that LLaMA-Factory would crash on or silently train wrongly."""
 
 
-def make_record(*, question: str, answer: str, images: Sequence[str], **fields: Any) -> Record:
+def make_record(*, question: str, answer: str, images: Sequence[str], numbered: bool = False, **fields: Any) -> Record:
     """A single-turn record with one `<image>` line per picture before the question.
+
+    With `numbered`, several pictures are told apart in the text: `Image-1: <image>`, `Image-2: <image>`, …
 
     Raises:
         RecordError: question or answer hold a literal `<image>`, `<video>` or `<audio>`, which LLaMA-Factory would
@@ -107,7 +111,9 @@ def make_record(*, question: str, answer: str, images: Sequence[str], **fields: 
         for tag in MEDIA_TAGS:
             if tag in text:
                 raise RecordError(f"{fields['id']}: the {part} holds a literal {tag}; remove it from the source")
-    prompt = "".join(f"{IMAGE_TAG}\n" for _ in images) + question
+    numbered = numbered and len(images) > 1
+    lines = [f"Image-{place}: {IMAGE_TAG}\n" if numbered else f"{IMAGE_TAG}\n" for place in range(1, len(images) + 1)]
+    prompt = "".join(lines) + question
     turns = [Turn("human", prompt), Turn("gpt", answer)]
     return Record(conversations=turns, images=list(images), **fields)
 
@@ -187,14 +193,23 @@ def dataset_entry(file_name: str) -> dict[str, Any]:
     }
 
 
-def register(dataset_info: Path, files: Mapping[str, Path]) -> list[str]:
+def register(
+    dataset_info: Path,
+    files: Mapping[str, Path],
+    *,
+    samples: Mapping[str, int] | None = None,
+    before: Mapping[str, int | None] | None = None,
+) -> list[str]:
     """Merge entries into a dataset_info.json, under a lock, sorted, file names relative to its folder.
 
-    Keys that a user added to an entry, such as `num_samples`, are kept.
+    Keys that a user added to an entry are kept, `num_samples` among them unless `samples` or `before` name it.
 
     Args:
         dataset_info: The registry; made if absent, its other entries kept.
         files: Entry name -> file of records.
+        samples: Entry name -> `num_samples`: LLaMA-Factory then draws that many records, each once before any twice.
+        before: Entries that an earlier run made in the same folder, with their `num_samples`. Those not among `files`
+            are taken out, and a `num_samples` that stands as the earlier run wrote it goes.
 
     Returns:
         Names of entries that pointed at another file before.
@@ -204,20 +219,30 @@ def register(dataset_info: Path, files: Mapping[str, Path]) -> list[str]:
     """
     dataset_info.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{dataset_info}.lock"):
-        try:
-            entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
-        except FileNotFoundError:
-            entries = {}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{dataset_info}: {error}; mend or delete it, the preprocess scripts write it") from error
+        entries = _read_registry(dataset_info)
+        for name, number in (before or {}).items():
+            if name not in files:
+                entries.pop(name, None)
+            elif number is not None and entries.get(name, {}).get("num_samples") == number:
+                del entries[name]["num_samples"]
         moved = []
         for name, path in files.items():
             relative = Path(os.path.relpath(path.resolve(), dataset_info.parent.resolve())).as_posix()
             entry = entries.get(name, {})
             if entry.get("file_name", relative) != relative:
                 moved.append(name)
-            entries[name] = entry | dataset_entry(relative)
+            sampled = {"num_samples": samples[name]} if samples and name in samples else {}
+            entries[name] = entry | dataset_entry(relative) | sampled
         merged = to_json(entries)
         if not dataset_info.exists() or dataset_info.read_bytes() != merged:
             write_atomic(dataset_info, merged)
     return moved
+
+
+def _read_registry(dataset_info: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{dataset_info}: {error}; mend or delete it, the preprocess scripts write it") from error

@@ -1,0 +1,235 @@
+"""Rows a person should judge: odd answers, odd numbers, rows that contradict each other. Nothing is changed here.
+
+The reasons are those of the audit behind the strongest published FLARE system (Hexapus), which found 73 rows of the
+training split worth a look. Reasons that need no look at other rows, such as a broken box, are found by `flare_rows`.
+"""
+
+import csv
+import io
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from medvl.answers import parse_answer
+from medvl.box_text import parse_boxes
+from medvl.choices import normal, options
+from medvl.sharegpt import Record
+from medvl.tasks import Task, label_separator
+from preprocess.errors import UsageError
+from preprocess.report import Converted, Finding, leave_out
+
+Fault = tuple[str, str]  # code, words
+AUDIT_FILE = "audit.csv"
+_LETTERS = re.compile(r"[A-Z](?:[ ,;/&]+[A-Z])*")
+_CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
+_NUMBERS_FROM = 8  # rows: for quartiles
+
+_options = lru_cache(maxsize=4096)(options)  # questions are templates: 120 of them in 4,206 rows of dental
+
+
+def audit(part: Converted) -> Converted:
+    """The part with a finding for everything odd about its records; all of them are kept."""
+    found: list[Finding] = []
+    checks = [_row_faults(part.records), _outliers(part.records), _singletons(part.records), _repeated(part.records)]
+    for check in checks:
+        for record, (code, words) in check:
+            found.append(
+                Finding(
+                    id=record.id,
+                    code=code,
+                    action="kept",
+                    detail=f"{record.id}: {words}",
+                    file=part.file,
+                    index=record.source.index,
+                )
+            )
+    found.sort(key=lambda finding: (finding.index, finding.code))
+    return leave_out(part, found)
+
+
+def _row_faults(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+    for record in records:
+        if answer := record.source.answer:
+            for fault in _CHECKS[Task(record.task)](record, answer):
+                yield record, fault
+
+
+def _choice(record: Record, answer: str) -> Iterator[Fault]:
+    choices = _options(record.question)
+    if choices and answer not in choices:
+        picked = parse_answer(answer, Task.CLASSIFICATION, question=record.question).value
+        if picked and normal(answer) != normal(str(picked)):
+            yield "OPTION_TEXT", f"{answer[:80]!r} instead of the letter {picked}"
+    elif not choices and _LETTERS.fullmatch(answer):
+        code = "LETTER_WITHOUT_OPTIONS" if len(answer) == 1 else "SEVERAL_LETTERS"
+        yield code, f"answer {answer!r}, but the question offers no letters"
+    yield from _unexpected_boxes(record, answer)
+
+
+def _labels(record: Record, answer: str) -> Iterator[Fault]:
+    separator = label_separator(record.dataset) or (";" if ";" in answer else ",")
+    labels = [label for label in map(normal, answer.split(separator)) if label]
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    if repeated:
+        yield "LABEL_REPEATED", f"{', '.join(repeated)} more than once"
+    if len(labels) > 1 and any(label in ("normal", "no finding", "no findings") for label in labels):
+        yield "NORMAL_WITH_FINDINGS", f"normal beside findings: {answer[:200]!r}"
+    yield from _unexpected_boxes(record, answer)
+
+
+def _unexpected_boxes(_: Record, answer: str) -> Iterator[Fault]:
+    if "[" in answer and len(boxes := parse_boxes(answer).boxes):
+        yield "BOXES_UNEXPECTED", f"{len(boxes)} boxes in the answer to a question that asks for none"
+
+
+def _report(record: Record, answer: str) -> Iterator[Fault]:
+    if len(answer.split()) < 2:
+        yield "REPORT_SHORT", f"a report of one word: {answer[:80]!r}"
+    yield from _unexpected_boxes(record, answer)
+
+
+def _number(record: Record) -> float | None:
+    value = parse_answer(record.source.answer, Task(record.task)).value
+    return value if isinstance(value, float) else None
+
+
+def _quantity(record: Record, answer: str) -> Iterator[Fault]:
+    number = _number(record)
+    if number is not None and number < 0:
+        yield "NEGATIVE_NUMBER", f"{answer[:80]} is negative"
+    if number is not None and record.task == Task.COUNTING and not number.is_integer():
+        yield "COUNT_NOT_WHOLE", f"a count of {answer[:80]}"
+    yield from _unexpected_boxes(record, answer)
+
+
+def _boxes(record: Record, answer: str) -> Iterator[Fault]:
+    boxes = parse_boxes(answer).boxes
+    if len(boxes) and 0 < boxes.max() <= 1.0:
+        yield "COORDINATE_RANGE", f"numbers from 0 to 1 among boxes in pixels: {answer[:200]}"
+    if record.task == Task.INSTANCE_DETECTION and not _is_map(answer):
+        yield "MAP_MALFORMED", f"not a JSON map of identifiers to boxes: {answer[:200]!r}"
+
+
+def _is_map(answer: str) -> bool:
+    try:
+        value = json.loads(answer)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and all(
+        isinstance(boxes, list) and all(isinstance(box, list) and len(box) == 4 for box in boxes)
+        for boxes in value.values()
+    )
+
+
+_CHECKS: dict[Task, Callable[[Record, str], Iterator[Fault]]] = {
+    Task.CLASSIFICATION: _choice, Task.MULTI_LABEL: _labels, Task.DETECTION: _boxes, Task.INSTANCE_DETECTION: _boxes,
+    Task.COUNTING: _quantity, Task.REGRESSION: _quantity, Task.REPORT: _report,
+}  # fmt: skip
+
+
+def _outliers(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+    """Regression values above Q3 + 3 IQR and above ten times the median. Counts are exempt: their long tail is real."""
+    numbers = [(record, _number(record)) for record in records if record.task == Task.REGRESSION]
+    known = [(record, number) for record, number in numbers if number is not None]
+    if len(known) < _NUMBERS_FROM:
+        return
+    low, median, high = np.percentile([number for _, number in known], [25, 50, 75])
+    limit = max(high + 3 * (high - low), 10 * median)
+    for record, number in known:
+        if number > limit:
+            yield record, ("NUMBER_OUTLIER", f"{number:g}, but the median is {median:g} and Q3 + 3 IQR, 10 x median "
+                           f"are below {limit:g}")  # fmt: skip
+
+
+def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+    """Answers that only one row gives, among the rows with the same options."""
+    groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.task == Task.CLASSIFICATION and record.source.answer:
+            offered = tuple(_options(record.question).values())
+            groups[offered][normal(record.source.answer)].append(record)
+    for answers in groups.values():
+        total = sum(map(len, answers.values()))
+        for rows in answers.values():
+            if len(rows) == 1 and total >= _CLASSES_FROM:
+                words = f"the only one of {total} rows that answers {rows[0].source.answer[:80]!r}"
+                yield rows[0], ("CLASS_SINGLETON", words)
+
+
+def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+    """Rows that ask the same of the same pictures: the later ones of those that agree, all of those that do not."""
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.source.answer:
+            groups[(" ".join(record.question.split()), *record.images)].append(record)
+    for rows in groups.values():
+        if len(rows) == 1:
+            continue
+        answers = {normal(record.source.answer) for record in rows}
+        if len(answers) > 1:
+            for record in rows:
+                others = ", ".join(str(other.source.index) for other in rows if other is not record)
+                words = f"{record.source.answer[:80]!r}, but another answer in row {others}"
+                yield record, ("ROWS_CONTRADICT", words)
+        else:
+            for record in rows[1:]:
+                yield record, ("ROW_REPEATED", f"the same as row {rows[0].source.index}")
+
+
+def review_table(parts: Sequence[Converted]) -> bytes:
+    """All findings about records as a table for a spreadsheet: mark rows in `exclude`, pass it to --exclude-audit."""
+    answers = {record.id: record.source.answer for part in parts for record in part.records}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["exclude", "id", "code", "answer", "detail"])
+    for part in parts:
+        for finding in part.findings:
+            if finding.id in answers and finding.action == "kept":
+                # A cell that starts with "=" would be run as a formula.
+                writer.writerow(["", finding.id, finding.code, f" {answers[finding.id]}"[:500], finding.detail])
+    return text.getvalue().encode()
+
+
+def read_reviewed(path: Path) -> set[str]:
+    """Ids of records to leave out: the marked rows of a review table, or a plain list with one id per line.
+
+    Raises:
+        UsageError: the file cannot be read, or holds neither.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--exclude-audit {path}: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines or "," not in lines[0]:
+        return {line.split()[0] for line in lines}
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not {"exclude", "id"} <= set(rows[0] if rows else ()):
+        raise UsageError(
+            f"--exclude-audit {path}: expected the columns exclude and id of {AUDIT_FILE}, or an id per line"
+        )
+    return {row["id"] for row in rows if (row["exclude"] or "").strip()}
+
+
+def exclude(part: Converted, reviewed: Set[str]) -> Converted:
+    """The part without the records that a person chose to leave out."""
+    gone = [record for record in part.records if record.id in reviewed]
+    return leave_out(
+        part,
+        [
+            Finding(
+                id=record.id,
+                code="EXCLUDED",
+                action="dropped",
+                detail=f"{record.id}: left out after review",
+                file=part.file,
+                index=record.source.index,
+            )
+            for record in gone
+        ],
+    )

@@ -1,0 +1,154 @@
+"""`--clean`: what may be mended or left out without a person's judgement. Every change is listed, before and after.
+
+Only training data is touched unless other splits are named: a score on cleaned references is another score.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from medvl.box_text import BoxStyle, format_boxes, parse_boxes
+from medvl.boxes import area, order_corners
+from medvl.choices import options
+from medvl.flare import Question
+from medvl.sharegpt import Record
+from preprocess.report import Converted, Finding
+
+# Code -> what is done about it. The order matters: a box is turned round before its area is looked at.
+RULES: dict[str, Literal["mend", "drop"]] = {
+    "INVERTED_BOX": "mend",
+    "ZERO_AREA_BOX": "mend",
+    "LETTER_NOT_OPTION": "mend",
+    "LETTER_WITHOUT_OPTIONS": "mend",
+    "SEVERAL_LETTERS": "drop",
+    "NUMBER_OUTLIER": "drop",
+    "ROWS_CONTRADICT": "drop",
+}
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One record that was cleaned.
+
+    Attributes:
+        id: The record.
+        codes: What was wrong with it.
+        before: The answer as it stood, which stays in the record's `source`.
+        after: The answer that is trained on instead; None if the record was dropped.
+    """
+
+    id: str
+    codes: list[str]
+    before: str
+    after: str | None
+
+
+def clean(
+    part: Converted,
+    questions: Mapping[int, Question],
+    convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+) -> tuple[Converted, list[Change]]:
+    """Mend or drop what `RULES` name.
+
+    Args:
+        part: Audited records of one file.
+        questions: Its rows by index.
+        convert: Makes a record of a row.
+
+    Returns:
+        The part with cleaned records and their findings, and the changes.
+    """
+    codes: dict[str, list[str]] = {}
+    for finding in part.findings:
+        if finding.action == "kept" and finding.code in RULES:
+            codes.setdefault(finding.id, []).append(finding.code)
+    records: list[Record] = []
+    findings = part.findings
+    changes = []
+    for record in part.records:
+        after = _cleaned(record, codes[record.id]) if record.id in codes else record.source.answer
+        if after == record.source.answer:
+            records.append(record)
+            continue
+        named = sorted(set(codes[record.id]))
+        changes.append(Change(id=record.id, codes=named, before=record.source.answer, after=after))
+        mended, fresh = _reconverted(record, questions, convert, after) if after is not None else (None, [])
+        if mended:
+            records.append(mended)
+        findings = [finding for finding in findings if not (finding.id == record.id and finding.code in named)]
+        findings += [finding for finding in fresh if finding.code in RULES]
+        findings.append(_finding(part, record, named, after if mended else None))
+    findings = sorted(findings, key=lambda finding: finding.index)
+    return msgspec.structs.replace(part, records=records, findings=findings), changes
+
+
+def _cleaned(record: Record, codes: list[str]) -> str | None:
+    """The answer to train on; None if the record is to be dropped."""
+    answer: str | None = record.source.answer
+    for code in RULES:
+        if code in codes and answer is not None:
+            answer = None if RULES[code] == "drop" else _MENDERS[code](record, answer)
+    return answer
+
+
+def _mend_corners(_: Record, answer: str) -> str:
+    parsed = parse_boxes(answer)
+    return _written(answer, order_corners(parsed.boxes).tolist(), list(parsed.labels))
+
+
+def _drop_empty_boxes(_: Record, answer: str) -> str | None:
+    parsed = parse_boxes(answer)
+    kept = [place for place, size in enumerate(area(parsed.boxes)) if size > 0]
+    if not kept:  # "no box" would say that there is nothing to find
+        return None
+    return _written(answer, parsed.boxes[kept].tolist(), [parsed.labels[place] for place in kept])
+
+
+def _written(answer: str, boxes: list[list[float]], labels: list[str | None]) -> str:
+    """Boxes in the form of FLARE's own answers."""
+    style: BoxStyle = "map" if answer.lstrip().startswith("{") and None not in labels else "flare"
+    return format_boxes(np.array(boxes), labels, style, "pixel")
+
+
+def _mend_letter(record: Record, answer: str) -> str:
+    """endo writes `T` for the option D, Tumor, in some rows."""
+    if record.dataset != "endo" or answer != "T":
+        return answer
+    offered = options(record.question)
+    return "D" if not offered or offered.get("D", "").lower().startswith("tumor") else answer
+
+
+_MENDERS: dict[str, Callable[[Record, str], str | None]] = {
+    "INVERTED_BOX": _mend_corners,
+    "ZERO_AREA_BOX": _drop_empty_boxes,
+    "LETTER_NOT_OPTION": _mend_letter,
+    "LETTER_WITHOUT_OPTIONS": _mend_letter,
+}
+
+
+def _reconverted(
+    record: Record,
+    questions: Mapping[int, Question],
+    convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+    answer: str,
+) -> tuple[Record | None, list[Finding]]:
+    question = questions[record.source.index]
+    mended, findings = convert(Question(question.file, question.index, question.row | {"Answer": answer}))
+    if mended is None:
+        return None, findings
+    source = msgspec.structs.replace(mended.source, answer=record.source.answer)
+    return msgspec.structs.replace(mended, source=source), findings
+
+
+def _finding(part: Converted, record: Record, codes: list[str], after: str | None) -> Finding:
+    before = record.source.answer[:200]
+    said = f"{', '.join(codes)}: {before!r} " + ("dropped" if after is None else f"became {after[:200]!r}")
+    return Finding(
+        id=record.id,
+        code="CLEANED",
+        action="kept" if after is not None else "dropped",
+        detail=f"{record.id}: {said}",
+        file=part.file,
+        index=record.source.index,
+    )

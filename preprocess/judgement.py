@@ -1,0 +1,101 @@
+"""From converted rows to those worth training on: audit, then what a person excluded, then what `--clean` may mend."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvl.flare import SPLITS, Question, QuestionFile
+from medvl.sharegpt import Record
+from medvl.tasks import unknown_name
+from preprocess.audit import audit, exclude, read_reviewed
+from preprocess.cleaning import Change, clean
+from preprocess.errors import UsageError
+from preprocess.report import Converted, Finding
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the command line asks of this step.
+
+    Attributes:
+        reviewed: Ids of records that a person chose to leave out.
+        cleaned: Folders of the splits that are cleaned.
+    """
+
+    reviewed: frozenset[str]
+    cleaned: frozenset[str]
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """The options of this step."""
+    add = arguments.add_argument_group("what is left out or mended").add_argument
+    add(
+        "--exclude-audit",
+        type=Path,
+        metavar="FILE",
+        help="leave out these records: OUT/audit.csv with marks in its column `exclude`, or an id per line",
+    )
+    add(
+        "--clean",
+        action="store_true",
+        help="training data: remove zero-area boxes, turn inverted ones, endo's T to D; drop rows with several "
+        "letters, outliers and contradictions. Every change is listed in report.json",
+    )
+    add("--clean-splits", nargs="+", default=["train"], metavar="SPLIT", help="splits to clean (default: train)")
+
+
+def plan(args: argparse.Namespace) -> Judgement:
+    """Check the options of `add_arguments`.
+
+    Raises:
+        UsageError, UnknownNameError: options that cannot be followed.
+    """
+    by_name = {name: split for split in SPLITS.values() for name in (split.name, split.folder)}
+    for name in args.clean_splits:
+        if name not in by_name:
+            raise unknown_name("split", name, by_name)
+    if args.clean_splits != ["train"] and not args.clean:
+        raise UsageError("--clean-splits says where to clean, and needs --clean")
+    if args.max_images_per_sample is not None and args.max_images_per_sample < 1:
+        raise UsageError(f"--max-images-per-sample {args.max_images_per_sample}: a record needs a picture")
+    reviewed = read_reviewed(args.exclude_audit) if args.exclude_audit else set()
+    folders = {by_name[name].folder for name in args.clean_splits} if args.clean else set()
+    return Judgement(frozenset(reviewed), frozenset(folders))
+
+
+def judge(
+    judgement: Judgement,
+    parts: Sequence[Converted],
+    rows: Mapping[QuestionFile, Sequence[Question]],
+    convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+) -> tuple[list[Converted], list[Change]]:
+    """Audit all parts, leave out what was reviewed, clean what may be cleaned.
+
+    Args:
+        judgement: What is asked for.
+        parts: The outcome per question file, in the order of `rows`.
+        rows: The rows of every file.
+        convert: Makes a record of a row.
+
+    Raises:
+        UsageError: a reviewed id belongs to a dataset that was converted, but is none of its rows.
+    """
+    judged, changes = [], []
+    _check_reviewed(judgement.reviewed, parts)
+    for part, questions in zip(parts, rows.values(), strict=True):
+        audited = exclude(audit(part), judgement.reviewed)
+        if part.split in judgement.cleaned:
+            audited, more = clean(audited, {question.index: question for question in questions}, convert)
+            changes += more
+        judged.append(audited)
+    return judged, changes
+
+
+def _check_reviewed(reviewed: frozenset[str], parts: Sequence[Converted]) -> None:
+    known = {record.id for part in parts for record in part.records}
+    known |= {finding.id for part in parts for finding in part.findings}
+    folders = {name.rpartition("/")[0] for name in known} | {""}
+    unknown = sorted(name for name in reviewed - known if name.rpartition("/")[0] in folders)
+    if unknown:
+        raise UsageError(f"--exclude-audit: no such records: {', '.join(unknown[:5])}; was it made from another tree?")
