@@ -1,15 +1,30 @@
-"""The gate: what is wrong with a prediction file as a whole, said before any number."""
+"""The gate: what is wrong with a prediction file as a whole, said before any number.
 
+Five published runs once had equal scores because error messages had been scored as answers. A file that looks like that
+is refused; `--force` scores it all the same and says so in metrics.json.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evaluation.join import Joined
-from evaluation.metrics.detection import has_zero_area
+from evaluation.matching import has_zero_area
 from evaluation.predictions import PredictionFile
 from evaluation.references import References
 from evaluation.samples import Sample
 
 _SHOWN = 5
+# A finding above this share of the references (of the predictions, for extra ones and duplicates) is fatal: at a tenth
+# a score is more about the file than about the model.
+FATAL_SHARE = 0.1
+# One answer to (nearly) everything is fatal from this many answers on; a class predicted always in one dataset is a
+# poor model, the same text for every dataset and task is a broken run.
+_SAME_SHARE, _SAME_LEAST = 0.95, 20
+# What chat templates leave behind when the prompt is decoded with the answer.
+_ROLE_MARKS = ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "assistant\n", "<|vision_start|>", "<image>")
+_QUESTION_LEAST = 30  # characters; a shorter question may well be repeated in an answer
 
 
 @dataclass(frozen=True)
@@ -21,12 +36,16 @@ class Finding:
         count: How many.
         text: What that means, for the reader.
         examples: The first few; per_sample.jsonl has all of those that concern single samples.
+        fatal: Whether the file is refused.
+        cure: What to do about it, where it is fatal.
     """
 
     code: str
     count: int
     text: str
     examples: tuple[str, ...] = ()
+    fatal: bool = False
+    cure: str = ""
 
 
 def counts(
@@ -47,30 +66,77 @@ def counts(
     }
 
 
-def findings(references: References, joined: Joined, samples: list[Sample]) -> list[Finding]:
-    """Everything that a reader of the scores should know about the two files; none of it stops the scoring."""
-    empty = [sample.reference.id for sample in samples if sample.text is not None and sample.answer.missing]
+def findings(
+    references: References, predictions: PredictionFile, joined: Joined, samples: list[Sample]
+) -> list[Finding]:
+    """Everything that a reader of the scores should know about the two files, fatal findings first."""
+    asked, said = len(references.items), len(predictions.rows)
+    found = [
+        _finding("missing", [reference.id for reference in joined.missing], asked,
+                 "references have no prediction and count as wrong",
+                 "predict them, or name the part that was predicted (a split or dataset folder) as --references"),
+        _finding("extra", [prediction.name for prediction in joined.extra], said,
+                 "predictions answer no reference and are not scored", "name the references they were made for"),
+        _finding("duplicates", [prediction.name for prediction in joined.duplicates], said,
+                 "predictions repeat one; the first in the file counts", "keep one prediction per question"),
+        _finding("empty", _ids(samples, "empty"), asked, "answers are blank and count as wrong",
+                 "look for the reason in the predictor's log and predict again"),
+        _finding("errors", _ids(samples, "error"), asked, "answers are error messages and count as wrong",
+                 "mend what they say and predict again"),
+        _finding("prompt_leaked", [sample.reference.id for sample in samples if _leaks(sample)], asked,
+                 "answers hold the question or marks of the chat template",
+                 "decode the generated tokens alone"),
+        *_repeated(samples),
+        *_about_references(references, samples),
+    ]  # fmt: skip
+    return sorted((finding for finding in found if finding.count), key=lambda finding: not finding.fatal)
+
+
+def _finding(code: str, items: list[str], total: int, text: str, cure: str) -> Finding:
+    return Finding(code, len(items), text, tuple(items[:_SHOWN]), len(items) > FATAL_SHARE * total, cure)
+
+
+def _ids(samples: Sequence[Sample], reason: str) -> list[str]:
+    return [s.reference.id for s in samples if s.text is not None and s.answer.reason == reason and not s.exact]
+
+
+def _leaks(sample: Sample) -> bool:
+    """The question word for word, or a mark. A report or an answer that is the reference's own text leaks nothing."""
+    if not sample.text or sample.exact:
+        return False
+    if any(mark in sample.text for mark in _ROLE_MARKS):
+        return True
+    question = sample.reference.question
+    return len(question) >= _QUESTION_LEAST and question in sample.text
+
+
+def _repeated(samples: Sequence[Sample]) -> list[Finding]:
+    """One text for nearly everything, although the references differ."""
+    texts = Counter(sample.text.strip() for sample in samples if sample.text and sample.text.strip())
+    answers = {sample.reference.answer for sample in samples}
+    total = sum(texts.values())
+    if total < _SAME_LEAST or len(answers) == 1:
+        return []
+    text, count = texts.most_common(1)[0]
+    if count < _SAME_SHARE * total:
+        return []
+    message = f"of {total} answers are the same, {text[:60]!r}"
+    return [Finding("repeated", count, message, (), fatal=True, cure="look whether the model was given the pictures")]
+
+
+def _about_references(references: References, samples: Sequence[Sample]) -> list[Finding]:
+    """Dirt on the other side; it stops nothing."""
     unclear = [sample for sample in samples if not sample.truth.parsed and sample.scorable]
     unscorable = [sample for sample in samples if not sample.scorable]
     flat = [sample.reference.id for sample in samples if has_zero_area(sample)]
-    missing = [reference.id for reference in joined.missing]
-    extra = [prediction.name for prediction in joined.extra]
-    duplicates = [prediction.name for prediction in joined.duplicates]
-    found = [
-        _finding("missing", missing, "references have no prediction and count as wrong"),
-        _finding("extra", extra, "predictions answer no reference and are not scored"),
-        _finding("duplicates", duplicates, "predictions repeat one; the first in the file counts"),
-        _finding("empty", empty, "answers are blank or an error message and count as wrong"),
-        _finding("references_unclear", _quoted(unclear), "references cannot be read; only their own text is right"),
-        _finding("references_unscorable", _quoted(unscorable), "references should be numbers and are not; not scored"),
-        _finding("references_zero_area", flat, "references hold a box without area; only a copy of it finds it"),
-        Finding("references_unanswered", references.unanswered, "questions have no answer to score against"),
-    ]
-    return [finding for finding in found if finding.count]
-
-
-def _finding(code: str, items: list[str], text: str) -> Finding:
-    return Finding(code, len(items), text, tuple(items[:_SHOWN]))
+    listed = (
+        ("references_unclear", _quoted(unclear), "references cannot be read; only their own text is right"),
+        ("references_unscorable", _quoted(unscorable), "references should be numbers and are not; not scored"),
+        ("references_zero_area", flat, "references hold a box without area; only a copy of it finds it"),
+    )
+    found = [Finding(code, len(items), text, tuple(items[:_SHOWN])) for code, items, text in listed]
+    blank = Finding("references_unanswered", references.unanswered, "questions have no answer to score against")
+    return [*found, blank]
 
 
 def _quoted(samples: list[Sample]) -> list[str]:
@@ -79,4 +145,7 @@ def _quoted(samples: list[Sample]) -> list[str]:
 
 def as_json(found: list[Finding]) -> dict[str, Any]:
     """Findings for the provenance."""
-    return {finding.code: {"count": finding.count, "first": list(finding.examples)} for finding in found}
+    return {
+        finding.code: {"count": finding.count, "first": list(finding.examples), "fatal": finding.fatal}
+        for finding in found
+    }

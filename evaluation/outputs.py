@@ -1,8 +1,9 @@
-"""What scoring writes: metrics.json, per_sample.jsonl and the console tables."""
+"""What scoring writes: metrics.json, diagnosis.json, per_sample.jsonl and the console tables."""
 
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
+from evaluation import gate
+from evaluation.diagnosis import Diagnosis
+from evaluation.evaluate import Evaluation, Scores, Settings
 from evaluation.join import Joined
-from evaluation.metrics import metrics_of
-from evaluation.predictions import Prediction, PredictionFile
-from evaluation.references import References
+from evaluation.metrics import Metric, metrics_of
+from evaluation.predictions import Prediction
 from evaluation.samples import Sample
-from evaluation.scoring import Entries, Entry, TaskScores
+from evaluation.scoring import Entries, Entry, invalid_reasons
 from medvl.answers import Value
 from medvl.box_text import ParsedBoxes
 from medvl.sharegpt import to_json, write_atomic
@@ -23,15 +26,17 @@ from medvl.tasks import Task
 
 METRICS = "metrics.json"
 PER_SAMPLE = "per_sample.jsonl"
+DIAGNOSIS = "diagnosis.json"
+COMPARISON = "comparison.json"
 # Numbers depend on these.
 _PACKAGES = ("medvl", "numpy", "scipy", "scikit-learn", "rouge-score", "sacrebleu")
 
 
-def provenance(
-    predictions: PredictionFile, references: References, *, command: Sequence[str], **settings: Any
-) -> dict[str, Any]:
+def provenance(evaluation: Evaluation, settings: Settings, command: Sequence[str]) -> dict[str, Any]:
     """Where the numbers come from: both inputs with hashes, versions, the command and its settings. No time stamp, so
     that scoring twice gives the same bytes."""
+    predictions, references = evaluation.predictions, evaluation.references
+    scores = evaluation.scores[evaluation.rules]
     return {
         "predictions": {
             "path": str(predictions.path),
@@ -46,50 +51,78 @@ def provenance(
         },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "command": list(command),
-        **settings,
+        "rules": list(settings.rules),
+        "frame": evaluation.frame,
+        "seed": settings.resampling.seed,
+        "bootstrap": settings.resampling.draws,
+        "cluster": settings.resampling.cluster,
+        "forced": settings.force,
+        "joined_by": evaluation.joined.how,
+        "gate": gate.as_json(evaluation.findings),
+        "invalid_reasons": {task.value: invalid_reasons(part.samples) for task, part in scores.items()},
     }
 
 
-def metrics_json(
-    scores: dict[Task, TaskScores], *, rules: str, counts: dict[str, int], provenance: dict[str, Any]
-) -> dict[str, Any]:
-    """The content of metrics.json."""
+def metrics_json(evaluation: Evaluation, settings: Settings, command: Sequence[str]) -> dict[str, Any]:
+    """The content of metrics.json. The first rules asked for fill the documented schema, so that a reader of one set of
+    rules need not know of others; those stand under `other_rules`, rules -> the same four parts."""
+    first, *others = evaluation.scores.items()
+    made = {
+        "schema": 1,
+        "rules": first[0],
+        "counts": gate.counts(evaluation.references, evaluation.predictions, evaluation.joined, evaluation.samples),
+        **_parts(first[1]),
+        "provenance": provenance(evaluation, settings, command),
+    }
+    return made | ({"other_rules": {rules: _parts(scores) for rules, scores in others}} if others else {})
+
+
+def _parts(scores: Scores) -> dict[str, Any]:
     datasets: dict[str, dict[str, Entries]] = {}
     for task, task_scores in scores.items():
         for name, entries in task_scores.datasets.items():
             datasets.setdefault(name, {})[task.value] = entries
     return {
-        "schema": 1,
-        "rules": rules,
-        "counts": counts,
         "tasks": {task.value: task_scores.pooled for task, task_scores in scores.items()},
         "datasets": dict(sorted(datasets.items())),
         "macro": {task.value: task_scores.macro for task, task_scores in scores.items()},
-        "provenance": provenance,
+        "groups": {task.value: task_scores.groups for task, task_scores in scores.items() if task_scores.groups},
     }
 
 
-def write_scores(
-    out: Path, metrics: dict[str, Any], samples: Sequence[Sample], scores: dict[Task, TaskScores], joined: Joined
-) -> None:
-    """Write both files, metrics.json last: where it is, the other one is whole.
+def write_scores(out: Path, evaluation: Evaluation, metrics: dict[str, Any], diagnosis: Diagnosis) -> None:
+    """Write the three files, metrics.json last: where it is, the others are whole.
 
     Raises:
         OSError: `out` cannot be written.
     """
-    lines = [*_sample_lines(samples, scores), *_left_over_lines(joined)]
+    lines = [*_sample_lines(evaluation), *_left_over_lines(evaluation.joined)]
     write_atomic(out / PER_SAMPLE, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    write_atomic(out / METRICS, to_json(metrics))
+    write_json(out / DIAGNOSIS, msgspec.to_builtins(diagnosis))
+    write_json(out / METRICS, metrics)
 
 
-def _sample_lines(samples: Sequence[Sample], scores: dict[Task, TaskScores]) -> Iterator[dict[str, Any]]:
-    """A line per reference, in their order; scores are null where the reference cannot be scored."""
-    scored = {task: iter(range(len(task_scores.samples))) for task, task_scores in scores.items()}
-    for sample in samples:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; raises OSError."""
+    write_atomic(path, to_json(value))
+
+
+def _sample_lines(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """A line per reference, in their order; scores are null where the reference cannot be scored.
+
+    `score` and the counts are those of the first rules, `score_<rules>` those of others.
+    """
+    rows = {
+        rules: {id(sample): (part.table, row) for part in scores.values() for row, sample in enumerate(part.samples)}
+        for rules, scores in evaluation.scores.items()
+    }
+    for sample in evaluation.samples:
         line = _sample_line(sample)
-        if sample.scorable:
-            table, row = scores[sample.reference.task].table, next(scored[sample.reference.task])
-            line |= {"score": float(table.score[row]), **table.counts(row)}  # NaN is written as null
+        for index, (rules, places) in enumerate(rows.items()):
+            if id(sample) in places:
+                table, row = places[id(sample)]
+                key = f"score_{rules}" if index else "score"
+                line |= {key: float(table.score[row])} | ({} if index else table.counts(row))  # NaN is written as null
         yield line
 
 
@@ -140,52 +173,80 @@ def _left_over_line(status: str, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def print_scores(metrics: dict[str, Any], scores: dict[Task, TaskScores], console: Console) -> None:
-    """The counts, every metric per task, and the headline metrics per dataset."""
-    rules = metrics["rules"]
+def print_scores(evaluation: Evaluation, metrics: dict[str, Any], console: Console) -> None:
+    """The counts, and per set of rules every metric per task; the headline metrics per dataset, rules side by side."""
     console.print(", ".join(f"{count} {name}" for name, count in metrics["counts"].items()), highlight=False)
-    console.print(_task_table(scores, rules))
-    console.print(_dataset_table(scores, rules))
+    for rules, scores in evaluation.scores.items():
+        console.print(_task_table(scores, rules))
+    console.print(_dataset_table(evaluation))
 
 
-def _task_table(scores: dict[Task, TaskScores], rules: str) -> ConsoleTable:
+def _task_table(scores: Scores, rules: str) -> ConsoleTable:
     grid = ConsoleTable("task", "metric", title=f"Scores per task, rules: {rules}")
-    for heading in ("pooled", "macro", "n", "invalid", "missing"):
+    for heading in ("pooled [95 % interval]", "macro [95 % interval]", "n", "invalid", "missing"):
         grid.add_column(heading, justify="right")
     for task, task_scores in scores.items():
         missing = _missing(task_scores.samples)
         for metric in metrics_of(rules, task):
-            pooled, macro = task_scores.pooled[metric.name], task_scores.macro[metric.name]
-            name = f"{metric.name} {'↑' if metric.higher_is_better else '↓'}"
-            grid.add_row(task.value, name, _shown(pooled), _shown(macro), *_counts(pooled), str(missing))
+            if not metric.detail:
+                pooled, macro = task_scores.pooled[metric.name], task_scores.macro[metric.name]
+                row = (task.value, arrow(metric), shown(pooled), shown(macro), *_counts(pooled), str(missing))
+                grid.add_row(*row)
         grid.add_section()
     return grid
 
 
-def _dataset_table(scores: dict[Task, TaskScores], rules: str) -> ConsoleTable:
-    grid = ConsoleTable("dataset", "task", "metric", title=f"Scores per dataset, rules: {rules}")
-    for heading in ("value", "n", "invalid", "missing"):
+def _dataset_table(evaluation: Evaluation) -> ConsoleTable:
+    grid = ConsoleTable("dataset", "task", title="Scores per dataset")
+    for rules in evaluation.scores:
+        grid.add_column(f"{rules}: metric")
+        grid.add_column("value [95 % interval]", justify="right")
+    for heading in ("n", "invalid", "missing"):
         grid.add_column(heading, justify="right")
-    for name in sorted({name for task_scores in scores.values() for name in task_scores.datasets}):
-        for task, task_scores in scores.items():
-            missing = _missing([sample for sample in task_scores.samples if sample.reference.dataset == name])
-            for metric in metrics_of(rules, task) if name in task_scores.datasets else ():
-                entry = task_scores.datasets[name][metric.name]
-                if metric.headline:
-                    direction = "↑" if metric.higher_is_better else "↓"
-                    row = (name, task.value, f"{metric.name} {direction}", _shown(entry), *_counts(entry))
-                    grid.add_row(*row, str(missing))
+    first = evaluation.scores[evaluation.rules]
+    for name in sorted({name for scores in first.values() for name in scores.datasets}):
+        for task, scores in first.items():
+            if name in scores.datasets:
+                _dataset_rows(evaluation, name, task, grid)
         grid.add_section()
     return grid
+
+
+def _dataset_rows(evaluation: Evaluation, name: str, task: Task, grid: ConsoleTable) -> None:
+    """A row per headline metric; a set of rules with fewer of them leaves the rest of its columns blank."""
+    sides = [
+        [(arrow(metric), scores[task].datasets[name][metric.name]) for metric in metrics_of(rules, task) if
+         metric.headline]
+        for rules, scores in evaluation.scores.items()
+    ]  # fmt: skip
+    samples = evaluation.scores[evaluation.rules][task].samples
+    missing = _missing([sample for sample in samples if sample.reference.dataset == name])
+    for entries in zip_longest(*sides):
+        cells = [cell for entry in entries for cell in ((entry[0], shown(entry[1])) if entry else ("", ""))]
+        counts = next(_counts(entry[1]) for entry in entries if entry)
+        grid.add_row(name, task.value, *cells, *counts, str(missing))
+
+
+def arrow(metric: Metric) -> str:
+    """A metric's name with its direction."""
+    return f"{metric.name} {'↑' if metric.higher_is_better else '↓'}"
 
 
 def _missing(samples: Sequence[Sample]) -> int:
     return sum(sample.text is None for sample in samples)
 
 
-def _shown(entry: Entry) -> str:
-    value = entry["value"]
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+def shown(entry: Entry) -> str:
+    """A value with its interval, for a table; "-" where there is none."""
+    if entry["value"] is None:
+        return "-"
+    value, ci95 = number(entry["value"]), entry["ci95"]
+    return value if ci95 is None else f"{value} [{number(ci95[0])}, {number(ci95[1])}]"
+
+
+def number(value: float) -> str:
+    """A number as wide as a table needs."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
 def _counts(entry: Entry) -> tuple[str, str]:

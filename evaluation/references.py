@@ -1,8 +1,10 @@
 """References: the answers that predictions are scored against, from a FLARE tree, converted records or another file."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from evaluation.frames import read_frame, size_on_disk
 from evaluation.predictions import DataError, decode_rows, find_file
@@ -44,6 +46,7 @@ class Reference:
         target: What a model was trained to say, boxes in the frame of the converted data; None outside converted data.
         picture_size: (width, height) of the first picture, pixels, or None where it cannot be known.
         row: Place in its file, from 0.
+        fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
     """
 
     id: str
@@ -55,6 +58,7 @@ class Reference:
     target: str | None
     picture_size: Callable[[], Size | None]
     row: int
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _tree(path: Path, files: Sequence[QuestionFile], *, training: bool) -> Refer
 def _read_file(path: Path) -> References:
     rows = decode_rows(path.read_bytes(), path)
     if rows and {"conversations", "source"} <= rows[0].keys():
-        return _records(path)
+        return _records(path, rows)
     if rows and not {"TaskType", "ImageName", "Question", "Answer"} <= rows[0].keys():
         raise DataError(
             f"{path}: not references, its first row has the keys {', '.join(sorted(rows[0]))}; "
@@ -189,6 +193,7 @@ def _from_questions(
                     target=None,
                     picture_size=(lambda: None) if outside else _size_reader(question),
                     row=question.index,
+                    fields=_other_fields(question.row),
                 )
             )
         except (FlareError, UnknownNameError) as error:
@@ -200,7 +205,15 @@ def _from_questions(
 
 
 def _size_reader(question: Question) -> Callable[[], Size | None]:
-    return lambda: size_on_disk(picture_path(question.file, question.images[0]))
+    return cache(lambda: size_on_disk(picture_path(question.file, question.images[0])))
+
+
+# Fields that have a place of their own in a reference.
+_KNOWN_FIELDS = {"ImageName", "Question", "Answer", "id", "dataset", "task", "conversations", "images", "source"}
+
+
+def _other_fields(row: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(row[key]) for key in row.keys() - _KNOWN_FIELDS if isinstance(row[key], str | int)}
 
 
 def dataset_of(images: Sequence[str], task: Task) -> str:
@@ -217,9 +230,13 @@ def dataset_of(images: Sequence[str], task: Task) -> str:
     return _PICTURES[prefix] + ("-det" if detection else "")
 
 
-def _records(path: Path) -> References:
+def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
     records = read_records(path)
-    items = tuple(_from_record(row, record) for row, record in enumerate(records) if record.source.answer.strip())
+    items = tuple(
+        _from_record(index, record, _other_fields(row))
+        for index, (record, row) in enumerate(zip(records, rows, strict=True))
+        if record.source.answer.strip()
+    )
     frame, notes = read_frame(path)
     return References(
         path=path,
@@ -233,7 +250,7 @@ def _records(path: Path) -> References:
     )
 
 
-def _from_record(row: int, record: Record) -> Reference:
+def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
     size = record.source.sizes[0] if record.source.sizes else None
     return Reference(
         id=record.id,
@@ -245,4 +262,5 @@ def _from_record(row: int, record: Record) -> Reference:
         target=record.target,
         picture_size=lambda: size,
         row=row,
+        fields=fields,
     )

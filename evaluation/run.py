@@ -1,16 +1,19 @@
 #!/usr/bin/env python
-r"""Score a prediction file against references.
+r"""Score prediction files against references.
 
 examples:
   python evaluation/run.py predictions.json --references FLARE-MLLM-2D
-  python evaluation/run.py predictions.jsonl --references data/flare/flare_all_val.json --out scores
+  python evaluation/run.py predictions.jsonl --references data/flare/flare_all_val.json --rules strict,official
+  python evaluation/run.py tuned.jsonl --references data/flare/flare_all_val.json --baseline untuned.jsonl
+  python evaluation/run.py runs/*/predictions.jsonl --references data/flare/flare_all_val.json --out ablation
   python evaluation/run.py saves/demo/generated_predictions.jsonl --references data/flare/flare_retino_val.json --json
 
 PREDICTIONS are told apart by their keys: the challenge's predictions.json (or the same as JSON lines), rows with
 `prediction` and either `id` or the challenge's keys, and LLaMA-Factory's generated_predictions.jsonl. Challenge files
 hold boxes in pixels, the others in the frame that the manifest.json beside the converted references names.
 
-The table goes to standard output, everything else to standard error; OUT gets metrics.json and per_sample.jsonl.
+The table goes to standard output, everything else to standard error; OUT gets metrics.json, diagnosis.json and
+per_sample.jsonl, for several PREDICTIONS a folder each and comparison.json.
 Exit code: 0 scored, 2 wrong arguments, 3 the data was refused.
 """
 
@@ -18,24 +21,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from evaluation import gate
-from evaluation.frames import choose_frame
-from evaluation.join import join
+from evaluation.comparison import compare
+from evaluation.comparison_tables import comparison_json, file_names, print_comparison, print_files
+from evaluation.diagnose import diagnose
+from evaluation.evaluate import Evaluation, Settings, evaluate
+from evaluation.gate import Finding
 from evaluation.metrics import known_rules
-from evaluation.outputs import METRICS, metrics_json, print_scores, provenance, write_scores
-from evaluation.predictions import DataError, read_predictions
+from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
+from evaluation.predictions import DataError
 from evaluation.references import read_references
-from evaluation.samples import make_samples
-from evaluation.scoring import invalid_reasons, score
-from medvl.boxes import FRAMES, Frame
+from evaluation.statistics import Resampling
+from medvl.boxes import FRAMES
 from medvl.sharegpt import to_json
-from medvl.tasks import UnknownNameError
+from medvl.tasks import UnknownNameError, unknown_name
 
 # Wide enough for every column where standard output is a file or a pipe, which have no width.
-_WIDTH = 120
+_WIDTH = 180
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +50,13 @@ def parser() -> argparse.ArgumentParser:
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = arguments.add_argument
-    add("predictions", type=Path, metavar="PREDICTIONS", help="prediction file, or a folder that holds one")
+    add(
+        "predictions",
+        type=Path,
+        nargs="+",
+        metavar="PREDICTIONS",
+        help="prediction file, or a folder that holds one; several are compared",
+    )
     add(
         "--references",
         type=Path,
@@ -60,11 +71,25 @@ def parser() -> argparse.ArgumentParser:
         metavar="SPLIT",
         help="splits of a tree: train, val, hidden, test (default: all with answers; train only if no other has)",
     )
-    add("--rules", choices=known_rules(), default="strict", help="how answers are judged (default: strict)")
+    add(
+        "--rules",
+        default="strict",
+        metavar="RULES",
+        help=f"how answers are judged, one or several of {','.join(known_rules())} (default: strict)",
+    )
+    add("--baseline", type=Path, metavar="OTHER", help="prediction file to test the difference to")
+    add("--bootstrap", type=int, default=1000, metavar="N", help="draws for intervals and tests, 0 for none (1000)")
+    add(
+        "--cluster",
+        default="image",
+        metavar="FIELD",
+        help="what is drawn: image (default), sample, or a field of the references' rows such as a patient's number",
+    )
+    add("--seed", type=int, default=0, help="seed of the draws (default: 0)")
     add("--frame", choices=FRAMES, help="frame of predicted boxes (default: by the kind of file, see below)")
-    add("--seed", type=int, default=0, help="written into metrics.json; no strict metric draws lots (default: 0)")
+    add("--force", action="store_true", help="score even what the gate would refuse")
     add("--out", type=Path, metavar="DIR", help="output folder (default: PREDICTIONS without its suffix + _scores)")
-    add("--json", action="store_true", help="print metrics.json instead of the table")
+    add("--json", action="store_true", help=f"print {METRICS} (for several files {COMPARISON}) instead of the table")
     return arguments
 
 
@@ -80,52 +105,93 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 3
+    except OSError as error:
+        message = f"error: {error.filename} cannot be written ({error}); name another folder with --out"
+        errors.print(message, markup=False, soft_wrap=True)
+        return 2
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """The settings of a command line; raises UnknownNameError for rules that do not exist."""
+    rules = tuple(dict.fromkeys(name.strip() for name in args.rules.split(",")))
+    for name in rules:
+        if name not in known_rules():
+            raise unknown_name("set of rules", name, known_rules())
+    return Settings(rules, args.frame, Resampling(max(0, args.bootstrap), args.seed, args.cluster), args.force)
 
 
 def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> int:
+    chosen = settings(args)
     references = read_references(args.references, args.splits)
-    predictions = read_predictions(args.predictions)
-    frame: Frame | None = choose_frame(args.frame, predictions, references.frame)
-    joined = join(references, predictions)
-    with errors.status("reading answers"):
-        samples = make_samples(joined, frame)
-        scores = score(samples, args.rules)
-    found = gate.findings(references, joined, samples)
-    metrics = metrics_json(
-        scores,
-        rules=args.rules,
-        counts=gate.counts(references, predictions, joined, samples),
-        provenance=provenance(
-            predictions,
-            references,
-            command=command,
-            rules=args.rules,
-            frame=frame,
-            seed=args.seed,
-            joined_by=joined.how,
-            gate=gate.as_json(found),
-            invalid_reasons={task.value: invalid_reasons(part.samples) for task, part in scores.items()},
-        ),
-    )
-    for note in references.notes:
-        errors.print(f"note: {note}", markup=False, soft_wrap=True)
-    for finding in found:
-        first = f" (first: {'; '.join(finding.examples)})" if finding.examples else ""
-        errors.print(f"note: {finding.count} {finding.text}{first}", markup=False, highlight=False, soft_wrap=True)
-    out = args.out or predictions.path.with_name(f"{predictions.path.stem}_scores")
-    try:
-        write_scores(out, metrics, samples, scores, joined)
-    except OSError as error:
-        message = f"error: {out} cannot be written ({error}); name another folder with --out"
-        errors.print(message, markup=False, soft_wrap=True)
-        return 2
+    _note(references.notes, errors)
+    with errors.status("scoring"):
+        baseline = evaluate(args.baseline, references, chosen) if args.baseline else None
+        evaluations = [evaluate(path, references, chosen) for path in args.predictions]
+    out = args.out or _default_out(evaluations)
+    names = file_names([evaluation.predictions.path for evaluation in evaluations])
+    written = []
+    for evaluation, name in zip(evaluations, names, strict=True):
+        if len(evaluations) > 1:
+            errors.print(f"{name}:", markup=False, highlight=False)
+        folder = out / name if len(evaluations) > 1 else out
+        written.append(_write(evaluation, baseline, folder, chosen, command, errors))
+    if len(evaluations) > 1:
+        together = comparison_json(evaluations, names)
+        write_json(out / COMPARISON, together)
     if args.json:
-        sys.stdout.write(to_json(metrics).decode())
+        sys.stdout.write(to_json(together if len(evaluations) > 1 else written[0]).decode())
     else:
-        console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-        print_scores(metrics, scores, console)
-        console.print(f"{out / METRICS}", markup=False, highlight=False, soft_wrap=True)
+        _print(evaluations, names, written, out)
     return 0
+
+
+def _write(
+    evaluation: Evaluation,
+    baseline: Evaluation | None,
+    folder: Path,
+    chosen: Settings,
+    command: Sequence[str],
+    errors: Console,
+) -> dict[str, Any]:
+    """Write a file's outputs; returns the content of its metrics.json."""
+    _note([finding_note(finding) for finding in evaluation.findings], errors)
+    metrics = metrics_json(evaluation, chosen, command)
+    if baseline is not None:
+        metrics["comparison"] = compare(evaluation, baseline, chosen.resampling)
+    write_scores(folder, evaluation, metrics, diagnose(evaluation))
+    return metrics
+
+
+def _print(
+    evaluations: Sequence[Evaluation], names: Sequence[str], written: Sequence[dict[str, Any]], out: Path
+) -> None:
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    if len(evaluations) > 1:
+        print_files(evaluations, names, console)
+    else:
+        print_scores(evaluations[0], written[0], console)
+    for name, metrics in zip(names, written, strict=True):
+        if "comparison" in metrics:
+            print_comparison(metrics["comparison"], name, console)
+    console.print(
+        f"{out / (COMPARISON if len(written) > 1 else METRICS)}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _default_out(evaluations: Sequence[Evaluation]) -> Path:
+    path = evaluations[0].predictions.path
+    return path.with_name("comparison" if len(evaluations) > 1 else f"{path.stem}_scores")
+
+
+def _note(notes: Sequence[str], errors: Console) -> None:
+    for note in notes:
+        errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def finding_note(finding: Finding) -> str:
+    """A finding of the gate in one line."""
+    first = f" (first: {'; '.join(finding.examples)})" if finding.examples else ""
+    return f"{finding.count} {finding.text}{first}"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ class Sample:
         text: The model's text, None if there is none.
         answer: The model's answer, parsed.
         exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
+        later: Text of the last further prediction for the same question, None if there is none. Strict rules take the
+            first; scorers that join through a dict take the last.
+        in_pixels: Whether boxes in `text` are pixels, so that a scorer that takes texts as they are can read them.
     """
 
     reference: Reference
@@ -32,6 +35,8 @@ class Sample:
     text: str | None
     answer: Answer
     exact: bool
+    later: str | None = None
+    in_pixels: bool = True
 
     @property
     def invalid(self) -> bool:
@@ -55,6 +60,7 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
         DataError: boxes were predicted and their frame, or a size it needs, is not known.
     """
     labels = _free_labels(reference for reference, _ in joined.pairs)
+    later = {(row.id, row.images, row.question): row.text for row in joined.duplicates}
     samples = []
     for reference, prediction in joined.pairs:
         truth = _parse(reference.answer, reference, labels)
@@ -66,7 +72,8 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
             exact = False  # the reference is in pixels: the same numbers in another frame are other boxes
         if exact and not answer.parsed and truth.parsed:
             answer = truth
-        samples.append(Sample(reference, truth, text, answer, exact))
+        again = later.get((prediction.id, prediction.images, prediction.question)) if prediction else None
+        samples.append(Sample(reference, truth, text, answer, exact, again, frame in (None, "pixel")))
     return samples
 
 

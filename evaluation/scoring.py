@@ -1,19 +1,32 @@
-"""Scores: the metrics of every task, pooled, per dataset and as mean over datasets."""
+"""Scores: the metrics of every task with intervals: pooled, per dataset, as mean over datasets, by kind of object."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.metrics import Metric, Table, UndefinedError, metrics_of, table_of
+from evaluation.metrics import Metric, Table, metrics_of, official, table_of
+from evaluation.metrics.registry import Floats, Sums
 from evaluation.samples import Sample
+from evaluation.statistics import (
+    Clustered,
+    Resampling,
+    cluster_codes,
+    clustered,
+    computed,
+    draw_totals,
+    interval,
+    totals,
+)
 from medvl.tasks import Task
 
 Entry = dict[str, Any]
 Entries = dict[str, Entry]
+NO_RESAMPLING = Resampling()
 
 
 @dataclass(frozen=True)
@@ -23,67 +36,143 @@ class TaskScores:
     Attributes:
         samples: The task's samples.
         table: What its metrics read, one row per sample.
+        parts: Dataset -> its columns added up per cluster; what a comparison of two models works on.
         pooled: Metric -> entry over all samples.
         datasets: Dataset -> metric -> entry.
         macro: Metric -> mean over datasets.
+        groups: Group -> metric -> entry, over the reference boxes of all samples.
     """
 
     samples: list[Sample]
     table: Table
-    pooled: Entries
+    parts: dict[str, Clustered]
+    pooled: Entries = field(default_factory=dict)
     datasets: dict[str, Entries] = field(default_factory=dict)
     macro: Entries = field(default_factory=dict)
+    groups: dict[str, Entries] = field(default_factory=dict)
 
 
-def score(samples: Sequence[Sample], rules: str) -> dict[Task, TaskScores]:
-    """Score every task that has samples, in the order of `Task`; unscorable samples are in no table and no `n`."""
+@dataclass(frozen=True)
+class _Drawn:
+    """Sums of some samples: as they are (one draw), and drawn again (no draws without resampling)."""
+
+    value: Sums
+    draws: Sums | None
+    clusters: int
+
+
+def score(samples: Sequence[Sample], rules: str, resampling: Resampling = NO_RESAMPLING) -> dict[Task, TaskScores]:
+    """Score every task that has samples, in the order of `Task`.
+
+    Samples whose reference is no number are in no table and no `n`, but for the official rules, which have a rule of
+    their own for them.
+    """
     by_task: dict[Task, list[Sample]] = defaultdict(list)
     for sample in samples:
-        if sample.scorable:
+        if sample.scorable or rules == official.RULES:
             by_task[sample.reference.task].append(sample)
-    return {task: _score_task(task, by_task[task], rules) for task in Task if task in by_task}
+    return {task: _score_task(task, by_task[task], rules, resampling) for task in Task if task in by_task}
 
 
-def _score_task(task: Task, samples: list[Sample], rules: str) -> TaskScores:
+def _score_task(task: Task, samples: list[Sample], rules: str, resampling: Resampling) -> TaskScores:
+    """Clusters lie within a dataset and are drawn within it: how large a dataset is was decided, not observed. So the
+    draws of all samples are the sums of the datasets' draws."""
     table = table_of(rules, task, samples)
     metrics = metrics_of(rules, task)
-    names = np.array([sample.reference.dataset for sample in samples], dtype=object)
-    scores = TaskScores(samples, table, {metric.name: entry(metric, table) for metric in metrics})
-    for name in sorted(set(names)):
-        part = table.rows(np.flatnonzero(names == name))
-        scores.datasets[name] = {metric.name: entry(metric, part) for metric in metrics}
+    rows_of = dataset_rows(samples)
+    scores = TaskScores(samples, table, cluster_datasets(table, samples, resampling.cluster))
+    value: Floats = np.zeros((1, 1))
+    drawn: Floats | None = None
+    per_metric: dict[str, dict[str, Floats | None]] = defaultdict(dict)
+    for name, part in scores.parts.items():
+        own = totals(part.matrix)
+        draws = None
+        if resampling.draws:
+            draws = draw_totals([part.matrix], resampling.draws, resampling.generator(task.value, name))[0]
+            drawn = draws if drawn is None else drawn + draws
+        value = own + value
+        sums = _Drawn(part.split(own), None if draws is None else part.split(draws), part.matrix.shape[0])
+        counts = _counts(table, rows_of[name])
+        scores.datasets[name] = {}
+        for metric in metrics:
+            scores.datasets[name][metric.name], per_metric[metric.name][name] = _measured(metric, sums, counts)
+    split = next(iter(scores.parts.values())).split
+    clusters = sum(part.matrix.shape[0] for part in scores.parts.values())
+    pooled = _Drawn(split(value), None if drawn is None else split(drawn), clusters)
+    counts = _counts(table, np.arange(len(samples)))
     for metric in metrics:
-        scores.macro[metric.name] = _macro(metric, {name: part[metric.name] for name, part in scores.datasets.items()})
+        scores.pooled[metric.name] = _measured(metric, pooled, counts)[0]
+        parts = {name: part[metric.name] for name, part in scores.datasets.items()}
+        scores.macro[metric.name] = _macro(metric, parts, per_metric[metric.name])
+    for metric in metrics_of(rules, task, by_group=True):
+        _by_group(metric, pooled, table.groups, scores.groups)
     return scores
 
 
-def entry(metric: Metric, table: Table) -> Entry:
-    """A metric's entry in metrics.json. `n` counts all samples, invalid ones too."""
-    try:
-        value, reason = metric.compute(table), None
-    except UndefinedError as undefined:
-        value, reason = math.nan, str(undefined)
-    return _entry(metric, value, reason, n=len(table.invalid), n_invalid=int(table.invalid.sum()))
+def dataset_rows(samples: Sequence[Sample]) -> dict[str, NDArray[np.intp]]:
+    """Dataset -> the rows of its samples, datasets sorted."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, sample in enumerate(samples):
+        rows[sample.reference.dataset].append(row)
+    return {name: np.array(rows[name], dtype=np.intp) for name in sorted(rows)}
 
 
-def _entry(metric: Metric, value: float, reason: str | None, **counts: int) -> Entry:
+def cluster_datasets(table: Table, samples: Sequence[Sample], by: str) -> dict[str, Clustered]:
+    """The table's columns per dataset, added up over its clusters."""
+    codes = cluster_codes(samples, by)
+    whole = clustered(table, codes)
+    rows = dataset_rows(samples)
+    return {name: Clustered(whole.matrix[np.unique(codes[index])], whole.layout) for name, index in rows.items()}
+
+
+def _counts(table: Table, rows: NDArray[np.intp]) -> dict[str, int]:
+    """`n` counts all samples, invalid ones too, unless the rules leave some out."""
+    counted = np.ones(len(rows), dtype=bool) if table.counted is None else table.counted[rows]
+    return {"n": int(counted.sum()), "n_invalid": int((table.invalid[rows] & counted).sum())}
+
+
+def _measured(metric: Metric, sums: _Drawn, counts: Mapping[str, int]) -> tuple[Entry, Floats | None]:
+    """A metric's entry in metrics.json, and its values over the draws."""
+    value = float(computed(metric, sums.value)[0])
+    draws = None if sums.draws is None else computed(metric, sums.draws)
+    reason = metric.undefined if math.isnan(value) else metric.infinite
+    # Of a single cluster every draw is the same one; an interval without width would be a lie.
+    known = draws is not None and sums.clusters > 1 and math.isfinite(value)
+    return _entry(
+        metric, value, interval(draws, value) if known and draws is not None else None, reason, **counts
+    ), draws
+
+
+def _entry(metric: Metric, value: float, ci95: list[float] | None, reason: str | None, **counts: int) -> Entry:
     finite = math.isfinite(value)
-    made: Entry = {"value": value if finite else None, "ci95": None, **counts}
+    made: Entry = {"value": value if finite else None, "ci95": ci95, **counts}
     made["higher_is_better"] = metric.higher_is_better
     if not finite:
-        made["reason"] = reason or f"not a finite number: {value}"
+        made["reason"] = reason
     return made
 
 
-def _macro(metric: Metric, parts: dict[str, Entry]) -> Entry:
+def _macro(metric: Metric, parts: dict[str, Entry], draws: Mapping[str, Floats | None]) -> Entry:
     """The unweighted mean over datasets. One without a value leaves no mean: dropping it would reward failing it."""
     without = [name for name, part in parts.items() if part["value"] is None]
-    values = [part["value"] for part in parts.values()]
     counts = {key: sum(part[key] for part in parts.values()) for key in ("n", "n_invalid")}
     if without:
         reason = f"no value for {', '.join(without)}: {parts[without[0]]['reason']}"
-        return _entry(metric, math.nan, reason, **counts, n_datasets=len(parts))
-    return _entry(metric, float(np.mean(values)), None, **counts, n_datasets=len(parts))
+        return _entry(metric, math.nan, None, reason, **counts, n_datasets=len(parts))
+    drawn = [values for values in draws.values() if values is not None]
+    value = float(np.mean([part["value"] for part in parts.values()]))
+    ci95 = interval(np.mean(drawn, axis=0), value) if drawn and any(part["ci95"] for part in parts.values()) else None
+    return _entry(metric, value, ci95, None, **counts, n_datasets=len(parts))
+
+
+def _by_group(metric: Metric, sums: _Drawn, names: Sequence[str], groups: dict[str, Entries]) -> None:
+    """Add a metric's entry to every group; `n` counts reference boxes."""
+    values = computed(metric, sums.value)[0]
+    draws = None if sums.draws is None else computed(metric, sums.draws)
+    for place, name in enumerate(names):
+        n = int(sums.value["group_truths"][0, place])
+        ci95 = None if draws is None or sums.clusters < 2 else interval(draws[:, place], float(values[place]))
+        groups.setdefault(name, {})[metric.name] = _entry(metric, float(values[place]), ci95, metric.undefined, n=n)
 
 
 def invalid_reasons(samples: Sequence[Sample]) -> dict[str, int]:

@@ -7,10 +7,10 @@ The strict rules, which these files state where they apply:
 - what counts as the same class or label never crosses datasets.
 """
 
-from evaluation.metrics import choice, detection, label_sets, number, report
-from evaluation.metrics.registry import Metric, Table, UndefinedError, known_rules, metrics_of, table_of
+from evaluation.metrics import choice, detection, grounding, label_sets, number, official, report
+from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, table_of
 
 __all__ = [
-    "Metric", "Table", "UndefinedError", "choice", "detection", "known_rules", "label_sets", "metrics_of", "number",
-    "report", "table_of",
+    "Metric", "Table", "choice", "detection", "grounding", "known_rules", "label_sets", "metrics_of", "number",
+    "official", "report", "table_of",
 ]  # fmt: skip

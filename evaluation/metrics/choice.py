@@ -1,33 +1,17 @@
 """Classification: balanced accuracy, accuracy, macro F1."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from evaluation.metrics.registry import Table, metric, table
+from evaluation.metrics.registry import Floats, Sums, Table, indicator, mean_of_classes, metric, ratio, table
 from evaluation.samples import Sample
 from medvl.choices import normal, options
 from medvl.tasks import Task
 
 # Stands for every answer that is no class of the references: INVALID, or a class that never is the truth.
 WRONG = -1
-
-
-@dataclass(frozen=True)
-class Choices(Table):
-    """Classes as numbers.
-
-    Attributes:
-        truth: Class of the reference.
-        predicted: Class of the prediction, or `WRONG`.
-    """
-
-    truth: NDArray[np.int64]
-    predicted: NDArray[np.int64]
 
 
 def class_of(sample: Sample, value: str) -> tuple[str, str, str]:
@@ -37,11 +21,12 @@ def class_of(sample: Sample, value: str) -> tuple[str, str, str]:
     A-D and A-F. The options' wording is not part of it: ten rewordings of one question would become ten sets of classes
     with a handful of samples each, and balanced accuracy gives every class the same weight.
     """
-    return sample.reference.dataset, _letters(sample.reference.question), value
+    return sample.reference.dataset, letters_of(sample.reference.question), value
 
 
 @lru_cache(maxsize=65536)
-def _letters(question: str) -> str:
+def letters_of(question: str) -> str:
+    """Letters of the options a question offers, e.g. "ABCD"; empty if it has none."""
     return "".join(options(question))
 
 
@@ -51,16 +36,23 @@ def truth_of(sample: Sample) -> str:
 
 
 @table(Task.CLASSIFICATION)
-def choices(samples: Sequence[Sample]) -> Choices:
-    """Classes of truths and predictions; the classes that exist are those of the references."""
+def choices(samples: Sequence[Sample]) -> Table:
+    """Columns, one per class of the references: `truths`, `claims` (answered so) and `hits` (rightly)."""
     codes: dict[tuple[str, str, str], int] = {}
-    truth = [codes.setdefault(class_of(sample, truth_of(sample)), len(codes)) for sample in samples]
-    predicted = [
-        code if sample.exact else _predicted(sample, codes) for code, sample in zip(truth, samples, strict=True)
-    ]
-    hit = np.equal(truth, predicted)
-    invalid = np.array([sample.invalid for sample in samples], dtype=bool)
-    return Choices(invalid, hit.astype(float), np.array(truth, dtype=np.int64), np.array(predicted, dtype=np.int64))
+    truth = np.array([codes.setdefault(class_of(sample, truth_of(sample)), len(codes)) for sample in samples])
+    predicted = np.array(
+        [code if sample.exact else _predicted(sample, codes) for code, sample in zip(truth, samples, strict=True)]
+    )
+    hit = truth == predicted
+    return Table(
+        invalid=np.array([sample.invalid for sample in samples], dtype=bool),
+        score=hit.astype(np.float64),
+        columns={
+            "truths": indicator(truth, len(codes)),
+            "claims": indicator(predicted, len(codes)),
+            "hits": indicator(np.where(hit, truth, WRONG), len(codes)),
+        },
+    )
 
 
 def _predicted(sample: Sample, codes: dict[tuple[str, str, str], int]) -> int:
@@ -69,21 +61,19 @@ def _predicted(sample: Sample, codes: dict[tuple[str, str, str], int]) -> int:
 
 
 @metric(Task.CLASSIFICATION, name="balanced_accuracy", headline=True)
-def balanced_accuracy(table: Choices) -> float:
+def balanced_accuracy(sums: Sums) -> Floats:
     """Mean over the references' classes of the share recognised."""
-    # Equal to balanced_accuracy_score, which warns about every prediction that is no class of the truth.
-    labels = np.unique(table.truth)
-    return float(recall_score(table.truth, table.predicted, labels=labels, average="macro", zero_division=0))
+    return mean_of_classes(ratio(sums["hits"], sums["truths"]))
 
 
 @metric(Task.CLASSIFICATION, name="accuracy")
-def accuracy(table: Choices) -> float:
+def accuracy(sums: Sums) -> Floats:
     """Share of right answers."""
-    return float(accuracy_score(table.truth, table.predicted))
+    return ratio(sums["hits"].sum(axis=1), sums["truths"].sum(axis=1))
 
 
 @metric(Task.CLASSIFICATION, name="f1_macro")
-def f1_macro(table: Choices) -> float:
+def f1_macro(sums: Sums) -> Floats:
     """Mean F1 over the references' classes."""
-    labels = np.unique(table.truth)
-    return float(f1_score(table.truth, table.predicted, labels=labels, average="macro", zero_division=0))
+    f1 = ratio(2 * sums["hits"], sums["truths"] + sums["claims"])
+    return mean_of_classes(np.where(sums["truths"] > 0, f1, np.nan))

@@ -1,33 +1,19 @@
 """Counting and regression: mean absolute and root mean squared error, over valid answers and with a penalty."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
-from evaluation.metrics.registry import Table, UndefinedError, metric, table
+from evaluation.metrics.registry import Floats, Sums, Table, metric, ratio, table
 from evaluation.samples import Sample
 from medvl.tasks import Task
 
-
-@dataclass(frozen=True)
-class Numbers(Table):
-    """Truths and predictions.
-
-    Attributes:
-        truth: The right number.
-        predicted: The number predicted; for an invalid answer the worst one in the range of its dataset's references.
-    """
-
-    truth: NDArray[np.float64]
-    predicted: NDArray[np.float64]
+_BOTH = (Task.COUNTING, Task.REGRESSION)
 
 
-@table(Task.COUNTING, Task.REGRESSION)
-def numbers(samples: Sequence[Sample]) -> Numbers:
-    """Truths and predictions, invalid answers penalised.
+@table(*_BOTH)
+def numbers(samples: Sequence[Sample]) -> Table:
+    """Columns: `error` and `square` of valid answers, both again with a penalty for invalid ones; `valid`, `n`.
 
     The penalty: an invalid answer counts as the end of the range of its dataset's references, 0 included, that lies
     farther from the truth. Counting it as 0, as one public scorer does, would reward silence where 0 is the truth (98
@@ -45,41 +31,46 @@ def numbers(samples: Sequence[Sample]) -> Numbers:
         low, high = min(0.0, truth[rows].min()), max(0.0, truth[rows].max())
         worst = np.where(truth - low > high - truth, low, high)
         predicted = np.where(rows & invalid, worst, predicted)
-    error = np.where(invalid, np.nan, np.abs(truth - predicted))
-    return Numbers(invalid, error, truth, predicted)
+    error = np.abs(truth - predicted)
+    with np.errstate(over="ignore"):  # infinite is what `scoring.entry` reports
+        square = error**2
+    return Table(
+        invalid=invalid,
+        score=np.where(invalid, np.nan, error),
+        columns={
+            "error": np.where(invalid, 0.0, error),
+            "square": np.where(invalid, 0.0, square),
+            "error_penalised": error,
+            "square_penalised": square,
+            "valid": (~invalid).astype(np.float64),
+            "n": np.ones(len(samples)),
+        },
+    )
 
 
 def _number(value: object) -> float:
     return value if isinstance(value, float) else np.nan
 
 
-def _valid(table: Numbers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if table.invalid.all():
-        raise UndefinedError("no valid answer")
-    return table.truth[~table.invalid], table.predicted[~table.invalid]
-
-
-@metric(Task.COUNTING, Task.REGRESSION, name="mae", higher_is_better=False, headline=True)
-def mae(table: Numbers) -> float:
+@metric(*_BOTH, name="mae", higher_is_better=False, headline=True, undefined="no valid answer")
+def mae(sums: Sums) -> Floats:
     """Mean absolute error over valid answers. Read it beside `n_invalid` and `mae_penalised`."""
-    return float(mean_absolute_error(*_valid(table)))
+    return ratio(sums["error"], sums["valid"])
 
 
-@metric(Task.COUNTING, Task.REGRESSION, name="rmse", higher_is_better=False)
-def rmse(table: Numbers) -> float:
+@metric(*_BOTH, name="rmse", higher_is_better=False, undefined="no valid answer")
+def rmse(sums: Sums) -> Floats:
     """Root mean squared error over valid answers."""
-    with np.errstate(over="ignore"):  # infinite is what `scoring.entry` reports
-        return float(root_mean_squared_error(*_valid(table)))
+    return np.sqrt(ratio(sums["square"], sums["valid"]))
 
 
-@metric(Task.COUNTING, Task.REGRESSION, name="mae_penalised", higher_is_better=False, headline=True)
-def mae_penalised(table: Numbers) -> float:
+@metric(*_BOTH, name="mae_penalised", higher_is_better=False, headline=True)
+def mae_penalised(sums: Sums) -> Floats:
     """Mean absolute error over all answers, invalid ones penalised (`numbers`)."""
-    return float(mean_absolute_error(table.truth, table.predicted))
+    return ratio(sums["error_penalised"], sums["n"])
 
 
-@metric(Task.COUNTING, Task.REGRESSION, name="rmse_penalised", higher_is_better=False)
-def rmse_penalised(table: Numbers) -> float:
+@metric(*_BOTH, name="rmse_penalised", higher_is_better=False)
+def rmse_penalised(sums: Sums) -> Floats:
     """Root mean squared error over all answers, invalid ones penalised (`numbers`)."""
-    with np.errstate(over="ignore"):
-        return float(root_mean_squared_error(table.truth, table.predicted))
+    return np.sqrt(ratio(sums["square_penalised"], sums["n"]))

@@ -1,65 +1,74 @@
 """Report generation: ROUGE-L and BLEU-4. Overlap of words, not clinical truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
-from evaluation.metrics.registry import Table, metric, table
+from evaluation.metrics.registry import Floats, Sums, Table, metric, ratio, table
 from evaluation.samples import Sample
 from medvl.tasks import Task
 
+# A report longer than this is a model gone wrong; what lies behind is not compared. ROUGE-L's time grows with the
+# product of both lengths.
+_MAX_CHARACTERS = 20_000
 
-@dataclass(frozen=True)
-class Reports(Table):
-    """Texts; `score` is each sample's ROUGE-L.
 
-    Attributes:
-        truth: The references' texts.
-        predicted: The models' texts, empty for an invalid answer.
+def report_text(sample: Sample) -> str:
+    """The model's text as it is scored, empty for an invalid answer.
+
+    The reference's own text also where only case and spaces differ, which BLEU and ROUGE would not all forgive.
     """
-
-    truth: NDArray[np.object_]
-    predicted: NDArray[np.object_]
+    if sample.exact:
+        return sample.reference.answer
+    return sample.text[:_MAX_CHARACTERS] if sample.text and not sample.invalid else ""
 
 
 @table(Task.REPORT)
-def reports(samples: Sequence[Sample]) -> Reports:
-    """Texts of truths and predictions.
+def reports(samples: Sequence[Sample]) -> Table:
+    """Columns: `rouge`, `n`, and what BLEU adds up: n-grams found (`correct`) and written (`total`), both lengths.
 
     rouge-score reads the letters a-z and digits only, so a report in another script scores 0 unless it is the
     reference's own text.
     """
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
-    truth = [sample.reference.answer for sample in samples]
-    # The reference's own text also where only case and spaces differ, which BLEU and ROUGE would not all forgive.
-    predicted = [
-        sample.reference.answer if sample.exact else sample.text if sample.text and not sample.invalid else ""
-        for sample in samples
-    ]
-    score = [
-        1.0 if sample.exact else scorer.score(target, text)["rougeL"].fmeasure
-        for sample, target, text in zip(samples, truth, predicted, strict=True)
-    ]
-    invalid = np.array([sample.invalid for sample in samples], dtype=bool)
-    return Reports(invalid, np.array(score), np.array(truth, dtype=object), np.array(predicted, dtype=object))
+    rouge, bleu = RougeScorer(["rougeL"], use_stemmer=False), BLEU(lowercase=True, effective_order=True)
+    scores, parts = [], []
+    for sample in samples:
+        text = report_text(sample)
+        scores.append(1.0 if sample.exact else rouge.score(sample.reference.answer, text)["rougeL"].fmeasure)
+        counted = bleu.sentence_score(text, [sample.reference.answer])
+        parts.append([*counted.counts, *counted.totals, counted.sys_len, counted.ref_len])
+    score, columns = np.array(scores), np.array(parts, dtype=np.float64).reshape(-1, 10)
+    return Table(
+        invalid=np.array([sample.invalid for sample in samples], dtype=bool),
+        score=score,
+        columns={
+            "rouge": score,
+            "n": np.ones(len(samples)),
+            "correct": columns[:, :4],
+            "total": columns[:, 4:8],
+            "lengths": columns[:, 8:],
+        },
+    )
 
 
 @metric(Task.REPORT, name="rouge_l", headline=True)
-def rouge_l(table: Reports) -> float:
+def rouge_l(sums: Sums) -> Floats:
     """Mean F-measure of the longest common subsequence of words (rouge-score, lower case, no stemming)."""
-    return float(table.score.mean())
+    return ratio(sums["rouge"], sums["n"])
 
 
 @metric(Task.REPORT, name="bleu4")
-def bleu4(table: Reports) -> float:
+def bleu4(sums: Sums) -> Floats:
     """Corpus BLEU-4, 0 to 1 (sacrebleu: 13a tokens, lower case, exponential smoothing).
 
     Over the corpus, not the mean of sentences: FLARE's answers are often shorter than four words, where a sentence's
     BLEU says more about its smoothing. The effective order keeps a corpus of such answers from scoring 0.
     """
-    scorer = BLEU(lowercase=True, effective_order=True)
-    return float(scorer.corpus_score(list(table.predicted), [list(table.truth)]).score) / 100.0
+    draws = zip(sums["correct"].tolist(), sums["total"].tolist(), sums["lengths"].tolist(), strict=True)
+    scores = [
+        BLEU.compute_bleu(correct, total, *lengths, smooth_method="exp", effective_order=True).score
+        for correct, total, lengths in draws
+    ]
+    return np.array(scores) / 100.0
