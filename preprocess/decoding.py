@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medvl.sharegpt import write_atomic
 
@@ -66,6 +66,8 @@ def examine(path: Path, copy: Path) -> Picture:
             return _examine(path, data, copy)
     except Image.DecompressionBombError as error:
         return Picture(str(path), None, "IMAGE_TOO_LARGE", f"{path}: {error}")
+    except UnidentifiedImageError:  # its message has a memory address in it
+        return Picture(str(path), None, "IMAGE_UNREADABLE", f"{path} is no picture of a known format")
     except Exception as error:  # decoders raise a dozen types on broken files; whichever, the picture is unreadable
         return Picture(str(path), None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
 

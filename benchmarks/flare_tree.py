@@ -1,0 +1,349 @@
+#!/usr/bin/env python
+r"""A made-up tree in the layout and at the size of FLARE-Task5-MLLM-2D: 58,112 rows, 51,000 small pictures, and dirt.
+
+examples:
+  python benchmarks/flare_tree.py /tmp/flare              # full size: about 1 GB, some minutes
+  python benchmarks/flare_tree.py /tmp/flare --scale 0.02
+
+Row counts per dataset and split are the published ones; where only the total is known (training of eight datasets) the
+rest is spread. Pictures are blurred noise, PNG or JPEG as in the release. What is wrong with which row is in DIRT.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medvl.flare import SPLITS, Split
+from medvl.tasks import FLARE_DATASETS, FlareDataset
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the rows of a dataset look like.
+
+    Attributes:
+        task: Its TaskType, as spelled in the release.
+        suffix: Of its pictures: png or jpg.
+        questions: Rows per case.
+        pictures: Pictures per case.
+        rows: Rows in train, val, hidden, test.
+    """
+
+    task: str
+    suffix: str
+    questions: int
+    pictures: int
+    rows: tuple[int, int, int, int]
+
+
+KINDS: dict[str, Kind] = {
+    "retino": Kind("classification", "jpg", 1, 1, (1113, 279, 0, 0)),
+    "fundus": Kind("Classification", "jpg", 2, 1, (1380, 0, 296, 298)),
+    "BUSI-det": Kind("Detection", "png", 1, 1, (517, 130, 0, 0)),
+    "BUS-UCLM-det": Kind("Detection", "png", 1, 1, (218, 45, 0, 0)),
+    "BUSI": Kind("classification", "png", 1, 1, (624, 156, 0, 0)),
+    "BUS-UCLM": Kind("classification", "png", 1, 1, (521, 161, 0, 0)),
+    "iugc": Kind("Detection", "png", 2, 1, (4000, 0, 200, 1500)),
+    "boneresorption": Kind("regression", "jpg", 1, 1, (702, 0, 100, 202)),
+    "dental": Kind("Classification", "png", 6, 1, (4206, 0, 600, 1199)),
+    "periapical": Kind("multi-label classification", "jpg", 2, 1, (5200, 0, 477, 923)),
+    "IU_XRay": Kind("Report Generation", "png", 3, 2, (9000, 1945, 0, 0)),
+    "chestdr": Kind("Multi-label Classification", "png", 1, 1, (4200, 970, 0, 0)),
+    "neojaundice": Kind("classification", "jpg", 1, 3, (596, 149, 0, 0)),
+    "chromosome": Kind("instance_detection", "png", 1, 1, (1200, 0, 176, 361)),
+    "neurips22cell": Kind("Cell Counting", "png", 1, 1, (1000, 100, 0, 0)),
+    "bone_marrow": Kind("classification", "jpg", 1, 1, (722, 0, 110, 213)),
+    "endo": Kind("classification", "jpg", 1, 6, (181, 16, 0, 0)),
+    "bcn20000": Kind("classification", "jpg", 1, 2, (6500, 716, 0, 0)),
+    "CMMD": Kind("classification", "jpg", 2, 2, (4000, 910, 0, 0)),
+}
+
+OPTIONS = {
+    "retino": "A: No DR, B: Mild NPDR, C: Moderate NPDR, D: Severe NPDR, E: PDR",
+    "fundus": "A: Normal, B: Diabetic Retinopathy, C: Macular Degeneration, D: Glaucoma, E: Other",
+    "BUSI": "Options: A) Benign lesion B) Malignant lesion C) No lesion",
+    "BUS-UCLM": "Options: A) Benign lesion B) Malignant lesion C) No lesion",
+    "dental": "A: Class I, B: Class II, C: Class III, D: Class IV, E: Edentulism, F: Normal",
+    "neojaundice": "A. No Treatment, B. Treatment Required",
+    "bone_marrow": "A: Normal B: Myelofibrosis C: Myeloma D: Anemia E: Purpura F: Leukemia",
+    "endo": "A: Ulcer, B: Erosion, C: Polyp, D: Tumor, E: None",
+    "bcn20000": "A: Keratosis, B: Carcinoma, C: Nevus, D: Melanoma",
+}
+LABELS = {
+    "periapical": ("; ", ["Dental Caries", "Pulp Diseases", "Periodontal Diseases",
+                          "Endodontic Treatment, Restorative Treatment, and Complications"]),
+    "chestdr": (", ", ["Pleural Effusion", "Cardiomegaly", "Pneumonia", "Fibrosis", "Nodule"]),
+}  # fmt: skip
+
+
+def make_row(dataset: FlareDataset, split: Split, index: int, rng: np.random.Generator, answered: bool) -> Row:
+    """A clean row."""
+    kind = KINDS[dataset.name]
+    case = index // kind.questions
+    names = picture_names(dataset.name, split, case)
+    question, answer = _question(dataset.name, kind, index, rng)
+    return {
+        "TaskType": kind.task,
+        "Modality": dataset.category,
+        "ImageName": names if dataset.multi_image else names[0],
+        "Question": question,
+        "Answer": answer if answered else "",
+        "Split": "validation" if dataset.name == "dental" and split.stem == "val" else split.stem,
+    }
+
+
+def picture_names(dataset: str, split: Split, case: int) -> list[str]:
+    """Names of a case's pictures, as in ImageName. Every seventh case of bcn20000 has one."""
+    kind = KINDS[dataset]
+    count = 1 if dataset == "bcn20000" and case % 7 == 0 else kind.pictures
+    views = [f"-{view + 1}" for view in range(count)] if kind.pictures > 1 else [""]
+    return [f"{split.images}/{dataset}_{case:05d}{view}.{kind.suffix}" for view in views]
+
+
+def _question(dataset: str, kind: Kind, index: int, rng: np.random.Generator) -> tuple[str, Any]:
+    place = index % kind.questions
+    if dataset in OPTIONS:
+        letters = [mark for mark in "ABCDEF" if f"{mark}:" in OPTIONS[dataset] or f"{mark})" in OPTIONS[dataset]
+                   or f"{mark}." in OPTIONS[dataset]]  # fmt: skip
+        return f"Question {place}: which of these is shown? {OPTIONS[dataset]}", str(rng.choice(letters))
+    if dataset in LABELS:
+        separator, labels = LABELS[dataset]
+        offered = f" from the following: {'; '.join(labels)}." if dataset == "periapical" else "?"
+        chosen = sorted(rng.choice(len(labels), int(rng.integers(1, 4)), replace=False))
+        return f"Which findings of tooth {11 + place}{offered}", separator.join(labels[i] for i in chosen)
+    if kind.task == "Detection":
+        boxes = [_box(rng) for _ in range(1 if rng.random() < 0.95 else 2)]
+        structure = ["pubic symphysis", "fetal head"][place] if dataset == "iugc" else "lesions"
+        return f"Give the bounding box [x_min, y_min, x_max, y_max] of {structure}.", json.dumps(boxes)
+    if dataset == "chromosome":
+        answer = {str(number): [_box(rng), _box(rng)] for number in [*range(1, 23), "X"]}
+        return "Return a JSON mapping chromosome identifiers to their boxes.", json.dumps(answer)
+    if kind.task == "Cell Counting":
+        return "How many cells are shown?", int(rng.integers(3, 1665))
+    if kind.task == "regression":
+        return "Determine the percentage of alveolar bone resorption (ABR%).", round(float(rng.gamma(4, 8)), 1)
+    if kind.task == "Report Generation":
+        part = ["heart", "lungs", "bones"][place]
+        return f"Describe the {part}.", f"The {part} show no acute finding, grade {rng.integers(9)}."
+    return ["Is it benign or malignant?", "What is the abnormality?"][place], str(
+        rng.choice([["Benign", "Malignant"], ["Mass", "Calcification"]][place])
+    )
+
+
+def _box(rng: np.random.Generator) -> list[int]:
+    x, y = (int(value) for value in rng.integers(0, 80, 2))
+    width, height = (int(value) for value in rng.integers(8, 40, 2))
+    return [x, y, x + width, y + height]
+
+
+@dataclass(frozen=True)
+class Dirt:
+    """One thing that is wrong with one row of the training split.
+
+    Attributes:
+        dataset: Whose.
+        index: The row.
+        code: The finding it must cause.
+        action: What must become of the row: kept, dropped or quarantined; all rows of its case for pictures.
+        row: Changes to the row.
+        picture: What is done to its first picture.
+    """
+
+    dataset: str
+    index: int
+    code: str
+    action: str = "kept"
+    row: Row | None = None
+    picture: Callable[[Path], None] | None = None
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _corrupt(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+def _turn(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+
+
+def _deepen(path: Path) -> None:
+    Image.fromarray(np.asarray(Image.open(path).convert("L"), np.uint16) * 200).save(path)
+
+
+def _clear(path: Path) -> None:
+    image = Image.open(path).convert("RGBA")
+    image.putpixel((0, 0), (255, 255, 255, 0))
+    image.save(path)
+
+
+def _to_cmyk(path: Path) -> None:
+    Image.open(path).convert("CMYK").save(path)
+
+
+def _bomb(path: Path) -> None:
+    Image.new("1", (20_000, 10_000)).save(path)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DIRT: tuple[Dirt, ...] = (
+    Dirt("retino", 3, "IMAGE_UNREADABLE", "quarantined", picture=_cut),
+    Dirt("retino", 4, "EXIF_ROTATED", picture=_turn),
+    Dirt("retino", 5, "IMAGE_CMYK", picture=_to_cmyk),
+    Dirt("retino", 6, "IMAGE_UNREADABLE", "quarantined", picture=_empty),
+    Dirt("retino", 7, "LETTER_NOT_OPTION", row={"Answer": "Q"}),
+    Dirt("retino", 8, "OPTION_TEXT", row={"Answer": "Mild NPDR"}),
+    Dirt("BUSI", 3, "IMAGE_UNREADABLE", "quarantined", picture=_corrupt),
+    Dirt("BUSI", 4, "DEPTH_WINDOWED", picture=_deepen),
+    Dirt("BUSI", 5, "ALPHA_FLATTENED", picture=_clear),
+    Dirt("BUSI", 6, "IMAGE_TOO_LARGE", "quarantined", picture=_bomb),
+    Dirt("BUSI", 7, "IMAGE_MISSING", "dropped", picture=Path.unlink),
+    Dirt("BUSI", 8, "IMAGE_OUTSIDE", "quarantined", row={"ImageName": "../../../../etc/passwd"}),
+    Dirt("BUSI", 9, "IMAGE_OUTSIDE", "quarantined", row={"ImageName": "/etc/passwd"}),
+    Dirt("BUSI", 10, "IMAGE_NAME", "quarantined", row={"ImageName": None}),
+    Dirt("BUSI", 11, "TASK_UNKNOWN", "quarantined", row={"TaskType": "segmentation"}),
+    Dirt("BUSI-det", 3, "ZERO_AREA_BOX", row={"Answer": "[[94, 15, 105, 72], [68, 10, 68, 10]]"}),
+    Dirt("BUSI-det", 4, "INVERTED_BOX", row={"Answer": "[[80, 60, 20, 10]]"}),
+    Dirt("BUSI-det", 5, "ANSWER_UNUSABLE", "quarantined", row={"Answer": "[[80, 60, 20]]"}),
+    Dirt("BUSI-det", 6, "COORDINATE_RANGE", row={"Answer": "[[0.1, 0.2, 0.4, 0.6]]"}),
+    Dirt("BUSI-det", 7, "BOX_OUTSIDE", row={"Answer": "[[10, 10, 5000, 60]]"}),
+    Dirt("BUSI-det", 8, "ANSWER_EMPTY", "dropped", row={"Answer": None}),
+    Dirt("BUS-UCLM-det", 3, "ANSWER_UNUSUAL", row={"Answer": "[1, 2, 30, 40, 5, 6, 70, 80]"}),
+    Dirt("boneresorption", 3, "NUMBER_OUTLIER", row={"Answer": 2085.5}),
+    Dirt("boneresorption", 4, "NEGATIVE_NUMBER", row={"Answer": -3}),
+    Dirt("boneresorption", 5, "ANSWER_UNUSABLE", "quarantined", row={"Answer": "n/a"}),
+    Dirt("neurips22cell", 3, "COUNT_NOT_WHOLE", row={"Answer": 10.5}),
+    Dirt("chromosome", 3, "MAP_MALFORMED", row={"Answer": "{'1': [[1, 2, 30, 40]]}"}),
+    Dirt("chestdr", 3, "NORMAL_WITH_FINDINGS", row={"Answer": "Normal, Fibrosis"}),
+    Dirt("chestdr", 4, "LABEL_REPEATED", row={"Answer": "Fibrosis, Fibrosis"}),
+    Dirt("IU_XRay", 3, "REPORT_SHORT", row={"Answer": "Normal."}),
+    Dirt("IU_XRay", 4, "BOXES_UNEXPECTED", row={"Answer": "A mass at [[1, 2, 3, 4]]"}),
+    Dirt("endo", 3, "LETTER_NOT_OPTION", row={"Answer": "T"}),
+    Dirt("endo", 4, "SEVERAL_LETTERS", row={"Answer": "A B"}),
+    Dirt("CMMD", 3, "LETTER_WITHOUT_OPTIONS", row={"Answer": "A"}),
+    Dirt("CMMD", 4, "LITERAL_TAG", "quarantined", row={"Question": "<image> is it benign?"}),
+    Dirt("CMMD", 6, "QUESTION_EMPTY", "dropped", row={"Question": " "}),
+    Dirt("bcn20000", 8, "IMAGE_MISSING", "dropped", picture=Path.unlink),
+)
+
+
+def draw(path: Path, seed: Sequence[int]) -> None:
+    """Blurred noise with grain: compresses and decodes like a small medical picture."""
+    rng = np.random.default_rng(seed)
+    colours = 3 if path.suffix == ".jpg" else 1
+    width, height = int(rng.integers(160, 256)), int(rng.integers(128, 224))
+    coarse = rng.integers(0, 256, (7, 9, colours), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse.squeeze()).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    grain = rng.integers(-4, 5, smooth.shape, dtype=np.int16)
+    Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path)
+
+
+def _draw_all(items: Sequence[tuple[Path, Sequence[int]]]) -> None:
+    for path, seed in items:
+        draw(path, seed)
+
+
+def row_count(dataset: str, split: Split, scale: float) -> int:
+    """Rows of a dataset in a split; at least twelve where there are any, so that all dirt has a place."""
+    full = KINDS[dataset].rows[list(SPLITS).index(split.name)]
+    return max(min(12, full), math.ceil(full * scale))
+
+
+def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = True) -> None:
+    """Write the tree.
+
+    Args:
+        root: Where; must not exist.
+        scale: Share of the full size.
+        workers: Processes that draw.
+        zipped: Whether the pictures of the endoscopy and ultrasound sets lie in `images*.zip`, as they are downloaded.
+    """
+    root.mkdir(parents=True)
+    pictures: list[tuple[Path, Sequence[int]]] = []
+    for split_number, split in enumerate(SPLITS.values()):
+        for number, dataset in enumerate(FLARE_DATASETS.values()):
+            if count := row_count(dataset.name, split, scale):
+                home = root / split.folder / dataset.category / dataset.name
+                (home / split.images).mkdir(parents=True)
+                _write_questions(home, dataset, split, count, (split_number, number))
+                cases = math.ceil(count / KINDS[dataset.name].questions)
+                names = [name for case in range(cases) for name in picture_names(dataset.name, split, case)]
+                pictures += [(home / name, (split_number, number, place)) for place, name in enumerate(names)]
+    chunks = [pictures[start : start + 500] for start in range(0, len(pictures), 500)]
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(_draw_all, chunks))
+    for dirt in DIRT:
+        if dirt.picture:
+            home = root / "training" / FLARE_DATASETS[dirt.dataset].category / dirt.dataset
+            case = dirt.index // KINDS[dirt.dataset].questions
+            dirt.picture(home / picture_names(dirt.dataset, SPLITS["train"], case)[0])
+    if zipped:
+        for folder in [*root.glob("*/Ultrasound/*/images*"), *root.glob("*/Endoscopy/*/images*")]:
+            pack(folder)
+
+
+def _write_questions(home: Path, dataset: FlareDataset, split: Split, count: int, seed: tuple[int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [make_row(dataset, split, index, rng, answered=split.name != "test") for index in range(count)]
+    if split.name == "train":
+        for dirt in DIRT:
+            if dirt.dataset == dataset.name and dirt.row:
+                rows[dirt.index] |= dirt.row
+        if dataset.name == "fundus":  # a row twice, and a pair that disagrees
+            rows[5] = dict(rows[4])
+            rows[7] = rows[6] | {"Answer": "A" if rows[6]["Answer"] != "A" else "B"}
+    stem = f"{dataset.name}_questions_{split.stem}"
+    if split.name == "hidden":
+        _dump(home / f"{stem}_withGT.json", rows)
+        rows = [row | {"Answer": ""} for row in rows]
+    _dump(home / f"{stem}.json", rows)
+
+
+def _dump(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def pack(folder: Path) -> None:
+    """Replace a picture folder by its archive."""
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"{folder.name}/{path.name}")
+    shutil.rmtree(folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a tree."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    arguments.add_argument("root", type=Path, help="folder to make")
+    arguments.add_argument("--scale", type=float, default=1.0, help="share of the full size (default: 1)")
+    arguments.add_argument("--workers", type=int, default=2, help="processes that draw (default: 2)")
+    arguments.add_argument("--unzipped", action="store_true", help="leave every picture folder as it is")
+    args = arguments.parse_args(argv)
+    build(args.root, scale=args.scale, workers=args.workers, zipped=not args.unzipped)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
