@@ -41,12 +41,14 @@ class Shaped:
         groups: Entry name -> its records.
         sections: Further parts of report.json.
         options: Options of this step, for the manifest.
+        samples: Entry name -> `num_samples`.
     """
 
     converted: list[Converted]
     groups: dict[str, list[Record]]
     sections: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:

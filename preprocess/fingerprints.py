@@ -67,14 +67,15 @@ def fingerprint(path: Path, *, look: bool = True) -> Fingerprint:
     if look:
         with Image.open(path) as image:
             image.draft("L", (8 * THUMBNAIL, 8 * THUMBNAIL))  # a JPEG is decoded at an eighth of its size
-            grey = _grey(image)
+            grey = grey_of(image)
         dhash = difference_hash(grey)
         side = (THUMBNAIL, THUMBNAIL)
         thumbnail = grey.resize(side, Image.Resampling.BOX, reducing_gap=3.0).tobytes()
     return Fingerprint(status.st_size, status.st_mtime_ns, data.digest(), dhash, thumbnail)
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def grey_of(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit grey; deeper ones are scaled from their darkest to their brightest value."""
     if image.mode.startswith(("I", "F")):  # 16 bits and more: `convert` would clip nearly all of it to white
         values = np.asarray(image, dtype=np.float64)
         low, high = float(values.min()), float(values.max())
@@ -139,12 +140,14 @@ def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Correlation of thumbnails pair by pair, shape (n,), both of shape (n, 256).
 
-    1 is the same picture but for brightness and contrast; two pictures without contrast are alike if their grey is.
+    1 is the same picture but for some brightness and contrast; beyond an eighth of the range, or half more contrast, it
+    is another one. Two pictures without contrast are alike if their grey is.
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
     mean_difference = np.abs(x.mean(axis=1) - y.mean(axis=1))
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    contrasts = np.sort([x.std(axis=1), y.std(axis=1)], axis=0)
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     correlation: NDArray[np.float64] = np.divide((x * y).sum(axis=1), norms, out=np.zeros(len(x)), where=norms > 0)
-    flat = (x.std(axis=1) < 1.0) & (y.std(axis=1) < 1.0)
-    return np.where(flat, mean_difference <= 2.0, correlation)
+    correlation[(mean_difference > 32) | (contrasts[1] > 1.5 * contrasts[0])] = 0.0
+    return np.where(contrasts[1] < 1.0, mean_difference <= 2.0, correlation)

@@ -13,17 +13,19 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
 from medvl.flare import FlareError, Question, QuestionFile, find_question_files, picture_path, read_wrapped
-from medvl.sharegpt import write_atomic
+from medvl.sharegpt import TEMPORARY, write_atomic
 from medvl.tasks import UnknownNameError
-from preprocess import entries, judgement
+from preprocess import entries, judgement, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, review_table
 from preprocess.decoding import Picture
@@ -32,7 +34,7 @@ from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_rows import OnMissing, Options, convert
 from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import inspect_all
-from preprocess.report import Converted, Finding, print_report
+from preprocess.report import Converted, Finding, counts_of, print_report
 
 Add = Callable[..., Any]  # `add_argument` of a group
 LICENCE = (
@@ -52,37 +54,49 @@ def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> 
     return [questions[index] for index in sorted(chosen)]
 
 
-def read_tree(args: argparse.Namespace, root: Path) -> tuple[dict[QuestionFile, list[Question]], list[Finding]]:
-    """The rows of every question file, archives beside them unpacked, and what is unusual about the files.
+def find_files(args: argparse.Namespace, root: Path) -> tuple[list[QuestionFile], list[str]]:
+    """The question files, with the archives beside them unpacked, and a line for every file or archive refused.
 
     Raises:
         UnknownNameError: a dataset or split that is asked for is not there.
-        FlareError: files or archives that cannot be read; the message has a line for each of them.
     """
-    files, rows, findings, refused = [], {}, [], []
+    files: list[QuestionFile] = []
+    refused = []
     try:
         for file in find_question_files(root, args.splits, args.datasets):
             files.append(file)  # noqa: PERF402  (what came before the error is looked at too)
     except FlareError as error:
         refused.append(str(error))
+    try:
+        unpack_all(files)
+    except FlareError as error:
+        refused.append(str(error))
+    return files, refused
+
+
+def read_rows(
+    files: Sequence[QuestionFile], refused: Sequence[str], name: str
+) -> tuple[dict[QuestionFile, list[Question]], list[Finding]]:
+    """The rows of every question file, and what is unusual about the files.
+
+    Raises:
+        FlareError: files that cannot be read; the message has a line for each of them, after those `refused` before.
+    """
+    rows, findings, lines = {}, [], list(refused)
     for file in files:
         try:
             rows[file], wrapper = read_wrapped(file)
         except FlareError as error:
-            refused.append(str(error))
+            lines.append(str(error))
             continue
         if wrapper:
-            where = f"{args.name}/{file.split.folder}/{file.category}/{file.dataset}"
+            where = f"{name}/{file.split.folder}/{file.category}/{file.dataset}"
             detail = f"{where}: the rows stand under the key {wrapper!r}"
             findings.append(
                 Finding(id=where, code="FILE_WRAPPED", action="kept", detail=detail, file=str(file.path), index=-1)
             )
-    try:
-        unpack_all(list(rows))
-    except FlareError as error:
-        refused.append(str(error))
-    if refused:
-        raise FlareError("\n".join(refused))
+    if lines:
+        raise FlareError("\n".join(lines))
     return rows, findings
 
 
@@ -193,7 +207,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     errors = Console(stderr=True)
     try:
-        convert_tree(args, errors)
+        with locked(args.out.resolve()):
+            convert_tree(args, errors)
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False)
         return 2
@@ -201,6 +216,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors.print(f"error: {error}", markup=False)
         return 3
     return 0
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other runs out of the output folder.
+
+    Raises:
+        FlareError: another run is there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FlareError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+    try:
+        for half_written in out.rglob(f".*{TEMPORARY}"):  # by a run that was killed
+            half_written.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def convert_tree(args: argparse.Namespace, errors: Console) -> None:
@@ -219,7 +255,13 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
         args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images
     )
     judged = judgement.plan(args)
-    read, file_findings = read_tree(args, root)
+    info = args.dataset_info.resolve()
+    files, refused = find_files(args, root)
+    state = unchanged.input_state(args, root)
+    if not refused and (summary := unchanged.summary_if_unchanged(out, state, info)):
+        Console().print(f"nothing has changed since the last run: {summary}", markup=False, highlight=False)
+        return
+    read, file_findings = read_rows(files, refused, args.name)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
     pictures = look_at_pictures(rows, out, args.workers, hashes=args.hash_pictures)
     converted = [convert_rows(file, questions, pictures, options) for file, questions in rows.items()]
@@ -231,15 +273,15 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
     shaped = entries.shape(plan, converted, out)
     shaped.sections["changes"] = changes
     print_report(shaped.converted, Console())
-    info = args.dataset_info.resolve()
     provenance = Provenance("flare", root, stated_options(args), LICENCE)
     write_atomic(out / AUDIT_FILE, review_table(shaped.converted))
-    refused = refused_pictures(rows, shaped.converted, args.name)
-    for note in write_outputs(out, shaped, provenance, pictures=refused, dataset_info=info):
+    left_out = refused_pictures(rows, shaped.converted, args.name)
+    for note in write_outputs(out, shaped, provenance, pictures=left_out, dataset_info=info):
         errors.print(f"note: {note}", markup=False)
-    Console().print(
-        f"{len(shaped.groups)} entries in {args.dataset_info}, files in {args.out}", markup=False, highlight=False
-    )
+    counts = ", ".join(f"{count} {name}" for name, count in counts_of(shaped.converted).items())
+    summary = f"rows: {counts}; {len(shaped.groups)} entries in {info}, files in {out}"
+    unchanged.write_stamp(out, state, info, list(shaped.groups), summary)
+    Console().print(summary, markup=False, highlight=False)
 
 
 def refused_pictures(

@@ -14,6 +14,7 @@ from filelock import FileLock
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
+TEMPORARY = ".tmp"  # end of a hidden file's name while it is written
 _NUMBERED = re.compile(rf"^Image-[0-9]+: (?={IMAGE_TAG}$)", re.MULTILINE)
 
 
@@ -154,7 +155,9 @@ def file_sha256(path: Path) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, even after a crash or a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY, delete=False
+    ) as temporary:
         try:
             temporary.write(data)
             temporary.flush()

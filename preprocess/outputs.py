@@ -1,0 +1,108 @@
+"""The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from medvl.sharegpt import MANIFEST, encode_records, register, to_json, write_atomic
+from preprocess.card import CARD, render_card
+from preprocess.entries import Shaped
+from preprocess.page import PAGE, render_page
+from preprocess.report import REPORT, counts_of, sha256, summary
+
+SCHEMA = 1
+_RETIRED = ".manifest.before.json"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the data comes from.
+
+    Attributes:
+        source: Name of the data source.
+        root: Where the raw data lies.
+        options: The options that decide what was written, frame and box style among them.
+        licence: Under which terms it may be used, in a sentence.
+    """
+
+    source: str
+    root: Path
+    options: dict[str, Any]
+    licence: str
+
+
+def write_outputs(
+    out: Path,
+    shaped: Shaped,
+    provenance: Provenance,
+    *,
+    pictures: Mapping[str, Sequence[Path]],
+    dataset_info: Path,
+) -> list[str]:
+    """Write one file per entry, register them, then the reports, and last the manifest that marks all as complete.
+
+    Files and entries of an earlier run into the same folder that this one does not write again are removed: a split
+    that is left over would overlap with the new ones.
+
+    Args:
+        out: Output folder.
+        shaped: What is written.
+        provenance: Where it comes from.
+        pictures: Id of a record that was left out -> its picture files, for the report page.
+        dataset_info: The registry to merge the entries into.
+
+    Returns:
+        What the user should know about other files.
+
+    Raises:
+        ValueError: counts do not add up, which would be a bug of the script.
+    """
+    for part in shaped.converted:
+        rows, *outcomes = counts_of([part]).values()
+        if rows != sum(outcomes):
+            raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
+    before = _retire_manifest(out)
+    files: dict[str, dict[str, Any]] = {}
+    for name, records in shaped.groups.items():
+        data = encode_records(records)
+        write_atomic(out / f"{name}.json", data)
+        files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
+        if name in shaped.samples:
+            files[f"{name}.json"]["num_samples"] = shaped.samples[name]
+    entries_before = {entry["entry"]: entry.get("num_samples") for entry in before.values()}
+    paths = {name: out / f"{name}.json" for name in shaped.groups}
+    moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
+    gone = sorted(set(before) - set(files))
+    for file_name in gone:
+        (out / file_name).unlink(missing_ok=True)
+    options = provenance.options | shaped.options
+    head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
+    report = to_json(head | summary(shaped.converted) | shaped.sections | {"outputs": files})
+    write_atomic(out / REPORT, report)
+    contents = msgspec.json.decode(report)
+    write_atomic(out / PAGE, render_page(contents, shaped, pictures).encode())
+    write_atomic(out / CARD, render_card(contents, provenance.licence, sha256(report)).encode())
+    write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
+    (out / _RETIRED).unlink(missing_ok=True)
+    return [f"{name} pointed at another file before" for name in moved] + [
+        f"{file_name} of an earlier run was removed, with its entry" for file_name in gone
+    ]
+
+
+def _retire_manifest(out: Path) -> dict[str, dict[str, Any]]:
+    """Set the manifest of an earlier run aside, since the output is not complete until a new one is written.
+
+    Returns:
+        The files that it lists; still known to the next run if this one does not finish.
+    """
+    if (out / MANIFEST).is_file():
+        (out / MANIFEST).replace(out / _RETIRED)
+    try:
+        files = msgspec.json.decode((out / _RETIRED).read_bytes(), type=dict[str, Any]).get("files", {})
+    except (FileNotFoundError, msgspec.DecodeError):  # the first run, or a file that was never whole
+        return {}
+    # Only plain names are followed: nothing outside of the folder is ever removed.
+    return {name: entry for name, entry in files.items() if Path(name).name == name and "entry" in entry}

@@ -1,0 +1,174 @@
+"""report.html: one file that shows a conversion, readable without a network, by day and by night, on a phone."""
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+import medvl
+from medvl.answers import parse_answer
+from medvl.box_text import ParsedBoxes
+from medvl.boxes import Frame, Size, from_frame
+from medvl.sharegpt import Record
+from medvl.tasks import Task
+from preprocess.budget import EDGES
+from preprocess.entries import Shaped
+from preprocess.fingerprints import grey_of
+
+PAGE = "report.html"
+TEMPLATE = "page.html.j2"
+BASE_STYLE = Path(medvl.__file__).parent / "page.css"  # the look that all pages of the project share
+# A page must open on a phone: what goes beyond is in report.json.
+MAX_FINDINGS = 500
+MAX_PER_CODE = 60
+MAX_LEAKS = 24
+MAX_REFUSED = 48
+MAX_EXAMPLES = 40
+MAX_ANSWERS = 12
+_MAX_PIXELS = 60_000_000  # larger pictures are not decoded for a thumbnail
+
+
+def render_page(report: Mapping[str, Any], shaped: Shaped, pictures: Mapping[str, Sequence[Path]]) -> str:
+    """The page; the same input gives the same bytes.
+
+    Args:
+        report: Contents of report.json.
+        shaped: The records, for examples.
+        pictures: Id of a record that was left out -> its picture files.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # questions and answers are untrusted text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    findings, shown = _shown_findings(report["findings"])
+    return environment.get_template(TEMPLATE).render(
+        base_style=BASE_STYLE.read_text(encoding="utf-8"),
+        report=report,
+        findings=findings,
+        code_counts=Counter(finding["code"] for finding in report["findings"]),
+        shown=shown,
+        leaks=[leak | {"thumbnails": [thumbnail(Path(leak[key]), 200) for key in ("picture", "other_picture")]}
+               for leak in report.get("leaks", [])[:MAX_LEAKS]],
+        refused=_refused(report["findings"], pictures),
+        examples=_examples(shaped, report["options"].get("frame", "pixel")),
+        answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
+        token_bars=token_bars,
+    )  # fmt: skip
+
+
+def bars(counts: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Rows of a bar chart, widths in percent of the longest."""
+    rows = list(counts)
+    longest = max((count for _, count in rows), default=0) or 1
+    return [
+        {"label": label, "count": count, "width": round(100 * count / longest, 2), "over": False}
+        for label, count in rows
+    ]
+
+
+def token_bars(histogram: Sequence[Mapping[str, Any]], cutoff_len: int | None) -> list[dict[str, Any]]:
+    """A token histogram as bars; those that lie beyond the limit as a whole are marked."""
+    rows = []
+    for bar, drawn in zip(histogram, bars(("", bar["records"]) for bar in histogram), strict=True):
+        end = bar["up_to"]
+        below = max((edge for edge in EDGES if end is None or edge < end), default=0)
+        over = cutoff_len is not None and below >= cutoff_len
+        rows.append(drawn | {"label": f"to {end:,}" if end else f"above {below:,}", "over": over})
+    return rows
+
+
+def _shown_findings(findings: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The findings on the page, what was left out first, and how many of each code those are."""
+    order = sorted(findings, key=lambda finding: finding["action"] == "kept")
+    shown: Counter[str] = Counter()
+    chosen: list[dict[str, Any]] = []
+    for finding in order:
+        if shown[finding["code"]] < MAX_PER_CODE and len(chosen) < MAX_FINDINGS:
+            shown[finding["code"]] += 1
+            chosen.append(finding)
+    return chosen, shown
+
+
+def _refused(findings: Sequence[dict[str, Any]], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Records that were left out and name pictures, quarantined ones first."""
+    left_out = [finding for finding in findings if finding["action"] != "kept" and pictures.get(finding["id"])]
+    left_out.sort(key=lambda finding: finding["action"] != "quarantined")
+    return [finding | {"thumbnail": thumbnail(pictures[finding["id"]][0], 160)} for finding in left_out[:MAX_REFUSED]]
+
+
+def _answer_charts(part: Mapping[str, Any]) -> list[dict[str, Any]]:
+    charts = []
+    for task, answers in part["answers"].items():
+        if len(answers) > 1:
+            numbers = Task(task).is_number  # an axis, not a ranking
+            rows = sorted(answers.items(), key=lambda item: (_number(item[0]) if numbers else -item[1], item[0]))
+            name = f"{part['dataset']}, {part['split']}: {task}"
+            charts.append({"name": name, "rows": bars(rows[:MAX_ANSWERS]), "more": max(0, len(rows) - MAX_ANSWERS)})
+    return charts
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.rstrip(" %"))
+    except ValueError:
+        return math.inf
+
+
+def _examples(shaped: Shaped, frame: Frame) -> list[dict[str, Any]]:
+    """The first record of every dataset and task, as the model will see it, boxes drawn from its own target."""
+    first: dict[tuple[str, str], Record] = {}
+    for part in shaped.converted:
+        for record in part.records:
+            first.setdefault((record.dataset, record.task), record)
+    return [_example(record, frame) for record in list(first.values())[:MAX_EXAMPLES]]
+
+
+def _example(record: Record, frame: Frame) -> dict[str, Any]:
+    pictures: list[dict[str, Any]] = [
+        {"thumbnail": thumbnail(Path(path), 420), "size": size, "boxes": []}
+        for path, size in zip(record.images, record.source.sizes, strict=True)
+    ]
+    if pictures:  # answers refer to the first
+        pictures[0]["boxes"] = _boxes(record, record.source.sizes[0], frame)
+    return {"id": record.id, "task": record.task, "dataset": record.dataset, "prompt": record.conversations[0].value,
+            "target": record.target, "pictures": pictures}  # fmt: skip
+
+
+def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:
+    task = Task(record.task)
+    if not task.has_boxes:
+        return []
+    answer = parse_answer(record.target, task, question=record.question)
+    if not isinstance(answer.value, ParsedBoxes):
+        return []
+    boxes = from_frame(answer.value.boxes, size, frame).round(1).tolist()
+    return [
+        {"x": x1, "y": y1, "width": max(x2 - x1, 0), "height": max(y2 - y1, 0), "label": label or ""}
+        for (x1, y1, x2, y2), label in zip(boxes, answer.value.labels, strict=True)
+    ]
+
+
+def thumbnail(path: Path, side: int) -> str | None:
+    """A small JPEG as a data address, or None where there is nothing to show."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                return None
+            image.draft("RGB", (2 * side, 2 * side))
+            deep = image.mode.startswith(("I", "F"))
+            small = (grey_of(image) if deep else image).convert("RGB")
+            small.thumbnail((side, side))
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=80)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing or broken: that may be why
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
