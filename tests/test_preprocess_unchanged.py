@@ -1,0 +1,101 @@
+"""A second run over an unchanged tree does nothing; any change of what goes in or came out makes it work again."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from test_preprocess_flare import convert, row, write_tree
+
+from preprocess import flare
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    write_tree(tmp_path / "tree", {"BUSI": [row("BUSI")], "retino": [row("retino")]})
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every run that looks at rows."""
+    runs: list[int] = []
+    original = flare.read_rows
+
+    def recording(files: list[flare.QuestionFile], refused: list[str], name: str) -> object:
+        runs.append(len(files))
+        return original(files, refused, name)
+
+    monkeypatch.setattr(flare, "read_rows", recording)
+    return runs
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if not path.name.startswith(".")}
+
+
+def test_an_unchanged_tree_is_not_read_again(
+    tree: Path, tmp_path: Path, worked: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert(tree, tmp_path / "out")
+    before = bytes_of(tmp_path / "out")
+    convert(tree, tmp_path / "out")
+    assert worked == [2]
+    assert bytes_of(tmp_path / "out") == before
+    assert "nothing has changed since the last run: rows: 2 in, 2 kept" in " ".join(capsys.readouterr().out.split())
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+CHANGES: dict[str, Callable[[Path, Path], object]] = {
+    "picture touched": lambda tree, out: touch(next(tree.rglob("BUSI_1.png"))),
+    "picture gone": lambda tree, out: next(tree.rglob("BUSI_1.png")).unlink(),
+    "question file touched": lambda tree, out: touch(next(tree.rglob("BUSI_questions_train.json"))),
+    "a better question file": lambda tree, out: next(tree.rglob("BUSI_questions_train.json")).rename(
+        next(tree.rglob("BUSI_questions_train.json")).with_name("BUSI_questions_train_withGT.json")
+    ),
+    "records deleted": lambda tree, out: (out / "flare_all_train.json").unlink(),
+    "records changed": lambda tree, out: (out / "flare_all_train.json").write_text("[]"),
+    "manifest deleted": lambda tree, out: (out / "manifest.json").unlink(),
+    "registry deleted": lambda tree, out: (out / "dataset_info.json").unlink(),
+    "entry changed": lambda tree, out: (out / "dataset_info.json").write_text('{"flare_all_train": {}}'),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_every_change_is_noticed(
+    tree: Path, tmp_path: Path, worked: list[int], change: Callable[[Path, Path], object]
+) -> None:
+    convert(tree, tmp_path / "out")
+    change(tree, tmp_path / "out")
+    convert(tree, tmp_path / "out")
+    assert worked == [2, 2]
+    convert(tree, tmp_path / "out")
+    assert worked == [2, 2]
+
+
+@pytest.mark.parametrize("options", [["--clean"], ["--frame", "pixel"], ["--limit", "1"], ["--hash-pictures"]])
+def test_other_options_are_other_work(tree: Path, tmp_path: Path, worked: list[int], options: list[str]) -> None:
+    convert(tree, tmp_path / "out")
+    convert(tree, tmp_path / "out", *options)
+    assert worked == [2, 2]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out/.lock"):
+        assert convert(tree, tmp_path / "out", code=3) == {}
+    assert "another run is writing there" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_a_killed_run_half_wrote_is_removed(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/copies").mkdir(parents=True)
+    (tmp_path / "out/.report.json.abc.tmp").write_text("{")
+    (tmp_path / "out/copies/.x.png.abc.tmp").write_text("{")
+    convert(tree, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
