@@ -16,8 +16,8 @@ from evaluation.references import References
 from evaluation.samples import Sample
 
 _SHOWN = 5
-# A finding above this share of the references (of the predictions, for extra ones and duplicates) is fatal: at a tenth
-# a score is more about the file than about the model.
+# A finding above this share of the references (of the predictions, for duplicates) is fatal: at a tenth a score says
+# more about the file than about the model.
 FATAL_SHARE = 0.1
 # One answer to (nearly) everything is fatal from this many answers on; a class predicted always in one dataset is a
 # poor model, the same text for every dataset and task is a broken run.
@@ -76,7 +76,7 @@ def findings(
                  "references have no prediction and count as wrong",
                  "predict them, or name the part that was predicted (a split or dataset folder) as --references"),
         _finding("extra", [prediction.name for prediction in joined.extra], said,
-                 "predictions answer no reference and are not scored", "name the references they were made for"),
+                 "predictions answer no reference and are not scored"),
         _finding("duplicates", [prediction.name for prediction in joined.duplicates], said,
                  "predictions repeat one; the first in the file counts", "keep one prediction per question"),
         _finding("empty", _ids(samples, "empty"), asked, "answers are blank and count as wrong",
@@ -92,8 +92,10 @@ def findings(
     return sorted((finding for finding in found if finding.count), key=lambda finding: not finding.fatal)
 
 
-def _finding(code: str, items: list[str], total: int, text: str, cure: str) -> Finding:
-    return Finding(code, len(items), text, tuple(items[:_SHOWN]), len(items) > FATAL_SHARE * total, cure)
+def _finding(code: str, items: list[str], total: int, text: str, cure: str = "") -> Finding:
+    """A finding, fatal above `FATAL_SHARE` if it has a cure. Extra predictions have none: scoring a part is fine."""
+    fatal = bool(cure) and len(items) > FATAL_SHARE * total
+    return Finding(code, len(items), text, tuple(items[:_SHOWN]), fatal, cure)
 
 
 def _ids(samples: Sequence[Sample], reason: str) -> list[str]:

@@ -66,9 +66,9 @@ def bleu4(sums: Sums) -> Floats:
     Over the corpus, not the mean of sentences: FLARE's answers are often shorter than four words, where a sentence's
     BLEU says more about its smoothing. The effective order keeps a corpus of such answers from scoring 0.
     """
-    draws = zip(sums["correct"].tolist(), sums["total"].tolist(), sums["lengths"].tolist(), strict=True)
+    whole = (np.rint(sums[name]).astype(int).tolist() for name in ("correct", "total", "lengths"))
     scores = [
         BLEU.compute_bleu(correct, total, *lengths, smooth_method="exp", effective_order=True).score
-        for correct, total, lengths in draws
+        for correct, total, lengths in zip(*whole, strict=True)
     ]
     return np.array(scores) / 100.0
