@@ -12,31 +12,36 @@ PREDICTIONS are told apart by their keys: the challenge's predictions.json (or t
 `prediction` and either `id` or the challenge's keys, and LLaMA-Factory's generated_predictions.jsonl. Challenge files
 hold boxes in pixels, the others in the frame that the manifest.json beside the converted references names.
 
-The table goes to standard output, everything else to standard error; OUT gets metrics.json, diagnosis.json and
-per_sample.jsonl, for several PREDICTIONS a folder each and comparison.json.
+The table goes to standard output, everything else to standard error; OUT gets metrics.json, diagnosis.json,
+per_sample.jsonl and report.html, a page to open in any browser; for several PREDICTIONS a folder each, comparison.json
+and a page with all of them side by side.
 Exit code: 0 scored, 2 wrong arguments, 3 the data was refused.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 
 from evaluation.comparison import compare
 from evaluation.comparison_tables import comparison_json, file_names, print_comparison, print_files
 from evaluation.diagnose import diagnose
+from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation, Settings, evaluate
 from evaluation.gate import Finding
 from evaluation.metrics import known_rules
 from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
+from evaluation.page import REPORT, markdown_tables, render_page, runs_of
 from evaluation.predictions import DataError
 from evaluation.references import read_references
 from evaluation.statistics import Resampling
 from medvl.boxes import FRAMES
-from medvl.sharegpt import to_json
+from medvl.sharegpt import to_json, write_atomic
 from medvl.tasks import UnknownNameError, unknown_name
 
 # Wide enough for every column where standard output is a file or a pipe, which have no width.
@@ -89,7 +94,13 @@ def parser() -> argparse.ArgumentParser:
     add("--frame", choices=FRAMES, help="frame of predicted boxes (default: by the kind of file, see below)")
     add("--force", action="store_true", help="score even what the gate would refuse")
     add("--out", type=Path, metavar="DIR", help="output folder (default: PREDICTIONS without its suffix + _scores)")
-    add("--json", action="store_true", help=f"print {METRICS} (for several files {COMPARISON}) instead of the table")
+    add("--pictures", type=int, default=24, metavar="N", help=f"pictures with boxes in {REPORT} (default: 24)")
+    add("--no-page", action="store_true", help=f"write no {REPORT}")
+    printed = arguments.add_mutually_exclusive_group()
+    printed.add_argument(
+        "--json", action="store_true", help=f"print {METRICS} (for several files {COMPARISON}) instead of the table"
+    )
+    printed.add_argument("--markdown", action="store_true", help="print the tables as GitHub Markdown")
     return arguments
 
 
@@ -129,17 +140,27 @@ def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> i
         evaluations = [evaluate(path, references, chosen) for path in args.predictions]
     out = args.out or _default_out(evaluations)
     names = file_names([evaluation.predictions.path for evaluation in evaluations])
-    written = []
+    written, runs = [], []
+    pictures = None if args.no_page else args.pictures
     for evaluation, name in zip(evaluations, names, strict=True):
         if len(evaluations) > 1:
             errors.print(f"{name}:", markup=False, highlight=False)
         folder = out / name if len(evaluations) > 1 else out
-        written.append(_write(evaluation, baseline, folder, chosen, command, errors))
+        diagnosis = diagnose(evaluation)
+        written.append(_write(evaluation, baseline, diagnosis, folder, chosen, command, errors))
+        runs.append(runs_of(evaluation, name, written[-1], diagnosis))
+        if pictures is not None:
+            write_atomic(folder / REPORT, render_page(runs[-1], most_pictures=pictures))
     if len(evaluations) > 1:
         together = comparison_json(evaluations, names)
         write_json(out / COMPARISON, together)
+        if pictures is not None:
+            pages = {name: f"{quote(name)}/{REPORT}" for name in names}
+            write_atomic(out / REPORT, render_page(list(chain(*runs)), pages=pages))
     if args.json:
         sys.stdout.write(to_json(together if len(evaluations) > 1 else written[0]).decode())
+    elif args.markdown:
+        sys.stdout.write(markdown_tables(list(chain(*runs))))
     else:
         _print(evaluations, names, written, out)
     return 0
@@ -148,6 +169,7 @@ def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> i
 def _write(
     evaluation: Evaluation,
     baseline: Evaluation | None,
+    diagnosis: Diagnosis,
     folder: Path,
     chosen: Settings,
     command: Sequence[str],
@@ -158,7 +180,7 @@ def _write(
     metrics = metrics_json(evaluation, chosen, command)
     if baseline is not None:
         metrics["comparison"] = compare(evaluation, baseline, chosen.resampling)
-    write_scores(folder, evaluation, metrics, diagnose(evaluation))
+    write_scores(folder, evaluation, metrics, diagnosis)
     return metrics
 
 

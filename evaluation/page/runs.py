@@ -1,0 +1,75 @@
+"""What a page shows: one or several scored runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.diagnosis import Diagnosis
+from evaluation.evaluate import Evaluation
+from evaluation.gate import Finding
+from evaluation.picture_paths import first_picture, picture_files
+from evaluation.references import Reference
+from evaluation.scoring import TaskScores
+from medvl.tasks import Task
+
+
+def _nowhere(reference: Reference) -> None:
+    del reference
+
+
+@dataclass(frozen=True)
+class Run:
+    """One prediction file under one set of rules.
+
+    Attributes:
+        name: Heads its column where several stand side by side, e.g. "predictions.json, strict".
+        rules: Name of the set of rules.
+        scores: The tasks' scores.
+        counts: References, predictions, matched, missing and so on, as in metrics.json.
+        provenance: Where the numbers come from, as in metrics.json.
+        comparison: What metrics.json holds of a baseline; None without one.
+        findings: What the gate found.
+        diagnosis: What is behind the numbers; None if it was not made.
+        picture: Where a reference's first picture lies; None where nothing tells.
+    """
+
+    name: str
+    rules: str
+    scores: Mapping[Task, TaskScores]
+    counts: Mapping[str, int]
+    provenance: Mapping[str, Any]
+    comparison: Mapping[str, Any] | None = None
+    findings: Sequence[Finding] = ()
+    diagnosis: Diagnosis | None = None
+    picture: Callable[[Reference], Path | None] = _nowhere
+
+
+def runs_of(
+    evaluation: Evaluation, name: str, metrics: Mapping[str, Any], diagnosis: Diagnosis | None = None
+) -> list[Run]:
+    """An evaluation as runs, one per set of rules; only the first holds what does not depend on rules.
+
+    Args:
+        evaluation: The scored file.
+        name: How the page calls it.
+        metrics: The content of its metrics.json.
+        diagnosis: What is behind its numbers.
+    """
+    files = picture_files(evaluation.references)
+    runs: list[Run] = []
+    for rules, scores in evaluation.scores.items():
+        first = not runs
+        run = Run(
+            name=name if len(evaluation.scores) == 1 else f"{name}, {rules}",
+            rules=rules,
+            scores=scores,
+            counts=metrics["counts"],
+            provenance=metrics["provenance"],
+            comparison=metrics.get("comparison") if first else None,
+            findings=evaluation.findings if first else (),
+            diagnosis=diagnosis if first else None,
+            picture=lambda reference: first_picture(reference, evaluation.references, files),
+        )
+        runs.append(run)
+    return runs

@@ -1,0 +1,110 @@
+"""Rows of the score tables, for the page and for Markdown, and how a number is written."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluation.metrics import metrics_of
+from evaluation.page.runs import Run
+from evaluation.scoring import Entries, Entry
+from medvl.tasks import Task
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric, for all runs.
+
+    Attributes:
+        task: Canonical task name.
+        dataset: Dataset name; None for a task as a whole.
+        metric: Its name.
+        higher_is_better: Its direction.
+        headline: Whether it is one of the metrics to look at first.
+        entries: One per run; None where its rules have no such metric.
+        macro: The same as mean over datasets; empty in rows of a dataset.
+    """
+
+    task: str
+    dataset: str | None
+    metric: str
+    higher_is_better: bool
+    headline: bool
+    entries: tuple[Entry | None, ...]
+    macro: tuple[Entry | None, ...] = ()
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return "↑" if self.higher_is_better else "↓"
+
+    @property
+    def best(self) -> frozenset[int]:
+        """Places of the runs with the best value, where runs differ."""
+        values = {place: entry["value"] for place, entry in enumerate(self.entries) if entry}
+        known = [value for value in values.values() if value is not None]
+        if len(set(known)) < 2:
+            return frozenset()
+        best = max(known) if self.higher_is_better else min(known)
+        return frozenset(place for place, value in values.items() if value == best)
+
+
+def task_rows(runs: Sequence[Run]) -> Iterator[Row]:
+    """A row per task and metric, in the order of the tasks."""
+    for task in Task:
+        parts = [run.scores.get(task) for run in runs]
+        pooled = [part.pooled if part else {} for part in parts]
+        macro = [part.macro if part else {} for part in parts]
+        yield from _rows(runs, task, None, pooled, macro)
+
+
+def dataset_rows(runs: Sequence[Run]) -> Iterator[Row]:
+    """A row per dataset, task and metric to look at first."""
+    scored = [part for run in runs for part in run.scores.values()]
+    for dataset in sorted({dataset for part in scored for dataset in part.datasets}):
+        for task in Task:
+            parts = [run.scores[task].datasets.get(dataset, {}) if task in run.scores else {} for run in runs]
+            yield from (row for row in _rows(runs, task, dataset, parts, ()) if row.headline)
+
+
+def _rows(
+    runs: Sequence[Run], task: Task, dataset: str | None, parts: Sequence[Entries], macro: Sequence[Entries]
+) -> Iterator[Row]:
+    """Rows of one task; a metric stands in a row of its own, however many sets of rules have it."""
+    headline = _headlines(runs, task)
+    for name in dict.fromkeys(name for entries in parts for name in entries):
+        entries = tuple(part.get(name) for part in parts)
+        better = next(bool(entry["higher_is_better"]) for entry in entries if entry)
+        means = tuple(part.get(name) for part in macro)
+        yield Row(task.value, dataset, name, better, headline.get(name, False), entries, means)
+
+
+def _headlines(runs: Sequence[Run], task: Task) -> Mapping[str, bool]:
+    scored = [run.rules for run in runs if task in run.scores]
+    metrics = [metric for rules in dict.fromkeys(scored) for metric in metrics_of(rules, task)]
+    return {metric.name: metric.headline for metric in reversed(metrics)}
+
+
+def number(value: float | None) -> str:
+    """A value as it is read: three decimals below ten, fewer above; "-" if there is none.
+
+    >>> number(0.87349), number(271.4712), number(3e18)
+    ('0.873', '271.5', '3e+18')
+    """
+    if value is None:
+        return "-"
+    size = abs(value)
+    return f"{value:.3f}" if size < 10 else f"{value:,.1f}" if size < 1e6 else f"{value:.4g}"
+
+
+def interval(entry: Entry | None) -> str:
+    """The 95 % interval of an entry, empty if it has none."""
+    ci95 = entry["ci95"] if entry else None
+    return f"{number(ci95[0])} to {number(ci95[1])}" if ci95 else ""
+
+
+def words(name: str) -> str:
+    """A task, metric or code as words.
+
+    >>> words("multi_label_classification")
+    'multi label classification'
+    """
+    return name.replace("_", " ")
