@@ -35,6 +35,7 @@ from preprocess.flare_rows import OnMissing, Options, convert
 from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import inspect_all
 from preprocess.report import Converted, Finding, counts_of, print_report
+from preprocess.validate import print_flaws, validate
 
 Add = Callable[..., Any]  # `add_argument` of a group
 LICENCE = (
@@ -142,6 +143,12 @@ def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    arguments.add_argument(
+        "--validate",
+        type=Path,
+        metavar="PATH",
+        help="re-check an output folder against its manifest, and do nothing else",
+    )
     _input_arguments(arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(arguments.add_argument_group("what is written").add_argument)
@@ -154,7 +161,6 @@ def _input_arguments(add: Add) -> None:
     add(
         "--root",
         type=Path,
-        required=True,
         help="the FLARE tree: the folder that holds training/, validation-public/, …",
     )
     add("--download", action="store_true", help="first fetch the gated dataset from the Hugging Face Hub to --root")
@@ -204,8 +210,15 @@ def stated_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused."""
-    args = parser().parse_args(argv)
+    arguments = parser()
+    args = arguments.parse_args(argv)
     errors = Console(stderr=True)
+    if args.validate:
+        flaws = validate(args.validate.resolve(), args.dataset_info.resolve())
+        print_flaws(flaws, args.validate, Console())
+        return 3 if any(flaw.level == "error" for flaw in flaws) else 0
+    if args.root is None:
+        arguments.error("--root is missing: the folder that holds training/, validation-public/, …")
     try:
         with locked(args.out.resolve()):
             convert_tree(args, errors)

@@ -1,0 +1,207 @@
+"""Re-check a converted folder against its manifest: is it complete, unchanged, and will LLaMA-Factory train on it?
+
+    python preprocess/flare.py --validate data/flare
+
+Everything is looked at before anything is said. Exit code 3 if there is an error; notes alone give 0.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from medvl.boxes import FRAMES, Frame
+from medvl.sharegpt import MANIFEST, Record, RecordError, dataset_entry, read_records
+from preprocess.leaks import PUBLISHED
+from preprocess.report import REPORT, sha256
+from preprocess.validate_records import PictureFiles, check_record
+
+Level = Literal["error", "note"]
+
+# Every finding and how grave it is. Notes are true of the source too: the converter keeps such rows, and reports them.
+CHECKS: dict[str, tuple[Level, str]] = {
+    "MANIFEST": ("error", "the manifest is missing or damaged: the folder is not a complete output"),
+    "FILE_MISSING": ("error", "a file of the manifest is not there"),
+    "FILE_CHANGED": ("error", "a file is not the one that was written"),
+    "FILE_UNLISTED": ("note", "a JSON file that the manifest does not know"),
+    "FILE_UNREADABLE": ("error", "a file is no list of records"),
+    "COUNT": ("error", "a file holds another number of records than the manifest says"),
+    "REGISTRY": ("error", "the registry has no such entry, or one that points elsewhere or reads it another way"),
+    "ID_TWICE": ("error", "two records of a file have one id"),
+    "ID_DIFFERS": ("error", "one id stands for different records in two files"),
+    "RECORD_TWICE": ("note", "two records of a file have the same prompt, answer and pictures"),
+    "TURNS": ("error", "a record is not one question and one answer"),
+    "TAG_COUNT": ("error", "a prompt has another number of <image> tags than the record has pictures"),
+    "LITERAL_TAG": ("error", "an answer holds a media tag, or a prompt one of another medium"),
+    "SIZE_COUNT": ("error", "a record states another number of sizes than it has pictures"),
+    "IMAGE_MISSING": ("error", "a picture is not there"),
+    "IMAGE_UNREADABLE": ("error", "a picture cannot be opened"),
+    "IMAGE_SIZE": ("error", "a picture has another size than the record states, so boxes would lie elsewhere"),
+    "IMAGE_ROTATED": ("error", "a picture is rotated by EXIF, which LLaMA-Factory ignores"),
+    "TASK_UNKNOWN": ("error", "a record's task is no known one"),
+    "ANSWER_EMPTY": ("error", "a record to train on has no answer"),
+    "ANSWER_UNUSABLE": ("error", "an answer that must hold boxes or a number does not"),
+    "ANSWER_UNUSUAL": ("note", "an answer is none of the options"),
+    "BOX_FRAME": ("error", "boxes are not those of the source's answer in the stated frame"),
+    "BOX_OUTSIDE": ("note", "a box reaches beyond its picture"),
+    "SPLIT_OVERLAP": ("error", "a picture is in two splits that were made of the training records"),
+}
+
+
+class Flaw(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong: `where` names a file or a record."""
+
+    code: str
+    where: str
+    detail: str
+
+    @property
+    def level(self) -> Level:
+        """error or note."""
+        return CHECKS[self.code][0]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What validation needs of manifest.json."""
+
+    schema: int
+    options: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    report_sha256: str
+
+
+def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
+    """Everything that is wrong with a converted folder.
+
+    Args:
+        folder: Output folder of a preprocess script.
+        dataset_info: The registry that its entries should be in.
+    """
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        frame = manifest.options["frame"]
+        if frame not in FRAMES:
+            raise ValueError(f"unknown frame {frame!r}")
+    except (OSError, KeyError, ValueError) as error:  # msgspec's errors are ValueErrors
+        return [Flaw(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")]
+    flaws = list(_check_files(folder, manifest))
+    flaws += _check_registry(folder, manifest, dataset_info)
+    pictures, seen = PictureFiles(), dict[str, Record]()
+    splits: dict[str, set[bytes]] = {}
+    cleaned = _cleaned(folder)
+    for name in manifest.files:
+        try:
+            records = read_records(folder / name)
+        except (RecordError, OSError) as error:
+            flaws.append(Flaw(code="FILE_UNREADABLE", where=name, detail=str(error)))
+            continue
+        if len(records) != manifest.files[name].get("records"):
+            flaws.append(Flaw(code="COUNT", where=name, detail=f"{len(records)} records"))
+        flaws += _check_ids(name, records, seen, pictures)
+        for record in records:
+            if seen.setdefault(record.id, record) is record:
+                found = check_record(record, _frame(frame), pictures, compare=record.id.split("#")[0] not in cleaned)
+                flaws += [Flaw(code=code, where=record.id, detail=detail) for code, detail in found]
+        split = _made_split(name, manifest)
+        if split:
+            splits[split] = {pictures.content(image) for record in records for image in record.images}
+    flaws += _check_overlap(splits)
+    return flaws
+
+
+def _frame(name: Any) -> Frame:
+    return next(frame for frame in FRAMES if frame == name)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> Iterator[Flaw]:
+    expected = {name: str(entry.get("sha256")) for name, entry in manifest.files.items()}
+    for name, digest in {**expected, REPORT: manifest.report_sha256}.items():
+        if not (folder / name).is_file():
+            yield Flaw(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
+        elif sha256((folder / name).read_bytes()) != digest:
+            yield Flaw(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
+    for path in sorted(folder.glob("*.json")):
+        if path.name not in (*expected, REPORT, MANIFEST, "dataset_info.json") and not path.name.startswith("."):
+            yield Flaw(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
+
+
+def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Flaw]:
+    try:
+        entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
+    except (OSError, msgspec.DecodeError) as error:
+        yield Flaw(code="REGISTRY", where=str(dataset_info), detail=str(error))
+        return
+    for name, listed in manifest.files.items():
+        entry = entries.get(str(listed.get("entry")))
+        if entry is None:
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.get('entry')} is not in {dataset_info}")
+            continue
+        points_at = (dataset_info.parent / str(entry.get("file_name"))).resolve()
+        if points_at != (folder / name).resolve():
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed['entry']} points at {points_at}")
+        elif {key: entry.get(key) for key in dataset_entry("")} != dataset_entry(str(entry["file_name"])):
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed['entry']} has other columns or tags")
+        elif listed.get("num_samples") not in (None, entry.get("num_samples")):
+            detail = f"num_samples is {entry.get('num_samples')}, not {listed['num_samples']}"
+            yield Flaw(code="REGISTRY", where=name, detail=detail)
+
+
+def _check_ids(name: str, records: list[Record], seen: Mapping[str, Record], pictures: PictureFiles) -> Iterator[Flaw]:
+    for twice, count in Counter(record.id for record in records).items():
+        if count > 1:
+            yield Flaw(code="ID_TWICE", where=twice, detail=f"{count} times in {name}")
+    contents: dict[tuple[object, ...], str] = {}
+    for record in records:
+        if record.id in seen and seen[record.id] != record:
+            yield Flaw(code="ID_DIFFERS", where=record.id, detail=f"another record in {name} than in the files before")
+        if "#" in record.id:  # a copy that sampling made
+            continue
+        content = (record.conversations, record.images)
+        key = (*(turn.value for turn in content[0]), *map(pictures.content, content[1]))
+        if contents.setdefault(key, record.id) != record.id and record.id not in seen:
+            yield Flaw(code="RECORD_TWICE", where=record.id, detail=f"the same as {contents[key]} in {name}")
+
+
+def _cleaned(folder: Path) -> set[str]:
+    """Ids of records whose answers were mended on purpose."""
+    try:
+        report = msgspec.json.decode((folder / REPORT).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return set()  # reported by its hash
+    return {change["id"] for change in report.get("changes", [])}
+
+
+def _made_split(name: str, manifest: Manifest) -> str | None:
+    """The split that a file of all datasets holds, if it was made of the training records."""
+    made = manifest.options.get("split_train") or {}
+    stem = f"{manifest.options.get('name')}_all_"
+    split = name.removesuffix(".json").removeprefix(stem)
+    return split if name.startswith(stem) and split in made and split not in PUBLISHED else None
+
+
+def _check_overlap(splits: Mapping[str, set[bytes]]) -> Iterator[Flaw]:
+    names = sorted(splits)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            shared = splits[first] & splits[second]
+            if shared:
+                yield Flaw(
+                    code="SPLIT_OVERLAP", where=f"{first} and {second}", detail=f"{len(shared)} pictures in both"
+                )
+
+
+def print_flaws(flaws: list[Flaw], folder: Path, console: Console) -> None:
+    """What was found as a table, then every finding."""
+    errors = sum(flaw.level == "error" for flaw in flaws)
+    for flaw in flaws:
+        console.print(f"{flaw.level} {flaw.code} {flaw.where}: {flaw.detail}", markup=False, highlight=False)
+    if flaws:
+        table = Table("level", "code", "times", "meaning", title=str(folder))
+        for code, count in sorted(Counter(flaw.code for flaw in flaws).items()):
+            table.add_row(CHECKS[code][0], code, str(count), CHECKS[code][1])
+        console.print(table)
+    console.print(f"{folder}: {errors} errors, {len(flaws) - errors} notes", markup=False, highlight=False)

@@ -1,0 +1,216 @@
+"""--validate: every way in which a converted folder can be damaged is found, all at once."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from medvl.demo.pictures import build_tree
+from preprocess.flare import main
+from preprocess.validate import CHECKS, validate
+
+Change = Callable[[dict[str, Any]], Any]
+FILE = "flare_all_train.json"
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    build_tree(folder / "tree", train=6, val=2)
+    run(folder / "tree", folder / "out", "--dev-fraction", "0.34")
+    return folder
+
+
+@pytest.fixture
+def folder(converted: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged; its pictures stay where they are."""
+    shutil.copytree(converted / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def run(tree: Path, out: Path, *options: str) -> None:
+    arguments = ["--root", str(tree), "--out", str(out), "--dataset-info", str(out / "dataset_info.json")]
+    assert main([*arguments, "--workers", "1", *options]) == 0
+
+
+def codes(folder: Path) -> set[str]:
+    return {flaw.code for flaw in validate(folder, folder / "dataset_info.json")}
+
+
+def edit(folder: Path, change: Change, *, task: str | None = None, name: str = FILE) -> None:
+    """Change the first record (of a task) of a file, and the manifest's hash with it, as a script could."""
+    records = json.loads((folder / name).read_text())
+    change(next(record for record in records if task in (None, record["task"])))
+    write(folder, name, records)
+
+
+def write(folder: Path, name: str, records: list[dict[str, Any]]) -> None:
+    import hashlib
+
+    (folder / name).write_text(json.dumps(records))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name]["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    manifest["files"][name]["records"] = len(records)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_whole_folder_has_no_flaw(folder: Path, converted: Path) -> None:
+    assert codes(converted / "out") == set()
+    assert codes(folder) == set()  # moved together with its registry
+
+
+def human(text: str) -> Change:
+    return lambda record: record["conversations"][0].update(value=text)
+
+
+def gpt(text: str) -> Change:
+    return lambda record: record["conversations"][1].update(value=text)
+
+
+def picture(record: dict[str, Any], name: str) -> None:
+    record["images"][0] = name
+
+
+RECORDS: dict[str, tuple[str | None, Change, str]] = {
+    "a tag too many": (None, human("<image>\n<image>\n<image>\nWhich?"), "TAG_COUNT"),
+    "a tag too few": (None, human("Which?"), "TAG_COUNT"),
+    "a tag in the answer": (None, gpt("<image>"), "LITERAL_TAG"),
+    "a video": (None, human("<image>\n<video>"), "LITERAL_TAG"),
+    "a third turn": (None, lambda record: record["conversations"].append({"from": "human", "value": "?"}), "TURNS"),
+    "turns the wrong way": (None, lambda record: record["conversations"].reverse(), "TURNS"),
+    "a picture that is gone": (None, lambda record: picture(record, "/nowhere/x.png"), "IMAGE_MISSING"),
+    "a picture of another size": (None, lambda record: record["source"]["sizes"][0].reverse(), "IMAGE_SIZE"),
+    "a size too many": (None, lambda record: record["source"]["sizes"].append([1, 1]), "SIZE_COUNT"),
+    "an unknown task": (None, lambda record: record.update(task="segmentation"), "TASK_UNKNOWN"),
+    "no answer": ("classification", gpt(" "), "ANSWER_EMPTY"),
+    "another letter": ("classification", gpt("perhaps"), "ANSWER_UNUSUAL"),
+    "no number": ("regression", gpt("many"), "ANSWER_UNUSABLE"),
+    "no boxes": ("detection", gpt("somewhere"), "ANSWER_UNUSABLE"),
+    "boxes in pixels": ("detection", lambda record: gpt(record["source"]["answer"])(record), "BOX_FRAME"),
+    "boxes beyond": ("detection", gpt('[{"bbox_2d":[0,0,2000,900]}]'), "BOX_OUTSIDE"),
+}
+
+
+@pytest.mark.parametrize(("task", "change", "code"), RECORDS.values(), ids=RECORDS.keys())
+def test_damaged_records(folder: Path, task: str | None, change: Change, code: str) -> None:
+    edit(folder, change, task=task)
+    assert code in codes(folder)
+    assert not {"FILE_CHANGED", "COUNT"} & codes(folder)
+
+
+def test_pictures_are_opened(folder: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    edit(folder, lambda record: picture(record, str(tmp_path / "turned.jpg")))
+    edit(folder, lambda record: picture(record, str(tmp_path / "broken.png")), name="flare_all_val.json")
+    assert {"IMAGE_ROTATED", "IMAGE_UNREADABLE", "IMAGE_SIZE"} <= codes(folder)
+
+
+class TestFiles:
+    def test_no_manifest_is_no_output(self, folder: Path) -> None:
+        (folder / "manifest.json").unlink()
+        assert codes(folder) == {"MANIFEST"}
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}'])
+    def test_damaged_manifest(self, folder: Path, text: str) -> None:
+        (folder / "manifest.json").write_text(text)
+        assert codes(folder) == {"MANIFEST"}
+
+    def test_changed_missing_unlisted_and_unreadable_files(self, folder: Path) -> None:
+        (folder / FILE).write_text("[{}]")
+        (folder / "flare_all_val.json").unlink()
+        (folder / "flare_old_train.json").write_text("[]")
+        assert codes(folder) == {"FILE_CHANGED", "FILE_MISSING", "FILE_UNLISTED", "FILE_UNREADABLE"}
+
+    def test_report_of_another_run(self, folder: Path) -> None:
+        (folder / "report.json").write_text("{}")
+        assert codes(folder) == {"FILE_CHANGED"}
+
+    def test_count(self, folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"][FILE]["records"] += 1
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert codes(folder) == {"COUNT"}
+
+
+class TestIds:
+    def test_twice_in_a_file(self, folder: Path) -> None:
+        edit(folder, lambda record: record.update(id="flare/training/Clinical/demo-newborn/x"))
+        records = json.loads((folder / FILE).read_text())
+        write(folder, FILE, [*records, records[0]])
+        assert codes(folder) == {"ID_TWICE"}
+
+    def test_one_id_for_two_records(self, folder: Path) -> None:
+        edit(folder, human("<image>\n<image>\nAnother question? A: yes B: no"))
+        assert "ID_DIFFERS" in codes(folder)
+
+    def test_the_same_question_on_another_picture_is_no_duplicate(self, folder: Path) -> None:
+        """As one public converter thought, which compared the text alone."""
+        records = json.loads((folder / FILE).read_text())
+        one = next(record for record in records if record["task"] == "classification")
+        same_text = {**one, "id": "other", "images": list(reversed(one["images"]))}
+        write(folder, FILE, [*records, same_text])
+        assert "RECORD_TWICE" not in codes(folder)
+        write(folder, FILE, [*records, {**one, "id": "other"}])
+        assert "RECORD_TWICE" in codes(folder)
+
+
+class TestRegistry:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param(lambda entries: entries.pop("flare_all_train"), id="no entry"),
+            pytest.param(lambda entries: entries["flare_all_train"].update(file_name="x.json"), id="another file"),
+            pytest.param(lambda entries: entries["flare_all_train"].pop("tags"), id="other tags"),
+        ],
+    )
+    def test_entry(self, folder: Path, change: Change) -> None:
+        entries = json.loads((folder / "dataset_info.json").read_text())
+        change(entries)
+        (folder / "dataset_info.json").write_text(json.dumps(entries))
+        assert codes(folder) == {"REGISTRY"}
+
+    def test_keys_that_a_user_added_are_no_flaw(self, folder: Path) -> None:
+        entries = json.loads((folder / "dataset_info.json").read_text())
+        entries["flare_all_train"]["num_samples"] = 5
+        (folder / "dataset_info.json").write_text(json.dumps(entries))
+        assert codes(folder) == set()
+
+    def test_no_registry(self, folder: Path) -> None:
+        assert {flaw.code for flaw in validate(folder, folder / "gone.json")} == {"REGISTRY"}
+
+
+def test_overlap_of_splits_that_were_made(folder: Path) -> None:
+    dev = json.loads((folder / "flare_all_dev.json").read_text())
+    write(folder, FILE, [*json.loads((folder / FILE).read_text()), {**dev[0], "id": "moved"}])
+    assert "SPLIT_OVERLAP" in codes(folder)
+
+
+def test_exit_codes_and_all_findings_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--validate", str(folder), "--dataset-info", str(folder / "dataset_info.json")]
+    assert main(command) == 0
+    edit(folder, human("no tag"))
+    edit(folder, gpt("somewhere"), task="detection")
+    assert main(command) == 3
+    printed = capsys.readouterr().out
+    assert "TAG_COUNT" in printed
+    assert "ANSWER_UNUSABLE" in printed
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+
+
+def test_codes_are_explained() -> None:
+    assert all(level in ("error", "note") and meaning for level, meaning in CHECKS.values())
+
+
+@pytest.mark.parametrize("options", [["--frame", "pixel", "--box-style", "flare"], ["--frame", "norm1"],
+                                     ["--box-style", "internvl"], ["--box-style", "qwen_vl1"]])  # fmt: skip
+def test_real_records_in_every_frame(shared_data: Path, tmp_path: Path, options: list[str]) -> None:
+    run(shared_data / "bccd_flare", tmp_path / "out", "--leaks", "off", *options)
+    assert codes(tmp_path / "out") == set()
