@@ -8,6 +8,7 @@ from evaluation.page.tables import number
 from evaluation.scoring import Entry
 
 WIDTH, HEIGHT = 320, 120
+_MOST_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,14 @@ class Bars:
 
     Attributes:
         bars: In the order of the edges.
-        first: Label of the axis' start.
-        last: Label of its end.
+        ticks: Labels of the axis: all edges where there are few, else both ends.
         most: Count of the highest bar.
         total: Number of values.
         summary: What a reader who does not see it is told.
     """
 
     bars: tuple[Bar, ...]
-    first: str
-    last: str
+    ticks: tuple[str, ...]
     most: int
     total: int
     summary: str
@@ -54,7 +53,8 @@ def bars(histogram: Histogram) -> Bars:
         _bar(place * step, step, count / most if most else 0.0, label)
         for place, (count, label) in enumerate(zip(counts, labels, strict=True))
     )
-    return Bars(drawn, _edge(edges[0]), _edge(edges[-1]), most, sum(counts), "; ".join(labels))
+    ticks = edges if len(edges) <= _MOST_TICKS else (edges[0], edges[-1])
+    return Bars(drawn, tuple(_edge(edge) for edge in ticks), most, sum(counts), "; ".join(labels))
 
 
 def _bar(x: float, width: float, share: float, label: str) -> Bar:

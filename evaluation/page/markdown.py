@@ -9,7 +9,7 @@ from evaluation.page.text import visible
 from evaluation.scoring import Entry
 
 # Names of datasets and files come from data: none of their characters may start a link, a tag or another column.
-_MARKS = re.compile(r"([\\`*_{}\[\]<>()#|!~@])")
+_MARKS = re.compile(r"([\\`*{}\[\]<>()#|!~@]|(?<!\w)_|_(?!\w))")
 
 
 def tables(runs: Sequence[Run]) -> str:
@@ -17,7 +17,7 @@ def tables(runs: Sequence[Run]) -> str:
     names = [run.name for run in runs]
     single = len(runs) == 1
     per_task = []
-    for row in task_rows(runs):
+    for row in (row for row in task_rows(runs) if not row.detail):
         macro = [_value(row.macro[0])] if single else []
         per_task.append([row.task, f"{row.metric} {row.arrow}", *_values(row), *macro, *_counts(row)])
     per_dataset = [

@@ -33,6 +33,7 @@
     const line = make("div", undefined, "line");
     const bad = sample.reason.startsWith("invalid") || sample.reason === "no prediction";
     line.append(make("h3", sample.id), make("span", sample.reason, bad ? "badge bad" : "badge warn"));
+    line.append(make("span", sample.task.replaceAll("_", " "), "small muted"));
     const number = sample.task === "counting" || sample.task === "regression";
     if (sample.score !== null) line.append(make("span", (number ? "error " : "score ") + sample.score, "small muted"));
     const question = make("p", sample.question, "question");

@@ -80,6 +80,7 @@ def _environment() -> Environment:
         "number": tables.number,
         "interval": tables.interval,
         "words": tables.words,
+        "title_of": tables.title,
         "visible": lambda text: visible(str(text), _TEXT),
     }
     environment.globals |= {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.metrics import metrics_of
+from evaluation.metrics import Metric, metrics_of
 from evaluation.page.runs import Run
 from evaluation.scoring import Entries, Entry
 from medvl.tasks import Task
@@ -19,6 +19,7 @@ class Row:
         metric: Its name.
         higher_is_better: Its direction.
         headline: Whether it is one of the metrics to look at first.
+        detail: Whether it is one for a closer look alone.
         entries: One per run; None where its rules have no such metric.
         macro: The same as mean over datasets; empty in rows of a dataset.
     """
@@ -28,6 +29,7 @@ class Row:
     metric: str
     higher_is_better: bool
     headline: bool
+    detail: bool
     entries: tuple[Entry | None, ...]
     macro: tuple[Entry | None, ...] = ()
 
@@ -69,18 +71,19 @@ def _rows(
     runs: Sequence[Run], task: Task, dataset: str | None, parts: Sequence[Entries], macro: Sequence[Entries]
 ) -> Iterator[Row]:
     """Rows of one task; a metric stands in a row of its own, however many sets of rules have it."""
-    headline = _headlines(runs, task)
+    metrics = _declared(runs, task)
     for name in dict.fromkeys(name for entries in parts for name in entries):
         entries = tuple(part.get(name) for part in parts)
         better = next(bool(entry["higher_is_better"]) for entry in entries if entry)
         means = tuple(part.get(name) for part in macro)
-        yield Row(task.value, dataset, name, better, headline.get(name, False), entries, means)
+        metric = metrics[name]
+        yield Row(task.value, dataset, name, better, metric.headline, metric.detail, entries, means)
 
 
-def _headlines(runs: Sequence[Run], task: Task) -> Mapping[str, bool]:
-    scored = [run.rules for run in runs if task in run.scores]
-    metrics = [metric for rules in dict.fromkeys(scored) for metric in metrics_of(rules, task)]
-    return {metric.name: metric.headline for metric in reversed(metrics)}
+def _declared(runs: Sequence[Run], task: Task) -> Mapping[str, Metric]:
+    """Metrics by name; where sets of rules share one, it is as the first declares it."""
+    scored = dict.fromkeys(run.rules for run in runs if task in run.scores)
+    return {metric.name: metric for rules in reversed(scored) for metric in metrics_of(rules, task)}
 
 
 def number(value: float | None) -> str:
@@ -91,14 +94,33 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    size = abs(value)
+    return _written(value, abs(value))
+
+
+def _written(value: float, size: float) -> str:
     return f"{value:.3f}" if size < 10 else f"{value:,.1f}" if size < 1e6 else f"{value:.4g}"
 
 
 def interval(entry: Entry | None) -> str:
-    """The 95 % interval of an entry, empty if it has none."""
+    """The 95 % interval of an entry, both ends with as many decimals; empty if it has none."""
     ci95 = entry["ci95"] if entry else None
-    return f"{number(ci95[0])} to {number(ci95[1])}" if ci95 else ""
+    if not ci95:
+        return ""
+    largest = max(abs(end) for end in ci95)
+    return " to ".join(_written(end, largest) for end in ci95)
+
+
+_TITLES = {"mae": "MAE", "rmse": "RMSE", "f1": "F1", "rouge": "ROUGE", "bleu4": "BLEU-4", "l": "L", "iou": "IoU",
+           "iou30": "IoU 0.3", "iou50": "IoU 0.5", "iou75": "IoU 0.75", "green": "GREEN", "95": "to 0.95"}  # fmt: skip
+
+
+def title(metric: str) -> str:
+    """A metric's name as it is printed in papers.
+
+    >>> title("f1_iou50"), title("balanced_accuracy"), title("mae_penalised")
+    ('F1 IoU 0.5', 'balanced accuracy', 'MAE penalised')
+    """
+    return " ".join(_TITLES.get(part, part) for part in metric.split("_"))
 
 
 def words(name: str) -> str:
