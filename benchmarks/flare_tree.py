@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,20 +250,20 @@ DIRT: tuple[Dirt, ...] = (
 )
 
 
-def draw(path: Path, seed: Sequence[int]) -> None:
-    """Blurred noise with grain: compresses and decodes like a small medical picture."""
+def draw(path: Path, seed: Sequence[int], side: int) -> None:
+    """Blurred noise with grain: compresses and decodes like a medical picture of up to `side` pixels."""
     rng = np.random.default_rng(seed)
     colours = 3 if path.suffix == ".jpg" else 1
-    width, height = int(rng.integers(160, 256)), int(rng.integers(128, 224))
+    width, height = int(rng.integers(side * 5 // 8, side)), int(rng.integers(side // 2, side * 7 // 8))
     coarse = rng.integers(0, 256, (7, 9, colours), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse.squeeze()).resize((width, height), Image.Resampling.BICUBIC), np.int16)
     grain = rng.integers(-4, 5, smooth.shape, dtype=np.int16)
     Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(path)
 
 
-def _draw_all(items: Sequence[tuple[Path, Sequence[int]]]) -> None:
+def _draw_all(items: Sequence[tuple[Path, Sequence[int]]], side: int) -> None:
     for path, seed in items:
-        draw(path, seed)
+        draw(path, seed, side)
 
 
 def row_count(dataset: str, split: Split, scale: float) -> int:
@@ -271,7 +272,7 @@ def row_count(dataset: str, split: Split, scale: float) -> int:
     return max(min(12, full), math.ceil(full * scale))
 
 
-def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = True) -> None:
+def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = True, side: int = 256) -> None:
     """Write the tree.
 
     Args:
@@ -279,6 +280,7 @@ def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = Tr
         scale: Share of the full size.
         workers: Processes that draw.
         zipped: Whether the pictures of the endoscopy and ultrasound sets lie in `images*.zip`, as they are downloaded.
+        side: Largest side of a picture, pixels.
     """
     root.mkdir(parents=True)
     pictures: list[tuple[Path, Sequence[int]]] = []
@@ -293,7 +295,7 @@ def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = Tr
                 pictures += [(home / name, (split_number, number, place)) for place, name in enumerate(names)]
     chunks = [pictures[start : start + 500] for start in range(0, len(pictures), 500)]
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(_draw_all, chunks))
+        list(pool.map(partial(_draw_all, side=side), chunks))
     for dirt in DIRT:
         if dirt.picture:
             home = root / "training" / FLARE_DATASETS[dirt.dataset].category / dirt.dataset
@@ -340,8 +342,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--scale", type=float, default=1.0, help="share of the full size (default: 1)")
     arguments.add_argument("--workers", type=int, default=2, help="processes that draw (default: 2)")
     arguments.add_argument("--unzipped", action="store_true", help="leave every picture folder as it is")
+    arguments.add_argument("--side", type=int, default=256, help="largest side of a picture, pixels (default: 256)")
     args = arguments.parse_args(argv)
-    build(args.root, scale=args.scale, workers=args.workers, zipped=not args.unzipped)
+    build(args.root, scale=args.scale, workers=args.workers, zipped=not args.unzipped, side=args.side)
     return 0
 
 

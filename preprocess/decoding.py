@@ -6,7 +6,6 @@ colours under transparent pixels uncovered, the first frame of several. Such pic
 
 import hashlib
 import io
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,9 +60,7 @@ def examine(path: Path, copy: Path) -> Picture:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return Picture(str(path), None, "IMAGE_MISSING", f"{path} does not exist")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
-            return _examine(path, data, copy)
+        return _examine(path, data, copy)
     except Image.DecompressionBombError as error:
         return Picture(str(path), None, "IMAGE_TOO_LARGE", f"{path}: {error}")
     except UnidentifiedImageError:  # its message has a memory address in it

@@ -13,7 +13,7 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,10 +28,9 @@ from medvl.tasks import UnknownNameError
 from preprocess import entries, judgement, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, review_table
-from preprocess.decoding import Picture
 from preprocess.download import download, tree_in
 from preprocess.errors import RefusedError, UsageError
-from preprocess.flare_rows import OnMissing, Options, convert
+from preprocess.flare_rows import OnMissing, Options, Pictures, convert
 from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import inspect_all
 from preprocess.report import Converted, Finding, counts_of, print_report
@@ -103,27 +102,34 @@ def read_rows(
 
 def look_at_pictures(
     rows: Mapping[QuestionFile, Sequence[Question]], out: Path, workers: int, *, hashes: bool
-) -> dict[str, Picture]:
+) -> Pictures:
     """Every picture that a row names, decoded once; mended copies go to `out`/copies/<split>/<category>/<dataset>/…"""
-    wanted = {}
+    places: dict[tuple[str, str], str] = {}
+    copies = {}
     for file, questions in rows.items():
-        root = f"{file.path.parents[3]}/"
+        folder, root = str(file.path.parent), f"{file.path.parents[3]}/"
         for question in questions:
-            for path in _wanted(question):
-                wanted[path] = f"{out}/copies/{path.removeprefix(root)}.png"
-    return inspect_all(wanted, out, workers, hashes=hashes)
+            for name in _names(question):
+                if (folder, name) in places:
+                    continue
+                try:
+                    path = str(picture_path(file, name))
+                except FlareError:
+                    continue  # `convert` meets the same error and reports it with the record
+                places[folder, name] = path
+                copies[path] = f"{out}/copies/{path.removeprefix(root)}.png"
+    found = inspect_all(copies, out, workers, hashes=hashes)
+    return {place: found[path] for place, path in places.items()}
 
 
-def _wanted(question: Question) -> Iterator[str]:
+def _names(question: Question) -> tuple[str, ...]:
     try:
-        yield from [str(picture_path(question.file, name)) for name in question.images]
+        return question.images
     except FlareError:
-        return  # `convert` meets the same error and reports it with the record
+        return ()  # `convert` meets the same error and reports it with the record
 
 
-def convert_rows(
-    file: QuestionFile, questions: Sequence[Question], pictures: dict[str, Picture], options: Options
-) -> Converted:
+def convert_rows(file: QuestionFile, questions: Sequence[Question], pictures: Pictures, options: Options) -> Converted:
     """The rows of one file as records and findings."""
     outcomes = [convert(question, pictures, options) for question in questions]
     return Converted(
@@ -303,11 +309,17 @@ def refused_pictures(
     """The picture files of records that were left out, by id."""
     left_out = {finding.id for part in converted for finding in part.findings if finding.action != "kept"}
     return {
-        f"{name}/{question.id}": [Path(path) for path in _wanted(question)]
+        f"{name}/{question.id}": list(_paths(question))
         for questions in rows.values()
         for question in questions
         if f"{name}/{question.id}" in left_out
     }
+
+
+def _paths(question: Question) -> Iterator[Path]:
+    for name in _names(question):
+        with suppress(FlareError):  # a name that leads out of the tree is not shown
+            yield picture_path(question.file, name)
 
 
 def refuse_missing(converted: Sequence[Converted]) -> None:

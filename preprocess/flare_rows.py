@@ -1,6 +1,7 @@
 """One row of a FLARE question file to one record, or to the coded reason why not."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from medvl.tasks import UnknownNameError, label_separator
 from preprocess.decoding import Picture
 from preprocess.report import Action, Finding
 
+# (Folder of the question file, name as written there) -> what was found.
+Pictures = Mapping[tuple[str, str], Picture]
 OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
@@ -51,7 +54,7 @@ class _RefusedError(Exception):
         self.code, self.action, self.detail = code, action, detail
 
 
-def convert(question: Question, pictures: dict[str, Picture], options: Options) -> tuple[Record | None, list[Finding]]:
+def convert(question: Question, pictures: Pictures, options: Options) -> tuple[Record | None, list[Finding]]:
     """One row as a record, with what there is to know about it.
 
     Args:
@@ -118,18 +121,27 @@ def _names(question: Question) -> tuple[str, ...]:
         raise _RefusedError("IMAGE_NAME", "quarantined", str(error)) from error
 
 
-def _pictures(
-    question: Question, names: tuple[str, ...], pictures: dict[str, Picture], on_missing: OnMissing
-) -> list[Picture]:
+def _pictures(question: Question, names: tuple[str, ...], pictures: Pictures, on_missing: OnMissing) -> list[Picture]:
     try:
-        found = [pictures[str(picture_path(question.file, name))] for name in names]
-    except OutsideError as error:
-        raise _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error)) from error
+        folder = str(question.file.path.parent)
+        found = [pictures[folder, name] for name in names]
+    except KeyError:
+        raise _no_picture(question, names) from None
     unusable = [picture for picture in found if picture.size is None]
     if unusable and (on_missing != "keep-sample-drop-image" or len(unusable) == len(found)):
         action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
         raise _RefusedError(unusable[0].problem or "", action, "; ".join(picture.detail for picture in unusable))
     return found
+
+
+def _no_picture(question: Question, names: tuple[str, ...]) -> _RefusedError:
+    """Why a name of a picture was not even looked up: it leads out of the dataset's folder."""
+    for name in names:
+        try:
+            picture_path(question.file, name)
+        except OutsideError as error:
+            return _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error))
+    raise KeyError(f"{question.id}: {names} was not looked at")
 
 
 def _target(question: Question, size: Size, options: Options) -> tuple[str, list[tuple[str, str]]]:

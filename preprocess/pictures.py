@@ -3,20 +3,23 @@
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import msgspec
 import PIL
+from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from medvl.sharegpt import write_atomic
 from preprocess.decoding import Picture, content_hash, examine
 
 CACHE = ".pictures.msgpack"
 _VERSION = f"1/{PIL.__version__}"  # another Pillow may read what this one refuses
+_CHUNK = 64  # pictures that a worker takes at a time
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
 
@@ -71,12 +74,27 @@ def inspect_all(items: Mapping[str, str], out: Path, workers: int, *, hashes: bo
 
 def _look_at(items: list[tuple[str, str, bool]], workers: int) -> Iterator[Seen]:
     console = Console(stderr=True)
-    if workers <= 1 or len(items) < 64:  # a pool costs more than that few pictures
-        yield from track(map(_look, items), "pictures", len(items), console=console)
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with Progress(console=console) as progress:
+        task = progress.add_task("pictures", total=len(items))
+        for seen in _chunk_by_chunk(chunks, workers):
+            yield from seen
+            progress.advance(task, len(seen))
+
+
+def _chunk_by_chunk(chunks: list[list[tuple[str, str, bool]]], workers: int) -> Iterator[list[Seen]]:
+    if workers <= 1 or len(chunks) < 2:  # a pool costs more than that few pictures
+        yield from map(_look_at_chunk, chunks)
         return
     # Forking is unsafe beside the progress bar's thread.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        yield from track(pool.map(_look, items, chunksize=64), "pictures", len(items), console=console)
+        yield from pool.map(_look_at_chunk, chunks)
+
+
+def _look_at_chunk(items: list[tuple[str, str, bool]]) -> list[Seen]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
+        return [_look(item) for item in items]
 
 
 def _look(item: tuple[str, str, bool]) -> Seen:

@@ -70,6 +70,7 @@ _INTERN_SYSTEM = 50  # the Chinese system prompt that the template intern_vl bri
 _PIECE = re.compile(r"(?P<digit>[0-9])|(?P<word>[A-Za-z]+)|(?P<marks>[!-/:-@\[-`{-~]+)|(?P<other>[^\s\x00-\x7f])")
 
 
+@lru_cache(maxsize=16384)  # questions are templates, answers letters
 def text_tokens(text: str) -> int:
     """Tokens of text: every digit one, a word one per 4 letters, marks one per 2, other characters one each.
 

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
 Boxes = NDArray[np.float64]
 Size = tuple[int, int]
@@ -114,6 +113,8 @@ def match_optimal(overlaps: NDArray[np.float64], threshold: float) -> NDArray[np
     Returns:
         Array of shape (k, 2), in rising row.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second to import, and only scoring needs it
+
     allowed = overlaps >= threshold
     # A pair weighs more than all IoUs together can, so the assignment maximises the number of pairs first.
     rows, columns = linear_sum_assignment(allowed * (overlaps + min(overlaps.shape)), maximize=True)

@@ -1,0 +1,136 @@
+#!/usr/bin/env python
+r"""Speed and memory of preprocess/flare.py beside the way the reference converters work, on one tree in one run.
+
+examples:
+  python benchmarks/flare_tree.py /tmp/flare/tree --unzipped
+  python benchmarks/preprocess.py /tmp/flare/tree --workers 2
+
+The reference way, as the public FLARE baselines do it: for every row, Pillow `verify()`, open again, `load()`, in one
+process; then `json.dump`. It looks at a picture once per row that names it; `--remember` lets it look once per picture.
+Ours: the whole command, with what the references do not do: answers parsed, boxes rewritten, rows audited, reports.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+from medvl.flare import SPLITS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def reference_way(root: Path, out: Path, *, remember: bool) -> int:
+    """Convert the tree as the references do. Returns the number of records."""
+    count = 0
+    known: dict[str, bool] = {}
+    for split in SPLITS.values():
+        for path in sorted((root / split.folder).glob(f"*/*/*_questions_{split.stem}*.json")):
+            if not path.stem.endswith("_withGT") and path.with_name(f"{path.stem}_withGT.json").exists():
+                continue
+            records = []
+            for row in json.loads(path.read_text()):
+                names = row["ImageName"] if isinstance(row["ImageName"], list) else [row["ImageName"]]
+                images = [str(path.parent / name) for name in names if name]
+                if not remember:
+                    known.clear()
+                good = [image for image in images if known.setdefault(image, False) or _is_readable(image, known)]
+                if good:
+                    text = "\n".join(["<image>"] * len(good)) + "\n" + str(row["Question"])
+                    turns = [{"from": "human", "value": text}, {"from": "gpt", "value": str(row["Answer"]).strip()}]
+                    records.append({"image": good, "conversations": turns})
+            with (out / f"{path.parent.name}_{split.name}.json").open("w") as file:
+                json.dump(records, file, indent=2, ensure_ascii=False)
+            count += len(records)
+    return count
+
+
+def _is_readable(path: str, known: dict[str, bool]) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:
+            image.load()
+    except Exception:  # as the references: whatever is wrong, the picture is bad
+        return False
+    known[path] = True
+    return True
+
+
+def ours(root: Path, out: Path, workers: int, options: Sequence[str]) -> tuple[float, float, float]:
+    """Run the command. Returns seconds, and the peak memory of its largest process and of all together, in MB."""
+    command = [sys.executable, str(REPOSITORY / "preprocess/flare.py"), "--root", str(root), "--out", str(out)]
+    command += ["--dataset-info", str(out / "dataset_info.json"), "--workers", str(workers), *options]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    peaks = [0.0, 0.0]
+    watcher = threading.Thread(target=_watch, args=(process.pid, peaks))
+    watcher.start()
+    _, said = process.communicate()
+    seconds = time.perf_counter() - started
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError(said.decode())
+    return seconds, peaks[0], peaks[1]
+
+
+def _watch(pid: int, peaks: list[float]) -> None:
+    """Peak memory of a process and its children. Pages that they share are counted once (PSS)."""
+    while psutil.pid_exists(pid):
+        try:
+            parent = psutil.Process(pid)
+            used = [process.memory_full_info().pss / 2**20 for process in [parent, *parent.children(recursive=True)]]
+        except psutil.Error:
+            break
+        peaks[0], peaks[1] = max(peaks[0], max(used)), max(peaks[1], sum(used))
+        time.sleep(0.2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    description, _, rest = (__doc__ or "").partition("\n\n")
+    arguments = argparse.ArgumentParser(
+        description=description, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("root", type=Path, help="a tree whose archives are unpacked")
+    arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="for ours (default: all cores)")
+    arguments.add_argument("--remember", action="store_true", help="the reference way looks at every picture once only")
+    arguments.add_argument("--leaks", default="off", help="for ours: near needs a second look at each (default: off)")
+    args = arguments.parse_args(argv)
+    root = args.root.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        for path in root.rglob("*"):  # both find the files in the page cache
+            if path.is_file():
+                path.read_bytes()
+        started = time.perf_counter()
+        (out / "reference").mkdir()
+        count = reference_way(root, out / "reference", remember=args.remember)
+        reference = time.perf_counter() - started
+        print(f"reference way          {reference:8.2f} s              {count} records", flush=True)  # noqa: T201
+        options = ["--leaks", args.leaks]
+        for name in ("cold", "unchanged", "one picture changed"):
+            if name == "one picture changed":
+                next(root.glob("training/*/*/images*/*_00002*")).touch()
+            seconds, one, everything = ours(root, out / "ours", args.workers, options)
+            print(  # noqa: T201
+                f"ours, {name:20} {seconds:5.2f} s {reference / seconds:7.1f} x   peak {one:.0f} MB, with workers "
+                f"{everything:.0f} MB",
+                flush=True,
+            )
+        shutil.rmtree(out / "ours")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
