@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from evaluation.page.runs import Run
-from evaluation.page.tables import Row, dataset_rows, interval, number, task_rows
+from evaluation.page.runs import Run, headings
+from evaluation.page.tables import Row, best_places, dataset_rows, interval, number, task_rows
 from evaluation.page.text import visible
 from evaluation.scoring import Entry
 
@@ -14,14 +14,14 @@ _MARKS = re.compile(r"([\\`*{}\[\]<>()#|!~@]|(?<!\w)_|_(?!\w))")
 
 def tables(runs: Sequence[Run]) -> str:
     """Scores per task and per dataset; several runs stand side by side."""
-    names = [run.name for run in runs]
+    names = headings(runs)
     single = len(runs) == 1
     per_task = []
     for row in (row for row in task_rows(runs) if not row.detail):
         macro = [_value(row.macro[0])] if single else []
-        per_task.append([row.task, f"{row.metric} {row.arrow}", *_values(row), *macro, *_counts(row)])
+        per_task.append([row.task, f"{row.metric} {row.arrow}", *_values(row, runs), *macro, *_counts(row)])
     per_dataset = [
-        [row.dataset or "", row.task, f"{row.metric} {row.arrow}", *_values(row), *_counts(row)]
+        [row.dataset or "", row.task, f"{row.metric} {row.arrow}", *_values(row, runs), *_counts(row)]
         for row in dataset_rows(runs)
     ]
     tail = ["n", "invalid"]
@@ -35,8 +35,9 @@ def tables(runs: Sequence[Run]) -> str:
     )
 
 
-def _values(row: Row) -> list[str]:
-    return [_value(entry, best=place in row.best) for place, entry in enumerate(row.entries)]
+def _values(row: Row, runs: Sequence[Run]) -> list[str]:
+    best = best_places(row, runs)
+    return [_value(entry, best=place in best) for place, entry in enumerate(row.entries)]
 
 
 def _value(entry: Entry | None, *, best: bool = False) -> str:

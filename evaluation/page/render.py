@@ -13,7 +13,7 @@ from markupsafe import Markup
 import medvl
 from evaluation.diagnosis import Worst
 from evaluation.page import charts, comparisons, failures, pictures, tables
-from evaluation.page.runs import Run
+from evaluation.page.runs import Run, headings
 from evaluation.page.text import script_json, visible
 
 OfTask = TypeVar("OfTask", tables.Row, Worst)
@@ -48,6 +48,7 @@ def render_page(runs: Sequence[Run], *, most_pictures: int = 24, pages: Mapping[
             style=Markup(style),
             script=Markup(script),
             runs=runs,
+            headings=headings(runs),
             first=first,
             pages=pages or {},
             findings=() if pages else first.findings,
@@ -61,7 +62,7 @@ def render_page(runs: Sequence[Run], *, most_pictures: int = 24, pages: Mapping[
             failures_json=script_json(collected.shown) if collected else "",
             pictures=drawn,
             absent=sum(picture.absent is not None for picture in drawn),
-            provenance=[(run.name, list(_facts(run.provenance))) for run in _files(runs)],
+            provenance=[(run.file, list(_facts(run.provenance))) for run in _files(runs)],
         )
     )
     return page.encode("utf-8", errors="replace")
@@ -84,7 +85,7 @@ def _environment() -> Environment:
         "visible": lambda text: visible(str(text), _TEXT),
     }
     environment.globals |= {
-        "bars": charts.bars, "whisker": charts.whisker, "matrix_rows": charts.matrix_rows,
+        "best_places": tables.best_places, "bars": charts.bars, "whisker": charts.whisker, "matrix_rows": charts.matrix_rows,
         "chart_width": charts.WIDTH, "chart_height": charts.HEIGHT,
     }  # fmt: skip
     return environment

@@ -23,7 +23,7 @@ class Run:
     """One prediction file under one set of rules.
 
     Attributes:
-        name: Heads its column where several stand side by side, e.g. "predictions.json, strict".
+        file: How the page calls the prediction file, e.g. "predictions".
         rules: Name of the set of rules.
         scores: The tasks' scores.
         counts: References, predictions, matched, missing and so on, as in metrics.json.
@@ -34,7 +34,7 @@ class Run:
         picture: Where a reference's first picture lies; None where nothing tells.
     """
 
-    name: str
+    file: str
     rules: str
     scores: Mapping[Task, TaskScores]
     counts: Mapping[str, int]
@@ -45,6 +45,14 @@ class Run:
     picture: Callable[[Reference], Path | None] = _nowhere
 
 
+def headings(runs: Sequence[Run]) -> list[str]:
+    """What tells the runs apart: their files, their rules, or both."""
+    if len({run.file for run in runs}) == 1:
+        return [run.rules for run in runs]
+    one = len({run.rules for run in runs}) == 1
+    return [run.file if one else f"{run.file}, {run.rules}" for run in runs]
+
+
 def runs_of(
     evaluation: Evaluation, name: str, metrics: Mapping[str, Any], diagnosis: Diagnosis | None = None
 ) -> list[Run]:
@@ -52,7 +60,7 @@ def runs_of(
 
     Args:
         evaluation: The scored file.
-        name: How the page calls it.
+        name: How the page calls its file.
         metrics: The content of its metrics.json.
         diagnosis: What is behind its numbers.
     """
@@ -61,7 +69,7 @@ def runs_of(
     for rules, scores in evaluation.scores.items():
         first = not runs
         run = Run(
-            name=name if len(evaluation.scores) == 1 else f"{name}, {rules}",
+            file=name,
             rules=rules,
             scores=scores,
             counts=metrics["counts"],

@@ -38,15 +38,20 @@ class Row:
         """Which way is better."""
         return "↑" if self.higher_is_better else "↓"
 
-    @property
-    def best(self) -> frozenset[int]:
-        """Places of the runs with the best value, where runs differ."""
-        values = {place: entry["value"] for place, entry in enumerate(self.entries) if entry}
-        known = [value for value in values.values() if value is not None]
-        if len(set(known)) < 2:
-            return frozenset()
-        best = max(known) if self.higher_is_better else min(known)
-        return frozenset(place for place, value in values.items() if value == best)
+
+def best_places(row: Row, runs: Sequence[Run]) -> frozenset[int]:
+    """Places of the runs with the best value. Only runs under the same rules compete, and only where they differ."""
+    best: set[int] = set()
+    for rules in {run.rules for run in runs}:
+        values = {
+            place: entry["value"]
+            for place, (run, entry) in enumerate(zip(runs, row.entries, strict=True))
+            if run.rules == rules and entry and entry["value"] is not None
+        }
+        if len(set(values.values())) > 1:
+            most = (max if row.higher_is_better else min)(values.values())
+            best |= {place for place, value in values.items() if value == most}
+    return frozenset(best)
 
 
 def task_rows(runs: Sequence[Run]) -> Iterator[Row]:
@@ -87,10 +92,10 @@ def _declared(runs: Sequence[Run], task: Task) -> Mapping[str, Metric]:
 
 
 def number(value: float | None) -> str:
-    """A value as it is read: three decimals below ten, fewer above; "-" if there is none.
+    """A value as it is read: three decimals below ten, fewer above, none for a whole number; "-" if there is none.
 
-    >>> number(0.87349), number(271.4712), number(3e18)
-    ('0.873', '271.5', '3e+18')
+    >>> number(0.87349), number(271.4712), number(293.0), number(3e18)
+    ('0.873', '271.5', '293', '3e+18')
     """
     if value is None:
         return "-"
@@ -98,6 +103,8 @@ def number(value: float | None) -> str:
 
 
 def _written(value: float, size: float) -> str:
+    if size >= 10 and value == round(value) and size < 1e15:
+        return f"{value:,.0f}"
     return f"{value:.3f}" if size < 10 else f"{value:,.1f}" if size < 1e6 else f"{value:.4g}"
 
 
