@@ -7,7 +7,7 @@ from typing import Any
 from evaluation.comparison import verdict
 from evaluation.metrics import metrics_of
 from evaluation.page.runs import Run
-from evaluation.page.tables import interval, number
+from evaluation.page.tables import interval, number, title
 from medvl.tasks import Task
 
 _BETTER = {"better": True, "worse": False}
@@ -58,7 +58,7 @@ def _rows(run: Run, dataset: str, task: str, entries: Mapping[str, Any]) -> Iter
             yield Difference(
                 dataset,
                 task,
-                f"{metric.name} {arrow}",
+                f"{title(metric.name)} {arrow}",
                 number(difference) if difference is None else f"{'+' if difference > 0 else ''}{number(difference)}",
                 interval(entry),
                 "-" if p_value is None else f"{p_value:.3f}",

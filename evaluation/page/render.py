@@ -85,8 +85,8 @@ def _environment() -> Environment:
         "visible": lambda text: visible(str(text), _TEXT),
     }
     environment.globals |= {
-        "best_places": tables.best_places, "bars": charts.bars, "whisker": charts.whisker, "matrix_rows": charts.matrix_rows,
-        "chart_width": charts.WIDTH, "chart_height": charts.HEIGHT,
+        "best_places": tables.best_places, "bars": charts.bars, "whisker": charts.whisker,
+        "matrix_rows": charts.matrix_rows, "chart_width": charts.WIDTH, "chart_height": charts.HEIGHT,
     }  # fmt: skip
     return environment
 
