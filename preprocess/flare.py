@@ -28,11 +28,12 @@ from medvl.tasks import UnknownNameError
 from preprocess import entries, judgement, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, review_table
+from preprocess.decoding import Picture
 from preprocess.download import download, tree_in
 from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_rows import OnMissing, Options, Pictures, convert
 from preprocess.outputs import Provenance, write_outputs
-from preprocess.pictures import inspect_all
+from preprocess.pictures import inspect_each
 from preprocess.report import Converted, Finding, counts_of, print_report
 from preprocess.validate import print_flaws, validate
 
@@ -101,25 +102,29 @@ def read_rows(
 
 
 def look_at_pictures(
-    rows: Mapping[QuestionFile, Sequence[Question]], out: Path, workers: int, *, hashes: bool
-) -> Pictures:
-    """Every picture that a row names, decoded once; mended copies go to `out`/copies/<split>/<category>/<dataset>/…"""
-    places: dict[tuple[str, str], str] = {}
-    copies = {}
-    for file, questions in rows.items():
-        folder, root = str(file.path.parent), f"{file.path.parents[3]}/"
-        for question in questions:
-            for name in _names(question):
-                if (folder, name) in places:
-                    continue
-                try:
-                    path = str(picture_path(file, name))
-                except FlareError:
-                    continue  # `convert` meets the same error and reports it with the record
-                places[folder, name] = path
-                copies[path] = f"{out}/copies/{path.removeprefix(root)}.png"
-    found = inspect_all(copies, out, workers, hashes=hashes)
-    return {place: found[path] for place, path in places.items()}
+    rows: Mapping[QuestionFile, Sequence[Question]], args: argparse.Namespace, out: Path
+) -> Iterator[Pictures]:
+    """The pictures of every file, one file after the other, decoded by workers that are ahead of the caller.
+
+    Mended copies go to `out`/copies/<split>/<category>/<dataset>/….
+    """
+    places: list[dict[tuple[str, str], str]] = []
+
+    def groups() -> Iterator[dict[str, str]]:
+        for file, questions in rows.items():  # taken one by one, so that workers begin at once
+            root = f"{file.path.parents[3]}/"
+            places.append(dict(_places(file, questions)))
+            yield {path: f"{out}/copies/{path.removeprefix(root)}.png" for path in places[-1].values()}
+
+    for number, found in enumerate(inspect_each(groups(), out, args.workers, hashes=args.hash_pictures)):
+        yield {place: found[path] for place, path in places[number].items()}
+
+
+def _places(file: QuestionFile, questions: Sequence[Question]) -> Iterator[tuple[tuple[str, str], str]]:
+    folder = str(file.path.parent)
+    for name in dict.fromkeys(name for question in questions for name in _names(question)):
+        with suppress(FlareError):  # `convert` meets the same error and reports it with the record
+            yield (folder, name), str(picture_path(file, name))
 
 
 def _names(question: Question) -> tuple[str, ...]:
@@ -282,8 +287,11 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
         return
     read, file_findings = read_rows(files, refused, args.name)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
-    pictures = look_at_pictures(rows, out, args.workers, hashes=args.hash_pictures)
-    converted = [convert_rows(file, questions, pictures, options) for file, questions in rows.items()]
+    pictures: dict[tuple[str, str], Picture] = {}
+    converted = []
+    for (file, questions), found in zip(rows.items(), look_at_pictures(rows, args, out), strict=True):
+        pictures |= found
+        converted.append(convert_rows(file, questions, found, options))
     for part in converted:
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
     if args.on_missing == "error":

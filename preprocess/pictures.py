@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,8 @@ CACHE = ".pictures.msgpack"
 _VERSION = f"1/{PIL.__version__}"  # another Pillow may read what this one refuses
 _CHUNK = 64  # pictures that a worker takes at a time
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
+
+_Item = tuple[str, str, bool]  # path, path of the copy, whether to hash
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -44,60 +48,85 @@ class _Cache(msgspec.Struct):
     seen: dict[str, Seen]
 
 
-def inspect_all(items: Mapping[str, str], out: Path, workers: int, *, hashes: bool = False) -> dict[str, Picture]:
-    """Every picture once, from the cache where its file has not changed since; a progress bar on stderr.
+def inspect_each(
+    groups: Iterable[Mapping[str, str]], out: Path, workers: int, *, hashes: bool = False
+) -> Iterator[dict[str, Picture]]:
+    """Look at groups of pictures; each group is yielded when it is done, while workers go on with the next ones.
+
+    A picture whose file has not changed since the last run comes from the cache. A progress bar runs on stderr.
 
     Args:
-        items: Path of a picture -> path of its mended copy if it needs one.
+        groups: Path of a picture -> path of its mended copy if it needs one.
         out: Folder for the cache.
         workers: Number of processes; 1 works in this one.
         hashes: Whether a file counts as unchanged by its content, not by size and time of change.
     """
-    known = read_cache(out / CACHE)
-    found: dict[str, Seen] = {}
-    stale = []
-    for path in items:
-        if (seen := known.get(path)) and _unchanged(path, seen, hashes):
-            found[path] = seen
-        else:
-            stale.append((path, items[path], hashes))
-    saved = time.monotonic()
-    for (path, *_), seen in zip(stale, _look_at(stale, workers), strict=True):
-        found[path] = seen
-        if time.monotonic() - saved > _SAVED_EVERY:
-            _write_cache(out / CACHE, known | found)
-            saved = time.monotonic()
-    if stale:
-        _write_cache(out / CACHE, known | found)
-    return {path: found[path].picture for path in items}
+    cache = out / CACHE
+    known = read_cache(cache)
+    seen = dict(known)
+    fresh, saved = 0, time.monotonic()
+    with ExitStack() as stack:
+        crew = _Crew(workers, stack)
+        waiting = [(group, [*crew.start(_stale(group, known, hashes))]) for group in groups]
+        progress = stack.enter_context(Progress(console=Console(stderr=True)))
+        task = progress.add_task("pictures", total=sum(len(group) for group, _ in waiting))
+        for group, chunks in waiting:
+            for chunk in chunks:
+                found = chunk()
+                seen.update(found)
+                fresh += len(found)
+                if time.monotonic() - saved > _SAVED_EVERY:
+                    _write_cache(cache, seen)
+                    saved = time.monotonic()
+            progress.advance(task, len(group))
+            yield {path: seen[path].picture for path in group}
+    if fresh:
+        _write_cache(cache, seen)
 
 
-def _look_at(items: list[tuple[str, str, bool]], workers: int) -> Iterator[Seen]:
-    console = Console(stderr=True)
-    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
-    with Progress(console=console) as progress:
-        task = progress.add_task("pictures", total=len(items))
-        for seen in _chunk_by_chunk(chunks, workers):
-            yield from seen
-            progress.advance(task, len(seen))
+def inspect_all(items: Mapping[str, str], out: Path, workers: int, *, hashes: bool = False) -> dict[str, Picture]:
+    """One group of `inspect_each`."""
+    (found,) = inspect_each([items], out, workers, hashes=hashes)
+    return found
 
 
-def _chunk_by_chunk(chunks: list[list[tuple[str, str, bool]]], workers: int) -> Iterator[list[Seen]]:
-    if workers <= 1 or len(chunks) < 2:  # a pool costs more than that few pictures
-        yield from map(_look_at_chunk, chunks)
-        return
-    # Forking is unsafe beside the progress bar's thread.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        yield from pool.map(_look_at_chunk, chunks)
+def _stale(group: Mapping[str, str], known: Mapping[str, Seen], hashes: bool) -> list[_Item]:
+    return [
+        (path, copy, hashes)
+        for path, copy in group.items()
+        if path not in known or not _unchanged(path, known[path], hashes)
+    ]
 
 
-def _look_at_chunk(items: list[tuple[str, str, bool]]) -> list[Seen]:
+class _Crew:
+    """Worker processes, hired when there is enough to do: a pool costs more than a few pictures."""
+
+    def __init__(self, workers: int, stack: ExitStack) -> None:
+        self.workers, self.stack = workers, stack
+        self.given = 0
+        self.pool: ProcessPoolExecutor | None = None
+
+    def start(self, items: list[_Item]) -> Iterator[Callable[[], dict[str, Seen]]]:
+        """Begin with some pictures; each call that is returned waits for a part of them."""
+        for first in range(0, len(items), _CHUNK):
+            chunk = items[first : first + _CHUNK]
+            self.given += len(chunk)
+            if self.workers > 1 and self.given > _CHUNK and self.pool is None:
+                # Forking is unsafe beside the progress bar's thread.
+                context = multiprocessing.get_context("forkserver")
+                self.pool = self.stack.enter_context(ProcessPoolExecutor(self.workers, context))
+                # What has not begun is not waited for after an error or Ctrl-C.
+                self.stack.callback(self.pool.shutdown, wait=False, cancel_futures=True)
+            yield self.pool.submit(_look_at_chunk, chunk).result if self.pool else partial(_look_at_chunk, chunk)
+
+
+def _look_at_chunk(items: list[_Item]) -> dict[str, Seen]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
-        return [_look(item) for item in items]
+        return {item[0]: _look(item) for item in items}
 
 
-def _look(item: tuple[str, str, bool]) -> Seen:
+def _look(item: _Item) -> Seen:
     path, copy, hashes = item
     try:
         status = os.stat(path)  # noqa: PTH116  (twice as fast as Path.stat; there are 50,000)
