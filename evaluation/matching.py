@@ -58,6 +58,9 @@ def match(matrix: NDArray[np.float64]) -> Matched:
     Matching is optimal, not greedy: the order of boxes in a text changes nothing.
     """
     assigned, found = np.zeros(len(matrix)), np.zeros(len(matrix), dtype=bool)
+    if _no_choice(matrix > 0):
+        hits = (matrix[:, :, None] >= np.array(THRESHOLDS)).sum(axis=(0, 1))
+        return Matched(hits, matrix.max(axis=1, initial=0.0), (matrix >= 0.5).any(axis=1))
     best = _pairs(matrix, 0.0)
     assigned[best[:, 0]] = matrix[best[:, 0], best[:, 1]]
     found[_pairs(matrix, 0.5)[:, 0]] = True
@@ -69,10 +72,14 @@ def _pairs(matrix: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
     allowed = matrix >= threshold if threshold > 0 else matrix > 0
     rows, columns = np.flatnonzero(allowed.any(axis=1)), np.flatnonzero(allowed.any(axis=0))
     inner = allowed[np.ix_(rows, columns)]
-    if (inner.sum(axis=0) <= 1).all() and (inner.sum(axis=1) <= 1).all():
+    if _no_choice(inner):
         return np.argwhere(allowed)
     pairs = match_optimal(matrix[np.ix_(rows, columns)], threshold)
     return np.stack([rows[pairs[:, 0]], columns[pairs[:, 1]]], axis=1)
+
+
+def _no_choice(allowed: NDArray[np.bool_]) -> bool:
+    return bool((allowed.sum(axis=0) <= 1).all() and (allowed.sum(axis=1) <= 1).all())
 
 
 def _labels(parsed: ParsedBoxes) -> NDArray[np.object_]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from evaluation.metrics.registry import Floats, Sums, Table, metric, ratio, table
@@ -32,6 +31,8 @@ def reports(samples: Sequence[Sample]) -> Table:
     rouge-score reads the letters a-z and digits only, so a report in another script scores 0 unless it is the
     reference's own text.
     """
+    from rouge_score.rouge_scorer import RougeScorer  # takes seconds to import, for a task that few files hold
+
     rouge, bleu = RougeScorer(["rougeL"], use_stemmer=False), BLEU(lowercase=True, effective_order=True)
     scores, parts = [], []
     for sample in samples:

@@ -61,6 +61,11 @@ def options(question: str) -> dict[str, str]:
     >>> options("Is it normal? A: No, B: Yes")
     {'A': 'No', 'B': 'Yes'}
     """
+    return dict(_options(question))
+
+
+@lru_cache(maxsize=4096)  # a dataset asks a handful of questions, thousands of times
+def _options(question: str) -> tuple[tuple[str, str], ...]:
     run: list[re.Match[str]] = []
     best: list[re.Match[str]] = []
     for mark in _OPTION_MARK.finditer(question):
@@ -70,9 +75,9 @@ def options(question: str) -> dict[str, str]:
             run.append(mark)
         best = run if len(run) >= len(best) else best
     if len(best) < 2:
-        return {}
+        return ()
     ends = [mark.start() for mark in best[1:]] + [len(question)]
-    return {mark[1]: question[mark.end() : end].strip(" \n\t,;(") for mark, end in zip(best, ends, strict=True)}
+    return tuple((mark[1], question[mark.end() : end].strip(" \n\t,;(")) for mark, end in zip(best, ends, strict=True))
 
 
 def offered_labels(question: str) -> tuple[str, ...]:
