@@ -1,7 +1,6 @@
 """From converted rows to dataset_info entries: what is left out, which split a record is in, which entries hold it."""
 
 import argparse
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,13 @@ from typing import Any
 
 from medvl.flare import SPLITS
 from medvl.sharegpt import Record
-from preprocess import budget, leaks, splits
+from preprocess import budget, leaks, sampling, splits
 from preprocess.budget import Budget
 from preprocess.fingerprints import Fingerprint, fingerprints
+from preprocess.groups import Entry, Groups, group_records
 from preprocess.leaks import Leak
 from preprocess.report import Action, Converted, Finding, leave_out
+from preprocess.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Plan:
         args: The command line.
         shares: Split -> share of the training records; empty if they stay together.
         budgets: Ways to count tokens.
+        sampling: How often training records are seen.
     """
 
     args: argparse.Namespace
     shares: dict[str, float]
     budgets: list[Budget]
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     splits.add_arguments(arguments)
     leaks.add_arguments(arguments)
     budget.add_arguments(arguments)
+    sampling.add_arguments(arguments)
 
 
 def plan(args: argparse.Namespace) -> Plan:
@@ -64,7 +68,7 @@ def plan(args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: options that cannot be followed.
     """
-    return Plan(args, splits.chosen_shares(args), budget.chosen_budgets(args))
+    return Plan(args, splits.chosen_shares(args), budget.chosen_budgets(args), sampling.chosen_sampling(args))
 
 
 def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
@@ -87,22 +91,39 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
         found = leaks.find_leaks(by_split, prints, near=args.leaks == "near") if len(by_split) > 1 else []
         sections["leaks"] = found
         parts = _report_leaks(parts, found, exclude=args.exclude_leaks)
-    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, lambda record: [record], args.over_budget)
+
+    def views(record: Record) -> list[Record]:
+        flat = plan.sampling.flatten and split_of[record.id] == splits.REST
+        return sampling.views(record) if flat else [record]
+
+    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, views, args.over_budget)
     if plan.shares:
         training = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
         sections["splits"] = splits.split_table(training, split_of)
-    groups = group_records(parts, split_of, args.name)
-    names = ("leaks", "exclude_leaks", "processor", "cutoff_len", "over_budget")
+    groups, samples, lines = _sampled(group_records(parts, split_of), plan)
+    sections |= {"sampling": lines} if plan.sampling.active else {}
+    names = ("leaks", "exclude_leaks", "processor", "cutoff_len", "over_budget", "balance", "flatten_multi_image")
     options = {name: getattr(args, name) for name in names} | {
         "split_train": plan.shares,
         "recipe": str(args.recipe) if args.recipe else None,
+        "sample": plan.sampling.rates,
+        "donor": [f"{donor.task}={donor.dataset}:{donor.rows}" for donor in plan.sampling.donors],
     }
-    return Shaped(parts, groups, sections, options)
+    return Shaped(parts, groups, sections, options, samples)
 
 
-def slug(name: str) -> str:
-    """A dataset's, category's or task's part of entry names: `BUSI-det` is `busi_det`."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[str, int], list[dict[str, Any]]]:
+    """Records by entry name, `num_samples` by entry name, and the report's section on sampling."""
+    samples, lines = dict[Entry, int](), list[tuple[Entry, dict[str, Any]]]()
+    if plan.sampling.active:
+        made = [split for split in plan.shares if split not in (splits.REST, "dev")]
+        groups, samples, lines = sampling.resample(groups, plan.sampling, [splits.REST, *made])
+    first = plan.args.name
+    return (
+        {entry.name(first): records for entry, records in groups.items()},
+        {entry.name(first): count for entry, count in samples.items()},
+        [{"entry": entry.name(first)} | line for entry, line in lines],
+    )
 
 
 def _fingerprints(plan: Plan, parts: Sequence[Converted], out: Path) -> dict[str, Fingerprint]:
@@ -170,22 +191,3 @@ def _leak_finding(record: Record, leak: Leak, action: Action) -> Finding:
     return Finding(
         id=record.id, code=code, action=action, detail=detail, file=record.source.file, index=record.source.index
     )
-
-
-def group_records(parts: Sequence[Converted], split_of: Mapping[str, str], name: str) -> dict[str, list[Record]]:
-    """Records by entry: `<name>_<of>_<split>`, where `of` is a dataset, a task, a category or `all`; none empty.
-
-    A dataset that is called like its category, say, has the name for itself, and there is no entry for the category.
-    """
-    groups: dict[str, list[Record]] = defaultdict(list)
-    datasets = {slug(part.dataset) for part in parts}
-    tasks = {slug(record.task) for part in parts for record in part.records} - datasets
-    for part in parts:
-        category = slug(part.category)
-        for record in part.records:
-            keys = [slug(part.dataset), *({slug(record.task)} & tasks), "all"]
-            if category not in datasets | tasks:
-                keys.append(category)
-            for key in keys:
-                groups[f"{name}_{key}_{split_of[record.id]}"].append(record)
-    return dict(groups)

@@ -1,0 +1,281 @@
+"""How often a training record is seen: rates per dataset, balance, donors, one record per picture.
+
+Validation and test entries are never touched. Copies carry `#copy2`, `#copy3`, … after the id, flattened views
+`#image1`, …, so that ids stay unique. The seed decides what is drawn.
+"""
+
+import argparse
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from medvl.choices import options
+from medvl.sharegpt import IMAGE_TAG, Record, Turn
+from medvl.tasks import Task, UnknownNameError, canonical_task, unknown_name
+from preprocess.errors import RefusedError, UsageError
+from preprocess.groups import Entry, Groups
+
+Balance = Literal["small", "classes", "datasets"]
+# FLARE26-Hexapus' rule "K2a": an answer of a dataset with n < 250 rows is repeated to min(6n, 250) of them.
+SMALL = 250
+SMALL_TIMES = 6
+
+
+@dataclass(frozen=True)
+class Donor:
+    """Rows of another dataset that are added to the training entry of a task."""
+
+    task: Task
+    dataset: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is asked for.
+
+    Attributes:
+        rates: Dataset -> how often its records are seen per epoch.
+        balance: What is evened, or None.
+        donors: Rows of other datasets per task.
+        flatten: Whether a record with several pictures becomes one per picture.
+        seed: Decides what is drawn.
+    """
+
+    rates: dict[str, float]
+    balance: Balance | None
+    donors: tuple[Donor, ...]
+    flatten: bool
+    seed: int
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.rates or self.balance or self.donors or self.flatten)
+
+    def draw(self, name: str, items: Sequence[int], count: int) -> list[int]:
+        """`count` of the items, each at most once; the name makes it independent of other draws."""
+        return random.Random(f"{self.seed}/{name}").sample(items, count)
+
+
+def add_arguments(arguments: argparse.ArgumentParser) -> None:
+    """The options of this module."""
+    group = arguments.add_argument_group("how often a training record is seen")
+    add = group.add_argument
+    add(
+        "--sample",
+        nargs="+",
+        type=_rate,
+        default=[],
+        metavar="DATASET=RATE",
+        help="e.g. retino=0.5 endo=4: num_samples of the dataset's entry, and as many records in entries of several",
+    )
+    add(
+        "--balance",
+        choices=("small", "classes", "datasets"),
+        help=f"repeat classification answers of a dataset with n < {SMALL} rows to min({SMALL_TIMES}n, {SMALL}); or "
+        "every answer to a question to the most frequent one's number; or every dataset to the largest one's, in "
+        "entries of several",
+    )
+    add(
+        "--donor",
+        nargs="+",
+        type=_donor,
+        default=[],
+        metavar="TASK=DATASET:ROWS",
+        help="add rows of another dataset to the entry of a task, e.g. regression=bcn20000:5000",
+    )
+    add("--flatten-multi-image", action="store_true", help="one record per picture, but for answers with boxes")
+
+
+def chosen_sampling(args: argparse.Namespace) -> Sampling:
+    """What the command line asks for.
+
+    Raises:
+        UsageError: a dataset has two rates.
+    """
+    rates = dict(args.sample)
+    if len(rates) < len(args.sample):
+        raise UsageError("--sample names a dataset twice")
+    return Sampling(rates, args.balance, tuple(args.donor), args.flatten_multi_image, args.seed)
+
+
+def _rate(text: str) -> tuple[str, float]:
+    name, _, rate = text.partition("=")
+    if not name or not float(rate) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected DATASET=RATE with a rate above 0")
+    return name, float(rate)
+
+
+def _donor(text: str) -> Donor:
+    task, _, rest = text.partition("=")
+    dataset, _, rows = rest.rpartition(":")
+    if not dataset or not int(rows) > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected TASK=DATASET:ROWS")
+    try:
+        return Donor(canonical_task(task), dataset, int(rows))
+    except UnknownNameError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def views(record: Record) -> list[Record]:
+    """A record with several pictures as one per picture, same question and answer; box answers lie on the first."""
+    if len(record.images) < 2 or Task(record.task).has_boxes:
+        return [record]
+    prompt, answer = record.conversations
+    question = prompt.value.rpartition(IMAGE_TAG)[2]
+    return [
+        msgspec.structs.replace(
+            record,
+            id=f"{record.id}#image{place}",
+            conversations=[Turn("human", IMAGE_TAG + question), answer],
+            images=[image],
+            source=msgspec.structs.replace(record.source, sizes=[size]),
+        )
+        for place, (image, size) in enumerate(zip(record.images, record.source.sizes, strict=True), 1)
+    ]
+
+
+def resample(
+    groups: Groups, sampling: Sampling, splits: Sequence[str]
+) -> tuple[Groups, dict[Entry, int], list[tuple[Entry, dict[str, Any]]]]:
+    """Training entries with their records as often as asked for.
+
+    The entries of the split `train` are replaced. Those of a split with a name of its own stay, since it may be tested
+    on too, and get a twin for training: `flare_all_A` and `flare_all_A_train`.
+
+    Args:
+        groups: Records by entry.
+        sampling: What is asked for.
+        splits: Splits to train on.
+
+    Returns:
+        The groups, `num_samples` of entries that have one, and a line for the report per entry.
+
+    Raises:
+        UnknownNameError: a dataset that is not there.
+        RefusedError: a donor has fewer rows than are asked of it.
+    """
+    known = sorted({entry.of for entry in groups if entry.kind == "dataset"})
+    for name in (*sampling.rates, *(donor.dataset for donor in sampling.donors)):
+        if name not in known:
+            raise unknown_name("dataset", name, known)
+    resampled = dict(groups)
+    samples: dict[Entry, int] = {}
+    lines = []
+    for split in splits:
+        everything = [
+            view for record in groups.get(Entry("all", "all", split), []) for view in _views(record, sampling)
+        ]
+        classes, total = _copies(everything, sampling)
+        for entry, records in groups.items():
+            if entry.split != split:
+                continue
+            alone = entry.kind == "dataset"
+            chosen = [view for record in records for view in _views(record, sampling)]
+            chosen = _repeat(chosen, classes if alone else total)
+            chosen += _donated(groups, entry, sampling)
+            made = entry if split == "train" else entry._replace(split=f"{split}_train")
+            resampled[made] = chosen
+            if alone and entry.of in sampling.rates:
+                samples[made] = max(1, round(sampling.rates[entry.of] * len(chosen)))
+            if chosen != records or made in samples:
+                lines.append((made, _line(chosen, samples.get(made))))
+    return {entry: records for entry, records in resampled.items() if records}, samples, lines
+
+
+def _views(record: Record, sampling: Sampling) -> list[Record]:
+    return views(record) if sampling.flatten else [record]
+
+
+def _line(records: Sequence[Record], num_samples: int | None) -> dict[str, Any]:
+    copies = sum("#copy" in record.id for record in records)
+    rows = len({record.id.partition("#")[0] for record in records})
+    return {"records": len(records), "rows": rows, "copies": copies, "num_samples": num_samples}
+
+
+def _copies(records: Sequence[Record], sampling: Sampling) -> tuple[Counter[str], Counter[str]]:
+    """How often every record stands in the entry of its dataset, and in entries of several datasets."""
+    classes = Counter({record.id: 1 for record in records})
+    if sampling.balance in ("small", "classes"):
+        key = _answer_of if sampling.balance == "small" else _class_of
+        _even(records, classes, sampling, key)
+    total = Counter(classes)
+    by_dataset: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_dataset[record.dataset].append(record)
+    sizes = {name: sum(classes[record.id] for record in members) for name, members in by_dataset.items()}
+    largest = max(sizes.values(), default=0)
+    for name, members in by_dataset.items():
+        wanted = largest if sampling.balance == "datasets" else sizes[name]
+        _spread(members, total, round(sampling.rates.get(name, 1.0) * wanted), name, sampling)
+    return classes, total
+
+
+def _answer_of(record: Record) -> tuple[object, ...]:
+    return record.dataset, record.target
+
+
+def _class_of(record: Record) -> tuple[object, ...]:
+    """Dataset, what the question offers, and what the letter stands for: A of one question is not A of another."""
+    offered = options(record.question)
+    return record.dataset, tuple(sorted(offered.values())), offered.get(record.target, record.target)
+
+
+def _even(
+    records: Sequence[Record], copies: Counter[str], sampling: Sampling, key: Callable[[Record], tuple[object, ...]]
+) -> None:
+    """Repeat rare answers of classification questions."""
+    groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.task == Task.CLASSIFICATION:
+            groups[key(record)].append(record)
+    largest: Counter[tuple[object, ...]] = Counter()
+    for name, members in groups.items():
+        largest[name[:-1]] = max(largest[name[:-1]], len(members))
+    for name, members in groups.items():
+        small = min(SMALL_TIMES * len(members), SMALL) if len(members) < SMALL else len(members)
+        _spread(members, copies, small if sampling.balance == "small" else largest[name[:-1]], repr(name), sampling)
+
+
+def _spread(members: Sequence[Record], copies: Counter[str], wanted: int, name: str, sampling: Sampling) -> None:
+    """Set the copies of some records so that they are `wanted` in all: whole rounds, and for the rest a draw."""
+    slots = [record.id for record in members for _ in range(copies[record.id])]
+    if len(slots) == wanted or not slots:
+        return
+    rounds, rest = divmod(wanted, len(slots))
+    drawn = Counter(slots[place] for place in sampling.draw(name, range(len(slots)), rest))
+    for name, times in Counter(slots).items():
+        copies[name] = rounds * times + drawn[name]
+
+
+def _repeat(records: Sequence[Record], copies: Mapping[str, int]) -> list[Record]:
+    return [
+        record if place == 1 else msgspec.structs.replace(record, id=f"{record.id}#copy{place}")
+        for record in records
+        for place in range(1, copies[record.id] + 1)
+    ]
+
+
+def _donated(groups: Groups, entry: Entry, sampling: Sampling) -> list[Record]:
+    rows: list[Record] = []
+    for donor in sampling.donors:
+        if entry.kind != "task" or entry.of != donor.task:
+            continue
+        source = [
+            view
+            for record in groups.get(Entry("dataset", donor.dataset, entry.split), [])
+            if record.task != donor.task
+            for view in _views(record, sampling)
+        ]
+        if len(source) < donor.rows:
+            raise RefusedError(
+                f"--donor {donor.task}={donor.dataset}:{donor.rows}: split {entry.split} has {len(source)} rows of it"
+            )
+        name = f"{donor.task}/{donor.dataset}"
+        rows += [source[place] for place in sorted(sampling.draw(name, range(len(source)), donor.rows))]
+    return rows
