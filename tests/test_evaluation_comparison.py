@@ -80,9 +80,8 @@ def test_every_task_can_be_compared_under_both_rules(tmp_path: Path) -> None:
     poor = write_json(tmp_path / "poor.json", [row | {"Answer": "[[1, 2, 3, 4]]"} for row in tree])
     for rules in ("strict", "official"):
         out = tmp_path / rules
-        comparison = score(right, tmp_path / "tree", out, "--rules", rules, "--baseline", str(poor), "--force")[
-            "comparison"
-        ]
+        options = ("--rules", rules, "--baseline", str(poor), "--force")
+        comparison = score(right, tmp_path / "tree", out, *options)["comparison"]
         assert comparison["rules"] == rules and len(comparison["tasks"]) == 7
         assert set(comparison["datasets"]) > {"fundus", "periapical", "iugc", "chromosome", "IU_XRay"}
 
