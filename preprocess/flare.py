@@ -4,6 +4,8 @@ r"""FLARE-Task5-MLLM-2D to LLaMA-Factory: records, dataset_info entries and a re
 examples:
   python preprocess/flare.py --root FLARE-MLLM-2D
   python preprocess/flare.py --root FLARE-MLLM-2D --datasets retino BUSI-det --splits train val --out data/starter --name starter
+  python preprocess/flare.py --root FLARE-MLLM-2D --download                           # gated: says how to get access
+  python preprocess/flare.py --root FLARE-MLLM-2D --clean --exclude-audit reviewed.csv # reviewed is a marked audit.csv
   python preprocess/flare.py --root FLARE-MLLM-2D --frame pixel --box-style flare      # as the public baselines train
 
 Every row ends up kept, dropped or quarantined; the last two with a coded reason in OUT/report.json.

@@ -161,6 +161,6 @@ def read_cache(path: Path) -> dict[str, Seen]:
 
 
 def _write_cache(cache: Path, seen: Mapping[str, Seen]) -> None:
-    # Pictures of datasets that this run leaves out stay known; those that are gone do not.
+    # Pictures that this run leaves out stay known. Missing ones are looked for every time.
     kept = {path: entry for path, entry in seen.items() if entry.length >= 0}
     write_atomic(cache, msgspec.msgpack.encode(_Cache(_VERSION, kept)))
