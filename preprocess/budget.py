@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.progress import track
 
 from medvl.sharegpt import Record
+from medvl.yaml_files import read_yaml
 from preprocess.errors import RefusedError, UsageError
 from preprocess.report import Action, Converted, Finding, leave_out
 from preprocess.token_formula import Settings, Tokens, count_tokens, read_settings
@@ -107,10 +107,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
         UsageError: no such file, no YAML mapping, or no template in it.
     """
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--recipe {path}: {error}") from error
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("template"), str):
+        recipe = read_yaml(path)
+    except ValueError as error:
+        raise UsageError(f"--recipe {error}") from error
+    if not isinstance(recipe.get("template"), str):
         raise UsageError(f"--recipe {path}: expected a LLaMA-Factory recipe with a template")
     return recipe
 

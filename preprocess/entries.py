@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from medvl.flare import SPLITS
+from medvl.instructions import Instruction, fingerprint
 from medvl.sharegpt import Record
-from preprocess import budget, leaks, sampling, splits
+from medvl.tasks import Task
+from preprocess import budget, leaks, prompts, sampling, splits
 from preprocess.budget import Budget
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.groups import Entry, Groups, group_records
@@ -27,12 +29,14 @@ class Plan:
         shares: Split -> share of the training records; empty if they stay together.
         budgets: Ways to count tokens.
         sampling: How often training records are seen.
+        instructions: What is said about the form of answers, per task.
     """
 
     args: argparse.Namespace
     shares: dict[str, float]
     budgets: list[Budget]
     sampling: Sampling
+    instructions: dict[Task, Instruction]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Shaped:
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """The options of this step."""
+    prompts.add_arguments(arguments)
     splits.add_arguments(arguments)
     leaks.add_arguments(arguments)
     budget.add_arguments(arguments)
@@ -68,7 +73,13 @@ def plan(args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: options that cannot be followed.
     """
-    return Plan(args, splits.chosen_shares(args), budget.chosen_budgets(args), sampling.chosen_sampling(args))
+    return Plan(
+        args,
+        splits.chosen_shares(args),
+        budget.chosen_budgets(args),
+        sampling.chosen_sampling(args),
+        prompts.chosen_instructions(args),
+    )
 
 
 def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
@@ -82,7 +93,7 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
     Raises:
         RefusedError: the data is not what the options demand; nothing was written.
     """
-    args, parts = plan.args, list(converted)
+    args, parts = plan.args, prompts.instruct_all(converted, plan.instructions)
     sections: dict[str, Any] = {}
     prints = _fingerprints(plan, parts, out)
     split_of = _split_of(parts, plan.shares, prints, args.seed)
@@ -106,6 +117,8 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
     options = {name: getattr(args, name) for name in names} | {
         "split_train": plan.shares,
         "recipe": str(args.recipe) if args.recipe else None,
+        "profiles": str(args.profiles) if args.profiles else None,
+        "profiles_fingerprint": fingerprint(plan.instructions) if args.profiles else None,
         "sample": plan.sampling.rates,
         "donor": [f"{donor.task}={donor.dataset}:{donor.rows}" for donor in plan.sampling.donors],
     }
