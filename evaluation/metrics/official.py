@@ -146,7 +146,7 @@ def _overlaps(truth: Any, predicted: Any) -> Floats:
 
 def _four(box: Any) -> list[float]:
     numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(part, int | float) for part in box)
-    return [min(max(float(part), -1e9), 1e9) for part in box] if numbers else [0.0] * 4
+    return [float(min(max(part, -1e9), 1e9)) for part in box] if numbers else [0.0] * 4
 
 
 def _detected(truth: Any, predicted: Any) -> tuple[int, int, int]:

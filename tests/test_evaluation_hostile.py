@@ -1,0 +1,96 @@
+"""Answers that no honest model gives: nothing crashes, everything is scored, and time grows with length only."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from test_evaluation_metrics import samples_of
+from test_evaluation_run import build_tree, score, write_json
+
+from evaluation.diagnose import EXCERPT
+from evaluation.metrics import known_rules
+from evaluation.scoring import score as scored
+from evaluation.statistics import Resampling
+from medvl.tasks import Task
+
+BOX = "[[10, 10, 20, 20]]"
+TRUTH = {
+    Task.CLASSIFICATION: "A", Task.MULTI_LABEL: "Caries; Cyst", Task.DETECTION: BOX, Task.COUNTING: "12",
+    Task.INSTANCE_DETECTION: '{"1": [[10, 10, 20, 20]]}', Task.REGRESSION: "0.5", Task.REPORT: "Heart size is normal.",
+}  # fmt: skip
+QUESTION = "Is it normal? A: No, B: Yes"
+ANSWERS = {
+    "nan": "nan",
+    "boxes of nan and inf": "[[NaN, Infinity, -Infinity, 1e999]]",
+    "huge numbers": f"[[{'9' * 400}, 1e308, -1e308, 1e-400]]",
+    "Unicode digits": "١٢٣ [[\uff11, \uff12, \uff13, \uff14]]",
+    "superscripts and fractions": "A² ½ ⑫",
+    "HTML and scripts": "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7 * 7 }}",
+    "control characters": "\x00\x07\x1b[31mA\x7f\u202e\u2028\ufeff",
+    "half a surrogate pair": '"\\ud83d" [[1, 2, 3, 4]]',
+    "markup of the console": "[bold]A[/bold] [/] [link=file:///etc/passwd]",
+    "a dict in a string in a dict": json.dumps({"a": json.dumps({"b": json.dumps({"c": BOX})})}),
+    "a Python expression": "__import__('os').system('true')",
+    "keys of another type": '{"1": {"2": null}, "3": [true, "x"], "4": {}}',
+    "whitespace": " \t\n\u00a0\u3000",
+}
+# A unit that is repeated until the answer is long.
+REPEATED = {
+    "open brackets": "[[", "closed brackets": "]]", "open braces": '{"a":', "quotes": '"', "apostrophes": "'",
+    "backslashes": "\\", "boxes": "[1, 2, 3, 4], ", "right boxes": "[10, 10, 20, 20], ", "letters": "A ",
+    "options": "A: No ", "conclusions": "the answer is ", "digits": "1", "numbers": "12 ", "commas": ",",
+    "semicolons": "a;", "words": "normal heart ", "minus signs": "-", "fences": "```", "tags": "<box>", "lines": "\n- a", "spaces": " ",
+    "markup": "<b>", "role marks": "<|im_start|>", "errors": "Error: ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", known_rules())
+@pytest.mark.parametrize("text", ANSWERS.values(), ids=ANSWERS)
+def test_odd_answers_are_scored(text: str, rules: str) -> None:
+    for task, truth in TRUTH.items():
+        samples = samples_of(task, [(truth, text), (truth, truth)], QUESTION)
+        entries = scored(samples, rules, Resampling(20, cluster="sample"))[task].pooled
+        assert entries and json.dumps(entries, allow_nan=False)
+
+
+def seconds(task: Task, text: str, rules: str) -> float:
+    start = time.process_time()
+    scored(samples_of(task, [(TRUTH[task], text)], QUESTION), rules)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("unit", REPEATED.values(), ids=REPEATED)
+def test_long_answers_take_linear_time(unit: str) -> None:
+    """100,000 characters of anything: quadratic work would take minutes. A bound on time far from what is measured."""
+    text = unit * (100_000 // len(unit))
+    for rules in known_rules():
+        for task in Task:
+            assert seconds(task, text, rules) < 10, (task, rules)
+
+
+@pytest.mark.parametrize("unit", ["[10, 10, 20, 20], ", "normal heart "])
+def test_ten_megabytes_are_scored(unit: str) -> None:
+    for task in (Task.DETECTION, Task.REPORT, Task.CLASSIFICATION):
+        for rules in known_rules():
+            assert seconds(task, unit * (10_000_000 // len(unit)), rules) < 20
+
+
+def test_hostile_files_go_through_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = build_tree(tmp_path / "tree")
+    texts = [*ANSWERS.values(), "[[" * 100_000, "x" * 1_000_000]
+    said = [row | {"Answer": texts[index % len(texts)]} for index, row in enumerate(rows)]
+    predictions = write_json(tmp_path / "predictions.json", said)
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out", "--rules", "strict,official", "--force",
+                    "--baseline", str(predictions))  # fmt: skip
+    assert metrics["counts"]["matched"] == len(rows)
+    diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    texts_shown = [example["prediction"] or "" for failure in diagnosis["failures"] for example in failure["examples"]]
+    assert texts_shown and max(map(len, texts_shown)) <= EXCERPT + 1
+    for name in ("metrics.json", "diagnosis.json", "per_sample.jsonl"):
+        for line in (
+            (tmp_path / "out" / name).read_text().splitlines()
+            if name.endswith("l")
+            else [(tmp_path / "out" / name).read_text()]
+        ):
+            json.loads(line, parse_constant=lambda constant: pytest.fail(f"{name} holds {constant}"))
