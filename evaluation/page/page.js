@@ -22,8 +22,6 @@
     const block = make("div");
     const pre = make("pre", text === null ? "no prediction" : text === "" ? "blank" : text, text ? "" : "none");
     pre.tabIndex = 0;
-    pre.setAttribute("role", "region");
-    pre.setAttribute("aria-label", heading);
     block.append(make("h4", heading), pre);
     return block;
   }
@@ -53,10 +51,10 @@
 
   function apply() {
     const wanted = new FormData(form);
-    const words = wanted.get("text").toLowerCase().split(/\s+/).filter(Boolean);
+    const text = wanted.get("text").trim().toLowerCase();
     found = samples.filter((sample, place) =>
       ["task", "dataset", "reason"].every((key) => !wanted.get(key) || sample[key] === wanted.get(key)) &&
-      words.every((word) => haystacks[place].includes(word)));
+      haystacks[place].includes(text));
     shown = 0;
     element("samples").replaceChildren();
     showMore();
