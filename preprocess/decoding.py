@@ -24,6 +24,7 @@ WINDOW = (0.5, 99.5)  # percentiles of a 16-bit picture that become black and wh
 Image.init()  # without it Pillow knows five formats
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = (None, 0, 1)  # its values that ask for nothing
+_PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of a scan, end of the picture
 
 
@@ -60,21 +61,31 @@ def examine(path: Path, copy: Path) -> Picture:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return Picture(str(path), None, "IMAGE_MISSING", f"{path} does not exist")
     try:
-        return _examine(path, data, copy)
+        size, notes, mended = _decode(path, data)
     except Image.DecompressionBombError as error:
         return Picture(str(path), None, "IMAGE_TOO_LARGE", f"{path}: {error}")
     except UnidentifiedImageError:  # its message has a memory address in it
         return Picture(str(path), None, "IMAGE_UNREADABLE", f"{path} is no picture of a known format")
     except Exception as error:  # decoders raise a dozen types on broken files; whichever, the picture is unreadable
         return Picture(str(path), None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
+    if mended is None:
+        return Picture(str(path), size, notes=tuple(notes))
+    buffer = io.BytesIO()
+    mended.save(buffer, "PNG")
+    write_atomic(copy, buffer.getvalue())
+    return Picture(str(copy), mended.size, notes=tuple((code, f"{detail}; {copy} is used") for code, detail in notes))
 
 
-def _examine(path: Path, data: bytes, copy: Path) -> Picture:
+def _decode(path: Path, data: bytes) -> tuple[tuple[int, int], list[tuple[str, str]], Image.Image | None]:
+    """Size of a whole picture, what is worth knowing about it, and the mended picture if it must not be used as it is.
+
+    Raises:
+        Exception: of many types, if the picture is broken.
+    """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         size, layout = image.size, image.format or ""
         if size[0] * size[1] > MAX_PIXELS:  # Pillow's own limit can be switched off
-            detail = f"{path} has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS}"
-            return Picture(str(path), None, "IMAGE_TOO_LARGE", detail)
+            raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
         flaws = list(_flaws(image, data))
         if layout in ("JPEG", "MPO"):
             if data.rfind(_END) < data.rfind(_SCAN):
@@ -87,16 +98,12 @@ def _examine(path: Path, data: bytes, copy: Path) -> Picture:
             image.load()
     notes = [(code, f"{path} {flaw}") for code, flaw, _ in flaws]
     if not any(mended for *_, mended in flaws):
-        return Picture(str(path), size, notes=tuple(notes))
+        return size, notes, None
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
-        if flaws[0][0] == "ALPHA_FLATTENED" and len(flaws) == 1 and _opaque(image):
-            return Picture(str(path), size)
-        mended = mend(image)
-    buffer = io.BytesIO()
-    mended.save(buffer, "PNG")
-    write_atomic(copy, buffer.getvalue())
-    return Picture(str(copy), mended.size, notes=tuple((code, f"{detail}; {copy} is used") for code, detail in notes))
+        if [code for code, _ in notes] == ["ALPHA_FLATTENED"] and _opaque(image):
+            return size, [], None
+        return size, notes, mend(image)
 
 
 def _flaws(image: Image.Image, data: bytes) -> Iterator[tuple[str, str, bool]]:
@@ -115,12 +122,7 @@ def _flaws(image: Image.Image, data: bytes) -> Iterator[tuple[str, str, bool]]:
 
 def _orientation(image: Image.Image, data: bytes) -> int | None:
     # For a PNG, `getexif` decodes the whole picture in search of a chunk that its bytes show not to be there.
-    if (
-        image.format == "PNG"
-        and b"eXIf" not in data
-        and "exif" not in image.info
-        and b"orientation" not in data.lower()
-    ):
+    if image.format == "PNG" and b"eXIf" not in data and not image.info.keys() & _PNG_EXIF:
         return None
     if image.format in ("JPEG", "MPO") and not image.info.keys() & {"exif", "xmp"}:
         return None
