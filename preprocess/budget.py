@@ -19,6 +19,7 @@ from medvl.sharegpt import Record
 from medvl.yaml_files import read_yaml
 from preprocess.errors import RefusedError, UsageError
 from preprocess.report import Action, Converted, Finding, leave_out
+from preprocess.token_count import TokenCounter
 from preprocess.token_formula import Settings, Tokens, count_tokens, read_settings
 
 Count = Callable[[Record], Tokens]
@@ -90,8 +91,6 @@ def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
                 f"{args.recipe}: no token formula for template {settings.template!r}; add --processor PATH"
             )
         return [_formula(args.recipe.name, settings)]
-    from preprocess.token_count import TokenCounter
-
     place = recipe.get("model_name_or_path", "") if args.processor == RECIPE_MODEL else args.processor
     return [Budget(args.recipe.name, "processor", settings, TokenCounter(place, recipe))]
 

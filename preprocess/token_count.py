@@ -1,15 +1,12 @@
 """Tokens of a record as LLaMA-Factory will make them: its own template, its plug-in, the checkpoint's processor.
 
-Imports torch and transformers: load it only where a processor was asked for.
+torch, transformers and LLaMA-Factory are imported when a counter is made: the rest of `preprocess` works without them.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from llamafactory.data import get_template_and_fix_tokenizer
-from llamafactory.hparams import DataArguments, ModelArguments
-from llamafactory.model import load_tokenizer
 from PIL import Image
 
 from medvl.boxes import Size
@@ -36,6 +33,10 @@ class TokenCounter:
         Raises:
             UsageError: there is no processor for pictures at that place.
         """
+        from llamafactory.data import get_template_and_fix_tokenizer
+        from llamafactory.hparams import DataArguments, ModelArguments
+        from llamafactory.model import load_tokenizer
+
         model_args = ModelArguments(model_name_or_path=processor, **_known(recipe, ModelArguments, _MODEL_KEYS))
         data_args = DataArguments(**_known(recipe, DataArguments, _DATA_KEYS))
         try:
