@@ -117,7 +117,7 @@ def interval(entry: Entry | None) -> str:
     return " to ".join(_written(end, largest) for end in ci95)
 
 
-_TITLES = {"mae": "MAE", "rmse": "RMSE", "f1": "F1", "rouge": "ROUGE", "bleu4": "BLEU-4", "l": "L", "iou": "IoU",
+_TITLES = {"mae": "MAE", "rmse": "RMSE", "f1": "F1", "rouge_l": "ROUGE-L", "bleu4": "BLEU-4", "iou": "IoU",
            "iou30": "IoU 0.3", "iou50": "IoU 0.5", "iou75": "IoU 0.75", "green": "GREEN", "95": "to 0.95"}  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def title(metric: str) -> str:
     >>> title("f1_iou50"), title("balanced_accuracy"), title("mae_penalised")
     ('F1 IoU 0.5', 'balanced accuracy', 'MAE penalised')
     """
-    return " ".join(_TITLES.get(part, part) for part in metric.split("_"))
+    return _TITLES.get(metric) or " ".join(_TITLES.get(part, part) for part in metric.split("_"))
 
 
 def words(name: str) -> str:
