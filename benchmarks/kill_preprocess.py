@@ -70,6 +70,16 @@ def snapshot(out: Path) -> dict[str, str]:
     }
 
 
+def _prepare(tree: Path, out: Path, root: Path, *, again: bool) -> None:
+    """An untouched tree and no output; or with `again` an output that is written once more from end to end."""
+    if again:
+        (out / ".last_run.msgpack").unlink(missing_ok=True)
+    else:
+        shutil.rmtree(out)
+        shutil.rmtree(tree)
+        shutil.copytree(root, tree)
+
+
 def kill_often(root: Path, times: int, seed: int, options: Sequence[str]) -> int:
     """Kill `times` runs, every other one over the whole output of an earlier run. Returns the number of failures."""
     rng = random.Random(seed)
@@ -77,17 +87,17 @@ def kill_often(root: Path, times: int, seed: int, options: Sequence[str]) -> int
         # Paths are part of the output, so every run writes to the same place and works on a copy of the tree.
         tree, out = Path(folder, "tree"), Path(folder, "out")
         shutil.copytree(root, tree)
-        seconds = finish(tree, out, options)
+        finish(tree, out, options)
         expected, failures = snapshot(out), 0
+        seconds = {}  # of a run from the beginning, and of one over an earlier run's output
+        for again in (False, True):
+            _prepare(tree, out, root, again=again)
+            seconds[again] = finish(tree, out, options)
         killed = 0
         while killed < times:
-            if killed % 2:  # as after a change of options, which is rewritten from end to end
-                (out / ".last_run.msgpack").unlink(missing_ok=True)
-            else:
-                shutil.rmtree(out)
-                shutil.rmtree(tree)
-                shutil.copytree(root, tree)
-            wait = rng.uniform(0.0, seconds)
+            again = bool(killed % 2)
+            _prepare(tree, out, root, again=again)
+            wait = rng.uniform(0.0, seconds[again])
             process = start(tree, out, options)
             time.sleep(wait)
             if process.poll() is None:
@@ -98,7 +108,6 @@ def kill_often(root: Path, times: int, seed: int, options: Sequence[str]) -> int
             finish(tree, out, options)
             found += [] if snapshot(out) == expected else ["rerunning did not end in the same bytes"]
             complete = "complete" if process.returncode == 0 else "killed"
-            seconds = min(seconds, wait) if process.returncode == 0 else seconds  # aim earlier
             print(f"{killed:3}  {complete} after {wait:5.2f} s  {'; '.join(found) or 'well'}", flush=True)  # noqa: T201
             failures += bool(found)
     return failures
