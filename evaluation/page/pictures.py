@@ -21,6 +21,7 @@ from medvl.tasks import Task
 
 _SIDE = 512  # pixels; enough to judge a box on a phone and on a desk
 _QUALITY = 72
+_MOST_ABSENT = 6
 _MOST_BOXES = 300  # per side and picture; an answer may hold thousands
 
 
@@ -80,7 +81,8 @@ def collect(scores: Mapping[Task, TaskScores], most: int, place: Callable[[Refer
     pictures: list[Picture] = []
     for left, part in zip(range(len(tasks), 0, -1), tasks, strict=True):
         pictures += [_picture(sample, score, place) for sample, score in _chosen(part, (most - len(pictures)) // left)]
-    return pictures
+    # Boxes on an empty ground tell little; where no picture is there at all, a few are enough.
+    return pictures if any(picture.data for picture in pictures) else pictures[:_MOST_ABSENT]
 
 
 def _chosen(part: TaskScores, most: int) -> Iterator[tuple[Sample, float]]:
@@ -103,8 +105,9 @@ def _picture(sample: Sample, score: float, place: Callable[[Reference], Path | N
     reference = sample.reference
     truth, predicted = _boxes(sample.truth.value), _boxes(sample.answer.value)
     data, size, absent = _jpeg(place(reference))
-    size = size or reference.picture_size() or _bounds(truth)
-    outside = (clip(predicted, size) != predicted).any(axis=1)
+    known = size or reference.picture_size()
+    size = known or _bounds(truth, predicted)
+    outside = (clip(predicted, size) != predicted).any(axis=1) if known else np.zeros(0)
     return Picture(
         id=visible(reference.id, 200),
         task=reference.task.value,
@@ -130,12 +133,14 @@ def _rectangles(value: object, boxes: Boxes, size: Size) -> tuple[Rectangle, ...
     )
 
 
-def _bounds(boxes: Boxes) -> Size:
-    """Where neither the picture nor its size is known: a field that holds the reference's boxes."""
-    if not len(boxes):
-        return 100, 100
-    width, height = (max(1, math.ceil(end * 1.05)) for end in boxes[:, 2:].max(axis=0))
-    return width, height
+def _bounds(truth: Boxes, predicted: Boxes) -> Size:
+    """Where neither the picture nor its size is known: a field that holds the reference's boxes, and the predicted ones
+    unless they lie so far out that nothing could be seen."""
+    width, height = truth[:, 2:].max(axis=0) if len(truth) else (100.0, 100.0)
+    if len(predicted):
+        right, bottom = predicted[:, 2:].max(axis=0)
+        width, height = max(width, min(right, 3 * width)), max(height, min(bottom, 3 * height))
+    return max(1, math.ceil(1.05 * width)), max(1, math.ceil(1.05 * height))
 
 
 def _jpeg(path: Path | None) -> tuple[str | None, Size | None, str | None]:
