@@ -1,0 +1,74 @@
+"""The conversion report in a real browser: it fetches nothing, filters work, it fits a phone, all can read it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvl.demo.pictures import build_tree
+from preprocess.flare import main
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page on drawn data with hostile rows, broken pictures and leaks."""
+    root = tmp_path_factory.mktemp("page")
+    build_tree(root / "tree", train=8, val=3)
+    for file in sorted((root / "tree" / "training").rglob("*_questions_train.json")):
+        rows = json.loads(file.read_text())
+        names = rows[0]["ImageName"]
+        picture = file.parent / (names if isinstance(names, str) else names[0])
+        picture.write_bytes(picture.read_bytes()[:-60])
+        rows[1]["TaskType"] = "</td><script>alert(1)</script><img src=x onerror=alert(1)>"
+        rows[2]["Question"] = "</pre><script>alert(1)</script> A: \u202egpj.exe, B: no"
+        file.write_text(json.dumps(rows))
+    command = ["--root", str(root / "tree"), "--out", str(root / "out"), "--workers", "1", "--dev-fraction", "0.3",
+               "--dataset-info", str(root / "out" / "dataset_info.json"), "--cutoff-len", "150",
+               "--balance", "small"]  # fmt: skip
+    assert main(command) == 0
+    return root / "out" / "report.html"
+
+
+def opened(browser: Any, report: Path, **options: Any) -> Iterator[tuple[Any, list[str]]]:
+    with browser.new_context(**options) as context:
+        page = context.new_page()
+        trouble: list[str] = []
+        page.on("dialog", lambda dialog: (trouble.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("pageerror", lambda error: trouble.append(f"error {error}"))
+        page.on("console", lambda message: trouble.append(f"console {message.text}"))
+        context.route(re.compile("^(?!data:)"), lambda route: (trouble.append(f"fetch {route.request.url}"),
+                                                               route.continue_()))  # fmt: skip
+        page.goto(report.as_uri())
+        assert trouble == [f"fetch {report.as_uri()}"]
+        yield page, trouble[1:]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_fetches_nothing_and_all_can_read_it(browser: Any, report: Path, width: int, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    size = {"width": width, "height": 800}
+    for page, trouble in opened(browser, report, viewport=size, color_scheme=scheme):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # axe draws text on a canvas to measure contrast; the policy of the page lets it.
+        violations = Axe().run(page).response["violations"]
+        assert [(item["id"], [node["target"] for node in item["nodes"]][:3]) for item in violations] == []
+        assert trouble == []
+
+
+def test_findings_are_filtered(browser: Any, report: Path) -> None:
+    findings = json.loads((report.parent / "report.json").read_text())["findings"]
+    for page, trouble in opened(browser, report):
+        shown = page.locator("#list tbody tr:visible")
+        assert shown.count() > 20
+        page.select_option("#code", "IMAGE_UNREADABLE")
+        assert shown.count() == sum(finding["code"] == "IMAGE_UNREADABLE" for finding in findings) == 9
+        page.fill("#words", "demo-LESION")
+        assert (shown.count(), page.inner_text("#count")) == (1, "1")
+        page.select_option("#action", "kept")
+        assert shown.count() == 0
+        assert trouble == []
