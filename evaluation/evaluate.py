@@ -8,6 +8,7 @@ from evaluation import gate
 from evaluation.frames import choose_frame
 from evaluation.gate import Finding
 from evaluation.join import Joined, join
+from evaluation.judges import judged
 from evaluation.predictions import DataError, PredictionFile, read_predictions
 from evaluation.references import References
 from evaluation.samples import Sample, make_samples
@@ -28,12 +29,16 @@ class Settings:
         frame: Frame of predicted boxes; None to tell by the file.
         resampling: How intervals and tests are made.
         force: Whether fatal findings are only noted.
+        report_metrics: Metrics by models to compute for reports (`evaluation.judges.METRICS`).
+        green_transcript: Responses of a GREEN judge that ran elsewhere.
     """
 
     rules: tuple[str, ...] = ("strict",)
     frame: Frame | None = None
     resampling: Resampling = NO_RESAMPLING
     force: bool = False
+    report_metrics: tuple[str, ...] = ()
+    green_transcript: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def evaluate(path: Path, references: References, settings: Settings) -> Evaluati
     found = gate.findings(references, predictions, joined, samples)
     if not settings.force:
         refuse(predictions.path, found, len(references.items))
+    if settings.report_metrics or settings.green_transcript:
+        samples = judged(samples, settings.report_metrics, settings.green_transcript)
     scores = {rules: score(samples, rules, settings.resampling) for rules in settings.rules}
     return Evaluation(references, predictions, joined, frame, samples, found, scores)
 

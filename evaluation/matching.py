@@ -60,7 +60,7 @@ def match(matrix: NDArray[np.float64]) -> Matched:
     assigned, found = np.zeros(len(matrix)), np.zeros(len(matrix), dtype=bool)
     if _no_choice(matrix > 0):
         hits = (matrix[:, :, None] >= np.array(THRESHOLDS)).sum(axis=(0, 1))
-        return Matched(hits, matrix.max(axis=1, initial=0.0), (matrix >= 0.5).any(axis=1))
+        return Matched(hits, matrix.max(axis=1, initial=0.0), matrix.max(axis=1, initial=0.0) >= 0.5)
     best = _pairs(matrix, 0.0)
     assigned[best[:, 0]] = matrix[best[:, 0], best[:, 1]]
     found[_pairs(matrix, 0.5)[:, 0]] = True

@@ -57,6 +57,8 @@ def provenance(evaluation: Evaluation, settings: Settings, command: Sequence[str
         "bootstrap": settings.resampling.draws,
         "cluster": settings.resampling.cluster,
         "forced": settings.force,
+        "report_metrics": list(settings.report_metrics),
+        "green_transcript": None if settings.green_transcript is None else str(settings.green_transcript),
         "joined_by": evaluation.joined.how,
         "gate": gate.as_json(evaluation.findings),
         "invalid_reasons": {task.value: invalid_reasons(part.samples) for task, part in scores.items()},

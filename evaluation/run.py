@@ -34,6 +34,8 @@ from evaluation.diagnose import diagnose
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation, Settings, evaluate
 from evaluation.gate import Finding
+from evaluation.judges import METRICS as METRICS_BY_MODELS
+from evaluation.judges import MissingExtraError
 from evaluation.metrics import known_rules
 from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
 from evaluation.page import REPORT, markdown_tables, render_page, runs_of
@@ -95,6 +97,14 @@ def parser() -> argparse.ArgumentParser:
     add("--force", action="store_true", help="score even what the gate would refuse")
     add("--out", type=Path, metavar="DIR", help="output folder (default: PREDICTIONS without its suffix + _scores)")
     add("--pictures", type=int, default=24, metavar="N", help=f"pictures with boxes in {REPORT} (default: 24)")
+    add(
+        "--report-metrics",
+        nargs="+",
+        default=[],
+        choices=METRICS_BY_MODELS,
+        help="report metrics that need a large model and the extra `radiology`",
+    )
+    add("--green-transcript", type=Path, metavar="FILE", help="responses of a GREEN judge, JSON lines of id, response")
     add("--no-page", action="store_true", help=f"write no {REPORT}")
     printed = arguments.add_mutually_exclusive_group()
     printed.add_argument(
@@ -110,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     try:
         return _run(args, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)], errors)
-    except UnknownNameError as error:
+    except (UnknownNameError, MissingExtraError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2
     except DataError as error:
@@ -128,7 +138,14 @@ def settings(args: argparse.Namespace) -> Settings:
     for name in rules:
         if name not in known_rules():
             raise unknown_name("set of rules", name, known_rules())
-    return Settings(rules, args.frame, Resampling(max(0, args.bootstrap), args.seed, args.cluster), args.force)
+    return Settings(
+        rules=rules,
+        frame=args.frame,
+        resampling=Resampling(max(0, args.bootstrap), args.seed, args.cluster),
+        force=args.force,
+        report_metrics=tuple(dict.fromkeys(args.report_metrics)),
+        green_transcript=args.green_transcript,
+    )
 
 
 def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> int:

@@ -2,8 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from evaluation.frames import to_pixels
 from evaluation.join import Joined
@@ -27,6 +27,7 @@ class Sample:
         exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
         later: Text of the last further prediction for the same question, None if there is none. Strict rules take the
             first; scorers that join through a dict take the last.
+        judged: Report metric -> score by a model (`evaluation.judges`), NaN where the judge could not be understood.
         in_pixels: Whether boxes in `text` are pixels, so that a scorer that takes texts as they are can read them.
     """
 
@@ -37,6 +38,7 @@ class Sample:
     exact: bool
     later: str | None = None
     in_pixels: bool = True
+    judged: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def invalid(self) -> bool:

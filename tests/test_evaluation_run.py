@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from evaluation.judges import METRICS
 from evaluation.run import main
 
 Row = dict[str, Any]
@@ -46,8 +47,8 @@ ROWS: list[tuple[str, str, str, str | list[str], str, Any]] = [
 ]  # fmt: skip
 # Reasons why a number has no value although all answers are right.
 NO_VALUE = {"no reference box", "no picture with boxes on both sides", "no picture with exactly one reference box",
-            "no predicted box on a picture of known size", "no predicted box",
-            "no pair of boxes at IoU >= 0.5"}  # fmt: skip
+            "no predicted box on a picture of known size", "no predicted box", "no pair of boxes at IoU >= 0.5",
+            *(f"not computed; --report-metrics {name} does" for name in METRICS)}  # fmt: skip
 
 
 def write_json(path: Path, value: object) -> Path:

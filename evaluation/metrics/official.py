@@ -244,13 +244,16 @@ def mean_absolute_error(sums: Sums) -> Floats:
 
 @table(Task.REPORT, rules=RULES)
 def reports(samples: Sequence[Sample]) -> Table:
-    """No columns of its own: the scorer's only report metric needs a model."""
+    """The scorer's only report metric needs a model, so there are columns only for what that said."""
     seen = matched(samples)
-    return Table(~seen, np.full(len(seen), np.nan), {"n": seen.astype(np.float64)}, counted=seen)
+    scores = np.where(seen, [sample.judged.get("green", np.nan) for sample in samples], np.nan)
+    known = ~np.isnan(scores)
+    columns = {"green": np.where(known, scores, 0.0), "n": known.astype(np.float64)}
+    return Table(~seen, scores, columns, counted=seen)
 
 
 @metric(Task.REPORT, name="green_score", headline=True, rules=RULES,
         undefined="needs the GREEN model; ask for it with --report-metrics green")  # fmt: skip
 def green_score(sums: Sums) -> Floats:
-    """GREEN of the 7B model, which `evaluation.metrics.radiology` computes; never the hand-made rules."""
-    return np.full(len(sums["n"]), np.nan)
+    """GREEN of the 7B model (`evaluation.judges`), mean over reports; never the hand-made rules."""
+    return ratio(sums["green"], sums["n"])

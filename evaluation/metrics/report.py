@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from sacrebleu.metrics import BLEU
 
-from evaluation.metrics.registry import Floats, Sums, Table, metric, ratio, table
+from evaluation.metrics.registry import Column, Floats, Sums, Table, metric, ratio, table
 from evaluation.samples import Sample
 from medvl.tasks import Task
 
 # A report longer than this is a model gone wrong; what lies behind is not compared. ROUGE-L's time grows with the
 # product of both lengths.
 _MAX_CHARACTERS = 20_000
+# By models; see `evaluation.judges`.
+JUDGED = ("green", "radgraph_f1", "bertscore")
 
 
 def report_text(sample: Sample) -> str:
@@ -50,8 +52,20 @@ def reports(samples: Sequence[Sample]) -> Table:
             "correct": columns[:, :4],
             "total": columns[:, 4:8],
             "lengths": columns[:, 8:],
+            **judged_columns(samples),
         },
     )
+
+
+def judged_columns(samples: Sequence[Sample]) -> dict[str, Column]:
+    """Sum and number of the models' scores per metric. What a judge said and nobody can parse is the judge's failure,
+    so it is in neither; invalid answers are in both, with 0."""
+    columns: dict[str, Column] = {}
+    for name in JUDGED:
+        scores = np.array([sample.judged.get(name, np.nan) for sample in samples])
+        known = ~np.isnan(scores)
+        columns |= {name: np.where(known, scores, 0.0), f"{name}_n": known.astype(np.float64)}
+    return columns
 
 
 @metric(Task.REPORT, name="rouge_l", headline=True)
@@ -73,3 +87,15 @@ def bleu4(sums: Sums) -> Floats:
         for correct, total, lengths in zip(*whole, strict=True)
     ]
     return np.array(scores) / 100.0
+
+
+def _judged(name: str) -> None:
+    """Declare the mean of a model's scores. GREEN is the 7B model's alone, never a score by rules."""
+
+    @metric(Task.REPORT, name=name, detail=True, undefined=f"not computed; --report-metrics {name} does")
+    def mean_of_judge(sums: Sums) -> Floats:
+        return ratio(sums[name], sums[f"{name}_n"])
+
+
+for _name in JUDGED:
+    _judged(_name)

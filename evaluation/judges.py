@@ -1,0 +1,147 @@
+"""Report metrics that need a model: GREEN, RadGraph F1 and BERTScore, through `radeval`; and a recorded GREEN judge.
+
+They belong to chest X-ray reports in English. GREEN's judge has 7 billion parameters and takes seconds per report, so
+its answers can also be made elsewhere (any server) and read here from a transcript. No other word-matching score is
+called GREEN in this project.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evaluation.metrics.report import report_text
+from evaluation.predictions import DataError, decode_rows
+from evaluation.samples import Sample
+from medvl.tasks import Task
+
+# Our name -> radeval's metric and the key of its result. RadGraph's usual F1 is the "partial" one: entities with their
+# types, and whether they have a relation.
+METRICS = {
+    "green": ("green", "green"),
+    "radgraph_f1": ("radgraph", "radgraph_partial"),
+    "bertscore": ("bertscore", "bertscore"),
+}
+_SECTION = re.compile(r"^\s*\[([A-Za-z ]{1,40})\]\s*:?[^\S\n]*", re.MULTILINE)
+_MATCHED = re.compile(r"^\s*(\d{1,4})\.", re.MULTILINE)
+_ERROR = re.compile(r"^\s*\(([a-f])\)[^\n:]{0,200}:\s*(\d{1,4})\b", re.MULTILINE)
+
+
+class MissingExtraError(Exception):
+    """A metric needs a package that is not installed; the message says which and how to get it."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a GREEN judge counted in one report.
+
+    Attributes:
+        matched: Findings that both reports hold.
+        significant: Clinically significant errors.
+    """
+
+    matched: int
+    significant: int
+
+    @property
+    def green(self) -> float:
+        """matched / (matched + significant errors); 0 if nothing matched, as GREEN defines it, also where there was
+        nothing to match."""
+        return self.matched / (self.matched + self.significant) if self.matched else 0.0
+
+
+def parse_judgement(response: str) -> Judgement | None:
+    """The counts in a judge's response; None where a section is missing or says neither a number nor "No …".
+
+    The sections are `[Clinically Significant Errors]`, with a line `(a) …: 1. …` per kind of error, and
+    `[Matched Findings]`, whose number stands at the start of a line.
+
+    >>> parse_judgement("[Clinically Significant Errors]:\\n(b) Missing: 1. edema\\n[Matched Findings]:\\n3. a; b; c")
+    Judgement(matched=3, significant=1)
+    """
+    marks = list(_SECTION.finditer(response))
+    ends = [*(mark.start() for mark in marks[1:]), len(response)]
+    sections = {mark[1].strip().lower(): response[mark.end() : end] for mark, end in zip(marks, ends, strict=False)}
+    matched, errors = sections.get("matched findings"), sections.get("clinically significant errors")
+    if matched is None or errors is None:
+        return None
+    found = {kind: int(count) for kind, count in _ERROR.findall(errors)}
+    number = _MATCHED.search(matched)
+    says_none = [section.strip().lower().startswith("no") for section in (matched, errors)]
+    if (number is None and not says_none[0]) or (not found and not says_none[1]):
+        return None
+    return Judgement(int(number[1]) if number else 0, sum(found.values()))
+
+
+def read_transcript(path: Path) -> dict[str, float]:
+    """Reference id -> GREEN of a recorded judge: JSON lines (or a list) of `id` and `response`; NaN if unparsable.
+
+    Raises:
+        DataError: not such a file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error}; name the file of the judge's responses") from error
+    scores = {}
+    for number, row in enumerate(decode_rows(data, path)):
+        if not (isinstance(row.get("id"), str) and isinstance(row.get("response"), str)):
+            raise DataError(f"{path}, row {number}: expected the keys id and response, both text")
+        judgement = parse_judgement(row["response"])
+        scores[row["id"]] = math.nan if judgement is None else judgement.green
+    return scores
+
+
+def run_judges(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, list[float]]:
+    """Scores of every sample under every metric, by radeval; NaN where the judge gave none.
+
+    Args:
+        names: Keys of `METRICS`.
+        samples: Reports.
+
+    Raises:
+        MissingExtraError: radeval is not installed.
+    """
+    try:
+        from radeval import RadEval  # brings torch and models, for a metric that few runs ask for
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{', '.join(names)}: needs the package radeval ({error}); install it with "
+            "pip install --editable '.[radiology]', or score a judge's responses with --green-transcript"
+        ) from error
+    evaluator = RadEval(metrics=[METRICS[name][0] for name in names], per_sample=True, show_progress=False)
+    result = evaluator(
+        refs=[sample.reference.answer for sample in samples], hyps=[report_text(sample) for sample in samples]
+    )
+    return {name: [math.nan if value is None else float(value) for value in result[METRICS[name][1]]] for name in names}
+
+
+def judged(samples: Sequence[Sample], names: Sequence[str], transcript: Path | None) -> list[Sample]:
+    """Samples with the judges' scores in `Sample.judged`; an invalid answer is worth 0 and is shown to no judge.
+
+    Raises:
+        DataError: the transcript cannot be read, or has no response for a report.
+        MissingExtraError: as `run_judges`.
+    """
+    reports = [s for s in samples if s.reference.task is Task.REPORT and not s.invalid]
+    scores: dict[str, dict[str, float]] = {}
+    if transcript is not None:
+        recorded = read_transcript(transcript)
+        without = [sample.reference.id for sample in reports if sample.reference.id not in recorded]
+        if without:
+            raise DataError(f"{transcript}: {len(without)} reports lack a response, first {without[0]}; judge them too")
+        scores["green"] = recorded
+    asked = [name for name in names if name not in scores]
+    if asked and reports:
+        for name, values in run_judges(asked, reports).items():
+            scores[name] = {sample.reference.id: value for sample, value in zip(reports, values, strict=True)}
+    return [
+        replace(
+            sample,
+            judged={name: 0.0 if sample.invalid else of[sample.reference.id] for name, of in scores.items()},
+        )
+        if sample.reference.task is Task.REPORT
+        else sample
+        for sample in samples
+    ]
