@@ -121,12 +121,17 @@ def _flaws(image: Image.Image, data: bytes) -> Iterator[tuple[str, str, bool]]:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int | None:
-    # For a PNG, `getexif` decodes the whole picture in search of a chunk that its bytes show not to be there.
-    if image.format == "PNG" and b"eXIf" not in data and not image.info.keys() & _PNG_EXIF:
-        return None
+    if image.format == "PNG":
+        # `getexif` decodes the whole picture in search of a chunk that its bytes mostly show not to be there, and what
+        # is decoded cannot be verified. The bytes may also stand there by chance.
+        if b"eXIf" not in data and not image.info.keys() & _PNG_EXIF:
+            return None
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as another:
+            orientation: int | None = another.getexif().get(_ORIENTATION)
+        return orientation
     if image.format in ("JPEG", "MPO") and not image.info.keys() & {"exif", "xmp"}:
         return None
-    orientation: int | None = image.getexif().get(_ORIENTATION)
+    orientation = image.getexif().get(_ORIENTATION)
     return orientation
 
 

@@ -24,7 +24,15 @@ from rich.console import Console
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
-from medvl.flare import FlareError, Question, QuestionFile, find_question_files, picture_path, read_wrapped
+from medvl.flare import (
+    FlareError,
+    Question,
+    QuestionFile,
+    find_question_files,
+    picture_path,
+    picture_place,
+    read_wrapped,
+)
 from medvl.sharegpt import TEMPORARY, write_atomic
 from medvl.tasks import UnknownNameError
 from preprocess import entries, judgement, unchanged
@@ -126,7 +134,7 @@ def _places(file: QuestionFile, questions: Sequence[Question]) -> Iterator[tuple
     folder = str(file.path.parent)
     for name in dict.fromkeys(name for question in questions for name in _names(question)):
         with suppress(FlareError):  # `convert` meets the same error and reports it with the record
-            yield (folder, name), str(picture_path(file, name))
+            yield (folder, name), picture_place(folder, file.split.images, name)
 
 
 def _names(question: Question) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from medvl.answers import parse_answer, target_text
@@ -20,6 +21,9 @@ OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
 _STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
+
+# Questions are templates and most answers letters: a third of FLARE's rows have been parsed before.
+_parse = lru_cache(maxsize=4096)(parse_answer)
 
 # Reasons of `medvl.answers` that have a code of their own.
 _REASONS = {"letter_not_an_option": "LETTER_NOT_OPTION", "several_letters": "SEVERAL_LETTERS"}
@@ -157,7 +161,7 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
         return "", []
     dataset = question.file.dataset
-    answer = parse_answer(question.answer, task, question=text, separator=label_separator(dataset))
+    answer = _parse(question.answer, task, question=text, separator=label_separator(dataset))
     if not answer.parsed:
         detail = f"{answer.reason}: {question.answer[:200]!r}"
         if task.has_boxes or task.is_number:

@@ -1,12 +1,13 @@
 """Pictures: each kind is decoded for real, shown to the model as a viewer would show it, and looked at only once."""
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from preprocess import decoding, pictures
 from preprocess.decoding import examine, window
@@ -105,6 +106,32 @@ def test_exif_orientation_is_applied_to_a_copy(tmp_path: Path, layout: str, orie
     with Image.open(tmp_path / "x.bin") as original, Image.open(picture.path) as shown:
         np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(original)), np.asarray(shown))
         assert orientation == 1 or not shown.getexif()
+
+
+def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """A PNG with one more chunk before its last."""
+    chunk = len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+    return data[:-12] + chunk + data[-12:]
+
+
+def test_a_png_may_name_its_orientation_behind_its_pixels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = look(tmp_path, with_chunk(PNG, b"eXIf", exif.tobytes()[6:]))
+    assert (picture.size, [code for code, _ in picture.notes]) == ((80, 100), ["EXIF_ROTATED"])
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"prVt"])
+def test_bytes_of_a_png_that_look_like_exif_by_chance(tmp_path: Path, kind: bytes) -> None:
+    picture = look(tmp_path, with_chunk(PNG, kind, b"x\0 eXIf"))
+    assert (picture.size, picture.problem, picture.notes) == ((100, 80), None, ())
+
+
+def test_a_png_with_xmp(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/" />')
+    picture = look(tmp_path, encoded(RGB, "PNG", pnginfo=text))
+    assert (picture.size, picture.problem, picture.notes) == ((100, 80), None, ())
 
 
 def test_16_bits_are_windowed_not_clipped(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -239,13 +239,26 @@ def picture_path(file: QuestionFile, name: str) -> Path:
     Raises:
         OutsideError: the name leads out of the dataset's folder.
     """
+    return Path(picture_place(str(file.path.parent), file.split.images, name))
+
+
+def picture_place(folder: str, images: str, name: str) -> str:
+    """`picture_path` in strings, which is five times as fast: there are 50,000 pictures.
+
+    Args:
+        folder: Where the question file lies.
+        images: Name of the split's picture folder.
+        name: As written in the row.
+
+    Raises:
+        OutsideError: the name leads out of the folder.
+    """
     normal = posixpath.normpath(name.replace("\\", "/"))
     if normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal):
-        raise OutsideError(f"{name!r} leads out of {file.path.parent}")
-    folder, images = str(file.path.parent), file.split.images
-    first = f"{folder}/{normal}"
-    if not os.path.isfile(first):  # noqa: PTH113  (strings: five times as fast, and there are 50,000 pictures)
-        bare = PurePosixPath(normal).name
-        others = [Path(folder, images, bare), Path(folder, images, images, bare)]
-        return next((path for path in others if path.is_file()), Path(first))
-    return Path(first)
+        raise OutsideError(f"{name!r} leads out of {folder}")
+    place = f"{folder}/{normal}"
+    if not os.path.isfile(place):  # noqa: PTH113
+        bare = posixpath.basename(normal)
+        nested = [f"{folder}/{images}/{bare}", f"{folder}/{images}/{images}/{bare}"]
+        return next(filter(os.path.isfile, nested), place)
+    return place
