@@ -99,6 +99,12 @@ def test_pictures_are_limited_small_and_their_absence_is_said(tmp_path: Path) ->
     assert 'viewBox="0 0 800 600"' in page  # boxes stay in pixels of the original
 
 
+def test_samples_that_rules_leave_out_are_not_called_wrong(tmp_path: Path) -> None:
+    reasons = {record["reason"] for record in embedded(scored(tmp_path, "--rules", "official"))
+               if record["task"] == "detection" and record["score"] is None}  # fmt: skip
+    assert reasons == {"left out by the rules"}
+
+
 def test_page_has_no_address_to_fetch_from(tmp_path: Path) -> None:
     page = scored(tmp_path)
     assert re.findall(r'(?:src|href|action|srcset|data)="(?!data:|#)[^"]*"', page) == []
@@ -172,8 +178,8 @@ def test_json_in_a_script_element_cannot_end_it() -> None:
 
 
 @pytest.mark.parametrize(("value", "shown"), [
-    (None, "-"), (0.87349, "0.873"), (9.9996, "10.000"), (271.47, "271.5"), (1664.0, "1,664"), (-0.25, "-0.250"),
-    (3e18, "3e+18"),
+    (None, "-"), (0.87349, "0.873"), (1.0, "1.000"), (-0.25, "-0.250"), (9.9996, "10.000"), (7.0, "7"),
+    (271.47, "271.5"), (1664.0, "1,664"), (3e18, "3e+18"),
 ])  # fmt: skip
 def test_numbers(value: float | None, shown: str) -> None:
     assert number(value) == shown
@@ -181,4 +187,5 @@ def test_numbers(value: float | None, shown: str) -> None:
 
 def test_interval_has_as_many_decimals_at_both_ends() -> None:
     assert interval({"ci95": [8.794, 18.25]}) == "8.8 to 18.2"
+    assert interval({"ci95": [1.0, 12.0]}) == "1 to 12" and interval({"ci95": [0.0, 1.0]}) == "0.000 to 1.000"
     assert interval({"ci95": None}) == "" and interval(None) == ""

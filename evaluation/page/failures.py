@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
 from evaluation.page.text import visible
 from evaluation.samples import Sample
 from evaluation.scoring import TaskScores
@@ -16,6 +18,8 @@ from medvl.tasks import Task
 MOST_SAMPLES = 2_000
 _MOST_CHARACTERS = 2_000_000
 _QUESTION, _ANSWER = 400, 800
+
+_Lost = tuple[float, str, Sample]
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,16 @@ class Failures:
 
 def collect(scores: Mapping[Task, TaskScores], most: int = MOST_SAMPLES) -> Failures:
     """Every dataset's worst samples, taken in turn, so that a large dataset does not crowd out a small one."""
-    groups: dict[tuple[Task, str], list[tuple[float, Sample]]] = defaultdict(list)
+    groups: dict[tuple[Task, str], list[_Lost]] = defaultdict(list)
     total = 0
     for task, part in scores.items():
-        for sample, score in zip(part.samples, part.table.score.tolist(), strict=True):
+        counted = np.ones(len(part.samples), dtype=bool) if part.table.counted is None else part.table.counted
+        for sample, score, counts in zip(part.samples, part.table.score.tolist(), counted.tolist(), strict=True):
             if lost(sample, score):
-                groups[task, sample.reference.dataset].append((score, sample))
+                # Strict rules score all but unreadable numbers; official ones skip what they cannot read.
+                skipped = not counts or (math.isnan(score) and not task.is_number)
+                why = "left out by the rules" if skipped else reason(sample, score)
+                groups[task, sample.reference.dataset].append((score, why, sample))
                 total += 1
     return Failures(tuple(_within_caps(groups, most)), total)
 
@@ -62,12 +70,12 @@ def worst_first(sample: Sample, score: float) -> float:
     return -score if sample.reference.task.is_number else score
 
 
-def _within_caps(groups: Mapping[Any, list[tuple[float, Sample]]], most: int) -> Iterator[dict[str, Any]]:
-    queues = [sorted(group, key=lambda pair: worst_first(pair[1], pair[0]))[:most] for group in groups.values()]
+def _within_caps(groups: Mapping[Any, list[_Lost]], most: int) -> Iterator[dict[str, Any]]:
+    queues = [sorted(group, key=lambda one: worst_first(one[2], one[0]))[:most] for group in groups.values()]
     characters = taken = 0
     for turn in zip_longest(*queues):
-        for score, sample in (pair for pair in turn if pair is not None):
-            record = _record(sample, score)
+        for score, why, sample in (one for one in turn if one is not None):
+            record = _record(sample, score, why)
             characters += sum(len(str(value)) for value in record.values())
             if taken >= most or characters > _MOST_CHARACTERS:
                 return
@@ -86,13 +94,13 @@ def reason(sample: Sample, score: float) -> str:
     return "partly right" if score > 0 else "wrong"
 
 
-def _record(sample: Sample, score: float) -> dict[str, Any]:
+def _record(sample: Sample, score: float, why: str) -> dict[str, Any]:
     reference = sample.reference
     return {
         "id": visible(reference.id, 200),
         "task": reference.task.value,
         "dataset": visible(reference.dataset, 80),
-        "reason": reason(sample, score),
+        "reason": why,
         "score": round(score, 4) if math.isfinite(score) else None,
         "question": visible(reference.question, _QUESTION),
         "images": visible(", ".join(_names(reference.images)), 200),

@@ -99,11 +99,12 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    return _written(value, abs(value))
+    return _written(value, abs(value), whole=value == round(value))
 
 
-def _written(value: float, size: float) -> str:
-    if size >= 10 and value == round(value) and size < 1e15:
+def _written(value: float, size: float, *, whole: bool) -> str:
+    """Shares keep their decimals where they happen to be 0 or 1; larger whole numbers are counts."""
+    if whole and 2 <= size < 1e15:
         return f"{value:,.0f}"
     return f"{value:.3f}" if size < 10 else f"{value:,.1f}" if size < 1e6 else f"{value:.4g}"
 
@@ -113,8 +114,8 @@ def interval(entry: Entry | None) -> str:
     ci95 = entry["ci95"] if entry else None
     if not ci95:
         return ""
-    largest = max(abs(end) for end in ci95)
-    return " to ".join(_written(end, largest) for end in ci95)
+    largest, whole = max(abs(end) for end in ci95), all(end == round(end) for end in ci95)
+    return " to ".join(_written(end, largest, whole=whole) for end in ci95)
 
 
 _TITLES = {"mae": "MAE", "rmse": "RMSE", "f1": "F1", "rouge_l": "ROUGE-L", "bleu4": "BLEU-4", "iou": "IoU",
