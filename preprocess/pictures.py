@@ -1,5 +1,6 @@
 """Looking at all pictures of a tree: in worker processes, each once, and only those that changed since the last run."""
 
+import hashlib
 import multiprocessing
 import os
 import time
@@ -17,10 +18,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medvl.sharegpt import write_atomic
+from preprocess import decoding
 from preprocess.decoding import Picture, content_hash, examine
 
 CACHE = ".pictures.msgpack"
-_VERSION = f"1/{PIL.__version__}"  # another Pillow may read what this one refuses
+# Other rules, or another Pillow, may find something else.
+_VERSION = f"{PIL.__version__} {hashlib.sha256(Path(decoding.__file__).read_bytes()).hexdigest()}"
 _CHUNK = 64  # pictures that a worker takes at a time
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
