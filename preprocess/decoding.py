@@ -6,7 +6,7 @@ colours under transparent pixels uncovered, the first frame of several. Such pic
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -127,12 +127,15 @@ def _orientation(image: Image.Image, data: bytes) -> int | None:
         if b"eXIf" not in data and not image.info.keys() & _PNG_EXIF:
             return None
         with Image.open(io.BytesIO(data), formats=("PNG",)) as another:
-            orientation: int | None = another.getexif().get(_ORIENTATION)
-        return orientation
+            return _orientation_tag(another)
     if image.format in ("JPEG", "MPO") and not image.info.keys() & {"exif", "xmp"}:
         return None
-    orientation = image.getexif().get(_ORIENTATION)
-    return orientation
+    return _orientation_tag(image)
+
+
+def _orientation_tag(image: Image.Image) -> int | None:
+    tags: Mapping[int, int] = image.getexif()
+    return tags.get(_ORIENTATION)
 
 
 def _opaque(image: Image.Image) -> bool:
