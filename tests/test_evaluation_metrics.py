@@ -392,3 +392,21 @@ def test_weighted_sums_are_those_of_repeated_samples() -> None:
     drawn = {name: np.array([1, 2, 0, 1])[None] @ column for name, column in table.columns.items()}
     expected = values(Task.CLASSIFICATION, [cases[row] for row in (0, 1, 1, 3)], LOSS)["balanced_accuracy"]
     assert balanced_accuracy(drawn) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize(("truth", "said", "flipped"), [
+    ("No pleural effusion is seen.", "No pleural effusion.", "Pleural effusion."),
+    ("The heart is enlarged.", "The heart is enlarged.", "The heart is not enlarged."),
+])  # fmt: skip
+def test_a_flipped_negation_lowers_report_scores(truth: str, said: str, flipped: str) -> None:
+    """They fall only a little: overlap of words is no clinical truth, which the names of these metrics do not claim."""
+    right, wrong = (values(Task.REPORT, [(truth, text)]) for text in (said, flipped))
+    for name in ("rouge_l", "bleu4"):
+        assert (wrong[name] or 0) < (right[name] or 0), name
+
+
+def test_copies_of_right_labels_and_words_never_help() -> None:
+    assert values(Task.MULTI_LABEL, [("a; b", "a; a; a")]) == values(Task.MULTI_LABEL, [("a; b", "a")])
+    texts = ("Heart size.", "Heart size. Heart size.")
+    once, twice = (values(Task.REPORT, [("Heart size is normal.", text)]) for text in texts)
+    assert (twice["rouge_l"] or 0) <= (once["rouge_l"] or 0)

@@ -1,6 +1,6 @@
 """The metrics, one file per kind of answer. Importing this package declares them all.
 
-The strict rules, which these files state where they apply:
+`official` holds the public scorer's rules, all others the strict ones, which they state where they apply:
 - an answer that is missing or cannot be read is wrong, never absent; `n_invalid` counts them;
 - an answer equal to the reference's own text, apart from case and spaces, is right, so that dirty references scored
   against themselves are perfect;
