@@ -38,7 +38,7 @@ def render_page(runs: Sequence[Run], *, most_pictures: int = 24, pages: Mapping[
     first = runs[0]
     style = "\n".join(path.read_text(encoding="utf-8") for path in (_BASE_STYLE, _HERE / "page.css"))
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    drawn = [] if pages else pictures.collect(first.scores, most_pictures, first.picture)
+    drawn = [] if pages else pictures.collect(first.scores, max(0, most_pictures), first.picture)
     collected = None if pages else failures.collect(first.scores)
     page = (
         _environment()
