@@ -27,6 +27,7 @@ class Sample:
         exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
         later: Text of the last further prediction for the same question, None if there is none. Strict rules take the
             first; scorers that join through a dict take the last.
+        null: Whether there is a prediction whose answer is null, which strict rules call missing.
         judged: Report metric -> score by a model (`evaluation.judges`), NaN where the judge could not be understood.
         in_pixels: Whether boxes in `text` are pixels, so that a scorer that takes texts as they are can read them.
     """
@@ -38,6 +39,7 @@ class Sample:
     exact: bool
     later: str | None = None
     in_pixels: bool = True
+    null: bool = False
     judged: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -75,7 +77,8 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
         if exact and not answer.parsed and truth.parsed:
             answer = truth
         again = later.get((prediction.id, prediction.images, prediction.question)) if prediction else None
-        samples.append(Sample(reference, truth, text, answer, exact, again, frame in (None, "pixel")))
+        null = prediction is not None and text is None
+        samples.append(Sample(reference, truth, text, answer, exact, again, frame in (None, "pixel"), null))
     return samples
 
 

@@ -26,6 +26,7 @@ from medvl.tasks import Task
 
 YES_NO = "Is there a fragment? A: No, B: Yes"
 LOSS = "How much is lost? A: None, B: One, C: Several"
+NO_PREDICTION = "no prediction"  # no row at all, where None is a row without an answer
 # (reference, prediction) and optionally the dataset and the question.
 Case = tuple[str, str | None] | tuple[str, str | None, str] | tuple[str, str | None, str, str]
 
@@ -37,7 +38,7 @@ def samples_of(
     for index, (truth, text, *more) in enumerate(cases):
         dataset, asked = (*more, *("d", question)[len(more) :])
         reference = Reference(str(index), task, dataset, asked, ("v/a.png",), truth, None, lambda: size, index)
-        pairs.append((reference, Prediction(index, text)))
+        pairs.append((reference, None if text == NO_PREDICTION else Prediction(index, text)))
     return make_samples(Joined("key", pairs), frame)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_evaluation_metrics import Case, samples_of
+from test_evaluation_metrics import NO_PREDICTION, Case, samples_of
 
 from evaluation.join import Joined
 from evaluation.predictions import Prediction
@@ -26,8 +26,9 @@ CLASSES: dict[str, tuple[list[Case], float]] = {
     "exact": ([("A", "A")], 1.0),
     "case and edges": ([("A", " a\n")], 1.0),
     "nothing is extracted": ([("A", "A: No")], 0.0),
-    "a missing prediction is no sample": ([("A", "A"), ("B", None)], 1.0),
-    "a blank one is": ([("A", "A"), ("B", "")], 0.5),
+    "a missing prediction is no sample": ([("A", "A"), ("B", NO_PREDICTION)], 1.0),
+    "a null one is wrong": ([("A", "A"), ("B", None)], 0.5),
+    "so is a blank one": ([("A", "A"), ("B", "")], 0.5),
     "mean over classes": ([("A", "A"), ("A", "B"), ("B", "B")], 0.75),
     "a class that is never the truth is only wrong": ([("A", "C"), ("B", "B")], 0.5),
 }
@@ -57,7 +58,7 @@ def test_multi_label(cases: list[Case], value: float) -> None:
     assert official(Task.MULTI_LABEL, cases)["value"] == pytest.approx(value)
 
 
-BOXES: dict[str, tuple[str, str, tuple[int, int, int]]] = {
+BOXES: dict[str, tuple[str, str | None, tuple[int, int, int]]] = {
     "a copy": ("[[0, 0, 10, 10]]", "[[0, 0, 10, 10]]", (1, 0, 0)),
     "IoU of exactly .5 is a miss": ("[[0, 0, 10, 10]]", "[[0, 0, 10, 5]]", (0, 1, 1)),
     "IoU above": ("[[0, 0, 10, 10]]", "[[0, 0, 10, 6]]", (1, 0, 0)),
@@ -67,6 +68,7 @@ BOXES: dict[str, tuple[str, str, tuple[int, int, int]]] = {
     "a leading space is read": ("[[0, 0, 10, 10]]", " [[0, 0, 10, 10]]", (1, 0, 0)),
     "a number is a miss": ("[[0, 0, 10, 10]]", "7", (0, 0, 1)),
     "tuples in a tuple are a miss": ("[[0, 0, 10, 10]]", "((0, 0, 10, 10),)", (0, 0, 1)),
+    "null is a miss": ("[[0, 0, 10, 10]]", None, (0, 0, 1)),
     "None is a miss": ("[[0, 0, 10, 10]]", "None", (0, 0, 1)),
     "a zero-area copy is both wrong": ("[[3, 3, 3, 3]]", "[[3, 3, 3, 3]]", (0, 1, 1)),
     "three numbers match nothing": ("[[0, 0, 10, 10]]", "[[0, 0, 10]]", (0, 1, 1)),
@@ -77,7 +79,7 @@ BOXES: dict[str, tuple[str, str, tuple[int, int, int]]] = {
 
 
 @pytest.mark.parametrize(("truth", "text", "counts"), BOXES.values(), ids=BOXES)
-def test_detection(truth: str, text: str, counts: tuple[int, int, int]) -> None:
+def test_detection(truth: str, text: str | None, counts: tuple[int, int, int]) -> None:
     table = score(samples_of(Task.DETECTION, [(truth, text)]), "official")[Task.DETECTION].table
     assert tuple(table.counts(0).values()) == counts
 
@@ -117,7 +119,8 @@ NUMBERS: dict[str, tuple[list[Case], float | None]] = {
     "underscores are read": ([("1000", "1_000")], 0.0),
     "a thousands comma is not": ([("1000", "1,000")], None),
     "infinite": ([("10", "inf")], None),
-    "a missing prediction is no sample": ([("10", "12"), ("20", None)], 2.0),
+    "a missing prediction is no sample": ([("10", "12"), ("20", NO_PREDICTION)], 2.0),
+    "a null one is no number": ([("10", "12"), ("20", None)], None),
 }
 
 

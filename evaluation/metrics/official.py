@@ -37,6 +37,16 @@ _SPELLINGS = {
     Task.REPORT: "report_generation",
 }
 
+# quirk: a null answer is a wrong class, a miss of all boxes, or no number, each by another path; texts that have the
+# same effect. It is no label set at all.
+_NULL = {
+    Task.CLASSIFICATION: "",
+    Task.DETECTION: "None",
+    Task.INSTANCE_DETECTION: "null",
+    Task.COUNTING: "None",
+    Task.REGRESSION: "None",
+}
+
 
 def matched(samples: Sequence[Sample]) -> NDArray[np.bool_]:
     """Which samples the scorer sees: with a prediction, the last of its key, its task spelled as expected."""
@@ -58,6 +68,8 @@ def _key(sample: Sample) -> tuple[tuple[str, ...], str]:
 def handed_in(sample: Sample) -> str | None:
     """The text the scorer would read; None where there is none."""
     text = sample.later if sample.later is not None else sample.text
+    if text is None and sample.null:
+        return _NULL.get(sample.reference.task)
     boxes = both_sides(sample)[1]
     if text is None or sample.in_pixels or not len(boxes.boxes):
         return text
