@@ -113,8 +113,14 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
         sections["splits"] = splits.split_table(training, split_of)
     groups, samples, lines = _sampled(group_records(parts, split_of), plan)
     sections |= {"sampling": lines} if plan.sampling.active else {}
+    return Shaped(parts, groups, sections, stated_options(plan), samples)
+
+
+def stated_options(plan: Plan) -> dict[str, Any]:
+    """The options of this step, for report and manifest."""
+    args = plan.args
     names = ("leaks", "exclude_leaks", "processor", "cutoff_len", "over_budget", "balance", "flatten_multi_image")
-    options = {name: getattr(args, name) for name in names} | {
+    return {name: getattr(args, name) for name in names} | {
         "split_train": plan.shares,
         "recipe": str(args.recipe) if args.recipe else None,
         "profiles": str(args.profiles) if args.profiles else None,
@@ -122,7 +128,6 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
         "sample": plan.sampling.rates,
         "donor": [f"{donor.task}={donor.dataset}:{donor.rows}" for donor in plan.sampling.donors],
     }
-    return Shaped(parts, groups, sections, options, samples)
 
 
 def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[str, int], list[dict[str, Any]]]:

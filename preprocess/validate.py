@@ -65,8 +65,8 @@ class Flaw(msgspec.Struct, frozen=True, kw_only=True):
         return CHECKS[self.code][0]
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """What validation needs of manifest.json."""
+class CheckedManifest(msgspec.Struct, frozen=True):
+    """manifest.json, with all that is compared."""
 
     schema: int
     options: dict[str, Any]
@@ -82,7 +82,7 @@ def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
         dataset_info: The registry that its entries should be in.
     """
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=CheckedManifest)
         frame = manifest.options["frame"]
         if frame not in FRAMES:
             raise ValueError(f"unknown frame {frame!r}")
@@ -117,7 +117,7 @@ def _frame(name: Any) -> Frame:
     return next(frame for frame in FRAMES if frame == name)
 
 
-def _check_files(folder: Path, manifest: Manifest) -> Iterator[Flaw]:
+def _check_files(folder: Path, manifest: CheckedManifest) -> Iterator[Flaw]:
     expected = {name: str(entry.get("sha256")) for name, entry in manifest.files.items()}
     for name, digest in {**expected, REPORT: manifest.report_sha256}.items():
         if not (folder / name).is_file():
@@ -129,7 +129,7 @@ def _check_files(folder: Path, manifest: Manifest) -> Iterator[Flaw]:
             yield Flaw(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
 
 
-def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Flaw]:
+def _check_registry(folder: Path, manifest: CheckedManifest, dataset_info: Path) -> Iterator[Flaw]:
     try:
         entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
     except (OSError, msgspec.DecodeError) as error:
@@ -175,7 +175,7 @@ def _cleaned(folder: Path) -> set[str]:
     return {change["id"] for change in report.get("changes", [])}
 
 
-def _made_split(name: str, manifest: Manifest) -> str | None:
+def _made_split(name: str, manifest: CheckedManifest) -> str | None:
     """The split that a file of all datasets holds, if it was made of the training records."""
     made = manifest.options.get("split_train") or {}
     stem = f"{manifest.options.get('name')}_all_"
