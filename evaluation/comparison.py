@@ -52,6 +52,9 @@ def _task(
     for name, part in mine.parts.items():
         both = (part.matrix, other.parts[name].matrix)
         values[name] = [totals(matrix) for matrix in both]
+        if not resampling.draws:
+            drawn[name] = swapped[name] = [np.zeros((0, total.shape[1])) for total in values[name]]
+            continue
         drawn[name] = draw_totals(both, resampling.draws, resampling.generator(task.value, name))
         swapped[name] = swap_totals(*both, resampling.draws, resampling.generator(task.value, name, "swap"))
     kinds = (values, drawn, swapped)

@@ -116,7 +116,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score. Returns 0, 2 for wrong arguments, 3 if the data was refused."""
-    args = parser().parse_args(argv)
+    arguments = parser()
+    args = arguments.parse_args(argv)
+    if args.green_transcript and (args.baseline or len(args.predictions) > 1):
+        arguments.error("--green-transcript holds responses to one file's reports; score the files one by one")
     errors = Console(stderr=True)
     try:
         return _run(args, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)], errors)

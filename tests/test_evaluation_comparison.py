@@ -61,6 +61,14 @@ def test_equal_answers_are_the_same(files: dict[str, Path], tmp_path: Path) -> N
     assert verdict(entry) == "same"
 
 
+def test_without_draws_there_is_a_difference_but_no_verdict(files: dict[str, Path], tmp_path: Path) -> None:
+    options = ("--baseline", str(files["poor"]), "--bootstrap", "0")
+    entry = score(files["good"], files["truth"], tmp_path / "out", *options)["comparison"]["macro"]["classification"]
+    accuracy = entry["accuracy"]
+    assert accuracy["difference"] == pytest.approx(0.4) and verdict(accuracy) == "-"
+    assert accuracy["ci95"] is None and accuracy["p_value"] is None
+
+
 def test_lower_errors_are_better(tmp_path: Path) -> None:
     def counting(name: str, error: int) -> Path:
         return write_json(tmp_path / name, [

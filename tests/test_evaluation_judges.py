@@ -84,6 +84,13 @@ def test_a_transcript_must_hold_every_report(tmp_path: Path, capsys: pytest.Capt
     assert f"1 reports lack a response, first {ids[1]}" in capsys.readouterr().err
 
 
+def test_a_transcript_belongs_to_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    references, said, _ = reports(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(said), "--references", str(references), "--green-transcript", "judge.jsonl", "--baseline", str(said)])
+    assert stopped.value.code == 2 and "score the files one by one" in capsys.readouterr().err
+
+
 def test_without_the_extra_the_message_says_how_to_get_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,14 @@
 """The public scorer's rules, quirk by quirk; and beside the strict ones in one run."""
 
+import itertools
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_evaluation_metrics import NO_PREDICTION, Case, samples_of
 
 from evaluation.join import Joined
@@ -170,3 +174,50 @@ def test_converted_boxes_are_scored_as_they_would_be_handed_in() -> None:
 def test_scores_of_samples_that_are_left_out_are_not_numbers() -> None:
     table = score(samples_of(Task.DETECTION, [("[[0, 0, 9, 9]]", "no")]), "official")[Task.DETECTION].table
     assert math.isnan(table.score[0]) and np.all(table.invalid)
+
+
+Boxes = list[list[int]]
+boxes = st.lists(st.tuples(*[st.integers(0, 12)] * 4).map(list), max_size=5)
+
+
+def plain_iou(a: list[int], b: list[int]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
+
+
+def truths_in_order(truth: Boxes, said: Boxes) -> int:
+    """Pairs if every truth in turn takes the best box that is left, above one half."""
+    left, hits = list(said), 0
+    for box in truth:
+        best = max(left, key=lambda other: plain_iou(box, other), default=None)
+        if best is not None and plain_iou(box, best) > 0.5:
+            left.remove(best)
+            hits += 1
+    return hits
+
+
+def best_pair_first(truth: Boxes, said: Boxes) -> int:
+    """Pairs if the best of all pairs that are left is taken again and again, from one half on."""
+    rows, columns, hits = list(truth), list(said), 0
+    while rows and columns:
+        row, column = max(itertools.product(rows, columns), key=lambda pair: plain_iou(*pair))
+        if plain_iou(row, column) < 0.5:
+            break
+        rows.remove(row)
+        columns.remove(column)
+        hits += 1
+    return hits
+
+
+@given(st.lists(st.tuples(boxes, boxes), min_size=1, max_size=4))
+def test_box_rules_agree_with_plain_loops(pictures: list[tuple[Boxes, Boxes]]) -> None:
+    for task, match, write in (
+        (Task.DETECTION, truths_in_order, str),
+        (Task.INSTANCE_DETECTION, best_pair_first, lambda side: json.dumps({"1": side})),
+    ):
+        hits = sum(match(*sides) for sides in pictures)
+        total = sum(len(truth) + len(said) for truth, said in pictures)
+        entry = official(task, [(write(truth), write(said)) for truth, said in pictures])
+        assert entry["value"] == pytest.approx(2 * hits / total if total else 0.0)
