@@ -136,6 +136,38 @@ def test_several_files_have_a_page_each_and_one_for_all(tmp_path: Path) -> None:
     assert "every sample is perfect" in (out / "perfect" / "report.html").read_text(encoding="utf-8")
 
 
+def test_baseline_has_its_table_with_verdicts(tmp_path: Path) -> None:
+    predictions, tree = write_run(tmp_path)
+    perfect = tmp_path / "perfect.json"
+    perfect.write_text(next(tree.rglob("*.json")).read_text())
+    arguments = ["--references", str(tree), "--out", str(tmp_path / "out"), "--bootstrap", "200", "--force"]
+    assert main([str(predictions), *arguments, "--baseline", str(perfect)]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    table = re.findall(r'Table: Differences to the baseline"(.*?)</table>', page, re.DOTALL)[0]
+    assert table.count(">worse<") >= 3 and ">better<" not in table
+    assert main([str(perfect), *arguments, "--baseline", str(perfect)]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    table = re.findall(r'Table: Differences to the baseline"(.*?)</table>', page, re.DOTALL)[0]
+    assert "not told apart" in table and ">better<" not in table and ">worse<" not in table
+
+
+def test_boxes_in_another_frame_are_the_first_thing_said(tmp_path: Path) -> None:
+    predictions, tree = write_run(tmp_path)
+    pictures = next(tree.rglob("*.json")).parent / "imagesVal"
+    pictures.mkdir()
+    rows = json.loads(next(tree.rglob("*.json")).read_text())
+    for index, row in enumerate(row for row in rows if row["TaskType"] == "detection"):
+        Image.new("L", (250, 200)).save(pictures / f"{index}.png")
+        left, top, right, bottom = json.loads(row["Answer"])[0]
+        row["Answer"] = f"[[{left * 4}, {top * 5}, {right * 4}, {bottom * 5}]]"
+    predictions.write_text(json.dumps(rows))
+    assert main([str(predictions), "--references", str(tree), "--out", str(tmp_path / "out")]) == 0
+    main_part = (tmp_path / "out" / "report.html").read_text(encoding="utf-8").partition("<main")[2]
+    first = re.sub(r"<[^>]*>|\s+", " ", main_part[: main_part.index("</li>")])
+    assert re.search(r"Boxes of\s+made_up\s+\(detection\) fit the references far better as\s+norm1000", first), first
+    assert "--frame norm1000" in main_part
+
+
 def test_markdown_is_two_tables_whose_cells_hold_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     predictions, tree = write_run(tmp_path)
     (tree / "validation-public" / "Xray" / "made_up").rename(tree / "validation-public" / "Xray" / "a|b](x)<i>")

@@ -61,6 +61,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out" / "report.html"
 
 
+@pytest.fixture(scope="module")
+def side_by_side(report: Path) -> Path:
+    """The page of two files under two sets of rules."""
+    folder = report.parents[1]
+    rows = json.loads((folder / "predictions.json").read_text())
+    (folder / "silent.json").write_text(json.dumps([row | {"Answer": ""} for row in rows]))
+    assert main([str(folder / "predictions.json"), str(folder / "silent.json"), "--references", str(folder / "tree"),
+                 "--out", str(folder / "both"), "--rules", "strict,official", "--bootstrap", "50", "--pictures", "0",
+                 "--force"]) == 0  # fmt: skip
+    return folder / "both" / "report.html"
+
+
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Iterator[tuple[Any, list[str]]]:
     """The page, open, and what went wrong so far: dialogs, script errors, refused or outside requests."""
@@ -165,12 +177,16 @@ def test_boxes_can_be_hidden_and_absent_pictures_say_so(opened: tuple[Any, list[
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_page_is_accessible_and_no_wider_than_the_screen(browser: Any, report: Path, scheme: str, width: int) -> None:
+@pytest.mark.parametrize("which", ["report", "side_by_side"])
+def test_page_is_accessible_and_no_wider_than_the_screen(
+    browser: Any, request: pytest.FixtureRequest, which: str, width: int, scheme: str
+) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
+    address = request.getfixturevalue(which).as_uri()
     with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:
         page = context.new_page()
-        page.goto(report.as_uri())
+        page.goto(address)
         page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true })")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         results = Axe().run(page).response
