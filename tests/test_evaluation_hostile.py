@@ -64,18 +64,19 @@ def seconds(task: Task, text: str, rules: str) -> float:
 
 @pytest.mark.parametrize("unit", REPEATED.values(), ids=REPEATED)
 def test_long_answers_take_linear_time(unit: str) -> None:
-    """100,000 characters of anything: quadratic work would take minutes. A bound on time far from what is measured."""
-    text = unit * (100_000 // len(unit))
+    """40,000 characters of anything: quadratic work would take a minute. A bound on time far from what is measured."""
+    text = unit * (40_000 // len(unit))
     for rules in known_rules():
         for task in Task:
             assert seconds(task, text, rules) < 10, (task, rules)
 
 
-@pytest.mark.parametrize("unit", ["[10, 10, 20, 20], ", "normal heart "])
-def test_ten_megabytes_are_scored(unit: str) -> None:
-    for task in (Task.DETECTION, Task.REPORT, Task.CLASSIFICATION):
-        for rules in known_rules():
-            assert seconds(task, unit * (10_000_000 // len(unit)), rules) < 20
+@pytest.mark.parametrize("rules", known_rules())
+@pytest.mark.parametrize(("task", "unit"), [
+    (Task.DETECTION, "[10, 10, 20, 20], "), (Task.REPORT, "normal heart "), (Task.CLASSIFICATION, "[["),
+])  # fmt: skip
+def test_ten_megabytes_are_scored(task: Task, unit: str, rules: str) -> None:
+    assert seconds(task, unit * (10_000_000 // len(unit)), rules) < 20
 
 
 def test_hostile_files_go_through_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,8 +84,7 @@ def test_hostile_files_go_through_the_whole_command(tmp_path: Path, capsys: pyte
     texts = [*ANSWERS.values(), "[[" * 100_000, "x" * 1_000_000]
     said = [row | {"Answer": texts[index % len(texts)]} for index, row in enumerate(rows)]
     predictions = write_json(tmp_path / "predictions.json", said)
-    metrics = score(predictions, tmp_path / "tree", tmp_path / "out", "--rules", "strict,official", "--force",
-                    "--baseline", str(predictions))  # fmt: skip
+    metrics = score(predictions, tmp_path / "tree", tmp_path / "out", "--rules", "strict,official", "--force")
     assert metrics["counts"]["matched"] == len(rows)
     diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     texts_shown = [example["prediction"] or "" for failure in diagnosis["failures"] for example in failure["examples"]]

@@ -79,7 +79,8 @@ def answered(rows: list[Row], answer: object) -> list[Row]:
 
 
 def score(predictions: Path, references: Path, out: Path, *more: str) -> dict[str, Any]:
-    assert main([str(predictions), "--references", str(references), "--out", str(out), *more]) == 0
+    """Score without a page, which has tests of its own."""
+    assert main([str(predictions), "--references", str(references), "--out", str(out), "--no-page", *more]) == 0
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     return metrics
 
@@ -291,15 +292,12 @@ def test_training_questions_count_only_where_asked_for_or_alone(
 
 
 @pytest.mark.slow
-def test_runs_as_a_script_from_anywhere_without_torch(tmp_path: Path, repository: Path) -> None:
+def test_runs_as_a_script_from_anywhere(tmp_path: Path, repository: Path) -> None:
     predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
     command = [sys.executable, str(repository / "evaluation" / "run.py"), str(predictions), "--references", "tree"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "balanced_accuracy" in done.stdout
-    imports = "import evaluation.run, sys; print([name for name in ('torch', 'transformers') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", imports], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", ["bccd_flare", "flare_records"])
