@@ -3,8 +3,8 @@
 LLaMA-Factory 0.9.5 hands its collator no model when `predict_with_generate` is set. The collator then makes no position
 ids, and transformers 5 can make them only if it is told which tokens are pictures, which LLaMA-Factory never does. So
 the model is trained with positions by row and column and asked with plain counting ones. Measured with the weights that
-`medvl demo` trains (16 tokens per picture): instance detection F1 0.00 stock and 1.00 with the token types, detection F1
-0.71 and 1.00.
+`medvl demo` trains (16 tokens per picture): F1 of instance detection 0.00 stock and 1.00 with the token types, of
+detection 0.71 and 1.00.
 """
 
 from __future__ import annotations
