@@ -22,6 +22,7 @@ from medvl.demo.steps import Road, Step
 
 _DRAW_SECONDS = 4
 _USAGE, _INTERRUPTED = 2, 130
+_MARK = ".medvl_demo"  # in a folder whose contents a demo made and may remove
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
