@@ -31,7 +31,9 @@ def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
     if stated is not None and frame is None:
         raise DataError(f"{path.parent / MANIFEST}: unknown frame {stated!r}; known are {', '.join(FRAMES)}")
     listed = manifest.files.get(path.name)
-    changed = listed is not None and listed.sha256 not in (None, file_sha256(path))
+    if listed is None:  # left by an earlier run, perhaps with another frame
+        return None, (f"{path} is not listed in {MANIFEST} beside it; the frame of its boxes is not known",)
+    changed = listed.sha256 not in (None, file_sha256(path))
     note = f"{path} has changed since {MANIFEST} was written; its frame may not hold"
     return frame, ((note,) if changed else ())
 
@@ -42,7 +44,7 @@ def size_on_disk(path: Path) -> Size | None:
         with Image.open(path) as image:
             lies_on_side = image.getexif().get(_ORIENTATION_TAG, 1) >= 5
             return (image.height, image.width) if lies_on_side else image.size
-    except OSError:  # Pillow's "cannot identify" is one too
+    except (OSError, Image.DecompressionBombError):  # Pillow's "cannot identify" is an OSError
         return None
 
 

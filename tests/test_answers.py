@@ -35,8 +35,6 @@ FINDINGS = (
         pytest.param("1,664", 1664, id="thousands"),
         pytest.param("1,200.5", 1200.5, id="thousands-and-decimals"),
         pytest.param("12,345,678", 12345678, id="millions"),
-        pytest.param("34.7%", 34.7, id="percent"),
-        pytest.param("**34.7 %**", 34.7, id="percent-emphasised"),
         pytest.param(".5", 0.5, id="no-leading-zero"),
         pytest.param("-4", -4, id="negative"),
         pytest.param("\u22124.5", -4.5, id="typographic-minus"),
@@ -48,16 +46,69 @@ FINDINGS = (
         pytest.param("The 2nd value is 20", 20, id="ordinal-is-no-value"),
         pytest.param("I see 7 red and 5 white cells.\nFinal answer: 12", 12, id="conclusion"),
         pytest.param("The answer is $\\boxed{12}$", 12, id="boxed"),
-        pytest.param("10.0%\n[{\"box_2d\": [355, 384, 653, 644]}]", 10, id="first-line"),
-        pytest.param("Of 32 teeth 4 have lost bone.\n12%", 12, id="last-line"),
-        pytest.param("On 32 teeth, seen from 2 sides, roughly 35% of the bone is gone.", 35, id="the-one-percentage"),
-        pytest.param("35%. That is, roughly 35% of the bone is gone.", 35, id="same-number-twice"),
         pytest.param("The count is 12.", 12, id="full-stop-behind"),
         pytest.param("12. I counted twice.", 12, id="first-sentence"),
     ],
 )  # fmt: skip
 def test_numbers(task: Task, text: str, number: float) -> None:
     assert parse_answer(text, task) == Answer(task, float(number))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        pytest.param("34.7%", 34.7, id="percent"),
+        pytest.param("**34.7 %**", 34.7, id="percent-emphasised"),
+        pytest.param("10.0%\n[{\"box_2d\": [355, 384, 653, 644]}]", 10, id="first-line"),
+        pytest.param("Of 32 teeth 4 have lost bone.\n12%", 12, id="last-line"),
+        pytest.param("On 32 teeth, seen from 2 sides, roughly 35% of the bone is gone.", 35, id="the-one-percentage"),
+        pytest.param("35%. That is, roughly 35% of the bone is gone.", 35, id="same-number-twice"),
+    ],
+)  # fmt: skip
+def test_percentages_are_measured_not_counted(text: str, number: float) -> None:
+    assert parse_answer(text, Task.REGRESSION) == Answer(Task.REGRESSION, float(number))
+    assert parse_answer(text, Task.COUNTING).value != number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        pytest.param("There are 12 cells. I am 95% confident.", 12, id="sentence"),
+        pytest.param("12 cells\nConfidence: 95%", 12, id="last-line"),
+        pytest.param("Answer: 12 (95% confidence)", 12, id="conclusion"),
+        pytest.param("12 (about 30% of the field)", 12, id="brackets"),
+        pytest.param('{"count": 12}', 12, id="json"),
+        pytest.param("Count: 12\n\nNote: 3 were uncertain", None, id="first-and-last-line-differ"),
+    ],
+)  # fmt: skip
+def test_a_count_beside_other_numbers(text: str, number: float | None) -> None:
+    assert parse_answer(text, Task.COUNTING).value == number
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        pytest.param("<answer>B</answer>", "B", id="tags"),
+        pytest.param("<think>First I thought A.</think>\nB", "B", id="thoughts"),
+        pytest.param('{"answer": "B"}', "B", id="json"),
+        pytest.param('["A", "B"]', None, id="json-list-of-two"),
+        pytest.param("Answer = B", "B", id="equals"),
+        pytest.param("The correct choice is B", "B", id="choice"),
+        pytest.param("I choose B", "B", id="choose"),
+        pytest.param("\\boxed{\\text{B}}", "B", id="boxed-text"),
+        pytest.param("No. B", None, id="no-means-A"),
+        pytest.param("Yes, a root is there.", "B", id="an-article-is-no-letter"),
+    ],
+)  # fmt: skip
+def test_wrapped_choices(text: str, letter: str | None) -> None:
+    assert parse_answer(text, Task.CLASSIFICATION, question=YES_NO).value == letter
+
+
+def test_boxes_of_thoughts_and_drafts_do_not_count() -> None:
+    for text in ("<think>[[1, 2, 3, 4]]?</think>[[5, 6, 7, 8]]", "I see [[1, 2, 3, 4]]. Final answer: [[5, 6, 7, 8]]"):
+        value = parse_answer(text, Task.DETECTION).value
+        assert isinstance(value, ParsedBoxes)
+        assert value.boxes.tolist() == [[5, 6, 7, 8]]
 
 
 @pytest.mark.parametrize(

@@ -286,3 +286,37 @@ def test_any_text_is_judged_without_an_error(text: str) -> None:
     assert (key is None) != (reason is None)
     labels, why = pick_labels(text, OFFERED, ";")
     assert (labels is None) != (why is None)
+
+
+GRADES = options("Which one? A: Normal, B: Benign, C: Malignant")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The lesion is unlikely to be malignant.",
+        "It isn't malignant",
+        "It is never malignant",
+        "I doubt it is malignant",
+        "Malignant is ruled out",
+    ],
+)
+def test_a_denied_choice_is_not_chosen(text: str) -> None:
+    assert pick_one(text, GRADES)[0] is None
+    assert pick_one(f"{text} It is benign.", GRADES)[0] == "B"
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        pytest.param("No edema", (), id="denied"),
+        pytest.param("There is no evidence of edema.", (), id="denied-in-a-sentence"),
+        pytest.param("Edema is absent; Mass", ("Mass",), id="denied-behind"),
+        pytest.param("The image shows Mass.", ("Mass",), id="words-around"),
+        pytest.param("Edema (mild)", ("Edema",), id="remark"),
+        pytest.param("Findings: Edema; Mass", ("Edema", "Mass"), id="heading"),
+        pytest.param("Oedema", ("oedema",), id="not-offered-stays"),
+    ],
+)
+def test_labels_in_their_words(text: str, labels: tuple[str, ...]) -> None:
+    assert pick_labels(text, ("Edema", "Mass"), ";") == (labels, None)

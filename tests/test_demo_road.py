@@ -31,12 +31,20 @@ def test_options_that_cannot_be_followed(words: list[str], expected: str, capsys
 def test_starting_over_removes_this_familys_run_and_the_drawn_tree(tmp_path: Path) -> None:
     for folder in ("tree/training", "records", "qwen3vl/trained", "internvl3/trained", "mine"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / ".medvl_demo").touch()
     _start_over(Road("qwen3vl", tmp_path), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["internvl3", "mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".medvl_demo", "internvl3", "mine"]
 
 
-def test_starting_over_keeps_the_users_pictures(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "training").mkdir(parents=True)
-    _start_over(Road("qwen3vl", tmp_path, data=tree), tmp_path)
-    assert (tree / "training").is_dir()
+def test_starting_over_removes_nothing_that_no_demo_made(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    with pytest.raises(FileExistsError, match="no demo made it"):
+        _start_over(Road("qwen3vl", tmp_path), tmp_path)
+    assert (tmp_path / "records").is_dir()
+
+
+@pytest.mark.parametrize("out", [".", "tree", "tree/out"])
+def test_pictures_and_output_stay_apart(tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tree" / "training").mkdir(parents=True)
+    assert run(parse("--data", str(tmp_path / "tree"), "--out", str(tmp_path / out))) == 2
+    assert "lie in one another" in " ".join(capsys.readouterr().out.split())

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from medvl.demo.running import StepFailedError, run_step, training_progress
-from medvl.demo.sample import spread
+from medvl.demo.sample import spread, write_sample
 from medvl.demo.steps import DEFAULT_OUT, RECIPES, Road, Step, after_conversion, convert, train
-from medvl.sharegpt import Record, Source, make_record
+from medvl.sharegpt import MANIFEST, Record, Source, encode_records, make_record, read_manifest
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,3 +105,18 @@ def test_progress_from_the_trainer_log(content: str | None, expected: tuple[floa
     if content is not None:
         log.write_text(content)
     assert training_progress(log) == expected
+
+
+def test_the_sample_is_registered_and_listed_so_that_scoring_knows_its_frame(tmp_path: Path) -> None:
+    road = Road("qwen3vl", Path("demo"), data=tmp_path / "tree")
+    records = tmp_path / road.records
+    records.mkdir(parents=True)
+    source = Source(split="training", file="f", index=0, sizes=[(9, 9)], answer="A")
+    one = make_record(question="?", answer="A", images=["/x.png"], id="1", task="counting", dataset="d", source=source)
+    (records / "demo_all_train.json").write_bytes(encode_records([one]))
+    (records / MANIFEST).write_text('{"options": {"frame": "norm1000"}, "files": {}}')
+    write_sample(tmp_path, road)
+    manifest = read_manifest(records)
+    assert manifest is not None
+    assert (manifest.options.frame, manifest.files["demo_sample_val.json"].records) == ("norm1000", 1)
+    assert "demo_sample_val" in (tmp_path / "dataset_info" / "dataset_info.json").read_text()

@@ -171,6 +171,13 @@ def test_converted_references_know_frame_size_and_target(tmp_path: Path) -> None
     assert "has changed since manifest.json" in references.notes[0]
 
 
+def test_a_file_that_the_manifest_does_not_list_has_no_frame(tmp_path: Path) -> None:
+    path = converted(tmp_path, {"a": "[[1, 2, 3, 4]]"})
+    references = read_references(path.rename(tmp_path / "earlier.json"))
+    assert references.frame is None
+    assert "not listed in manifest.json" in references.notes[0]
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("{", "run the preprocess script again"),
     ('{"options": {"frame": "norm7"}}', "unknown frame 'norm7'; known are norm1000, norm1, pixel"),

@@ -95,6 +95,7 @@ def test_settings_that_bite_are_explicit(file: Path) -> None:
     assert recipe["trust_remote_code"] is False
     assert recipe["packing"] is False
     assert recipe["medvl_run_card"] is True
+    assert recipe.get("medvl_image_positions", False) is recipe["template"].startswith("qwen"), "boxes depend on it"
     assert isinstance(recipe["default_system"], str)
     assert recipe["template"] in TEMPLATES
     assert recipe["template"] != "qwen3_vl", "trains an empty thinking block"

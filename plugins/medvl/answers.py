@@ -74,7 +74,7 @@ def parse_answer(
     >>> parse_answer("about 1,664 cells", Task.COUNTING).value
     1664.0
     """
-    if text is None or not text.strip():
+    if text is None or not (text := _outermost(text)).strip():
         return Answer(task, None, "empty")
     if _ERROR.match(text):
         return Answer(task, None, "error")
@@ -85,6 +85,7 @@ def parse_answer(
     text = text[:MAX_CHARACTERS]
     fenced = _FENCE.fullmatch(text.strip())
     text = fenced[1] if fenced and "```" not in fenced[1] else text
+    text = _from_json(text, "\n" if task is Task.MULTI_LABEL else ", ")
     if task.is_number:
         return _number(text, task)
     if task is Task.MULTI_LABEL:
@@ -98,8 +99,34 @@ def parse_answer(
     return Answer(task, label) if len(label.split()) <= 10 else Answer(task, None, "prose")
 
 
+def _outermost(text: str) -> str:
+    """The text without the thoughts before it, and of an answer between `<answer>` tags only that."""
+    if text.lstrip().startswith("<think>"):
+        text = text.partition("</think>")[2] or text
+    start = text.rfind("<answer>")
+    end = text.find("</answer>", start)
+    return text[start + len("<answer>") : end] if 0 <= start < end else text
+
+
+def _from_json(text: str, separator: str) -> str:
+    """What `{"answer": …}`, a JSON list of strings or a JSON string says; any other text as it is."""
+    if text.strip()[:1] not in ("{", "[", '"'):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return separator.join(value)
+    return answer_text(value) if isinstance(value, str | int | float) else text
+
+
 def _boxes(text: str, task: Task) -> Answer:
     parsed = parse_boxes(text)
+    if (final := text.lower().rfind("final answer")) > 0 and (stated := parse_boxes(text[final:])).parsed:
+        parsed = stated  # the boxes before it are the way there
     if parsed.parsed:
         return Answer(task, parsed, notes=parsed.notes)
     refused = [code for code in REFUSED if code in parsed.notes]
@@ -107,32 +134,41 @@ def _boxes(text: str, task: Task) -> Answer:
 
 
 def _number(text: str, task: Task) -> Answer:
-    """The one number a text states: in a conclusion, as its last or first line, as its one percentage, or at all."""
+    """The one number a text states: in a conclusion, as its last or first line, as its one percentage, or at all.
+
+    A percentage is no count: "12 cells (95 % sure)" counts twelve.
+    """
     if (mark := _LIST_MARK.search(text)) and mark[1] == "1":  # "12. I counted twice" is no list
         text = _LIST_MARK.sub("", text)
     lines = text.strip().split("\n")
-    for candidate in [*conclusions(text), lines[-1], lines[0]]:
-        if len(candidate.split()) <= 5 and _RANGE.search(candidate):
+    for stated in (*([candidate] for candidate in conclusions(text)), [lines[0], lines[-1]]):
+        short = [candidate for candidate in stated if len(candidate.split()) <= 5]
+        if any(_RANGE.search(candidate) for candidate in short):
             return Answer(task, None, "range")
-        numbers = _numbers(candidate)
-        if len(numbers) == 1 and len(candidate.split()) <= 5:
-            return Answer(task, numbers.pop())
+        found = [numbers for candidate in short if len(numbers := _numbers(candidate, task)) == 1]
+        if found:
+            return _one(set().union(*found), task)
     if _RANGE.search(text):
         return Answer(task, None, "range")
-    percentages = _numbers(text, percent=True)
-    numbers = percentages if len(percentages) == 1 else _numbers(text)
     if is_refusal(text):
         return Answer(task, None, "refusal")
+    percentages = _numbers(text, task, only_percentages=True)
+    return _one(percentages if len(percentages) == 1 else _numbers(text, task), task)
+
+
+def _one(numbers: set[float], task: Task) -> Answer:
     if len(numbers) == 1:
         return Answer(task, numbers.pop())
     return Answer(task, None, "several_numbers" if numbers else "no_number")
 
 
-def _numbers(text: str, *, percent: bool = False) -> set[float]:
-    matches = [match for match in _NUMBER.finditer(text) if match["percent"] or not percent]
-    written = [
-        match[0].rstrip(" %").replace(",", "").replace("\u2212", "-") for match in matches if len(match[0]) <= 32
-    ]
+def _numbers(text: str, task: Task, *, only_percentages: bool = False) -> set[float]:
+    matches = [match for match in _NUMBER.finditer(text) if len(match[0]) <= 32]
+    if task is Task.COUNTING:
+        matches = [match for match in matches if not match["percent"]]
+    if only_percentages:
+        matches = [match for match in matches if match["percent"]]
+    written = [match[0].rstrip(" %").replace(",", "").replace("\u2212", "-") for match in matches]
     return {number for number in map(float, written) if math.isfinite(number)}
 
 

@@ -15,11 +15,12 @@ PickedLabels = tuple[tuple[str, ...] | None, str | None]
 _OPTION_MARK = re.compile(r"(?<![\w'])\(?([A-Z])\s?[:.)]\s+")
 _OFFER = re.compile(r"\bfollowing\b[^:;]*:\s*(.+)", re.DOTALL | re.IGNORECASE)
 _CONCLUSION = re.compile(
-    r"""(?: \\boxed\{(?P<boxed>[^{}\n]{1,1000})\}
+    r"""(?: \\boxed\{(?:\\text\{)?(?P<boxed>[^{}\n]{1,1000})\}
         | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
-            | \b(?:answers?|findings|option|classification|category)\s(?:is|are)\b
+            | \b(?:answers?|findings|option|choice|classification|category)\s(?:is|are)\b
+            | \bI\s(?:choose|select|pick)\b
             | \bmost\s(?:likely|appropriate|accurate|plausible|probable|suitable)\b[^.\n*]{0,80}?\b(?:is|be)\b
-            | \banswer\s*+(?:\**+\s*+):
+            | \banswer\s*+(?:\**+\s*+)[:=]
           )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -37,8 +38,10 @@ _LETTER_AND_MORE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _LISTED = re.compile(r"^\W{0,4}[A-Z][:.)]\s.*$", re.MULTILINE)
-# Up to two words between: "not a standard plane", "non standard plane", "no clearly visible mass".
-_NEGATION = re.compile(r"\b(?:not|no|non|without)(?:[\s-]\w+){0,2}[\s-]$")
+# Up to two words between: "not a standard plane", "non standard plane", "no clearly visible mass", "unlikely to be".
+_NEGATION = re.compile(r"\b(?:not|no|non|without|never|cannot|unlikely|doubt|\w{1,9}n't)(?:[\s-]\w+){0,2}[\s-]$")
+_DENIED_AFTER = re.compile(r"\W{0,3}\b(?:is|are|was|were)\s(?:ruled\sout|excluded|absent|not|un\w+)\b")
+_YES_NO = re.compile(r"\W*(yes|no)\b(?:\W+([a-z])(?=\W*$|[.:)]))?")  # with a letter behind it, but not "yes, a mass"
 _NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b", re.IGNORECASE)
 _CONCLUSIONS = 20  # a model caught in a loop concludes thousands of times; the last ones are read
@@ -163,7 +166,7 @@ class _Matcher:
         return {
             self.key_of[match[1]]
             for match in (pattern.finditer(folded) if pattern else ())
-            if not _NEGATION.search(folded, max(0, match.start() - 40), match.start())
+            if not _denied(folded, match.start(), match.end())
         }
 
     def asserted(self, text: str) -> set[str]:
@@ -171,9 +174,20 @@ class _Matcher:
         text = _BULLET.sub("", text)  # bullets discuss, they do not conclude
         if len(_LISTED.findall(text)) > 1:  # so do the options one by one
             text = _LISTED.sub("", text)
-        matches = list(self.assertion.finditer(" ".join(text.split()).casefold()))
+        folded = " ".join(text.split()).casefold()
+        matches = [
+            match
+            for match in self.assertion.finditer(folded)
+            if not _denied(folded, match.start(match.lastgroup or 0), match.end())
+        ]
         letters = {match["letter"].upper() for match in matches if match["letter"]}
         return letters or {self.key_of[match["name"]] for match in matches}
+
+
+def _denied(folded: str, start: int, end: int) -> bool:
+    """Whether what stands at `start` to `end` of a case-folded text is denied there."""
+    before = _NEGATION.search(folded, max(0, start - 40), start)
+    return before is not None or _DENIED_AFTER.match(folded, end) is not None
 
 
 @lru_cache(maxsize=256)
@@ -203,12 +217,14 @@ def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
     picked, reason = matcher.exact(text)
     if picked or reason in ("empty", "several_letters", "contradiction"):
         return picked, reason
+    said = _YES_NO.match(text.casefold()) if {"yes", "no"} <= matcher.key_of.keys() else None
+    if said and said[2] and said[2].upper() in matcher.choices and said[2].upper() != matcher.key_of[said[1]]:
+        return None, "contradiction"
     picked, why = _concluded(text, matcher)
     if picked or why:
         return picked, why
-    yes_no = re.match(r"\W*(yes|no)\b", text.casefold())
-    if yes_no and {"yes", "no"} <= matcher.key_of.keys():
-        return matcher.key_of[yes_no[1]], None
+    if said:
+        return matcher.key_of[said[1]], None
     short = len(text.split()) <= _PROSE_WORDS
     named = matcher.asserted(text) or (matcher.named(text, matcher.long_name) if short else set())
     if len(named) == 1:
@@ -267,20 +283,24 @@ def _split(text: str, offered: Sequence[str], separator: str | None) -> tuple[tu
     if _NONE.fullmatch(normal(text)):
         return (), ""
     spelling = {normal(label): label for label in offered}
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, str | None]] = []  # None: an offered label that is denied
     rest = re.sub(r"[^\S\n]+", " ", text).casefold()
+    rest = re.sub(r"^\W*(?:findings?|labels?|diagnos[ei]s)\W*:", lambda match: " " * len(match[0]), rest)
     for name in sorted(spelling, key=len, reverse=True):
         pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-        found += [(match.start(), spelling[name]) for match in pattern.finditer(rest)]
-        rest = pattern.sub(lambda match: " " * len(match[0]), rest)
+        for match in pattern.finditer(rest):
+            denied = _denied(rest, match.start(), match.end())
+            found.append((match.start(), None if denied else spelling[name]))
+        rest = pattern.sub(lambda match: "\0" * len(match[0]), rest)
     divider = r"[;\n]" if (separator or ";") == ";" and re.search(r"[;\n]", rest) else r"[;,\n]"
     position = 0
     for piece in re.split(divider, rest):
-        label = normal(re.sub(r"^\s*(?:[-*•]|\d+[.)]|and\b)\s*", "", piece))
+        label = normal(re.sub(r"^\s*(?:[-*•]|\d+[.)]|and\b)\s*", "", piece.replace("\0", " ")))
         if len(label.split()) > _PROSE_WORDS or (label and piece.rstrip(" *").endswith(":")):
             return None, "prose"
-        if label and label not in ("and", "or", "&"):
+        # Words around an offered label explain it: "Edema (mild)", "there is no evidence of edema".
+        if label and label not in ("and", "or", "&") and "\0" not in piece:
             found.append((position, label))
         position += len(piece) + 1
-    labels = dict.fromkeys(label for _, label in sorted(found, key=lambda item: item[0]))
-    return (tuple(labels), "") if labels else (None, "empty")
+    labels = dict.fromkeys(label for _, label in sorted(found, key=lambda item: item[0]) if label is not None)
+    return (tuple(labels), "") if found else (None, "empty")

@@ -88,10 +88,12 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 def score_table(comparisons: list[Comparison]) -> Table:
     """Untrained beside trained, one row per task."""
-    table = Table("task", "metric", title="Before and after training")
+    table = Table(title="Before and after training")
+    table.add_column("task", no_wrap=True)  # at 80 columns the metric's name folds, not the task's
+    table.add_column("metric", overflow="fold")
     for heading in ("untrained", "trained"):
         table.add_column(heading, justify="right")
-    table.add_column("better")
+    table.add_column("ok?", no_wrap=True)
     for row in comparisons:
         arrow = "↑" if row.higher_is_better else "↓"
         cells = _number(row.untrained), _number(row.trained), "yes" if row.improved else "[red]no[/red]"
@@ -100,4 +102,4 @@ def score_table(comparisons: list[Comparison]) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "no valid answers" if value is None else f"{value:.3f}"
+    return "no answers" if value is None else f"{value:.3f}"

@@ -22,6 +22,7 @@ from medvl.demo.steps import Road, Step
 
 _DRAW_SECONDS = 4
 _USAGE, _INTERRUPTED = 2, 130
+_MARK = ".medvl_demo"  # in a folder whose contents a demo made and may remove
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +46,14 @@ def run(args: argparse.Namespace) -> int:
         return _USAGE
     root = repository_root()
     road = Road(args.family, _inside(args.out, root), args.data and args.data.resolve(), args.seed, args.max_steps)
-    _start_over(road, root)
     try:
+        _start_over(road, root)
         with _progress(console) as progress:
             walk = _Walk(road, root, console, progress)
             walk.all_steps()
+    except FileExistsError as error:
+        console.print(str(error), markup=False, highlight=False)
+        return _USAGE
     except StepFailedError as error:
         console.print(str(error), markup=False, highlight=False)
         return 1
@@ -62,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
 def _problem(args: argparse.Namespace) -> str | None:
     if args.data is not None and not (args.data / "training").is_dir():
         return f"--data {args.data}: no folder training/ in it; give the root of a FLARE tree"
+    if args.data is not None:
+        data, out = args.data.resolve(), args.out.resolve()
+        if data.is_relative_to(out) or out.is_relative_to(data):
+            return f"--data {args.data} and --out {args.out} lie in one another; choose another --out"
     if args.max_steps is not None and args.max_steps < 1:
         return f"--max-steps {args.max_steps}: at least 1"
     return None
@@ -74,10 +82,20 @@ def _inside(path: Path, root: Path) -> Path:
 
 
 def _start_over(road: Road, root: Path) -> None:
-    """Remove what an earlier or interrupted run of this family left, and nothing else: never the user's pictures."""
+    """Remove what an earlier or interrupted run of this family left, and nothing else.
+
+    Raises:
+        FileExistsError: what is there was not made by a demo, as the mark of one is missing.
+    """
     drawn = [road.tree] if road.data is None else []
-    for folder in (*drawn, road.records, road.model):
-        shutil.rmtree(root / folder, ignore_errors=True)
+    folders = [root / folder for folder in (*drawn, road.records, road.model)]
+    mark = root / road.out / _MARK
+    if not mark.exists() and (there := [folder for folder in folders if folder.exists()]):
+        raise FileExistsError(f"{there[0]} is there already and no demo made it; choose another --out")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def _progress(console: Console) -> Progress:
@@ -107,7 +125,7 @@ class _Walk:
         bar = self.progress.add_task("the whole road", total=total, note="")
         self.console.print("export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=")
         if self.road.data is None:
-            self.console.print(f"\n[bold cyan]Draw pictures in {self.road.tree}[/bold cyan]")
+            self.console.print(f"\nDraw pictures in {self.road.tree}", style="bold cyan", markup=False)
             build_tree(self.root / self.road.tree, seed=self.road.seed)
         self.progress.advance(bar, _DRAW_SECONDS)
         self._run(conversion, bar)
@@ -117,7 +135,7 @@ class _Walk:
             self._run(step, bar)
 
     def _run(self, step: Step, bar: TaskID) -> None:
-        self.console.print(f"\n[bold cyan]{step.title}[/bold cyan]")
+        self.console.print(f"\n{step.title}", style="bold cyan")
         self.console.print(step.shown(), markup=False, highlight=False, soft_wrap=True)
         before = self.progress.tasks[0].completed
 
@@ -127,7 +145,7 @@ class _Walk:
         log = self.root / self.road.model / "logs" / f"{step.name}.log"
         self.seconds[step.title] = run_step(step, self.root, log, show)
         show(1.0, "")
-        self.console.print(f"done in {self.seconds[step.title]:.0f} s, output in {log}", highlight=False)
+        self.console.print(f"done in {self.seconds[step.title]:.0f} s, output in {log}", markup=False, highlight=False)
 
 
 def _report(road: Road, root: Path, console: Console, seconds: dict[str, float]) -> int:
@@ -148,7 +166,7 @@ def _report(road: Road, root: Path, console: Console, seconds: dict[str, float])
         "logs": road.model / "logs",
     }
     for name, place in places.items():
-        console.print(f"{name + ':':22}{root / place}", highlight=False, soft_wrap=True)
+        console.print(f"{name + ':':22}{root / place}", markup=False, highlight=False, soft_wrap=True)
     if road.data is not None:
         console.print("Real pictures, a tiny model and a short run: the road works, the scores say no more than that.")
         return 0

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from itertools import chain, zip_longest
 from pathlib import Path
 
+import msgspec
+
 from medvl.demo.steps import Road
-from medvl.sharegpt import Record, encode_records, read_records, register, write_atomic
+from medvl.sharegpt import MANIFEST, Record, encode_records, file_sha256, read_records, register, to_json, write_atomic
 
 _SIZE = 48
 
@@ -18,7 +20,12 @@ def write_sample(root: Path, road: Road) -> None:
     validation = root / road.records / "demo_all_val.json"
     source = validation if validation.exists() else root / road.records / "demo_all_train.json"
     target = root / road.references
-    write_atomic(target, encode_records(spread(read_records(source), _SIZE)))
+    sample = spread(read_records(source), _SIZE)
+    write_atomic(target, encode_records(sample))
+    manifest = msgspec.json.decode((target.parent / MANIFEST).read_bytes())
+    listed = {"entry": road.evaluation_set, "records": len(sample), "sha256": file_sha256(target)}
+    manifest["files"][target.name] = listed  # so that scoring knows the frame of its boxes
+    write_atomic(target.parent / MANIFEST, to_json(manifest))
     register(root / "dataset_info" / "dataset_info.json", {road.evaluation_set: target})
 
 

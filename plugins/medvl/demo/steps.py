@@ -122,7 +122,6 @@ def predict(road: Road, state: str) -> Step:
         "do_predict": "true",
         "predict_with_generate": "true",
         "do_sample": "false",
-        "medvl_run_card": "false",
         "dataset": "null",
         "eval_dataset": road.evaluation_set,
         "model_name_or_path": str(model),

@@ -36,7 +36,20 @@ class RunCardArguments(KeyGroup):
     )
 
 
-KEY_GROUPS: tuple[type[KeyGroup], ...] = (RunCardArguments,)
+@dataclass
+class PredictionArguments(KeyGroup):
+    """What prediction needs to ask the model as it was trained."""
+
+    medvl_image_positions: bool = field(
+        default=False,
+        metadata={
+            "help": "Predict with the picture positions (M-RoPE) that training used. Without it LLaMA-Factory 0.9.5 "
+            "predicts with plain ones, and a Qwen3-VL that was trained well looks untrained in everything with boxes."
+        },
+    )
+
+
+KEY_GROUPS: tuple[type[KeyGroup], ...] = (RunCardArguments, PredictionArguments)
 
 
 @dataclass(frozen=True)

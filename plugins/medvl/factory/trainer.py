@@ -1,7 +1,8 @@
 """Puts what the medvl keys ask for into LLaMA-Factory's SFT trainer.
 
 Needs the name `CustomSeq2SeqTrainer` of `llamafactory.train.sft.workflow`, which `run_sft` looks up at call time and
-calls with `finetuning_args`, `data_collator` (with its `template`), `tokenizer` and `processor` by keyword.
+calls with `finetuning_args`, `args`, `model`, `data_collator` (with its `template`), `tokenizer` and `processor` by
+keyword.
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ class TrainerFactory:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer of one run; the stock trainer and nothing else when the recipe sets no medvl key."""
         arguments: Any = kwargs.get("finetuning_args", args[0] if args else None)
+        requested = requested_keys(arguments)
+        if "medvl_image_positions" in requested and kwargs["args"].predict_with_generate:
+            from medvl.factory.positions import tell_token_types
+
+            kwargs["data_collator"] = tell_token_types(kwargs["data_collator"], kwargs["model"])
         trainer = self.stock(*args, **kwargs)
-        if "medvl_run_card" in requested_keys(arguments):
+        if "medvl_run_card" in requested:
             from medvl.factory.recording import RunCardCallback, Text
 
             text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])

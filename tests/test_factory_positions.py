@@ -1,0 +1,86 @@
+"""Prediction asks the model with the picture positions that training used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from llamafactory.train.tuner import run_exp
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
+
+Recipe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def positions(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor | None]:
+    """Position ids (3 or 4, batch, length) of every pass over a whole prompt, None where the model got none."""
+    seen: list[torch.Tensor | None] = []
+    forward = Qwen3VLTextModel.forward
+
+    def spy(self: Any, *args: Any, position_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        embeddings = kwargs.get("inputs_embeds")
+        if embeddings is not None and embeddings.shape[1] > 1:
+            seen.append(None if position_ids is None else position_ids.clone())
+        return forward(self, *args, position_ids=position_ids, **kwargs)
+
+    monkeypatch.setattr(Qwen3VLTextModel, "forward", spy)
+    return seen
+
+
+def predict(recipe: Recipe, out: Path, family: str = "qwen3vl", **overrides: Any) -> list[str]:
+    """The lines of generated_predictions.jsonl."""
+    settings = {"do_train": False, "do_predict": True, "predict_with_generate": True, "dataset": None}
+    settings |= {"eval_dataset": "tiny_val", "max_new_tokens": 4, "do_sample": False, "output_dir": str(out)}
+    run_exp(recipe(family, per_device_eval_batch_size=1, **settings, **overrides))
+    return (out / "generated_predictions.jsonl").read_text().splitlines()
+
+
+def by_rows(position_ids: torch.Tensor) -> bool:
+    """Whether height and width count differently somewhere, as they do inside a picture."""
+    return not torch.equal(position_ids[-2], position_ids[-1])
+
+
+def test_positions_are_those_of_training(tiny_recipe: Recipe, tmp_path: Path, positions: list[Any]) -> None:
+    run_exp(
+        tiny_recipe("qwen3vl", dataset="tiny_val", per_device_train_batch_size=1, max_steps=4, disable_shuffling=True)
+    )
+    trained = positions.copy()
+    positions.clear()
+    predict(tiny_recipe, tmp_path / "predicted", medvl_image_positions=True)
+    assert len(trained) == len(positions) == 4
+    for training, prediction in zip(trained, positions, strict=True):
+        prompt = prediction.shape[-1]  # training goes on with the answer, and pads to a multiple of eight
+        assert by_rows(prediction)
+        assert torch.equal(prediction[-3:], training[-3:, :, :prompt])
+
+
+def test_stock_prediction_counts_picture_tokens_one_by_one(
+    tiny_recipe: Recipe, tmp_path: Path, positions: list[Any]
+) -> None:
+    """What the key is for. If this fails, LLaMA-Factory does it by itself and the key can go."""
+    predict(tiny_recipe, tmp_path)
+    assert not any(ids is not None and by_rows(ids) for ids in positions)
+
+
+def test_families_without_such_positions_predict_the_same(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    stock = predict(tiny_recipe, tmp_path / "stock", "internvl3")
+    assert predict(tiny_recipe, tmp_path / "asked", "internvl3", medvl_image_positions=True) == stock
+
+
+def test_an_adapter_is_asked_in_the_same_way(tiny_recipe: Recipe, tmp_path: Path, positions: list[Any]) -> None:
+    run_exp(tiny_recipe("qwen3vl", output_dir=str(tmp_path / "adapter")))
+    positions.clear()
+    adapter = str(tmp_path / "adapter")
+    predict(tiny_recipe, tmp_path / "predicted", medvl_image_positions=True, adapter_name_or_path=adapter)
+    assert len(positions) == 4
+    assert all(ids is not None and by_rows(ids) for ids in positions)
+
+
+def test_training_with_generation_switched_on_keeps_them(
+    tiny_recipe: Recipe, tmp_path: Path, positions: list[Any]
+) -> None:
+    settings = {"predict_with_generate": True, "eval_dataset": "tiny_val", "max_steps": 1}
+    run_exp(tiny_recipe("qwen3vl", medvl_image_positions=True, **settings))
+    assert positions
+    assert all(ids is not None and by_rows(ids) for ids in positions)
