@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
 from evaluation.comparison import SIGNIFICANT, verdict
@@ -60,7 +61,7 @@ def print_files(evaluations: Sequence[Evaluation], names: Sequence[str], console
     rules = evaluations[0].rules
     grid = ConsoleTable("dataset", "task", "metric", title=f"Prediction files, rules: {rules}")
     for name in names:
-        grid.add_column(name, justify="right")
+        grid.add_column(escape(name), justify="right")
     for task, scores in evaluations[0].scores[rules].items():
         headline = [metric for metric in metrics_of(rules, task) if metric.headline]
         each = [evaluation.scores[rules][task] for evaluation in evaluations]
@@ -70,7 +71,7 @@ def print_files(evaluations: Sequence[Evaluation], names: Sequence[str], console
         for dataset in scores.datasets if len(scores.datasets) > 1 else ():
             for metric in headline:
                 entries = [one.datasets[dataset][metric.name] for one in each]
-                grid.add_row(dataset, task.value, arrow(metric), *_best_bold(entries))
+                grid.add_row(escape(dataset), task.value, arrow(metric), *_best_bold(entries))
         grid.add_section()
     console.print(grid)
 
@@ -85,7 +86,7 @@ def _best_bold(entries: Sequence[Entry]) -> list[str]:
 def print_comparison(comparison: dict[str, Any], name: str, console: Console) -> None:
     """Wins, losses and ties per dataset, with the difference of its headline metrics."""
     rules = comparison["rules"]
-    title = f"{name} against {Path(comparison['baseline']['path']).name}, rules: {rules}"
+    title = escape(f"{name} against {Path(comparison['baseline']['path']).name}, rules: {rules}")
     caption = f"difference: first minus second; better and worse at p < {SIGNIFICANT}, one test in twenty by chance"
     grid = ConsoleTable("dataset", "task", "metric", title=title, caption=caption)
     for heading in ("value", "baseline", "difference [95 % interval]", "p", "verdict", "win/loss/tie"):
@@ -96,7 +97,7 @@ def print_comparison(comparison: dict[str, Any], name: str, console: Console) ->
             for metric in metrics_of(rules, task):
                 if metric.headline:
                     outcome = f"{samples['wins']}/{samples['losses']}/{samples['ties']}"
-                    grid.add_row(dataset, task, arrow(metric), *_cells(entries[metric.name]), outcome)
+                    grid.add_row(escape(dataset), task, arrow(metric), *_cells(entries[metric.name]), outcome)
         grid.add_section()
     for task, entries in comparison["tasks"].items():
         for metric in metrics_of(rules, task):

@@ -1,6 +1,7 @@
 """Which prediction answers which reference: by id, by the challenge's key, or by row."""
 
 import re
+import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ def join(references: References, predictions: PredictionFile) -> Joined:
             "key",
             references,
             predictions,
-            [_key(item.dataset if named else None, item.images, item.question) for item in references.items],
+            [_key(item.dataset if named else None, item.key_names, item.question) for item in references.items],
             [_key(row.dataset if named else None, row.images, row.question) for row in predictions.rows],
         )
     return joined
@@ -138,5 +139,6 @@ _CUT_OFF = 100
 
 
 def _same_target(label: str, target: str) -> bool:
-    said, expected = _SPECIAL.sub("", label), _SPECIAL.sub("", target)
+    # Qwen's tokenizer composes characters (NFC), so a label may be spelled so where its target is not.
+    said, expected = (_SPECIAL.sub("", unicodedata.normalize("NFC", text)) for text in (label, target))
     return said == expected or (len(said) >= _CUT_OFF and expected.startswith(said))

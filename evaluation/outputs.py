@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
 from evaluation import gate
@@ -226,7 +227,7 @@ def _dataset_rows(evaluation: Evaluation, name: str, task: Task, grid: ConsoleTa
     for entries in zip_longest(*sides):
         cells = [cell for entry in entries for cell in ((entry[0], shown(entry[1])) if entry else ("", ""))]
         counts = next(_counts(entry[1]) for entry in entries if entry)
-        grid.add_row(name, task.value, *cells, *counts, str(missing))
+        grid.add_row(escape(name), task.value, *cells, *counts, str(missing))
 
 
 def arrow(metric: Metric) -> str:

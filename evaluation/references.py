@@ -47,6 +47,7 @@ class Reference:
         picture_size: (width, height) of the first picture, pixels, or None where it cannot be known.
         row: Place in its file, from 0.
         fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
+        names: Picture names as the source wrote them, where `images` are not these.
     """
 
     id: str
@@ -59,6 +60,12 @@ class Reference:
     picture_size: Callable[[], Size | None]
     row: int
     fields: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Picture names to join by: a converted record may train on a mended copy or on fewer pictures."""
+        return self.names or self.images
 
 
 @dataclass(frozen=True)
@@ -250,11 +257,18 @@ def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
     )
 
 
+def _task(record: Record) -> Task:
+    try:
+        return canonical_task(record.task)
+    except UnknownNameError as error:
+        raise DataError(f"{record.id}: {error}") from error
+
+
 def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
     size = record.source.sizes[0] if record.source.sizes else None
     return Reference(
         id=record.id,
-        task=canonical_task(record.task),
+        task=_task(record),
         dataset=record.dataset,
         question=record.question,
         images=tuple(record.images),
@@ -263,4 +277,5 @@ def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
         picture_size=lambda: size,
         row=row,
         fields=fields,
+        names=tuple(record.source.names),
     )

@@ -44,7 +44,7 @@ from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_rows import OnMissing, Options, Pictures, convert
 from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import inspect_each
-from preprocess.report import Converted, Finding, counts_of, print_report
+from preprocess.report import REPORT, Converted, Finding, counts_of, print_report
 from preprocess.validate import print_flaws, validate
 
 Add = Callable[..., Any]  # `add_argument` of a group
@@ -158,6 +158,14 @@ def convert_rows(file: QuestionFile, questions: Sequence[Question], pictures: Pi
     )
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     description, _, examples = (__doc__ or "").partition("\n\n")
@@ -187,9 +195,9 @@ def _input_arguments(add: Add) -> None:
     add("--download", action="store_true", help="first fetch the gated dataset from the Hugging Face Hub to --root")
     add("--datasets", nargs="+", default=[], metavar="NAME", help="datasets by folder name (default: all there are)")
     add("--splits", nargs="+", default=[], metavar="SPLIT", help="train, val, hidden, test (default: all there are)")
-    add("--limit", type=int, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
+    add("--limit", type=positive, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
     add("--seed", type=int, default=0, help="for everything that is drawn by lot (default: 0)")
-    add("--workers", type=int, default=4, help="processes that decode pictures (default: 4)")
+    add("--workers", type=positive, default=4, help="processes that decode pictures (default: 4)")
     add("--hash-pictures", action="store_true", help="tell unchanged pictures by content, not by size and time")
 
 
@@ -207,7 +215,7 @@ def _record_arguments(add: Add) -> None:
         default="drop",
         help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
     )
-    add("--max-images-per-sample", type=int, metavar="N", help="at most N pictures per record, evenly spaced")
+    add("--max-images-per-sample", type=positive, metavar="N", help="at most N pictures per record, evenly spaced")
     add("--number-images", action="store_true", help="number several pictures in the prompt: Image-1: <image>")
 
 
@@ -230,7 +238,7 @@ def stated_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused."""
+    """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused, 130 after Ctrl-C."""
     arguments = parser()
     args = arguments.parse_args(argv)
     errors = Console(stderr=True)
@@ -246,9 +254,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False)
         return 2
-    except (FlareError, RefusedError) as error:
-        errors.print(f"error: {error}", markup=False)
+    except (FlareError, RefusedError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
+        errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 3
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command starts over")
+        return 130
     return 0
 
 
@@ -315,6 +326,8 @@ def convert_tree(args: argparse.Namespace, errors: Console) -> None:
     left_out = refused_pictures(rows, shaped.converted, args.name)
     for note in write_outputs(out, shaped, provenance, pictures=left_out, dataset_info=info):
         errors.print(f"note: {note}", markup=False)
+    if not shaped.groups:
+        raise FlareError(f"{root}: no record was kept; {out / REPORT} says why")
     counts = ", ".join(f"{count} {name}" for name, count in counts_of(shaped.converted).items())
     summary = f"rows: {counts}; {len(shaped.groups)} entries in {info}, files in {out}"
     unchanged.write_stamp(out, state, info, list(shaped.groups), summary)

@@ -201,6 +201,7 @@ def _record(question: Question, target: str, pictures: list[tuple[str, Size]], o
         index=question.index,
         sizes=[size for _, size in pictures],
         answer=question.answer,
+        names=list(question.images),
     )
     try:
         return make_record(

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from medvl.sharegpt import Record
@@ -154,7 +155,7 @@ def print_report(converted: Iterable[Converted], console: Console) -> None:
     for part in parts:
         codes = Counter(finding.code for finding in part.findings)
         described = ", ".join(f"{code} {count}" for code, count in codes.items())
-        table.add_row(part.dataset, part.split, *map(str, counts_of([part]).values()), described)
+        table.add_row(escape(part.dataset), part.split, *map(str, counts_of([part]).values()), described)
     table.add_section()
     table.add_row("all", "", *map(str, counts_of(parts).values()), style="bold")
     console.print(table)

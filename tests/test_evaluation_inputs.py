@@ -312,3 +312,22 @@ def test_nothing_in_common_shows_both_keys(tmp_path: Path) -> None:
     predictions = write(tmp_path / "p.json", {"id": "000001", "prediction": "[]"})
     with pytest.raises(DataError, match="first prediction has '000001' and the first reference 'flare/val/a'"):
         joined_texts(references, predictions)
+
+
+def test_a_mended_copy_is_joined_by_the_name_its_source_wrote(tmp_path: Path) -> None:
+    path = converted(tmp_path, {"a": "[[1, 2, 3, 4]]"})
+    rows = json.loads(path.read_text())
+    rows[0]["images"], rows[0]["source"]["names"] = ["/out/copies/a.png.png"], ["imagesVal/a.png"]
+    path.write_text(json.dumps(rows))
+    assert read_references(path).items[0].key_names == ("imagesVal/a.png",)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"task": "foo"}, "flare/val/a: unknown task 'foo'"),
+    ({"conversations": []}, "flare/val/a: expected a human turn and a gpt turn"),
+])  # fmt: skip
+def test_a_damaged_record_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = converted(tmp_path, {"a": "[[1, 2, 3, 4]]"})
+    path.write_text(json.dumps([json.loads(path.read_text())[0] | change]))
+    with pytest.raises(DataError, match=message):
+        read_references(path)

@@ -189,7 +189,7 @@ def test_broken_picture_is_found_by_decoding(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(picture)
     picture.write_bytes(picture.read_bytes()[:-600])
-    assert convert(tmp_path / "tree", tmp_path / "out")["findings"][0]["code"] == "IMAGE_UNREADABLE"
+    assert convert(tmp_path / "tree", tmp_path / "out", code=3)["findings"][0]["code"] == "IMAGE_UNREADABLE"
 
 
 def test_exif_rotation_is_applied_to_a_copy_and_to_the_boxes(tmp_path: Path) -> None:
@@ -342,3 +342,35 @@ class TestRealRecords:
         assert report["counts"]["kept"] + len([f for f in report["findings"] if f["action"] != "kept"]) == 4086
         assert sum(int(finding["detail"].split(": ")[1].split()[0]) for finding in zero_area) == 19
         assert all(finding["action"] == "kept" for finding in zero_area)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        pytest.param(["--splits", "test"], 3, "no folder testing", id="split that is not there"),
+        pytest.param([], 3, "no record was kept", id="nothing left"),
+    ],
+)
+def test_an_empty_outcome_is_an_error(
+    tmp_path: Path, options: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "tree", {"IU_XRay": [row("IU_XRay", Question=" ")]})
+    convert(tmp_path / "tree", tmp_path / "out", *options, code=code)
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("options", [["--limit", "-1"], ["--limit", "0"], ["--workers", "0"]])
+def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--root", str(tmp_path), *options])
+    assert stopped.value.code == 2
+
+
+def test_a_dataset_named_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "tree/training/Clinical/[bold]x[red]"
+    (place / "imagesTr").mkdir(parents=True)
+    Image.new("L", (10, 10)).save(place / "imagesTr/1.png")
+    rows = [row("BUSI", ImageName="imagesTr/1.png")]
+    (place / "[bold]x[red]_questions_train.json").write_text(json.dumps(rows))
+    convert(tmp_path / "tree", tmp_path / "out")
+    assert "[bold]x[red]" in capsys.readouterr().out

@@ -49,9 +49,10 @@ def test_a_record_as_llamafactory_reads_it() -> None:
                 {"from": "gpt", "value": "B"},
             ],
             "images": ["/data/a.png"],
-            "source": {"split": "training", "file": "/data/q.json", "index": 0, "sizes": [[640, 480]], "answer": "B"},
+            "source": {"split": "training", "file": "/data/q.json", "index": 0, "sizes": [[640, 480]], "answer": "B",
+                       "names": []},
         }
-    ]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

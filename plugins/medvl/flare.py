@@ -130,15 +130,7 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
             with several that could be meant, a line for each.
         UnknownNameError: a split or dataset that is asked for is not there.
     """
-    present = [split for split in SPLITS.values() if (root / split.folder).is_dir()]
-    if not present:
-        folders = ", ".join(split.folder for split in SPLITS.values())
-        raise FlareError(f"{root}: no FLARE tree; expected one of the folders {folders} in it")
-    by_name = {name: split for split in SPLITS.values() for name in (split.name, split.folder)}
-    for name in splits:
-        if name not in by_name:
-            raise unknown_name("split", name, by_name)
-    chosen = [split for split in present if not splits or split in [by_name[name] for name in splits]]
+    chosen = _chosen_splits(root, splits)
     dataset_folders = [(split, folder) for split in chosen for folder in sorted((root / split.folder).glob("*/*"))
                if folder.is_dir() and not _is_litter(folder)]  # fmt: skip
     known = sorted({folder.name for _, folder in dataset_folders})
@@ -161,6 +153,20 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
 def _is_litter(folder: Path) -> bool:
     """Whether it is a folder that tools leave behind: `.ipynb_checkpoints`, a Mac zip's `__MACOSX`."""
     return any(part.startswith(".") or part == "__MACOSX" for part in (folder.parent.name, folder.name))
+
+
+def _chosen_splits(root: Path, splits: Sequence[str]) -> list[Split]:
+    present = [split for split in SPLITS.values() if (root / split.folder).is_dir()]
+    if not present:
+        folders = ", ".join(split.folder for split in SPLITS.values())
+        raise FlareError(f"{root}: no FLARE tree; expected one of the folders {folders} in it")
+    by_name = {name: split for split in SPLITS.values() for name in (split.name, split.folder)}
+    for name in splits:
+        if name not in by_name:
+            raise unknown_name("split", name, by_name)
+        if by_name[name] not in present:
+            raise FlareError(f"{root}: no folder {by_name[name].folder}, so there is no split {name}")
+    return [split for split in present if not splits or split in [by_name[name] for name in splits]]
 
 
 def question_file(path: Path) -> QuestionFile:

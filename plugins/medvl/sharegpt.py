@@ -34,6 +34,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         index: Row in that file, from 0.
         sizes: (width, height) per picture, pixels, EXIF orientation applied.
         answer: The source's answer as text: a string verbatim, anything else as JSON. Boxes in pixels.
+        names: Picture names as the source writes them, by which predictions in its own format are joined.
     """
 
     split: str
@@ -41,6 +42,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     sizes: list[tuple[int, int]]
     answer: str
+    names: list[str] = []
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,9 +128,14 @@ def read_records(path: Path) -> list[Record]:
         RecordError: the file is not a list of records; names the file, the place and what was expected.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Record])
+        records = msgspec.json.decode(path.read_bytes(), type=list[Record])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: {error}; expected the output of a preprocess script") from error
+    for record in records:
+        speakers = [turn.speaker for turn in record.conversations]
+        if speakers != ["human", "gpt"]:
+            raise RecordError(f"{path}: {record.id}: expected a human turn and a gpt turn, found {speakers}")
+    return records
 
 
 def read_manifest(folder: Path) -> Manifest | None:
