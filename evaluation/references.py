@@ -265,6 +265,9 @@ def _task(record: Record) -> Task:
 
 
 def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
+    speakers = [turn.speaker for turn in record.conversations]
+    if speakers != ["human", "gpt"]:
+        raise DataError(f"{record.id}: expected a human turn and a gpt turn, found {speakers}")
     size = record.source.sizes[0] if record.source.sizes else None
     return Reference(
         id=record.id,

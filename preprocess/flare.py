@@ -215,7 +215,7 @@ def _record_arguments(add: Add) -> None:
         default="drop",
         help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
     )
-    add("--max-images-per-sample", type=positive, metavar="N", help="at most N pictures per record, evenly spaced")
+    add("--max-images-per-sample", type=int, metavar="N", help="at most N pictures per record, evenly spaced")
     add("--number-images", action="store_true", help="number several pictures in the prompt: Image-1: <image>")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from medvl.answers import parse_answer, target_text
+from medvl.answers import parse_answer, target_text, unoffered
 from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.flare import FlareError, OutsideError, Question, picture_path
@@ -170,10 +170,12 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
     refused = [code for code in REFUSED if code in answer.notes]
     if refused:  # training on what is left would teach that the other objects are not there
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {question.answer[:200]!r}")
-    structure = _STRUCTURE.search(text)
-    label = structure[0].lower() if structure else None
+    structures = {name.lower() for name in _STRUCTURE.findall(text)}
+    label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
     repaired = sorted(answer.notes.keys() - {"inverted"})
     notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {question.answer[:200]!r}")] if repaired else []
+    if isinstance(answer.value, tuple) and (odd := unoffered(answer.value, text)):
+        notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if isinstance(answer.value, ParsedBoxes):
         notes += _box_notes(answer.value.boxes, size)
     style = options.box_style

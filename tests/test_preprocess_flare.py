@@ -69,11 +69,15 @@ def row(dataset: str, *, folder: str = "training", **changes: Any) -> dict[str, 
             "Split": FOLDERS[folder][0]} | changes  # fmt: skip
 
 
-def convert(root: Path, out: Path, *options: str, code: int = 0) -> dict[str, Any]:
+def convert(root: Path, out: Path, *options: str, code: int | None = None) -> dict[str, Any]:
+    """The report; the exit code must be `code`, or 3 if no record was kept, else 0."""
     arguments = ["--root", str(root), "--out", str(out), "--dataset-info", str(out / "dataset_info.json")]
-    assert main([*arguments, "--workers", "1", *options]) == code
-    report = out / "report.json"
-    return json.loads(report.read_text()) if report.exists() else {}
+    ended = main([*arguments, "--workers", "1", *options])
+    path = out / "report.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    kept = bool(report) and report["counts"]["kept"] > 0
+    assert ended == (code if code is not None else 0 if kept else 3)
+    return report
 
 
 def converted(out: Path, name: str) -> list[Record]:
@@ -161,6 +165,7 @@ BAD = {
     "inverted": ("BUSI-det", {"Answer": "[[30, 40, 3, 4]]"}, "INVERTED_BOX", "kept"),
     "outside": ("BUSI-det", {"Answer": "[[30, 40, 101, 50]]"}, "BOX_OUTSIDE", "kept"),
     "several letters": ("retino", {"Answer": "A B"}, "SEVERAL_LETTERS", "kept"),
+    "label not offered": ("periapical", {"Answer": "Dental Caries; Gingivitis"}, "ANSWER_UNUSUAL", "kept"),
     "flat eight": ("BUSI-det", {"Answer": "[1, 2, 3, 4, 5, 6, 7, 8]"}, "ANSWER_UNUSUAL", "kept"),
     "tag in the question": ("BUSI", {"Question": "<image> which? A: a, B: b"}, "LITERAL_TAG", "quarantined"),
     "picture gone": ("BUSI", {"ImageName": "imagesTr/gone.png"}, "IMAGE_MISSING", "dropped"),
