@@ -11,8 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from medvl.flare import SPLITS
 from medvl.sharegpt import Record
@@ -73,6 +71,9 @@ def _share(text: str) -> tuple[str, float]:
 
 def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list[list[Record]]:
     """Groups of records that share pictures, directly or through others; in the order of their first records."""
+    from scipy.sparse import coo_array  # a quarter of a second, which a run without splits need not wait for
+    from scipy.sparse.csgraph import connected_components
+
     contents: dict[bytes, int] = {}
     rows, columns = [], []
     for row, record in enumerate(records):
