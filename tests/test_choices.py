@@ -312,6 +312,8 @@ def test_a_denied_choice_is_not_chosen(text: str) -> None:
         pytest.param("No edema", (), id="denied"),
         pytest.param("There is no evidence of edema.", (), id="denied-in-a-sentence"),
         pytest.param("Edema is absent; Mass", ("Mass",), id="denied-behind"),
+        pytest.param("Mass is unlikely; Edema", ("Edema",), id="unlikely-behind"),
+        pytest.param("Edema is unilateral; Mass is unchanged", ("Edema", "Mass"), id="described-not-denied"),
         pytest.param("The image shows Mass.", ("Mass",), id="words-around"),
         pytest.param("Edema (mild)", ("Edema",), id="remark"),
         pytest.param("Findings: Edema; Mass", ("Edema", "Mass"), id="heading"),

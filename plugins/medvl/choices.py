@@ -40,7 +40,7 @@ _LETTER_AND_MORE = re.compile(
 _LISTED = re.compile(r"^\W{0,4}[A-Z][:.)]\s.*$", re.MULTILINE)
 # Up to two words between: "not a standard plane", "non standard plane", "no clearly visible mass", "unlikely to be".
 _NEGATION = re.compile(r"\b(?:not|no|non|without|never|cannot|unlikely|doubt|\w{1,9}n't)(?:[\s-]\w+){0,2}[\s-]$")
-_DENIED_AFTER = re.compile(r"\W{0,3}\b(?:is|are|was|were)\s(?:ruled\sout|excluded|absent|not|un\w+)\b")
+_DENIED_AFTER = re.compile(r"\W{0,3}\b(?:is|are|was|were)\s(?:ruled\sout|excluded|absent|unlikely|not)\b")
 _YES_NO = re.compile(r"\W*(yes|no)\b(?:\W+([a-z])(?=\W*$|[.:)]))?")  # with a letter behind it, but not "yes, a mass"
 _NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b", re.IGNORECASE)
