@@ -1,0 +1,55 @@
+"""The router's decision about one question, and the form in which every stage reads questions."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from medvl.instructions import GENERAL
+from medvl.sharegpt import MEDIA_TAGS
+
+Source = Literal["metadata", "rules", "gliclass", "none", "error"]
+
+_TAGS = re.compile(rf"(?:Image-[0-9]+:\s*)?(?:{'|'.join(map(re.escape, MEDIA_TAGS))})")
+_SPECIAL = re.compile(r"<<[^<>]*>>|<\|[^<>|]*\|>")  # GLiClass's and chat templates' own tokens, in a user's text
+_INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad]")
+
+
+@dataclass(frozen=True)
+class Route:
+    """The task of one question.
+
+    Attributes:
+        task: A canonical task name, or `general` where the router abstains.
+        confidence: 0 to 1, of the stage that decided; of the best guess where it abstains.
+        source: The stage that decided: none where no stage did, error where one failed.
+        scores: Task -> score of the deciding stage; only the tasks it considered.
+        abstained: Whether no stage was sure enough. `task` is then `general`.
+        margin: The best score minus the second best.
+        reason: Why, in words.
+    """
+
+    task: str
+    confidence: float
+    source: Source
+    scores: Mapping[str, float] = field(default_factory=dict)
+    abstained: bool = False
+    margin: float = 0.0
+    reason: str = ""
+
+
+def abstain(reason: str, *, source: Source = "none", scores: Mapping[str, float] | None = None) -> Route:
+    """The route to `general`."""
+    best, second = [*sorted((scores or {}).values(), reverse=True), 0.0, 0.0][:2]
+    return Route(GENERAL, best, source, dict(scores or {}), True, best - second, reason)
+
+
+def normalise(question: str) -> str:
+    """The question as the stages read it: one Unicode form, single spaces, no media tags, no special tokens.
+
+    Case stays, since option letters depend on it. Tokens of GLiClass (`<<LABEL>>`) in a user's text would corrupt its
+    scores, so they go too.
+    """
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", question))
+    return " ".join(_SPECIAL.sub(" ", _TAGS.sub(" ", text)).split())
