@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from medvl.instructions import Instruction, instruct_record, read_instructions
+from medvl.instructions import Instruction, instruct_record
+from medvl.profiles import read_profiles
 from medvl.tasks import Task
 from preprocess.errors import UsageError
 from preprocess.report import Converted
@@ -33,7 +34,7 @@ def chosen_instructions(args: argparse.Namespace) -> dict[Task, Instruction]:
     if args.profiles is None:
         return {}
     try:
-        return read_instructions(args.profiles)
+        return read_profiles(args.profiles).instructions
     except ValueError as error:
         raise UsageError(f"--profiles {error}") from error
 

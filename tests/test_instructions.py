@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from medvl.demo.pictures import build_tree
-from medvl.instructions import Instruction, fingerprint, instruct, instruct_record, read_instructions
+from medvl.instructions import Instruction, fingerprint, instruct, instruct_record
+from medvl.profiles import read_profiles
 from medvl.sharegpt import IMAGE_TAG, Record, Source, make_record, read_records
 from medvl.tasks import Task
 from medvl.yaml_files import read_yaml
@@ -42,7 +43,7 @@ def profiles(tmp_path: Path) -> Path:
 
 
 def test_profiles_are_read(profiles: Path) -> None:
-    assert read_instructions(profiles) == {
+    assert read_profiles(profiles).instructions == {
         Task.DETECTION: Instruction("Answer with a JSON list of boxes."),
         Task.MULTI_LABEL: Instruction("Name every finding.\nSeparate them with semicolons.", "prefix"),
     }
@@ -75,30 +76,6 @@ def test_the_fingerprint_is_of_what_is_said() -> None:
     assert len({fingerprint(one), fingerprint({}), fingerprint({Task.DETECTION: Instruction("Boxes.", "prefix")})}) == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        pytest.param("detecton: {instruction: x}", "did you mean 'detection'", id="unknown task"),
-        pytest.param("detection: {instuction: x}", "did you mean 'instruction'", id="misspelt key"),
-        pytest.param("detection: {instruction: x, instruction_position: middle}", "suffix or prefix", id="position"),
-        pytest.param("detection: {instruction: 'an <image>'}", "<image>", id="a tag"),
-        pytest.param("detection: {instruction: 7}", "expected text", id="a number"),
-        pytest.param("detection: Boxes.", "mapping", id="no mapping"),
-        pytest.param(
-            "detection: {}\nDetection: {instruction: x}\nobject detection: {instruction: y}", "twice", id="alias"
-        ),
-        pytest.param("detection: {}\ndetection: {}", "stands twice", id="a key twice"),
-        pytest.param("- detection", "expected a mapping", id="a list"),
-        pytest.param("detection: {", "profiles.yaml", id="no YAML"),
-        pytest.param("detection: !!python/object:os.system {}", "profiles.yaml", id="code"),
-    ],
-)
-def test_files_that_cannot_be_followed_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "profiles.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_instructions(tmp_path / "profiles.yaml")
-
-
 def test_keys_inside_are_not_repeated_either(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("a: {b: 1, b: 2}")
     with pytest.raises(ValueError, match="'b' stands twice"):
@@ -115,7 +92,7 @@ def test_converter_asks_in_all_splits_and_says_so(profiles: Path, tmp_path: Path
         out = tmp_path / name
         assert main([*command, "--out", str(out), "--dataset-info", str(out / "dataset_info.json"), *options]) == 0
         outputs[name] = {split: read_records(out / f"flare_all_{split}.json") for split in ("train", "val")}
-    instructions = read_instructions(profiles)
+    instructions = read_profiles(profiles).instructions
     for split, plain in outputs["plain"].items():
         assert outputs["asked"][split] == [instruct_record(item, instructions) for item in plain]
         assert outputs["asked"][split] != plain

@@ -19,7 +19,7 @@ from medvl.factory.recording import written
 from medvl.factory.run_card import read_run_card
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-RECIPES = sorted(FOLDER.glob("*.yaml"))
+RECIPES = sorted(file for file in FOLDER.glob("*.yaml") if "\nmodel_name_or_path:" in file.read_text())
 FLARE = sorted(FOLDER.glob("flare_*.yaml"))
 # What a machine without a GPU cannot do as written; nothing else is overridden for parsing.
 ON_CPU = {"use_cpu": True, "deepspeed": None}

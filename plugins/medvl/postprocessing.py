@@ -1,0 +1,63 @@
+"""What prediction does to a model's text before it is handed on: it checks and tidies, and never destroys.
+
+A text that is not a valid answer stays as it is and is marked; the raw text is kept beside every tidied one. Public
+systems drop first lines, or write `0` where they find no number: a failure then looks like an answer.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from medvl.answers import Answer, challenge_text, parse_answer
+from medvl.tasks import Task
+
+# choice: the option letter, or a label. labels: labels joined as the dataset does. boxes, instance_boxes: checked only,
+# their frame is not touched. count: a whole number of things. number: a number. text: anything but nothing.
+Postprocessor = Literal["text", "choice", "labels", "boxes", "instance_boxes", "count", "number"]
+TASKS: dict[Postprocessor, Task] = {
+    "text": Task.REPORT,
+    "choice": Task.CLASSIFICATION,
+    "labels": Task.MULTI_LABEL,
+    "boxes": Task.DETECTION,
+    "instance_boxes": Task.INSTANCE_DETECTION,
+    "count": Task.COUNTING,
+    "number": Task.REGRESSION,
+}
+
+
+@dataclass(frozen=True)
+class Processed:
+    """A model's text, checked.
+
+    Attributes:
+        text: The tidied answer; the raw text where it is not a valid one.
+        answer: The answer as it was understood; boxes in the frame of the text.
+    """
+
+    text: str
+    answer: Answer
+
+    @property
+    def valid(self) -> bool:
+        """Whether the text answers the question in the form that its profile expects."""
+        return self.answer.parsed
+
+
+def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: str | None = None) -> Processed:
+    """Check and tidy a model's text.
+
+    Args:
+        text: The model's output.
+        by: What kind of answer the profile expects.
+        question: The question as its source asks it; lettered options and offered labels are read from it.
+        separator: Label separator of the dataset, if known; `;` is written otherwise.
+
+    >>> postprocess("The answer is B.", "choice", question="Is it normal? A: No, B: Yes").text
+    'B'
+    >>> postprocess("I cannot tell", "count").text
+    'I cannot tell'
+    """
+    task = TASKS[by]
+    answer = parse_answer(text, task, question=question, separator=separator)
+    if not answer.parsed or by == "text" or task.has_boxes:
+        return Processed(text, answer)
+    return Processed(challenge_text(answer, text, size=None, frame="pixel", separator=separator or ";"), answer)
