@@ -1,29 +1,19 @@
 """Is a picture whole, how large is it, and does LLaMA-Factory show it as it is? One file, decoded as far as that takes.
 
-LLaMA-Factory opens a picture with Pillow and calls `convert("RGB")`: no EXIF orientation, 16 bits clipped to white,
-colours under transparent pixels uncovered, the first frame of several. Such pictures are mended in a copy or reported.
+Pictures that LLaMA-Factory would spoil (`medvl.pictures`) are mended in a copy; what cannot be mended is reported.
 """
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from medvl.pictures import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation
 from medvl.sharegpt import write_atomic
 
-# LLaMA-Factory could not open more: Pillow raises at twice its warning level (Image.MAX_IMAGE_PIXELS).
-MAX_PIXELS = 2 * 89_478_485
-# Pillow's others are slow, unsafe (EPS starts Ghostscript) or no pictures.
-FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
-WINDOW = (0.5, 99.5)  # percentiles of a 16-bit picture that become black and white
-
-Image.init()  # without it Pillow knows five formats
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT = (None, 0, 1)  # its values that ask for nothing
 _PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of a scan, end of the picture
 
@@ -101,18 +91,18 @@ def _decode(path: Path, data: bytes) -> tuple[tuple[int, int], list[tuple[str, s
         return size, notes, None
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
-        if [code for code, _ in notes] == ["ALPHA_FLATTENED"] and _opaque(image):
+        if [code for code, _ in notes] == ["ALPHA_FLATTENED"] and is_opaque(image):
             return size, [], None
         return size, notes, mend(image)
 
 
 def _flaws(image: Image.Image, data: bytes) -> Iterator[tuple[str, str, bool]]:
     """Code, words, and whether a copy mends it."""
-    if _orientation(image, data) not in _UPRIGHT:
+    if _orientation(image, data) not in UPRIGHT:
         yield "EXIF_ROTATED", "is rotated by EXIF", True
-    if image.mode.startswith(("I", "F")):
+    if is_deep(image):
         yield "DEPTH_WINDOWED", f"has more than 8 bits ({image.mode}), windowed to 8", True
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if has_alpha(image):
         yield "ALPHA_FLATTENED", "has transparent pixels, laid on black", True
     if image.format != "MPO" and getattr(image, "is_animated", False):
         yield "IMAGE_FRAMES", "has several frames; the first is shown", False
@@ -127,41 +117,10 @@ def _orientation(image: Image.Image, data: bytes) -> int | None:
         if b"eXIf" not in data and not image.info.keys() & _PNG_EXIF:
             return None
         with Image.open(io.BytesIO(data), formats=("PNG",)) as another:
-            return _orientation_tag(another)
+            return orientation(another)
     if image.format in ("JPEG", "MPO") and not image.info.keys() & {"exif", "xmp"}:
         return None
-    return _orientation_tag(image)
-
-
-def _orientation_tag(image: Image.Image) -> int | None:
-    tags: Mapping[int, int] = image.getexif()
-    return tags.get(_ORIENTATION)
-
-
-def _opaque(image: Image.Image) -> bool:
-    return image.convert("RGBA").getchannel("A").getextrema()[0] == 255
-
-
-def mend(image: Image.Image) -> Image.Image:
-    """A picture as a viewer shows it, in 8 bits, upright and opaque, without metadata."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return window(np.asarray(image, dtype=np.float64))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        solid = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", solid.size, "black"), solid)
-    grey = image.mode in ("1", "L")
-    return Image.fromarray(np.asarray(image.convert("L" if grey else "RGB")))
-
-
-def window(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
-    """A picture of more than 8 bits as grey values: `WINDOW` percentiles become 0 and 255, linear between them."""
-    finite = np.nan_to_num(values)
-    low, high = np.percentile(finite, WINDOW)
-    if high <= low:  # nearly all pixels are equal
-        low, high = float(finite.min()), float(finite.max())
-    scaled = (finite - low) * (255.0 / max(high - low, 1e-12))
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    return orientation(image)
 
 
 def content_hash(path: Path) -> bytes:

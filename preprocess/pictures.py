@@ -1,6 +1,7 @@
 """Looking at all pictures of a tree: in worker processes, each once, and only those that changed since the last run."""
 
 import hashlib
+import inspect
 import multiprocessing
 import os
 import time
@@ -17,13 +18,15 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+import medvl.pictures
 from medvl.sharegpt import write_atomic
 from preprocess import decoding
 from preprocess.decoding import Picture, content_hash, examine
 
 CACHE = ".pictures.msgpack"
 # Other rules, or another Pillow, may find something else.
-_VERSION = f"{PIL.__version__} {hashlib.sha256(Path(decoding.__file__).read_bytes()).hexdigest()}"
+_RULES = inspect.getsource(decoding) + inspect.getsource(medvl.pictures)
+_VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES.encode()).hexdigest()}"
 _CHUNK = 64  # pictures that a worker takes at a time
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 

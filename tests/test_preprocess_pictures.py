@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin, features
 
+from medvl.pictures import window
 from preprocess import decoding, pictures
-from preprocess.decoding import examine, window
+from preprocess.decoding import examine
 from preprocess.pictures import inspect_all
 
 

@@ -1,0 +1,70 @@
+"""Which picture a model is shown, in training as in prediction.
+
+LLaMA-Factory opens a picture with Pillow and calls `convert("RGB")`: no EXIF orientation, 16 bits clipped to white,
+colours under transparent pixels uncovered. Such pictures are mended, everywhere by these rules.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# LLaMA-Factory could not open more: Pillow raises at twice its warning level (Image.MAX_IMAGE_PIXELS).
+MAX_PIXELS = 2 * 89_478_485
+# Pillow's others are slow, unsafe (EPS starts Ghostscript) or no pictures.
+FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
+WINDOW = (0.5, 99.5)  # percentiles of a 16-bit picture that become black and white
+UPRIGHT = (None, 0, 1)  # values of the EXIF orientation that ask for nothing
+
+Image.init()  # without it Pillow knows five formats
+_ORIENTATION = 0x0112  # EXIF tag
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """The picture that the model is shown: itself where `convert("RGB")` spoils nothing, else mended."""
+    spoilt = orientation(image) not in UPRIGHT or is_deep(image) or (has_alpha(image) and not is_opaque(image))
+    return mend(image) if spoilt else image
+
+
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation; Pillow decodes a whole PNG in search of it."""
+    tags: Mapping[int, int] = image.getexif()
+    return tags.get(_ORIENTATION)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether it has more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether pixels may be transparent."""
+    return image.mode in _ALPHA_MODES or "transparency" in image.info
+
+
+def is_opaque(image: Image.Image) -> bool:
+    """Whether no pixel is transparent."""
+    return image.convert("RGBA").getchannel("A").getextrema()[0] == 255
+
+
+def mend(image: Image.Image) -> Image.Image:
+    """A picture as a viewer shows it, in 8 bits, upright and opaque, without metadata."""
+    image = ImageOps.exif_transpose(image)
+    if is_deep(image):
+        return window(np.asarray(image, dtype=np.float64))
+    if has_alpha(image):
+        solid = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", solid.size, "black"), solid)
+    grey = image.mode in ("1", "L")
+    return Image.fromarray(np.asarray(image.convert("L" if grey else "RGB")))
+
+
+def window(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+    """A picture of more than 8 bits as grey values: `WINDOW` percentiles become 0 and 255, linear between them."""
+    finite = np.nan_to_num(values)
+    low, high = np.percentile(finite, WINDOW)
+    if high <= low:  # nearly all pixels are equal
+        low, high = float(finite.min()), float(finite.max())
+    scaled = (finite - low) * (255.0 / max(high - low, 1e-12))
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
