@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("llamafactory")
 import llamafactory.train.tuner
+from llamafactory.chat import hf_engine
 from llamafactory.hparams import parser
 from llamafactory.train.sft import workflow
 
@@ -20,7 +21,7 @@ from medvl.factory import arguments, hook, parsing
 from medvl.factory.trainer import TrainerFactory
 
 Recipe = Callable[..., dict[str, Any]]
-PARSER, WORKFLOW = "llamafactory.hparams.parser", "llamafactory.train.sft.workflow"
+PARSER, WORKFLOW, ENGINE = hook.TARGETS
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def fresh_state(monkeypatch: pytest.MonkeyPatch) -> hook.HookState:
     return state
 
 
-def test_both_modules_are_extended_by_import_torch_alone() -> None:
+def test_modules_are_extended_by_import_torch_alone() -> None:
     assert hook.STATE.called and not hook.STATE.disabled
     assert hook.STATE.extended == set(hook.TARGETS)
     assert hook.STATE.failures == {}
@@ -47,6 +48,9 @@ def test_names_that_medvl_needs_from_the_pinned_llamafactory() -> None:
     assert isinstance(workflow.CustomSeq2SeqTrainer, TrainerFactory)
     assert workflow.CustomSeq2SeqTrainer.stock.__name__ == "CustomSeq2SeqTrainer"
     assert "CustomSeq2SeqTrainer" in workflow.run_sft.__code__.co_names
+    assert hf_engine.HuggingfaceEngine.tells_token_types
+    for name in ("_chat", "_stream_chat"):
+        assert "_process_args" in getattr(hf_engine.HuggingfaceEngine, name).__wrapped__.__code__.co_names
 
 
 def test_entry_point_is_installed() -> None:
@@ -73,7 +77,7 @@ def test_what_prediction_and_doctor_read_needs_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("name", [PARSER, WORKFLOW])
+@pytest.mark.parametrize("name", [PARSER, WORKFLOW, ENGINE])
 def test_renamed_module_is_logged_and_left_alone(
     name: str, fresh_state: hook.HookState, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,13 +1,17 @@
 """Prediction asks the model with the picture positions that training used."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from llamafactory.chat import ChatModel
 from llamafactory.train.tuner import run_exp
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
+
+from medvl.factory import hook
 
 Recipe = Callable[..., dict[str, Any]]
 
@@ -84,3 +88,46 @@ def test_training_with_generation_switched_on_keeps_them(
     run_exp(tiny_recipe("qwen3vl", medvl_image_positions=True, **settings))
     assert positions
     assert all(ids is not None and by_rows(ids) for ids in positions)
+
+
+def ask(recipe: Recipe, **overrides: Any) -> ChatModel:
+    """The engine behind `llamafactory-cli chat` and `api`, with the keys of a recipe that concern it."""
+    keys = ("model_name_or_path", "template", "default_system", "image_max_pixels", "finetuning_type")
+    settings = recipe("qwen3vl")
+    return ChatModel({key: settings[key] for key in keys} | {"do_sample": False, "max_new_tokens": 4} | overrides)
+
+
+def test_chat_and_api_ask_as_do_predict_does(
+    tiny_recipe: Recipe, tiny_dataset: Path, tmp_path: Path, positions: list[Any]
+) -> None:
+    predicted = [json.loads(line)["predict"] for line in predict(tiny_recipe, tmp_path, medvl_image_positions=True)]
+    expected, answers = positions.copy(), []
+    positions.clear()
+    chat = ask(tiny_recipe, medvl_image_positions=True)
+    for record in json.loads((tiny_dataset / "tiny_val.json").read_text()):
+        messages = [{"role": "user", "content": record["conversations"][0]["value"]}]
+        answers.append(chat.chat(messages, images=record["images"])[0].response_text)
+        assert "".join(chat.stream_chat([dict(messages[0])], images=record["images"])) == answers[-1]
+    assert answers == predicted
+    once, again = positions[::2], positions[1::2]
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(expected, once, again, strict=True))
+
+
+def test_stock_chat_counts_picture_tokens_one_by_one(
+    tiny_recipe: Recipe, tiny_dataset: Path, positions: list[Any]
+) -> None:
+    record = json.loads((tiny_dataset / "tiny_val.json").read_text())[0]
+    messages = [{"role": "user", "content": record["conversations"][0]["value"]}]
+    ask(tiny_recipe).chat(messages, images=record["images"])
+    assert len(positions) == 1
+    assert not any(ids is not None and by_rows(ids) for ids in positions)
+
+
+def test_inference_that_could_not_honour_the_key_does_not_start(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "llamafactory.chat.hf_engine"
+    monkeypatch.setattr(hook.STATE, "extended", hook.STATE.extended - {module})
+    monkeypatch.setitem(hook.STATE.failures, module, "AttributeError: renamed")
+    with pytest.raises(RuntimeError, match=r"medvl_image_positions.*hf_engine \(AttributeError: renamed\)"):
+        ask(tiny_recipe, medvl_image_positions=True)

@@ -58,7 +58,7 @@ def examine(*, ask_hub: bool = False) -> list[Finding]:
     """All findings about this machine. Imports torch and LLaMA-Factory, which takes some seconds."""
     known_good = read_known_good(CLONE / "constraints.txt")
     installed = {package: _version(package) for package in known_good}
-    error = _import_error("llamafactory.train.tuner")
+    error = next(filter(None, map(_import_error, ("llamafactory.train.tuner", *hook.TARGETS))), None)
     findings = diagnosis.check_versions(installed, known_good)
     findings.append(diagnosis.check_import(error))
     if error is None:

@@ -2,7 +2,7 @@
 
 LLaMA-Factory has no plug-in mechanism. torch calls every entry point of the group `torch.backends` at the end of
 `import torch` (its documented autoload for device back ends), so `autoload` runs in each process that trains:
-torchrun's children, DeepSpeed's and Ray's workers included. It only registers a finder that lets medvl extend two
+torchrun's children, DeepSpeed's and Ray's workers included. It only registers a finder that lets medvl extend a few
 LLaMA-Factory modules right after they were loaded.
 
 This module runs inside everybody's `import torch`: it uses the standard library only and never raises. A failure is
@@ -23,6 +23,7 @@ from types import ModuleType
 TARGETS = {
     "llamafactory.hparams.parser": ("medvl.factory.parsing", "extend_parser"),
     "llamafactory.train.sft.workflow": ("medvl.factory.trainer", "extend_workflow"),
+    "llamafactory.chat.hf_engine": ("medvl.factory.positions", "extend_engine"),
 }
 OFF_SWITCH = "MEDVL_DISABLE"
 
@@ -82,7 +83,7 @@ def extend_loaded() -> None:
 
 
 class PostImportFinder(MetaPathFinder):
-    """Finds the two target modules as Python would, and extends them once they have run."""
+    """Finds the target modules as Python would, and extends them once they have run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -17,6 +17,7 @@ from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, problems
 
 ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
 WORKFLOW = "llamafactory.train.sft.workflow"
+ENGINE = "llamafactory.chat.hf_engine"
 
 
 def extend_parser(parser: Any) -> None:
@@ -67,6 +68,8 @@ class RecipeParser(HfArgumentParser):  # type: ignore[misc]
                 arguments.medvl_recipe = Recipe(tuple(keys), parsed)  # type: ignore[attr-defined]
                 if any(hasattr(item, "do_train") for item in parsed):
                     require_trainer(arguments)
+                elif "medvl_image_positions" in requested_keys(arguments):
+                    require_extended(ENGINE, ["medvl_image_positions"])
 
 
 def require_trainer(arguments: Any) -> None:
@@ -80,11 +83,16 @@ def require_trainer(arguments: Any) -> None:
     found = problems(arguments)
     if found:
         raise ValueError("; ".join(found))
-    importlib.import_module(WORKFLOW)
+    require_extended(WORKFLOW, requested)
+
+
+def require_extended(module: str, requested: list[str]) -> None:
+    """Raise RuntimeError when medvl could not extend the LLaMA-Factory module that acts on the requested keys."""
+    importlib.import_module(module)
     hook.extend_loaded()
-    if WORKFLOW not in hook.STATE.extended:
-        reason = hook.STATE.failures.get(WORKFLOW, "the hook did not run")
+    if module not in hook.STATE.extended:
+        reason = hook.STATE.failures.get(module, "the hook did not run")
         raise RuntimeError(
-            f"The recipe asks for {', '.join(requested)}, but medvl could not extend {WORKFLOW} ({reason}). "
+            f"The recipe asks for {', '.join(requested)}, but medvl could not extend {module} ({reason}). "
             "Install the LLaMA-Factory version that constraints.txt names, or remove the key; `medvl doctor` says more."
         )
