@@ -10,6 +10,7 @@ from medvl.sharegpt import IMAGE_TAG, Record, Turn
 from medvl.tasks import Task
 
 Position = Literal["suffix", "prefix"]
+GENERAL = "general"  # the profile for questions whose task is not known; no training record is of it
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,12 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
-from medvl.instructions import Instruction, Position
+from medvl.instructions import GENERAL, Instruction, Position
 from medvl.instructions import fingerprint as instructions_fingerprint
 from medvl.postprocessing import Postprocessor
 from medvl.sharegpt import MEDIA_TAGS
 from medvl.tasks import Task, UnknownNameError, canonical_task, unknown_name
 from medvl.yaml_files import read_yaml
-
-GENERAL = "general"
 
 
 @dataclass(frozen=True)
