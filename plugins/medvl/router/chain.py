@@ -13,6 +13,7 @@ from medvl.tasks import Task, UnknownNameError, canonical_task
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 4096
+CONFIDENCE_OF_FORMS, CONFIDENCE_OF_REQUESTS = 0.98, 0.95
 
 
 class Router:
@@ -85,10 +86,9 @@ class Router:
         evidence = match_rules(text)
         if evidence is None:
             return abstain("no rule matched")
-        scores = {str(evidence.task): evidence.confidence}
-        return Route(
-            str(evidence.task), evidence.confidence, "rules", scores, margin=evidence.confidence, reason=evidence.rule
-        )
+        confidence = CONFIDENCE_OF_FORMS if evidence.strong else CONFIDENCE_OF_REQUESTS
+        scores = {str(evidence.task): confidence}
+        return Route(str(evidence.task), confidence, "rules", scores, margin=confidence, reason=evidence.rule)
 
 
 def load_router(folder: Path | str | None, *, device: str = "cpu", trust_metadata: bool = False) -> Router:
