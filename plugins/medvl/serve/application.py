@@ -1,0 +1,204 @@
+"""The HTTP side: OpenAI's chat completions, the list of models, and a health check."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from llamafactory.api.protocol import ModelCard, ModelList
+from sse_starlette import EventSourceResponse
+
+from medvl.serve.choice import Choice, Chooser
+from medvl.serve.conversation import read_conversation
+from medvl.serve.engine import Answer, Engine, Piece, Prompt
+from medvl.serve.limits import MIB, Limits, RefusedError
+from medvl.serve.protocol import CompletionRequest, Stream, read_request, sampling, whole
+
+T = TypeVar("T")
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask.
+
+    Attributes:
+        api_key: What clients must send as `Authorization: Bearer …`; None: nobody is asked.
+        hosts: Names of this server that a request may use; None: any.
+    """
+
+    api_key: str | None = None
+    hosts: frozenset[str] | None = None
+
+    async def check(self, request: Request) -> None:
+        """Raise RefusedError (401, 403) for a request that may not ask."""
+        if self.api_key is not None:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            # Compared in constant time: the time to the first wrong letter would tell the letter.
+            if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key.encode()):
+                raise RefusedError(401, "wrong or missing API key; send it as `Authorization: Bearer KEY`")
+        elif self.hosts is not None and _hostname(request) not in self.hosts:
+            # A web page can point a name of its own at 127.0.0.1 and ask in its visitor's browser (DNS rebinding).
+            known = ", ".join(sorted(self.hosts))
+            raise RefusedError(403, f"a server without an API key is only asked as {known}; set a key for other names")
+
+
+def create_application(engine: Engine, chooser: Chooser, limits: Limits, access: Access) -> FastAPI:
+    """The application; it closes the engine when it shuts down."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(engine.close)
+
+    # The pages of /docs load scripts from elsewhere.
+    application = FastAPI(title="medvl", lifespan=lifespan, docs_url=None, redoc_url=None)
+    arriving: set[Request] = set()
+
+    @application.exception_handler(RefusedError)
+    async def refuse(_: Request, error: RefusedError) -> JSONResponse:
+        return JSONResponse(problem(error), error.status, HEADERS.get(error.status))
+
+    @application.exception_handler(Exception)  # its traceback goes to the server's log
+    async def fail(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(problem(error), 500)
+
+    @application.get("/health")
+    async def health() -> dict[str, object]:
+        failures = chooser.router.failures if chooser.router else 0
+        return {"status": "ok", "waiting": engine.waiting, "router_failures": failures}
+
+    @application.get("/v1/models", dependencies=[Depends(access.check)])
+    async def models() -> ModelList:
+        return ModelList(data=[ModelCard(id=name) for name in chooser.names])
+
+    @application.post("/v1/chat/completions", dependencies=[Depends(access.check)])
+    async def complete(request: Request) -> Response:
+        if len(arriving) + engine.waiting >= limits.unfinished:
+            raise RefusedError(503, f"{limits.unfinished} requests are waiting; try again later")
+        arriving.add(request)
+        try:
+            wanted = read_request(await read_body(request, limits.body_bytes))
+            # Decoding pictures and routing take a while; other clients' streams go on meanwhile.
+            prompt, choice = await asyncio.to_thread(understand, wanted, chooser, limits)
+        finally:
+            arriving.discard(request)
+        pieces = engine.pieces(prompt, stream=wanted.stream)
+        if not wanted.stream:
+            answer = await while_connected(request, last(pieces))
+            return Response(whole(answer, wanted.model), media_type="application/json", headers=choice.headers)
+        await while_connected(request, anext(pieces))  # what is refused by now is answered with a status of its own
+        return EventSourceResponse(events(pieces, wanted.model), headers=choice.headers, sep="\n")
+
+    return application
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body of a request, never more than `limit` bytes of it.
+
+    Raises:
+        RefusedError: it is longer, or not declared as JSON (which web pages cannot send to other servers unasked).
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError(415, "send JSON, as `Content-Type: application/json`")
+    too_large = RefusedError(413, f"the request is larger than {limit / MIB:.0f} MiB; send fewer or smaller pictures")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def understand(wanted: CompletionRequest, chooser: Chooser, limits: Limits) -> tuple[Prompt, Choice]:
+    """What the model is asked. The client's system message and sampling win over the profile's."""
+    conversation = read_conversation(wanted.messages, limits)
+    choice = chooser.choose(wanted.model, conversation.question)
+    profile = choice.profile
+    asked = conversation.instructed(profile.instruction)
+    prompt = Prompt(
+        turns=[{"role": turn.speaker, "content": turn.text} for turn in asked.turns],
+        images=list(asked.images),
+        system=profile.system if asked.system is None else asked.system,
+        adapter=choice.adapter,
+        image_max_pixels=profile.image_max_pixels,
+        sampling=sampling(wanted, profile.generation, limits),
+    )
+    return prompt, choice
+
+
+async def last(pieces: AsyncGenerator[Piece, None]) -> Answer:
+    """The whole answer."""
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Answer):
+                return piece
+    raise RuntimeError("the engine gave no answer")
+
+
+async def events(pieces: AsyncGenerator[Piece, None], model: str) -> AsyncIterator[str]:
+    """The events of a streamed answer; one that fails on the way ends with an `error` and without `[DONE]`."""
+    stream = Stream(model)
+    yield stream.chunk(role=True)
+    async with contextlib.aclosing(pieces):
+        try:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield stream.chunk(text=piece)
+                elif isinstance(piece, Answer):
+                    yield stream.chunk(finish=piece.finish_reason)
+        except Exception as error:  # the status line is out: this is the only way left to tell
+            log.exception("a streamed answer failed")
+            yield json.dumps(problem(error))
+            return
+    yield "[DONE]"
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is given up when the client is gone."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise RefusedError(499, "the client is gone")
+    finally:
+        for future in (task, gone):
+            future.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await future
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def problem(error: Exception) -> dict[str, dict[str, object]]:
+    """What went wrong, in OpenAI's form. Only refusals say why: other messages may hold a patient's question."""
+    if isinstance(error, RefusedError):
+        return {"error": {"message": str(error), "type": "invalid_request_error", "code": error.status}}
+    message = f"the answer could not be generated ({type(error).__name__}); the server's log says more"
+    return {"error": {"message": message, "type": "server_error", "code": 500}}
+
+
+def _hostname(request: Request) -> str | None:
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        return None

@@ -1,0 +1,149 @@
+"""The messages of a request as LLaMA-Factory's engine takes them, written as training data is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from PIL import Image
+
+from medvl.instructions import Instruction, instruct
+from medvl.serve.limits import Limits, RefusedError
+from medvl.serve.pictures import read_picture
+from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS
+
+
+class Address(Protocol):
+    """Where a picture is."""
+
+    url: str
+
+
+class Part(Protocol):
+    """A piece of a message, as in LLaMA-Factory's protocol."""
+
+    type: str
+    text: str | None
+    image_url: Address | None
+
+
+class Message(Protocol):
+    """A message, as in LLaMA-Factory's protocol."""
+
+    role: str
+    content: "str | Sequence[Part] | None"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message.
+
+    Attributes:
+        speaker: user or assistant.
+        text: Its text with an `<image>` per picture.
+    """
+
+    speaker: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a client asks.
+
+    Attributes:
+        turns: user, assistant, …, user.
+        images: The pictures of all turns, in their order.
+        system: The client's system message; None where it sends none.
+    """
+
+    turns: tuple[Turn, ...]
+    images: tuple[Image.Image, ...]
+    system: str | None
+
+    @property
+    def question(self) -> str:
+        """The last user turn without its pictures."""
+        return self.turns[-1].text.replace(IMAGE_TAG, "").strip()
+
+    def instructed(self, instruction: Instruction | None) -> "Conversation":
+        """With the instruction at the last question; unchanged where the client already says it."""
+        if instruction is None or instruction.text in self.question:
+            return self
+        head, tag, question = self.turns[-1].text.rpartition(IMAGE_TAG)
+        if tag:
+            head, question = f"{head}{tag}\n", question.removeprefix("\n")
+        last = replace(self.turns[-1], text=head + instruct(question, instruction))
+        return replace(self, turns=(*self.turns[:-1], last))
+
+
+def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversation:
+    """The conversation in these messages, pictures decoded.
+
+    Raises:
+        RefusedError: roles in an order that the model cannot take, parts that are neither text nor picture, a literal
+            `<image>` in a text, no question, too many pictures, or a picture that is refused.
+    """
+    system = None
+    if messages and messages[0].role == "system":
+        system = "\n".join(_texts(messages[0]))
+        messages = messages[1:]
+    expected = ["user", "assistant"] * len(messages)
+    if len(messages) % 2 == 0 or any(message.role != role for message, role in zip(messages, expected, strict=False)):
+        roles = ", ".join(str(message.role) for message in messages) or "none"
+        raise RefusedError(400, f"messages must be user, assistant, …, user after an optional system; found: {roles}")
+    addresses = [part.image_url.url for message in messages for part in _parts(message) if part.image_url is not None]
+    if len(addresses) > limits.pictures:
+        raise RefusedError(413, f"{len(addresses)} pictures, the limit is {limits.pictures}")
+    turns = tuple(Turn(str(message.role), _written(message)) for message in messages)
+    conversation = Conversation(turns, (), system)
+    if not conversation.question:
+        raise RefusedError(400, "the last message holds no question")
+    return replace(conversation, images=tuple(read_picture(address, limits) for address in addresses))
+
+
+def _written(message: Message) -> str:
+    """The text as training data has it: each picture on a line of its own, before the question.
+
+    The order of texts and pictures stays, except that pictures after the last text come first.
+    """
+    if isinstance(message.content, str):
+        return _text(message.content)
+    parts = _parts(message)
+    last_text = max((place for place, part in enumerate(parts) if part.image_url is None), default=-1)
+    written = ""
+    after_text = False
+    for part in (*parts[last_text + 1 :], *parts[: last_text + 1]):
+        if part.image_url is not None:
+            written += f"{IMAGE_TAG}\n"
+        else:
+            text = _text(part.text)
+            # The line break of a client that writes one itself is not doubled.
+            written += "\n" * after_text + (text.removeprefix("\n") if written.endswith(f"{IMAGE_TAG}\n") else text)
+        after_text = part.image_url is None
+    return written
+
+
+def _parts(message: Message) -> Sequence[Part]:
+    if message.content is None:
+        raise RefusedError(400, f"a message of the {message.role} has no content")
+    if isinstance(message.content, str):
+        return ()
+    for part in message.content:
+        if part.type == "image_url" and part.image_url is not None and message.role == "user":
+            continue
+        if part.type != "text" or part.text is None or part.image_url is not None:
+            raise RefusedError(400, f"a message of the {message.role} holds a part {part.type!r} that is not served")
+    return message.content
+
+
+def _texts(message: Message) -> list[str]:
+    if isinstance(message.content, str):
+        return [_text(message.content)]
+    return [_text(part.text) for part in _parts(message)]
+
+
+def _text(text: str | None) -> str:
+    for tag in MEDIA_TAGS:
+        if text is not None and tag in text:
+            raise RefusedError(400, f"a text holds a literal {tag}; send pictures as image_url parts and leave it out")
+    return text or ""

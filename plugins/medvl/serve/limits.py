@@ -1,0 +1,38 @@
+"""What the server takes from a client, and how it refuses the rest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 2**20
+
+
+class RefusedError(Exception):
+    """A request that is not served; `status` is the HTTP status, the message is for the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """status: 400 for what cannot be understood, 403 not allowed, 404 no such model, 413 too large, 503 busy."""
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may hold, and from where its pictures may come.
+
+    Attributes:
+        body_bytes: Size of a request; pictures in it are a third larger than their files (base64).
+        pictures: Pictures of one conversation.
+        picture_pixels: Largest picture, width times height, before any resizing.
+        new_tokens: Longest answer that a client may ask for.
+        unfinished: Requests that wait or are being answered; more are told to come back.
+        folder: Folder whose pictures may be named by path; None: no file of this machine is read.
+        hosts: Hosts (`name` or `name:port`) from which pictures are fetched; empty: nothing is fetched.
+    """
+
+    body_bytes: int = 64 * MIB
+    pictures: int = 16
+    picture_pixels: int = 64_000_000
+    new_tokens: int = 8192
+    unfinished: int = 64
+    folder: Path | None = None
+    hosts: frozenset[str] = frozenset()
