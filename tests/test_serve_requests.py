@@ -1,0 +1,281 @@
+"""What a client may send: conversations as training data has them, pictures only from where they may come."""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+
+pytest.importorskip("llamafactory")
+from medvl.instructions import Instruction
+from medvl.profiles import Generation
+from medvl.serve.conversation import read_conversation
+from medvl.serve.limits import Limits, RefusedError
+from medvl.serve.pictures import read_picture
+from medvl.serve.protocol import read_request, sampling
+
+RED = Image.new("RGB", (6, 4), "red")
+LIMITS = Limits(picture_pixels=64 * 64, pictures=3, body_bytes=100_000)
+
+
+def encoded(image: Image.Image, layout: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, layout, **options)
+    return buffer.getvalue()
+
+
+def data_url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+PNG = data_url(encoded(RED))
+PICTURE: dict[str, Any] = {"type": "image_url", "image_url": {"url": PNG}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts) if parts and not isinstance(parts[0], str) else parts[0]}
+
+
+def request(*messages: dict[str, Any], **fields: Any) -> Any:
+    return read_request(json.dumps({"messages": messages, **fields}).encode())
+
+
+def conversation(*messages: dict[str, Any], limits: Limits = LIMITS) -> Any:
+    return read_conversation(request(*messages).messages, limits)
+
+
+WRITTEN = {
+    "plain text": (user("How many?"), "How many?"),
+    "a picture stands on a line of its own": (user(PICTURE, text("How many?")), "<image>\nHow many?"),
+    "the client's own line break is not doubled": (user(PICTURE, text("\nHow many?")), "<image>\nHow many?"),
+    "pictures after the question come before it": (user(text("How many?"), PICTURE), "<image>\nHow many?"),
+    "two pictures": (user(PICTURE, PICTURE, text("Same?")), "<image>\n<image>\nSame?"),
+    "numbered pictures stay in place": (
+        user(text("Image-1: "), PICTURE, text("\nImage-2: "), PICTURE, text("Same?")),
+        "Image-1: <image>\nImage-2: <image>\nSame?",
+    ),
+    "texts stand on lines": (user(PICTURE, text("Male, 40."), text("How many?")), "<image>\nMale, 40.\nHow many?"),
+}
+
+
+@pytest.mark.parametrize(("message", "written"), WRITTEN.values(), ids=WRITTEN)
+def test_questions_are_written_as_in_training(message: dict[str, Any], written: str) -> None:
+    read = conversation(message)
+    assert read.turns[0].text == written
+    assert len(read.images) == written.count("<image>")
+
+
+def test_system_and_history() -> None:
+    history = [
+        {"role": "system", "content": [text("Be brief."), text("No Latin.")]},
+        user(PICTURE, text("How many?")),
+        {"role": "assistant", "content": "3"},
+        user("Sure?"),
+    ]
+    read = conversation(*history)
+    assert (read.system, read.question, len(read.images)) == ("Be brief.\nNo Latin.", "Sure?", 1)
+    assert [turn.speaker for turn in read.turns] == ["user", "assistant", "user"]
+    assert conversation(user("Sure?")).system is None
+    assert conversation({"role": "system", "content": ""}, user("Sure?")).system == ""
+
+
+INSTRUCTED = {
+    "after the question": ("suffix", user(PICTURE, text("How many?")), "<image>\nHow many?\nOnly a number."),
+    "before it": ("prefix", user(PICTURE, text("How many?")), "<image>\nOnly a number.\nHow many?"),
+    "without a picture": ("suffix", user("How many?"), "How many?\nOnly a number."),
+    "said by the client": ("suffix", user("How many? Only a number."), "How many? Only a number."),
+}
+
+
+@pytest.mark.parametrize(("position", "message", "written"), INSTRUCTED.values(), ids=INSTRUCTED)
+def test_instruction_stands_where_training_has_it(position: Any, message: dict[str, Any], written: str) -> None:
+    read = conversation(message).instructed(Instruction("Only a number.", position))
+    assert read.turns[-1].text == written
+    assert conversation(message).instructed(None) == conversation(message)
+
+
+def test_only_the_last_question_is_instructed() -> None:
+    turns = (user("How many?"), {"role": "assistant", "content": "3"}, user("And here?"))
+    read = conversation(*turns).instructed(Instruction("Only a number.", "suffix"))
+    assert [turn.text for turn in read.turns] == ["How many?", "3", "And here?\nOnly a number."]
+
+
+REFUSED = {
+    "no message": ([], 400, "found: none"),
+    "only a system message": ([{"role": "system", "content": "x"}], 400, "found: none"),
+    "two users": ([user("a"), user("b")], 400, "found: user, user"),
+    "assistant last": ([user("a"), {"role": "assistant", "content": "b"}], 400, "found: user, assistant"),
+    "a tool": ([{"role": "tool", "content": "b"}], 400, "found: tool"),
+    "no content": ([{"role": "user", "content": None}], 400, "no content"),
+    "no question": ([user(PICTURE)], 400, "no question"),
+    "blank question": ([user("  ")], 400, "no question"),
+    "video": ([user({"type": "video_url", "video_url": {"url": "data:"}}, text("?"))], 400, "'video_url'"),
+    "picture of the assistant": ([user("a"), {"role": "assistant", "content": [PICTURE]}, user("b")], 400, "image_url"),
+    "text part without text": ([user({"type": "text"})], 400, "'text'"),
+    "literal tag": ([user("<image>\nHow many?")], 400, "literal <image>"),
+    "too many pictures": ([user(*[PICTURE] * 4, text("?"))], 413, "4 pictures, the limit is 3"),
+}
+
+
+@pytest.mark.parametrize(("messages", "status", "says"), REFUSED.values(), ids=REFUSED)
+def test_conversations_that_are_refused(messages: list[dict[str, Any]], status: int, says: str) -> None:
+    with pytest.raises(RefusedError, match=says) as refusal:
+        conversation(*messages)
+    assert refusal.value.status == status
+
+
+def test_pictures_are_shown_as_training_shows_them() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated
+    assert read_picture(data_url(encoded(RED, "JPEG", exif=exif), "image/jpeg"), LIMITS).size == (4, 6)
+    deep = Image.fromarray(np.arange(0, 24000, 1000, dtype=np.uint16).reshape(4, 6))
+    assert read_picture(data_url(encoded(deep, "TIFF"), "image/tiff"), LIMITS).mode == "L"
+    assert read_picture(PNG, LIMITS).getpixel((0, 0)) == (255, 0, 0)
+
+
+PICTURES_REFUSED = {
+    "file address": ("file:///etc/passwd", 403, "reads no files"),
+    "path": ("/etc/passwd", 403, "reads no files"),
+    "relative path": ("../../etc/passwd", 403, "reads no files"),
+    "web address": ("http://127.0.0.1:1/a.png", 403, "fetches nothing from 127.0.0.1:1"),
+    "cloud metadata": ("http://169.254.169.254/latest/meta-data/", 403, "fetches nothing"),
+    "upper case": ("HTTPS://example.org/a.png", 403, "fetches nothing from example.org"),
+    "ftp": ("ftp://example.org/a.png", 403, "reads no files"),
+    "not base64": ("data:image/png,abc", 400, "must read data:"),
+    "wrong base64": ("data:image/png;base64,@@@", 400, "not valid base64"),
+    "no picture": (data_url(b"GIF? no"), 400, "no known format"),
+    "EPS, which would start Ghostscript": (data_url(b"%!PS-Adobe-3.0 EPSF-3.0\n"), 400, "no known format"),
+    "truncated": (data_url(encoded(Image.effect_noise((60, 60), 9), "JPEG")[:-200]), 400, "cannot be decoded"),
+    "too many pixels": (data_url(encoded(Image.new("L", (65, 64)))), 413, "65 x 64 pixels, the limit is 4,096"),
+    "empty": ("", 403, "reads no files"),
+}
+
+
+@pytest.mark.parametrize(("url", "status", "says"), PICTURES_REFUSED.values(), ids=PICTURES_REFUSED)
+def test_pictures_that_are_refused(url: str, status: int, says: str) -> None:
+    with pytest.raises(RefusedError, match=says) as refusal:
+        read_picture(url, LIMITS)
+    assert refusal.value.status == status
+
+
+@pytest.mark.parametrize("side", [9_000, 20_000], ids=["above the limit", "above Pillow's own"])
+def test_huge_picture_is_refused_before_its_pixels_are_decoded(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = data_url(encoded(Image.new("1", (side, side)), "TIFF", compression="group4"))
+    assert len(bomb) < 100_000
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(RefusedError, match="pixels") as refusal:
+        read_picture(bomb, LIMITS)
+    assert refusal.value.status == 413
+
+
+def test_folder_that_may_be_read_and_nothing_outside_it(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "pictures", tmp_path / "secret.png"
+    (folder / "a b").mkdir(parents=True)
+    RED.save(folder / "a b" / "x.png")
+    RED.save(outside)
+    (folder / "link.png").symlink_to(outside)
+    limits = Limits(folder=folder)
+    inside = folder / "a b" / "x.png"
+    for address in ("a b/x.png", str(inside), inside.as_uri(), "file://" + str(inside)):
+        assert read_picture(address, limits).size == (6, 4)
+    outsiders = (str(outside), "../secret.png", "link.png", outside.as_uri(), "file:../secret.png")
+    for address in (*outsiders, "missing.png", "a b", "x\0.png"):
+        with pytest.raises(RefusedError, match="there is no such picture in the folder") as refusal:
+            read_picture(address, limits)
+        assert refusal.value.status == 403
+    (folder / "big.png").write_bytes(bytes(200))
+    with pytest.raises(RefusedError, match="larger than"):
+        read_picture("big.png", Limits(folder=folder, body_bytes=100))
+
+
+@pytest.fixture
+def picture_host() -> Iterator[str]:
+    """`host:port` of a server with /x.png, /moved and /big."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302 if self.path == "/moved" else 200)
+            self.send_header("Location", "/x.png")
+            self.end_headers()
+            self.wfile.write(bytes(300_000) if self.path == "/big" else encoded(RED))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_host_that_may_be_asked(picture_host: str) -> None:
+    limits = Limits(hosts=frozenset({picture_host}), body_bytes=100_000)
+    assert read_picture(f"http://{picture_host}/x.png", limits).size == (6, 4)
+    for path, status, says in (("moved", 400, "answered 302"), ("big", 413, "larger than")):
+        with pytest.raises(RefusedError, match=says) as refusal:
+            read_picture(f"http://{picture_host}/{path}", limits)
+        assert refusal.value.status == status
+    name = picture_host.partition(":")[0]
+    for address in (f"http://{name}:1/x.png", f"http://{picture_host}@10.0.0.1/x.png", "http://[::1/x.png"):
+        with pytest.raises(RefusedError):
+            read_picture(address, limits)
+
+
+PROFILE = Generation(max_new_tokens=64)
+DRAWS = Generation(max_new_tokens=64, do_sample=True, temperature=0.5, top_p=0.9)
+GREEDY, DRAWN = {"max_new_tokens": 64, "do_sample": False}, {"max_new_tokens": 64, "do_sample": True}
+SAMPLING = {
+    "the profile, greedy": ({}, PROFILE, GREEDY),
+    "the profile, drawn": ({}, DRAWS, DRAWN | {"temperature": 0.5, "top_p": 0.9}),
+    "the client's length": ({"max_tokens": 9}, PROFILE, GREEDY | {"max_new_tokens": 9}),
+    "its newer name": ({"max_completion_tokens": 9, "max_tokens": 8}, PROFILE, GREEDY | {"max_new_tokens": 9}),
+    "a temperature draws": ({"temperature": 0.7}, PROFILE, DRAWN | {"temperature": 0.7}),
+    "temperature 0 does not": ({"temperature": 0}, DRAWS, GREEDY | {"temperature": 0.5, "top_p": 0.9}),
+    "do_sample decides": ({"temperature": 0.7, "do_sample": False}, PROFILE, GREEDY | {"temperature": 0.7}),
+    "top_k draws": ({"top_k": 5}, PROFILE, DRAWN | {"top_k": 5}),
+    "repetition": ({"repetition_penalty": 1.1}, PROFILE, GREEDY | {"repetition_penalty": 1.1}),
+}
+
+
+@pytest.mark.parametrize(("fields", "profile", "expected"), SAMPLING.values(), ids=SAMPLING)
+def test_what_the_client_sets_wins(fields: dict[str, Any], profile: Generation, expected: dict[str, Any]) -> None:
+    assert sampling(request(user("?"), **fields), profile, LIMITS) == expected
+
+
+UNSERVED = {
+    "not JSON": (b"{", 422, "body: Invalid JSON"),
+    "no messages": (b"{}", 422, "messages: Field required"),
+    "several answers": (b'{"messages": [], "n": 2}', 422, "n: Input should be less than or equal to 1"),
+    "negative length": (b'{"messages": [], "max_tokens": 0}', 422, "max_tokens"),
+    "stop": (b'{"messages": [], "stop": "x"}', 400, "stop is not served"),
+    "presence_penalty": (b'{"messages": [], "presence_penalty": 0.5}', 400, "presence_penalty is not served"),
+    "unknown role": (b'{"messages": [{"role": "robot", "content": "x"}]}', 422, "messages.0.role"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "says"), UNSERVED.values(), ids=UNSERVED)
+def test_requests_that_are_refused(body: bytes, status: int, says: str) -> None:
+    with pytest.raises(RefusedError, match=says) as refusal:
+        read_request(body)
+    assert refusal.value.status == status
+
+
+def test_zero_penalty_and_unknown_keys_of_other_clients_are_fine() -> None:
+    assert request(user("?"), presence_penalty=0, stop=None, user="x", response_format={"type": "text"}).model == "auto"
+
+
+def test_longer_answers_than_the_server_gives_are_refused() -> None:
+    with pytest.raises(RefusedError, match="max_tokens is 9000, the limit is 8192"):
+        sampling(request(user("?"), max_tokens=9000), PROFILE, LIMITS)
