@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.flare import SPLITS
-from medvl.instructions import Instruction, fingerprint
+from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
 from medvl.tasks import Task
 from preprocess import budget, leaks, prompts, sampling, splits
@@ -125,6 +125,7 @@ def stated_options(plan: Plan) -> dict[str, Any]:
         "recipe": str(args.recipe) if args.recipe else None,
         "profiles": str(args.profiles) if args.profiles else None,
         "profiles_fingerprint": fingerprint(plan.instructions) if args.profiles else None,
+        "instructions": fingerprint_each(plan.instructions),
         "sample": plan.sampling.rates,
         "donor": [f"{donor.task}={donor.dataset}:{donor.rows}" for donor in plan.sampling.donors],
     }

@@ -8,6 +8,7 @@ from importlib import import_module
 # Subcommand -> module with `add_arguments(parser)` and `run(args) -> exit code`, and one line of help.
 COMMANDS = {
     "demo": ("medvl.demo.road", "see the whole way on this machine: data, training, prediction, scores"),
+    "predict": ("medvl.predict.commands", "questions to predictions: routed, batched, resumable"),
     "doctor": ("medvl.doctor", "check versions, GPU, LLaMA-Factory hook, disk"),
 }
 

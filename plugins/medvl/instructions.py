@@ -32,6 +32,11 @@ def fingerprint(instructions: Mapping[Task, Instruction]) -> str:
     return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
+def fingerprint_each(instructions: Mapping[Task, Instruction]) -> dict[str, str]:
+    """Task -> SHA-256 of its instruction; a task that is asked verbatim is not among them."""
+    return {str(task): fingerprint({task: item}) for task, item in instructions.items()}
+
+
 def instruct(question: str, instruction: Instruction | None) -> str:
     """The question as it is asked."""
     if instruction is None:

@@ -76,10 +76,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManifestOptions(msgspec.Struct, frozen=True):
-    """The options of a preprocess script that readers of its files need to know."""
+    """The options of a preprocess script that readers of its files need to know.
+
+    `profiles_fingerprint` is of all instructions that its questions hold (None: verbatim), `instructions` has one
+    fingerprint per task that has one (None: not known).
+    """
 
     frame: str | None = None
     box_style: str | None = None
+    profiles_fingerprint: str | None = None
+    instructions: dict[str, str] | None = None
 
 
 class ListedFile(msgspec.Struct, frozen=True):

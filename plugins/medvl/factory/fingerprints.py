@@ -114,10 +114,12 @@ def _describe_file(entry: str, role: str, file: Path | None, num_samples: int | 
     manifest = read_manifest(file.parent)
     listed = manifest.files.get(file.name) if manifest else None
     if manifest is None or listed is None:
-        frame = box_style = matches = None
+        frame = box_style = matches = instructions = None
     else:
-        frame, box_style = manifest.options.frame, manifest.options.box_style
+        options = manifest.options
+        frame, box_style, instructions = options.frame, options.box_style, options.instructions
         matches = listed.sha256 == digest
         if not matches:
             log.warning("%s has changed since its manifest.json was written; frame and box style may not hold", file)
-    return DataFile(entry, role, str(file), digest, count_records(file), num_samples, frame, box_style, matches)
+    records = count_records(file)
+    return DataFile(entry, role, str(file), digest, records, num_samples, frame, box_style, matches, instructions)

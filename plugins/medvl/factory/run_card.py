@@ -104,8 +104,9 @@ class Training(msgspec.Struct, frozen=True):
 class DataFile(msgspec.Struct, frozen=True):
     """One file of a data set named in the recipe.
 
-    `frame` and `box_style` come from the manifest.json that the preprocessor wrote beside the file; None without one.
-    `manifest_matches` is False when the file has changed since.
+    `frame`, `box_style` and `instructions` (task -> fingerprint of what its questions say about the answer's form) come
+    from the manifest.json that the preprocessor wrote beside the file; None without one. `manifest_matches` is False
+    when the file has changed since.
     """
 
     entry: str
@@ -117,6 +118,7 @@ class DataFile(msgspec.Struct, frozen=True):
     frame: str | None
     box_style: str | None
     manifest_matches: bool | None
+    instructions: dict[str, str] | None = None
 
 
 class Run(msgspec.Struct, frozen=True):

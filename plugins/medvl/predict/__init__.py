@@ -1,0 +1,1 @@
+"""`medvl predict`: questions to predictions, in process or through any OpenAI-compatible server."""

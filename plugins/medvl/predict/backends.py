@@ -1,0 +1,136 @@
+"""Which back end answers, and which adapter or model of it answers which profile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from medvl.instructions import GENERAL
+from medvl.predict.errors import UsageError
+from medvl.predict.reply import Reply
+from medvl.predict.setup import Served, Wanted, at_endpoint, checked, differences, find_adapters, read_setup
+from medvl.profiles import Profile
+
+if TYPE_CHECKING:
+    from medvl.predict.endpoint import Connection
+    from medvl.predict.plan import Asked
+
+
+class Backend(Protocol):
+    """What answers questions."""
+
+    def answers(self, batches: Iterable[Sequence[Asked]]) -> Iterator[list[tuple[Asked, Reply]]]:
+        """Replies, some at a time, one for every question."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A back end before it is started.
+
+    Attributes:
+        serves: Profile name -> the adapter or model that answers it.
+        identity: Of the base model, and of how it is loaded.
+        start: Load the model, or connect; called only if there is something to ask.
+        notes: What the user should know: where asking differs from training, who answers in whose place.
+    """
+
+    serves: Mapping[str, Served]
+    identity: str
+    start: Callable[[], Backend]
+    notes: tuple[str, ...]
+
+
+def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | None, adapter: Path | None) -> Answering:
+    """The model in this process.
+
+    Args:
+        profiles: Those that questions were routed to.
+        wanted: What the user stated about the model.
+        adapters: Folder with a folder per adapter; a profile names its own.
+        adapter: Folder of one adapter that answers everything.
+
+    Raises:
+        UsageError, ValueError: adapters that are not there, or cannot be loaded together.
+    """
+    names: dict[str, str | None] = {}
+    folders: dict[str, Path] = {}
+    if adapter is not None:
+        folders = {adapter.name: checked(adapter)}
+        names = dict.fromkeys((profile.name for profile in profiles), adapter.name)
+    elif adapters is not None:
+        folders = find_adapters([profile.adapter for profile in profiles if profile.adapter], adapters)
+        names = {profile.name: _present(profile.adapter, folders) for profile in profiles}
+    else:
+        names = dict.fromkeys((profile.name for profile in profiles), None)
+    setup = read_setup(folders, wanted)
+
+    def start() -> Backend:
+        # LLaMA-Factory prints whole configurations otherwise; read when it is imported.
+        os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")
+        from medvl.predict.in_process import InProcess
+
+        return InProcess(setup)
+
+    serves = {name: setup[adapter_name] for name, adapter_name in names.items()}
+    stated = [setup.identity, setup.template, setup.enable_thinking, setup.quantization, setup.dtype]
+    return Answering(serves, repr(stated), start, (*setup.warnings, *_notes(profiles, serves, bool(adapters))))
+
+
+def _present(name: str | None, folders: Mapping[str, Path]) -> str | None:
+    return name if name is None or name in folders else GENERAL
+
+
+def endpoint(
+    profiles: Sequence[Profile], connection: Connection, wanted: Wanted, model: str | None, cards: Mapping[str, Path]
+) -> Answering:
+    """A server.
+
+    A profile is answered by the server's model of its adapter's name, else by `model`, else by the one named general.
+
+    Args:
+        profiles: Those that questions were routed to.
+        connection: How to reach it.
+        wanted: What the user stated about the model.
+        model: Name of the model for profiles whose adapter the server does not have.
+        cards: Model name -> folder with its run card; the key "" stands for all others.
+
+    Raises:
+        UsageError: nothing answers there, or has no model for a profile.
+        ValueError: a damaged run card.
+    """
+    from medvl.predict.endpoint import Endpoint
+
+    backend = Endpoint(connection)
+    there = backend.models()
+    serves = {}
+    for profile in profiles:
+        name = _model(profile, there, model)
+        serves[profile.name] = at_endpoint(name, cards.get(name, cards.get("")), wanted.frame)
+    return Answering(serves, "endpoint", lambda: backend, tuple(_notes(profiles, serves, there is not None)))
+
+
+def _model(profile: Profile, there: set[str] | None, otherwise: str | None) -> str:
+    if profile.adapter is not None and (profile.adapter in there if there is not None else otherwise is None):
+        return profile.adapter
+    if otherwise is not None:
+        return otherwise
+    if there is not None and GENERAL in there:
+        return GENERAL
+    known = f", it has {', '.join(sorted(there))}" if there else ""
+    raise UsageError(
+        f"the server has no model {profile.adapter!r} for the profile {profile.name}{known}; name the one to ask with "
+        "--model-name"
+    )
+
+
+def _notes(profiles: Sequence[Profile], serves: Mapping[str, Served], by_name: bool) -> list[str]:
+    found = []
+    for profile in profiles:
+        served = serves[profile.name]
+        if by_name and profile.adapter is not None and served.name != profile.adapter:
+            found.append(f"profile {profile.name}: no adapter {profile.adapter}, {served.name} answers in its place")
+        found += differences(profile, served)
+    return found

@@ -1,0 +1,74 @@
+"""The challenge's predictions.json: every question's own row, untouched but for its `Answer`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+from medvl.answers import Answer, challenge_text, parse_answer
+from medvl.box_text import ParsedBoxes
+from medvl.boxes import FRAMES, Frame, Size
+from medvl.instructions import GENERAL
+from medvl.pictures import FORMATS, UPRIGHT, orientation
+from medvl.postprocessing import postprocess
+from medvl.predict.errors import DataError
+from medvl.predict.questions import Question, source_row
+from medvl.predict.writer import Row
+from medvl.profiles import Profiles
+from medvl.sharegpt import write_atomic
+from medvl.tasks import Task, label_separator
+
+
+def write_challenge(path: Path, questions: Iterable[Question], rows: Mapping[str, Row], profiles: Profiles) -> None:
+    """Write the rows of all questions, in their order; `Answer` is empty where there is no prediction.
+
+    Raises:
+        DataError: a question's row is not where its record says.
+    """
+    answered = [source_row(question) | {"Answer": answer_for(question, rows, profiles)} for question in questions]
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(answered), indent=2) + b"\n")
+
+
+def answer_for(question: Question, rows: Mapping[str, Row], profiles: Profiles) -> str:
+    """The text to hand in: tidied as the question's profile says, boxes in pixels of the original picture."""
+    row = rows.get(question.id)
+    if row is None or row.error is not None:
+        return ""
+    separator = label_separator(question.dataset)
+    done = postprocess(row.prediction, profiles[row.task].postprocess, question=question.text, separator=separator)
+    answer = _boxes_only(row.prediction) if row.task == GENERAL else done.answer
+    if answer is None or not isinstance(answer.value, ParsedBoxes):
+        return done.text.strip()
+    return challenge_text(answer, row.prediction, size=_size(question), frame=_frame(row))
+
+
+def _boxes_only(text: str) -> Answer | None:
+    """The boxes of a text that is nothing else. Their frame would be lost if `general` handed them in as they are."""
+    stripped = text.strip()
+    if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
+        return None
+    answer = parse_answer(stripped, Task.INSTANCE_DETECTION if stripped.startswith("{") else Task.DETECTION)
+    return answer if answer.parsed else None
+
+
+def _frame(row: Row) -> Frame:
+    known: Frame | None = next((known for known in FRAMES if known == row.frame), None)
+    if known is None:
+        raise DataError(f"{row.id}: unknown frame {row.frame!r}; known are {', '.join(FRAMES)}")
+    return known
+
+
+def _size(question: Question) -> Size:
+    """(width, height) of the first picture as the model was shown it, pixels."""
+    if question.size is not None:
+        return question.size
+    with Image.open(question.images[0], formats=FORMATS) as image:
+        upright = orientation(image) in UPRIGHT
+        return (image.width, image.height) if upright else (image.height, image.width)
+
+
+def first_row(questions: Iterable[Question]) -> Mapping[str, Any] | None:
+    """The first question's row, so that what cannot be handed in is refused before hours of predicting."""
+    return next((source_row(question) for question in questions), None)

@@ -1,0 +1,177 @@
+"""`medvl predict`: the command line."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medvl.boxes import FRAMES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from medvl.predict.writer import Row
+
+OK, USAGE, REFUSED, INCOMPLETE, INTERRUPTED = 0, 2, 3, 4, 130
+_SHOWN = 5
+_EPILOG = """
+examples:
+  medvl predict --data TREE --splits val --adapters saves/routes --router saves/router --out val.jsonl
+  medvl predict --data data/flare/flare_all_val.json --adapter saves/flare_qwen3vl_4b_lora --out val.jsonl
+  medvl predict --data TREE --endpoint http://127.0.0.1:8000/v1 --adapters saves/routes --out val.jsonl
+  medvl predict --data TREE --adapters saves/routes --out part1.jsonl --shard 1/4
+
+The same command goes on where a run was stopped or killed, and asks again what has no answer.
+Exit codes: 0 all answered, 2 wrong options, 3 data refused, 4 some questions have no answer, 130 stopped.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `medvl predict`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    _input_arguments(parser.add_argument_group("questions and answers"))
+    _routing_arguments(parser.add_argument_group("routing"))
+    _model_arguments(parser.add_argument_group("model"))
+    _endpoint_arguments(parser.add_argument_group("endpoint"))
+
+
+def _input_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a FLARE tree or a folder in one, a folder of question files, a question file, or a converted file",
+    )
+    add("--splits", nargs="+", default=[], help="splits of a tree (default: all but training)")
+    add("--out", type=Path, required=True, metavar="JSONL", help="predictions, a line per question, raw text")
+    add("--challenge", type=Path, metavar="JSON", help="also write the challenge's predictions.json")
+    add("--limit", type=_positive, metavar="N", help="only the first N questions")
+    add("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th question from the I-th on")
+    add(
+        "--redo",
+        action="store_true",
+        help="replace predictions in --out that were made with another prompt, model or budget",
+    )
+
+
+def _routing_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--profiles", type=Path, metavar="YAML", help="how each task is asked (default: as recipes/profiles.yaml)")
+    add("--router", type=Path, metavar="DIR", help="what `medvl router train` wrote (default: its rules alone)")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument(
+        "--oracle-task",
+        action="store_true",
+        help="route by the questions' own task; for comparison, the challenge forbids it",
+    )
+    one.add_argument("--no-router", action="store_true", help="ask everything with the profile general")
+
+
+def _model_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", metavar="PATH", help="base model, folder or hub name (default: from the adapters' run cards)")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--adapters", type=Path, metavar="DIR", help="a folder per adapter, of the profiles' names")
+    one.add_argument("--adapter", type=Path, metavar="DIR", help="one adapter for all questions")
+    add(
+        "--batch-size",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="questions at a time (default: %(default)s); halved when memory runs out",
+    )
+    add("--quantization", choices=["4", "8", "none"], help="bits of the base model (default: as trained)")
+    add("--dtype", choices=["auto", "bfloat16", "float16", "float32"], help="of its weights (default: as trained)")
+    add("--template", help="LLaMA-Factory's name of the prompt's form (default: as trained)")
+    add("--frame", choices=FRAMES, help="frame of boxes in answers (default: as trained, else norm1000)")
+
+
+def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--endpoint",
+        metavar="URL",
+        help="ask an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1; the key "
+        "comes from MEDVL_API_KEY or OPENAI_API_KEY. --adapters and --adapter then only give the run cards",
+    )
+    add(
+        "--model-name",
+        metavar="NAME",
+        help="model for profiles whose adapter is no model of the server (default: general, if it has that)",
+    )
+    add("--concurrency", type=_positive, default=8, metavar="N", help="requests at a time (default: %(default)s)")
+    add("--timeout", type=float, default=120.0, metavar="S", help="seconds per attempt (default: %(default)s)")
+    add("--retries", type=int, default=5, metavar="N", help="further attempts (default: %(default)s)")
+    add(
+        "--images",
+        choices=["data", "path"],
+        default="data",
+        help="send pictures in the request, or as file:// addresses that the server opens (default: %(default)s)",
+    )
+    add(
+        "--template-breaks-lines",
+        action="store_true",
+        help="the server's chat template writes a line break after each picture, as InternVL3's own does",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 1")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N with I from 1 to N, e.g. 1/4")
+    return int(match[1]), int(match[2])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict; returns the exit code."""
+    from rich.console import Console
+
+    from medvl.flare import FlareError
+    from medvl.predict.errors import DataError, UsageError
+    from medvl.predict.predicting import predict
+    from medvl.predict.progress import HopelessError
+    from medvl.sharegpt import RecordError
+    from medvl.tasks import UnknownNameError
+
+    errors = Console(stderr=True)
+    try:
+        return _report(args, predict(args, errors), errors)
+    except (UsageError, UnknownNameError) as error:
+        return _said(errors, f"error: {error}", USAGE)
+    except (DataError, FlareError, RecordError) as error:
+        return _said(errors, f"error: {error}", REFUSED)
+    except HopelessError as error:
+        return _said(errors, f"stopped: {error}", INCOMPLETE)
+    except KeyboardInterrupt:
+        return _said(errors, f"stopped; the same command goes on with what is in {args.out}", INTERRUPTED)
+
+
+def _report(args: argparse.Namespace, rows: "Sequence[Row]", errors: "Console") -> int:
+    written = [f"{len(rows)} predictions in {args.out}"]
+    written += [f"the challenge's format in {args.challenge}"] if args.challenge else []
+    for line in written:
+        _said(type(errors)(), line, OK)
+    failures = [row for row in rows if row.error is not None]
+    if not failures:
+        return OK
+    for row in failures[:_SHOWN]:
+        _said(errors, f"{row.id}: {row.error}", INCOMPLETE)
+    more = f", {_SHOWN} of them above" if len(failures) > _SHOWN else ""
+    return _said(
+        errors, f"{len(failures)} questions have no answer{more}; the same command asks them again", INCOMPLETE
+    )
+
+
+def _said(console: "Console", message: str, code: int) -> int:
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    return code

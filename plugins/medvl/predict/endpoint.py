@@ -1,0 +1,196 @@
+"""Any server with OpenAI's chat completions: vLLM, SGLang, `llamafactory-cli api`, `medvl serve`.
+
+Requests run side by side. The client library waits and tries again after time-outs, lost connections and 408, 409, 429
+and 5xx answers, twice as long each time and with jitter.
+"""
+
+import base64
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import openai
+from PIL import Image
+
+from medvl.pictures import FORMATS, MAX_PIXELS, shown
+from medvl.predict.errors import UsageError
+from medvl.predict.plan import Asked
+from medvl.predict.reply import Reply, failed
+from medvl.sharegpt import IMAGE_TAG
+
+ImagesAs = Literal["data", "path"]
+KEY_VARIABLES = ("MEDVL_API_KEY", "OPENAI_API_KEY")
+# Formats that every server takes as a data URI; others are sent as PNG, which loses nothing.
+_MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
+# Answers to the wrong key are the same for every question.
+_FATAL = (openai.AuthenticationError, openai.PermissionDeniedError)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach the server.
+
+    Attributes:
+        url: Base address, e.g. http://127.0.0.1:8000/v1.
+        concurrency: Requests at the same time.
+        timeout: Seconds that one attempt may take.
+        retries: Attempts after the first.
+        images_as: data: in the request. path: as a file:// address where the server may open the file and it can be
+            used as it is; `medvl.pictures` and the pixel budget decide.
+        template_breaks_lines: Whether the server's chat template writes a line break after each picture, as that of
+            InternVL3 does; the prompt's own is then left out.
+    """
+
+    url: str
+    concurrency: int = 8
+    timeout: float = 120.0
+    retries: int = 5
+    images_as: ImagesAs = "data"
+    template_breaks_lines: bool = False
+
+
+class Endpoint:
+    """A server that answers."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Nothing is sent yet. The API key comes from the environment: `KEY_VARIABLES`."""
+        key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), "none")
+        self.connection = connection
+        self.client = openai.OpenAI(
+            base_url=connection.url, api_key=key, timeout=connection.timeout, max_retries=connection.retries
+        )
+
+    def models(self) -> set[str] | None:
+        """Names of the models that the server has; None if it does not say.
+
+        Raises:
+            UsageError: nothing answers there, or the key is wrong.
+        """
+        try:
+            return {model.id for model in self.client.models.list()}
+        except _FATAL as error:
+            raise self._refused(error) from error
+        except openai.APIStatusError:
+            return None
+        except openai.APIConnectionError as error:
+            raise UsageError(f"{self.connection.url}: no server answers there: {error.__cause__ or error}") from error
+
+    def answers(self, batches: Iterable[Sequence[Asked]]) -> Iterator[list[tuple[Asked, Reply]]]:
+        """Replies as they come. `batches` only give the order in which questions are sent.
+
+        Raises:
+            UsageError: the server refuses the key.
+        """
+        questions = (asked for batch in batches for asked in batch)
+        with ThreadPoolExecutor(self.connection.concurrency) as pool:
+            running: dict[Future[Reply], Asked] = {}
+            try:
+                for asked in questions:
+                    running[pool.submit(self.answer, asked)] = asked
+                    if len(running) > self.connection.concurrency:  # one waits, so that no worker does
+                        yield _finished(running)
+                while running:
+                    yield _finished(running)
+            finally:
+                for future in running:
+                    future.cancel()
+                if running:  # stopped half-way: do not wait for what is under way
+                    self.client.close()
+
+    def answer(self, asked: Asked) -> Reply:
+        """Ask one question.
+
+        Raises:
+            UsageError: the server refuses the key.
+        """
+        try:
+            completion = self.client.chat.completions.create(**self._request(asked))
+        except _FATAL as error:
+            raise self._refused(error) from error
+        except Exception as error:  # whatever is wrong with one picture or request must not end a run
+            return failed(f"{type(error).__name__}: {error}")
+        if not completion.choices or completion.choices[0].message.content is None:
+            return failed("the server sent no text")
+        choice = completion.choices[0]
+        return Reply(choice.message.content or "", "length" if choice.finish_reason == "length" else "stop")
+
+    def _refused(self, error: openai.APIStatusError) -> UsageError:
+        names = " or ".join(KEY_VARIABLES)
+        return UsageError(f"{self.connection.url}: {error.message}; set the key in the environment as {names}")
+
+    def _request(self, asked: Asked) -> dict[str, Any]:
+        stated = asked.generation
+        sampling = (
+            {"temperature": stated.temperature, "top_p": stated.top_p} if stated.do_sample else {"temperature": 0}
+        )
+        extra = {"top_k": stated.top_k, "repetition_penalty": stated.repetition_penalty}
+        system = [{"role": "system", "content": asked.system}] if asked.system else []
+        return {
+            "model": asked.served.name,
+            "messages": [*system, {"role": "user", "content": self._content(asked)}],
+            "max_tokens": stated.max_new_tokens,
+            **{name: value for name, value in sampling.items() if value is not None},
+            "extra_body": {name: value for name, value in extra.items() if value is not None} or None,
+        }
+
+    def _content(self, asked: Asked) -> list[dict[str, Any]]:
+        """The prompt in parts: each tag becomes its picture, the text between stays."""
+        if asked.question.problem is not None:
+            raise ValueError(asked.question.problem)
+        before, *texts = asked.prompt.split(IMAGE_TAG)
+        parts: list[dict[str, Any]] = [{"type": "text", "text": before}] if before else []
+        for path, text in zip(asked.question.images, texts, strict=True):
+            address = self._address(path, asked)
+            parts.append({"type": "image_url", "image_url": {"url": address}})
+            text = text.removeprefix("\n") if self.connection.template_breaks_lines else text
+            parts += [{"type": "text", "text": text}] if text else []
+        return parts
+
+    def _address(self, path: Path, asked: Asked) -> str:
+        data, media_type, unchanged = picture_data(path, asked.image_max_pixels, mended=asked.question.mended)
+        if unchanged and self.connection.images_as == "path":
+            return path.resolve().as_uri()
+        return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _finished(running: dict[Future[Reply], Asked]) -> list[tuple[Asked, Reply]]:
+    """Wait for at least one; those that are done leave `running`."""
+    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+    return [(running.pop(future), future.result()) for future in sorted(finished, key=list(running).index)]
+
+
+def picture_data(path: Path, max_pixels: int | None, *, mended: bool) -> tuple[bytes, str, bool]:
+    """A picture as training shows it: mended, and within the budget. Its bytes, media type, and whether the file's own.
+
+    Raises:
+        Exception: of many types, if the picture is missing or broken.
+    """
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        layout = image.format or ""
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        image.load()
+        picture = image if mended else shown(image)
+        if picture is image and layout in _MEDIA_TYPES and not _too_large(image, max_pixels):
+            return data, _MEDIA_TYPES[layout], True
+        buffer = io.BytesIO()
+        _within(picture, max_pixels).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue(), "image/png", False
+
+
+def _too_large(image: Image.Image, max_pixels: int | None) -> bool:
+    return max_pixels is not None and image.width * image.height > max_pixels
+
+
+def _within(image: Image.Image, max_pixels: int | None) -> Image.Image:
+    """The picture within its budget, as LLaMA-Factory 0.9.5 shrinks it: same sides' ratio, rounded down, bicubic."""
+    if max_pixels is None or not _too_large(image, max_pixels):
+        return image
+    factor = math.sqrt(max_pixels / (image.width * image.height))
+    return image.resize((int(image.width * factor), int(image.height * factor)))

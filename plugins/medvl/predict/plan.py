@@ -1,0 +1,131 @@
+"""Who answers which question, how it is asked, and what is asked together.
+
+The plan covers all questions, whatever has been answered before: a run that goes on after a kill asks the same batches
+again, so that it gives the same answers. Numbers in a batch depend on what stands beside them, if only in the last bit.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from medvl.boxes import Size
+from medvl.instructions import instruct
+from medvl.predict.questions import Question
+from medvl.predict.setup import Served
+from medvl.profiles import Generation, Profile, Profiles
+from medvl.router.chain import Router
+from medvl.router.route import Route, abstain
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question as it is asked.
+
+    Attributes:
+        question: The question.
+        route: What the router says.
+        profile: The profile that follows from it.
+        served: The adapter that answers.
+        prompt: The user's turn, a tag per picture.
+        system: System prompt; None leaves it to an endpoint.
+        image_max_pixels: Largest area of a picture; None leaves it to an endpoint.
+        fingerprint: SHA-256 of prompt, pictures, model, adapter, pixel budget and generation.
+    """
+
+    question: Question
+    route: Route
+    profile: Profile
+    served: Served
+    prompt: str
+    system: str | None
+    image_max_pixels: int | None
+    fingerprint: str
+
+    @property
+    def generation(self) -> Generation:
+        """How the answer is generated."""
+        return self.profile.generation
+
+
+def route(questions: Sequence[Question], router: Router | None, *, by_own_task: bool = False) -> list[Route]:
+    """A route per question; None for a router sends all to `general`.
+
+    Args:
+        questions: What is asked.
+        router: Decides by the text; one that trusts metadata, with `by_own_task`.
+        by_own_task: Whether to tell it the questions' own tasks.
+    """
+    if router is None:
+        return [abstain("routing is off")] * len(questions)
+    metadata = [question.task for question in questions] if by_own_task else None
+    return router.route([question.text for question in questions], metadata=metadata)
+
+
+def ask(question: Question, route: Route, profiles: Profiles, served: Callable[[Profile], Served], base: str) -> Asked:
+    """A routed question as it is asked.
+
+    Args:
+        question: What is asked.
+        route: Where it goes.
+        profiles: How each task is asked.
+        served: The adapter of a profile.
+        base: Identity of the base model and of how it is loaded.
+    """
+    profile = profiles.chosen(route.task, route.confidence)
+    adapter = served(profile)
+    prompt = _prompt(question, profile)
+    system = adapter.system if profile.system is None else profile.system
+    pixels = profile.image_max_pixels or adapter.image_max_pixels
+    pictures = [(image.name, image.stat().st_size if image.is_file() else None) for image in question.images]
+    stated = [
+        *(base, adapter.identity, system, prompt, pictures, pixels, adapter.image_min_pixels, adapter.crop_to_patches),
+        dataclasses.asdict(profile.generation),
+    ]
+    digest = hashlib.sha256(json.dumps(stated, ensure_ascii=False).encode()).hexdigest()
+    return Asked(question, route, profile, adapter, prompt, system, pixels, digest)
+
+
+def _prompt(question: Question, profile: Profile) -> str:
+    if profile.instruction is None:
+        return question.head + question.text
+    line_break = "" if not question.head or question.head.endswith("\n") else "\n"  # as instruct_record writes it
+    return question.head + line_break + instruct(question.text, profile.instruction)
+
+
+def batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:
+    """What is asked together: by adapter, then profile, then length, longest first.
+
+    Adapters are switched once each. Equal lengths need little padding. The longest come first, so that a model too
+    large for them shows it at once.
+    """
+    groups: dict[tuple[str, str], list[Asked]] = {}
+    for item in asked:
+        groups.setdefault((item.served.name or "", item.profile.name), []).append(item)
+    planned = []
+    for _, group in sorted(groups.items()):
+        ordered = sorted(group, key=lambda item: (-_length(item), item.question.id))
+        planned += [ordered[first : first + size] for first in range(0, len(ordered), size)]
+    return planned
+
+
+def _length(item: Asked) -> int:
+    """About how many tokens a prompt has: text by fours of letters, a picture by 1,024 pixels within its budget."""
+    if item.served.max_tiles == 1:  # every picture has the same number
+        pictures = 256 * len(item.question.images)
+    else:
+        budget = item.image_max_pixels or 768 * 768
+        pictures = sum(min(width * height, budget) // 1024 for width, height in map(_size, item.question.images))
+    return pictures + len(item.prompt) // 4
+
+
+def _size(path: object) -> Size:
+    try:
+        with Image.open(str(path)) as image:
+            width, height = image.size
+            return width, height
+    except (OSError, ValueError, Image.DecompressionBombError):  # said when the picture is asked about
+        return 0, 0

@@ -1,0 +1,117 @@
+"""From a command line to a file of predictions: read, route, plan, ask, write."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from medvl.predict import backends
+from medvl.predict.backends import Answering
+from medvl.predict.challenge import first_row, write_challenge
+from medvl.predict.errors import UsageError
+from medvl.predict.plan import Asked, ask, batches, route
+from medvl.predict.progress import remaining, summary, write_answers
+from medvl.predict.questions import Question, choose, read_questions
+from medvl.predict.setup import Wanted
+from medvl.predict.writer import Row, done, opened, stale
+from medvl.profiles import Profile, Profiles, read_profiles
+from medvl.router.chain import Router, load_router
+from medvl.router.route import Route
+
+
+def predict(args: argparse.Namespace, errors: Console) -> list[Row]:
+    """Do what the command line asks for; the rows of all questions, in their order.
+
+    Raises:
+        UsageError, UnknownNameError: options that cannot be followed.
+        DataError, FlareError, RecordError: data that cannot be read, or an output that cannot be continued.
+        HopelessError: every question fails.
+    """
+    profiles, questions = _read(args)
+    router = _router(args)
+    routes = route(questions, router, by_own_task=args.oracle_task)
+    chosen = [profiles.chosen(item.task, item.confidence) for item in routes]
+    answering = _answering(args, list({profile.name: profile for profile in chosen}.values()))
+    asked = _asked(questions, routes, profiles, answering)
+    notes = (
+        [f"{router.failures} questions went to general because the router failed"] if router and router.failures else []
+    )
+    for note in (*notes, *answering.notes):
+        errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    fingerprints = {item.question.id: item.fingerprint for item in asked}
+    with opened(args.out) as predictions:
+        other = stale(predictions.rows, fingerprints)
+        if other and not args.redo:
+            raise UsageError(
+                f"{args.out}: {len(other)} predictions were made with another prompt, model or budget, first "
+                f"{other[0]}; choose another --out, or replace them with --redo"
+            )
+        wanted = set(fingerprints) - done(predictions.rows, fingerprints)
+        todo = remaining(batches(asked, args.batch_size), wanted)
+        if todo:
+            write_answers(answering.start().answers(todo), predictions, wanted, errors)
+        predictions.finish([question.id for question in questions])
+        rows = predictions.rows
+    if args.challenge:
+        write_challenge(args.challenge, questions, rows, profiles)
+    Console().print(summary(asked, rows, profiles))
+    return [rows[question.id] for question in questions]
+
+
+def _read(args: argparse.Namespace) -> tuple[Profiles, list[Question]]:
+    try:
+        profiles = read_profiles(args.profiles)
+    except ValueError as error:
+        raise UsageError(f"--profiles {error}") from error
+    if args.challenge and args.shard != (1, 1):
+        raise UsageError(
+            "--challenge wants all questions and --shard gives a part; join the parts into one file (cat), then run "
+            "without --shard and with that --out"
+        )
+    questions = read_questions(args.data, splits=args.splits, instructions=profiles.instructions)
+    questions = choose(questions, args.limit, args.shard)
+    if not questions:
+        raise UsageError(f"--shard {args.shard[0]}/{args.shard[1]}: no question is left for it")
+    if args.challenge:
+        first_row(questions)
+    return profiles, questions
+
+
+def _router(args: argparse.Namespace) -> Router | None:
+    if args.no_router:
+        return None
+    try:
+        return load_router(args.router, trust_metadata=args.oracle_task)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--router {args.router}: {error}") from error
+
+
+def _answering(args: argparse.Namespace, profiles: list[Profile]) -> Answering:
+    bits = {None: None, "none": 0}.get(args.quantization, args.quantization)
+    wanted = Wanted(args.model, args.template, None if bits is None else int(bits), args.dtype, args.frame)
+    try:
+        if args.endpoint is None:
+            return backends.in_process(profiles, wanted, args.adapters, args.adapter)
+        from medvl.predict.endpoint import Connection
+
+        connection = Connection(
+            args.endpoint, args.concurrency, args.timeout, args.retries, args.images, args.template_breaks_lines
+        )
+        cards = {
+            profile.adapter: args.adapters / profile.adapter
+            for profile in profiles
+            if args.adapters and profile.adapter
+        }
+        rest = args.adapter or (Path(args.model) if args.model else None)
+        return backends.endpoint(profiles, connection, wanted, args.model_name, cards | ({"": rest} if rest else {}))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _asked(questions: list[Question], routes: list[Route], profiles: Profiles, answering: Answering) -> list[Asked]:
+    return [
+        ask(question, item, profiles, lambda profile: answering.serves[profile.name], answering.identity)
+        for question, item in zip(questions, routes, strict=True)
+    ]

@@ -1,0 +1,107 @@
+"""The loop that writes replies as they come, its progress bar, and the table at its end."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from medvl.postprocessing import postprocess
+from medvl.predict.plan import Asked
+from medvl.predict.reply import Reply
+from medvl.predict.writer import Predictions, Row
+from medvl.profiles import Profiles
+from medvl.tasks import label_separator
+
+_HOPELESS = 32
+
+
+class HopelessError(RuntimeError):
+    """So many questions failed without one answer that something is wrong with all of them."""
+
+
+class _Rate(ProgressColumn):
+    """Questions per second since the start."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.completed / task.elapsed if task.elapsed else 0.0
+        return Text(f"{speed:.2f}/s")
+
+
+def write_answers(
+    answers: Iterator[list[tuple[Asked, Reply]]], predictions: Predictions, wanted: set[str], console: Console
+) -> None:
+    """Write every reply to a wanted question when it comes.
+
+    Args:
+        answers: Replies of a back end; a batch that was half done before a kill is answered again as a whole.
+        predictions: Where they go.
+        wanted: Ids that have no prediction yet.
+        console: For the progress bar.
+
+    Raises:
+        HopelessError: the first 32 questions all failed. What was written stays.
+    """
+    answered = failures = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("predicting", total=len(wanted))
+        for replies in answers:
+            rows = [_row(asked, reply) for asked, reply in replies if asked.question.id in wanted]
+            predictions.append(rows)
+            failures += sum(row.error is not None for row in rows)
+            answered += sum(row.error is None for row in rows)
+            group = replies[0][0]
+            progress.update(bar, advance=len(rows), description=f"{group.profile.name} ({group.served.name or 'base'})")
+            if failures >= _HOPELESS and not answered:
+                raise HopelessError(
+                    f"the first {failures} questions have no answer, the last one because: {rows[-1].error}"
+                )
+
+
+def _row(asked: Asked, reply: Reply) -> Row:
+    return Row(
+        id=asked.question.id,
+        prediction=reply.text,
+        task=asked.profile.name,
+        confidence=round(asked.route.confidence, 6),
+        source=asked.route.source,
+        adapter=asked.served.name,
+        frame=asked.served.frame,
+        finish=reply.finish,
+        fingerprint=asked.fingerprint,
+        error=reply.error,
+    )
+
+
+def summary(asked: Sequence[Asked], rows: Mapping[str, Row], profiles: Profiles) -> Table:
+    """A line per profile: how many questions, and how many answers are not what they should be."""
+    table = Table("profile", "adapter", title="Predictions")
+    for heading in ("questions", "no answer", "odd form", "cut off"):
+        table.add_column(heading, justify="right")
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for item in asked:
+        row = rows[item.question.id]
+        count = counts.setdefault((item.profile.name, item.served.name or "base model"), Counter())
+        count["questions"] += 1
+        count["errors"] += row.error is not None
+        count["cut"] += row.finish == "length"
+        count["odd"] += row.error is None and not _has_form(item, row, profiles)
+    for (profile, adapter), count in sorted(counts.items()):
+        table.add_row(profile, adapter, *(str(count[name]) for name in ("questions", "errors", "odd", "cut")))
+    return table
+
+
+def _has_form(asked: Asked, row: Row, profiles: Profiles) -> bool:
+    question = asked.question
+    expected = profiles[row.task].postprocess
+    return postprocess(
+        row.prediction, expected, question=question.text, separator=label_separator(question.dataset)
+    ).valid
+
+
+def remaining(planned: Iterable[Sequence[Asked]], wanted: set[str]) -> list[Sequence[Asked]]:
+    """The batches that hold a wanted question, whole."""
+    return [batch for batch in planned if any(asked.question.id in wanted for asked in batch)]

@@ -1,0 +1,246 @@
+"""What is asked: the questions of a FLARE tree, of question files, or of records that a preprocess script wrote."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from medvl import flare
+from medvl.boxes import Size
+from medvl.flare import SPLITS, FlareError, QuestionFile, find_question_files, picture_path, question_file
+from medvl.instructions import Instruction, fingerprint
+from medvl.predict.errors import DataError
+from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, read_manifest, read_records
+from medvl.tasks import Task, UnknownNameError, canonical_task
+
+# Written by tools into folders of question files; none of them holds questions.
+_NOT_QUESTIONS = ("predictions", "dataset_info", "manifest", "report")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about its pictures.
+
+    Attributes:
+        id: Unique; scoring joins by it.
+        dataset: Name of its dataset.
+        text: As its source asks it, verbatim.
+        head: What stands before the text in the prompt: a tag per picture, and line breaks.
+        images: Its pictures.
+        mended: Whether the pictures are as training shows them already; else `medvl.pictures` mends them.
+        task: Its own task, None where that is not known. Only used when asked for: the challenge forbids it.
+        size: (width, height) of its first picture as shown, pixels; None where only the picture tells.
+        file: The question file it comes from.
+        index: Row in that file, from 0.
+        problem: Why it cannot be asked; None if it can.
+    """
+
+    id: str
+    dataset: str
+    text: str
+    head: str
+    images: tuple[Path, ...]
+    mended: bool
+    task: Task | None
+    size: Size | None
+    file: Path
+    index: int
+    problem: str | None = None
+
+
+def read_questions(
+    path: Path, *, splits: Sequence[str] = (), instructions: Mapping[Task, Instruction] | None = None
+) -> list[Question]:
+    """All questions of a path, in the order of its files.
+
+    Args:
+        path: A FLARE tree or a folder in one, a folder of question files, a question file, or a file of records.
+        splits: Splits of a tree; default: all but training, training only if there is nothing else.
+        instructions: Those of the profiles in use. Records that were made with them hold them already; the question
+            that the router and the profiles see is the one before.
+
+    Raises:
+        DataError: nothing to ask, ids that are not unique, or records made with other instructions.
+        FlareError, RecordError: a file that cannot be read.
+        UnknownNameError: a split that is not there.
+    """
+    questions = list(_questions(path, splits, instructions or {}))
+    if not questions:
+        raise DataError(f"{path}: no questions in it")
+    repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}: {len(repeated)} ids stand twice, first {repeated[0]}; every question needs its own")
+    return questions
+
+
+def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, Instruction]) -> Iterator[Question]:
+    if path.is_dir():
+        files = _files(path, splits)
+        yield from (question for file, prefix in files for question in _asked(file, prefix))
+    elif not path.is_file():
+        raise DataError(f"{path}: there is no such file or folder")
+    elif _holds(path, {"conversations", "images"}):
+        yield from (_from_record(record, instructions) for record in _records(path, instructions))
+    else:
+        file = question_file(path)
+        inside = file.split.folder in path.resolve().parts
+        yield from _asked(file, None if inside else path.stem)
+
+
+def _files(folder: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str | None]]:
+    """Question files, each with the first part of its ids; None where the tree names them."""
+    inside = folder.resolve()
+    names = {split.folder for split in SPLITS.values()}
+    if any((inside / name).is_dir() for name in names):
+        files = list(find_question_files(inside, splits))
+        rest = [file for file in files if file.split.name != "train"]
+        return [(file, None) for file in (files if splits else rest or files)]
+    above = next((parent for parent in (inside, *inside.parents) if parent.name in names), None)
+    if above is not None:
+        files = [file for file in find_question_files(above.parent, [above.name]) if file.path.is_relative_to(inside)]
+        return [(file, None) for file in files]
+    if splits:
+        raise DataError(f"{folder}: no FLARE tree, so that it has no splits; remove --splits")
+    loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path)]
+    answered = {path.with_name(path.name.replace("_withGT", "")) for path in loose if "_withGT" in path.name}
+    return [
+        (question_file(path), path.relative_to(inside).with_suffix("").as_posix())
+        for path in loose
+        if path not in answered
+    ]
+
+
+def _is_loose_file(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    named = any(word in path.stem.lower() for word in _NOT_QUESTIONS)
+    return not hidden and not named and _holds(path, {"ImageName", "Question"})
+
+
+def _holds(path: Path, keys: Iterable[str]) -> bool:
+    """Whether a file is a JSON list of objects with these keys. One that is not JSON is reported when it is read."""
+    try:
+        content = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    if isinstance(content, dict):
+        content = next((value for value in content.values() if isinstance(value, list)), [])
+    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and set(keys) <= set(content[0])
+
+
+def _asked(file: QuestionFile, prefix: str | None) -> Iterator[Question]:
+    for row in flare.read_questions(file):
+        yield _from_row(row, f"flare/{row.id}" if prefix is None else f"{prefix}/{row.index:06d}")
+
+
+def _from_row(row: flare.Question, name: str) -> Question:
+    try:
+        text, images = row.text, tuple(picture_path(row.file, image) for image in row.images)
+        tags = [tag for tag in MEDIA_TAGS if tag in text]
+        problem = f"the question holds a literal {tags[0]}, which stands for a picture" if tags else None
+    except FlareError as error:
+        text, images, problem = "", (), str(error)
+    try:
+        task = row.task
+    except UnknownNameError:
+        task = None
+    return Question(
+        id=name,
+        dataset=row.file.dataset,
+        text=text,
+        head=f"{IMAGE_TAG}\n" * len(images),
+        images=images,
+        mended=False,
+        task=task,
+        size=None,
+        file=row.file.path,
+        index=row.index,
+        problem=problem,
+    )
+
+
+def _records(path: Path, instructions: Mapping[Task, Instruction]) -> list[Record]:
+    manifest = read_manifest(path.parent)
+    stated = manifest.options.profiles_fingerprint if manifest and path.name in manifest.files else None
+    if stated is not None and stated != fingerprint(instructions):
+        raise DataError(
+            f"{path}: its questions hold the instructions of other profiles; give the --profiles file that "
+            "preprocess/flare.py was given, or predict from the FLARE tree"
+        )
+    return read_records(path)
+
+
+def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Question:
+    head, text, problem = "", "", None
+    speakers = [turn.speaker for turn in record.conversations]
+    if speakers != ["human", "gpt"]:
+        problem = f"expected a human turn and a gpt turn, found {speakers}"
+    else:
+        prompt = record.conversations[0].value
+        before, tag, text = prompt.rpartition(IMAGE_TAG)
+        head = before + tag
+        if tag and text.startswith("\n"):
+            head, text = f"{head}\n", text[1:]
+        if prompt.count(IMAGE_TAG) != len(record.images):
+            problem = f"{prompt.count(IMAGE_TAG)} {IMAGE_TAG} tags but {len(record.images)} pictures"
+    try:
+        task = canonical_task(record.task)
+    except UnknownNameError:
+        task = None
+    return Question(
+        id=record.id,
+        dataset=record.dataset,
+        text=_without(text, instructions.get(task) if task else None),
+        head=head,
+        images=tuple(map(Path, record.images)),
+        mended=True,
+        task=task,
+        size=record.source.sizes[0] if record.source.sizes else None,
+        file=Path(record.source.file),
+        index=record.source.index,
+        problem=problem,
+    )
+
+
+def _without(text: str, instruction: Instruction | None) -> str:
+    """The question before the instruction of its task was added."""
+    if instruction is None:
+        return text
+    if instruction.position == "suffix":
+        return text.removesuffix(f"\n{instruction.text}")
+    return text.removeprefix(f"{instruction.text}\n")
+
+
+def choose(questions: Sequence[Question], limit: int | None, shard: tuple[int, int]) -> list[Question]:
+    """The first `limit` questions; of these, every n-th from the i-th on, for `shard` (i, n)."""
+    first, step = shard
+    return list(questions[:limit][first - 1 :: step])
+
+
+@cache
+def _rows(file: Path) -> list[flare.Question]:
+    return flare.read_questions(question_file(file))
+
+
+def source_row(question: Question) -> dict[str, Any]:
+    """The row of the question file that a question comes from, untouched.
+
+    Raises:
+        DataError: the file is not there any more, or has changed.
+    """
+    try:
+        rows = _rows(question.file)
+    except (OSError, FlareError) as error:
+        raise DataError(
+            f"{question.id}: the challenge's format holds rows of question files: {error}; give the tree as --data"
+        ) from error
+    row = rows[question.index].row if question.index < len(rows) else {}
+    if question.problem is None and str(row.get("Question", "")).strip() != question.text.strip():
+        raise DataError(
+            f"{question.id}: {question.file}, row {question.index}, asks something else; the file has changed since "
+            "the records were made, run the preprocess script again"
+        )
+    return row

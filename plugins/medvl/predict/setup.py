@@ -1,0 +1,288 @@
+"""How the model and its adapters were trained, read from their run cards, so that they are asked the same way.
+
+What a profile or an option states wins over the card, and a difference is a warning: whoever asks otherwise than the
+model was trained should know it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from medvl.boxes import FRAMES, Frame
+from medvl.factory.fingerprints import base_model
+from medvl.factory.run_card import Quantization, RunCard, read_run_card
+from medvl.instructions import GENERAL, fingerprint
+from medvl.predict.errors import UsageError
+from medvl.profiles import Profile
+from medvl.sharegpt import file_sha256
+from medvl.tasks import Task
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# LLaMA-Factory's own defaults, for a model without a run card.
+_MAX_PIXELS, _MIN_PIXELS = 768 * 768, 32 * 32
+_TEMPLATES = {"qwen3_vl": "qwen3_vl_nothink", "internvl": "intern_vl"}
+_T = TypeVar("_T")
+_NOT_QUANTISED = Quantization(bit=None, method="bnb", type="nf4", double_quantization=False)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One adapter, or the base model, and how it is asked.
+
+    Attributes:
+        name: The adapter's name; None for the base model.
+        folder: Where it lies; None for the base model, and at an endpoint.
+        identity: Changes whenever its weights do.
+        system: System prompt; None leaves that to an endpoint.
+        image_max_pixels: Largest area of a picture, pixels; None leaves that to an endpoint.
+        image_min_pixels: Smallest area.
+        crop_to_patches: Whether pictures are cut into tiles (InternVL).
+        max_tiles: Most tiles per picture; None for models without tiles.
+        frame: Frame of the boxes in its answers.
+        card: Its run card, None without one.
+    """
+
+    name: str | None
+    folder: Path | None
+    identity: str
+    system: str | None
+    image_max_pixels: int | None
+    image_min_pixels: int
+    crop_to_patches: bool
+    max_tiles: int | None
+    frame: Frame
+    card: RunCard | None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is loaded once, and the adapters on top of it.
+
+    Attributes:
+        model: Folder or hub name of the base model.
+        identity: Changes whenever its weights do, as far as names and sizes tell.
+        template: LLaMA-Factory's name of the prompt's form.
+        enable_thinking: LLaMA-Factory's key of that name.
+        quantization: On-the-fly quantisation.
+        dtype: auto, bfloat16, float16 or float32.
+        base: The base model without an adapter.
+        adapters: Name -> adapter.
+        warnings: Where asking differs from training.
+    """
+
+    model: str
+    identity: str
+    template: str
+    enable_thinking: bool | None
+    quantization: Quantization
+    dtype: str
+    base: Served
+    adapters: Mapping[str, Served]
+    warnings: tuple[str, ...]
+
+    def __getitem__(self, name: str | None) -> Served:
+        """The adapter of that name; the base model for None."""
+        return self.base if name is None else self.adapters[name]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user stated; None takes it from the run cards.
+
+    Attributes:
+        model: Folder or hub name of the base model.
+        template: LLaMA-Factory's name of the prompt's form.
+        bits: 4 or 8 quantises to so many bits, 0 does not quantise.
+        dtype: Type of the weights that are not quantised.
+        frame: Frame of the boxes in answers.
+    """
+
+    model: str | None = None
+    template: str | None = None
+    bits: int | None = None
+    dtype: str | None = None
+    frame: Frame | None = None
+
+
+def find_adapters(names: Iterable[str], folder: Path) -> dict[str, Path]:
+    """Where each of the adapters lies that profiles name: in `folder`, or at the path that the name is.
+
+    One that is not there is left out, as `general` answers in its place.
+
+    Raises:
+        UsageError: an adapter is not there, and neither is `general`; or one is no LoRA adapter in safetensors.
+    """
+    found, missing = {}, []
+    for name in dict.fromkeys(names):
+        place = next((place for place in (folder / name, Path(name)) if (place / CONFIG).is_file()), None)
+        if place is None:
+            missing.append(name)
+        else:
+            found[name] = checked(place)
+    if missing and GENERAL not in found:
+        if not (folder / GENERAL / CONFIG).is_file():
+            raise UsageError(
+                f"{folder}: no adapter {', '.join(missing)}, and no {GENERAL} in their place; train them, or write "
+                "`adapter: null` into their profiles to ask the base model"
+            )
+        found[GENERAL] = checked(folder / GENERAL)
+    return found
+
+
+def checked(folder: Path) -> Path:
+    """The folder, if it holds an adapter that can be loaded without running code from it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise UsageError(f"{folder}: no {file} in it; a LoRA adapter in safetensors is expected")
+    return folder
+
+
+def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
+    """How to load and ask the base model and its adapters.
+
+    Raises:
+        UsageError: adapters that cannot share one base model, or something that neither a run card nor an option tells.
+        ValueError: a damaged run card.
+    """
+    cards = {name: _card(folder) for name, folder in adapters.items()}
+    own = _card(Path(wanted.model)) if wanted.model else None
+    # A base model's own card says how it was trained before the adapters were.
+    known = {name: card for name, card in cards.items() if card} or ({"the model": own} if own else {})
+    model = wanted.model or _agreed("base model", {name: card.model.name_or_path for name, card in known.items()})
+    if model is None:
+        raise UsageError("--model is missing, and no adapter has a run card that names it")
+    trained = _agreed("quantisation", {name: card.quantization for name, card in known.items()})
+    bits = wanted.bits if wanted.bits is not None else trained.bit if trained else None
+    warnings = [
+        f"{name}: no run card beside it, so it is asked with LLaMA-Factory's defaults; train with medvl_run_card: true"
+        for name, card in (cards or {model: own}).items()
+        if card is None
+    ]
+    if trained and (bits or None) != trained.bit:
+        warnings.append(f"trained with {trained.bit or 'no'} bits of quantisation, asked with {bits or 'no'}")
+    identity = _identity(model)
+    return Setup(
+        model=model,
+        identity=identity,
+        template=wanted.template
+        or _agreed("template", {name: card.prompt.template for name, card in known.items()})
+        or _template_of(model),
+        enable_thinking=_agreed("thinking", {name: card.prompt.enable_thinking for name, card in known.items()}),
+        quantization=msgspec.structs.replace(trained or _NOT_QUANTISED, bit=bits or None),
+        dtype=wanted.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
+        base=_served(None, None, identity, own, wanted.frame),
+        adapters={
+            name: _served(name, folder, file_sha256(folder / WEIGHTS), cards[name], wanted.frame)
+            for name, folder in adapters.items()
+        },
+        warnings=(*warnings, *_other_base(model, cards)),
+    )
+
+
+def at_endpoint(model: str, folder: Path | None, frame: Frame | None) -> Served:
+    """A model at an endpoint, asked as the adapter or model in `folder` was trained, if that is given.
+
+    Raises:
+        ValueError: a damaged run card.
+    """
+    return _served(model, None, model, _card(folder) if folder else None, frame)
+
+
+def _card(folder: Path) -> RunCard | None:
+    try:
+        return read_run_card(folder)
+    except FileNotFoundError:
+        return None
+
+
+def _agreed(what: str, stated: Mapping[str, _T]) -> _T | None:
+    """What all run cards state; None if there are none."""
+    found: dict[str, list[str]] = {}
+    for name, value in stated.items():
+        found.setdefault(repr(value), []).append(name)
+    if len(found) > 1:
+        parts = "; ".join(f"{', '.join(names)}: {value}" for value, names in found.items())
+        raise UsageError(f"adapters with different {what} cannot share one loaded model ({parts}); predict them apart")
+    return next(iter(stated.values()), None)
+
+
+def _served(name: str | None, folder: Path | None, identity: str, card: RunCard | None, frame: Frame | None) -> Served:
+    """As its run card says; without one, as LLaMA-Factory would by default, or as an endpoint does by itself."""
+    vision, at_endpoint = card.vision if card else None, name is not None and folder is None
+    return Served(
+        name=name,
+        folder=folder,
+        identity=identity,
+        system=card.prompt.system if card else None if at_endpoint else "",
+        image_max_pixels=vision.image_max_pixels if vision else None if at_endpoint else _MAX_PIXELS,
+        image_min_pixels=vision.image_min_pixels if vision else _MIN_PIXELS,
+        crop_to_patches=vision.crop_to_patches if vision else False,
+        max_tiles=vision.max_tiles if vision else None,
+        frame=frame or (trained_frame(card) if card else None) or "norm1000",
+        card=card,
+    )
+
+
+def trained_frame(card: RunCard) -> Frame | None:
+    """Frame of the boxes that the model was trained on; None where its data did not say."""
+    stated = {file.frame for file in card.data if file.role == "train"}
+    return next((known for known in FRAMES if stated == {known}), None)
+
+
+def _identity(model: str) -> str:
+    """What tells this model from others without reading gigabytes: config, names and sizes of the weight files."""
+    config, commit = base_model(model, "main")
+    folder = Path(model)
+    weights = (
+        sorted((file.name, file.stat().st_size) for file in folder.glob("*.safetensors")) if folder.is_dir() else []
+    )
+    return hashlib.sha256(json.dumps([config, commit, weights or model]).encode()).hexdigest()
+
+
+def _template_of(model: str) -> str:
+    config = Path(model) / "config.json"
+    family = json.loads(config.read_bytes()).get("model_type") if config.is_file() else None
+    if family not in _TEMPLATES:
+        raise UsageError(f"{model}: no run card tells the prompt template; name it with --template, e.g. intern_vl")
+    return _TEMPLATES[family]
+
+
+def _other_base(model: str, cards: Mapping[str, RunCard | None]) -> list[str]:
+    config, _ = base_model(model, "main")
+    return [
+        f"{name}: trained on {card.model.name_or_path}, whose config.json differs from that of {model}"
+        for name, card in cards.items()
+        if card and config and card.model.config_sha256 not in (None, config)
+    ]
+
+
+def differences(profile: Profile, served: Served) -> list[str]:
+    """Where a profile asks an adapter otherwise than its run card says it was trained."""
+    card = served.card
+    if card is None:
+        return []
+    found = []
+    if profile.system is not None and profile.system != card.prompt.system:
+        found.append(f"system prompt {profile.system!r}, trained with {card.prompt.system!r}")
+    if profile.image_max_pixels not in (None, card.vision.image_max_pixels):
+        found.append(f"image_max_pixels {profile.image_max_pixels}, trained with {card.vision.image_max_pixels}")
+    asked = fingerprint({Task(profile.name): profile.instruction}) if profile.instruction else None
+    trained = [file.instructions for file in card.data if file.role == "train" and file.instructions is not None]
+    if profile.name == GENERAL:
+        differs = any(trained)
+    elif trained:
+        differs = any(stated.get(profile.name) != asked for stated in trained)
+    else:
+        differs = asked is not None  # its data does not say, and the usual is verbatim
+    if differs:
+        found.append("answer instruction other than in its training data; convert that with the same --profiles")
+    return [f"profile {profile.name}, adapter {served.name or 'none'}: {difference}" for difference in found]
