@@ -70,9 +70,10 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
     def start() -> Backend:
         # LLaMA-Factory prints whole configurations otherwise; read when it is imported.
         os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")
+        from medvl.predict.batching import Batches
         from medvl.predict.in_process import InProcess
 
-        return InProcess(setup)
+        return Batches(InProcess(setup))
 
     serves = {name: setup[adapter_name] for name, adapter_name in names.items()}
     stated = [setup.identity, setup.template, setup.enable_thinking, setup.quantization, setup.dtype]
