@@ -92,7 +92,7 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
         try:
             wanted = read_request(await read_body(request, limits.body_bytes))
             # Decoding pictures and routing take a while; other clients' streams go on meanwhile.
-            prompt, choice = await asyncio.to_thread(understand, wanted, chooser, limits)
+            prompt, choice = await asyncio.to_thread(understand, wanted, engine, chooser, limits)
         finally:
             arriving.discard(request)
         pieces = engine.pieces(prompt, stream=wanted.stream)
@@ -125,19 +125,19 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def understand(wanted: CompletionRequest, chooser: Chooser, limits: Limits) -> tuple[Prompt, Choice]:
+def understand(wanted: CompletionRequest, engine: Engine, chooser: Chooser, limits: Limits) -> tuple[Prompt, Choice]:
     """What the model is asked. The client's system message and sampling win over the profile's."""
     conversation = read_conversation(wanted.messages, limits)
     choice = chooser.choose(wanted.model, conversation.question)
     profile = choice.profile
     asked = conversation.instructed(profile.instruction)
-    prompt = Prompt(
-        turns=[{"role": turn.speaker, "content": turn.text} for turn in asked.turns],
-        images=list(asked.images),
-        system=profile.system if asked.system is None else asked.system,
-        adapter=choice.adapter,
-        image_max_pixels=profile.image_max_pixels,
-        sampling=sampling(wanted, profile.generation, limits),
+    prompt = engine.prompt(
+        [{"role": turn.speaker, "content": turn.text} for turn in asked.turns],
+        asked.images,
+        profile.system if asked.system is None else asked.system,
+        choice.served,
+        sampling(wanted, profile.generation, limits),
+        profile.image_max_pixels,
     )
     return prompt, choice
 
@@ -161,7 +161,7 @@ async def events(pieces: AsyncGenerator[Piece, None], model: str) -> AsyncIterat
                 if isinstance(piece, str):
                     yield stream.chunk(text=piece)
                 elif isinstance(piece, Answer):
-                    yield stream.chunk(finish=piece.finish_reason)
+                    yield stream.chunk(finish=piece.finish)
         except Exception as error:  # the status line is out: this is the only way left to tell
             log.exception("a streamed answer failed")
             yield json.dumps(problem(error))

@@ -1,34 +1,30 @@
 """One model with its adapters, asked by one request at a time.
 
-The adapter in use, Qwen3-VL's `rope_deltas` and the pixel budget are state of the one model and processor, so two
-generations at once would answer with each other's. LLaMA-Factory's engine guards them with a semaphore that a client
-who hangs up releases while his generation goes on, and a generation that fails while it streams never releases. Here
-everything that touches the model runs in one thread, from the switch of the adapter to the last token.
+The adapter in use and Qwen3-VL's `rope_deltas` are state of the one model, so two generations at once would answer with
+each other's. LLaMA-Factory's engine guards them with a semaphore that a client who hangs up releases while his
+generation goes on, and that a generation which fails while it streams never releases. Here everything that touches the
+model runs in one thread, from the switch of the adapter to the last token.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
-from llamafactory.chat.hf_engine import HuggingfaceEngine
-from llamafactory.hparams import GeneratingArguments
 from PIL import Image
-from transformers import StoppingCriteria, TextStreamer
+from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
-from medvl.factory.positions import numbers_pictures, token_types
+from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memory, vision_budget
+from medvl.predict.setup import Served
+from medvl.profiles import Generation
 from medvl.serve.limits import RefusedError
-
-GREEDY = GeneratingArguments(do_sample=False).to_dict()  # LLaMA-Factory's own default draws tokens
 
 log = logging.getLogger(__name__)
 
@@ -38,20 +34,16 @@ class Prompt:
     """What the model is asked, and how.
 
     Attributes:
-        turns: LLaMA-Factory's messages: role and content, with an `<image>` per picture.
-        images: Their pictures.
-        system: System prompt; None for the one the adapter was trained with.
+        encoded: The conversation as token ids, and its pictures.
+        budget: What turns them into tokens.
         adapter: Adapter that answers; None for the base model.
-        image_max_pixels: Largest area of a picture; None for what the adapter was trained with.
-        sampling: Values for `generate`; those left out are LLaMA-Factory's, greedy.
+        generation: How the answer is generated.
     """
 
-    turns: list[dict[str, str]]
-    images: list[Image.Image]
-    system: str | None
+    encoded: Encoded
+    budget: Budget
     adapter: str | None
-    image_max_pixels: int | None
-    sampling: Mapping[str, Any]
+    generation: GenerationConfig
 
 
 @dataclass(frozen=True)
@@ -63,34 +55,21 @@ class Started:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; `length` where it was cut at its longest."""
+    """A whole answer; `finish` is stop, or length where it was cut at its longest."""
 
     text: str
     prompt_tokens: int
     new_tokens: int
-    finish_reason: Literal["stop", "length"]
+    finish: str
 
 
 Piece = Started | str | Answer
 
 
-class Loaded(Protocol):
-    """A model with its adapters, as LLaMA-Factory loads it."""
-
-    model: Any
-    tokenizer: Any
-    processor: Any
-    template: Any
-
-    def using(self, adapter: str | None) -> AbstractContextManager[None]:
-        """Answer with this adapter, and with the prompt and pixels it was trained with, until the end."""
-        ...
-
-
 class Engine:
     """Answers prompts one after the other, in the order in which they came."""
 
-    def __init__(self, loaded: Loaded, unfinished: int) -> None:
+    def __init__(self, loaded: InProcess, unfinished: int) -> None:
         """unfinished: How many prompts may wait or be answered; more are refused."""
         self.loaded = loaded
         self.unfinished = unfinished
@@ -102,12 +81,41 @@ class Engine:
         """Prompts that wait or are being answered."""
         return len(self._stops)
 
+    def prompt(
+        self,
+        turns: Sequence[Mapping[str, str]],
+        images: Sequence[Image.Image],
+        system: str | None,
+        served: Served,
+        stated: Generation,
+        image_max_pixels: int | None,
+    ) -> Prompt:
+        """A conversation ready to be asked; any thread may call this.
+
+        Args:
+            turns: LLaMA-Factory's messages, with an `<image>` per picture.
+            images: The pictures.
+            system: System prompt; None for the one the adapter was trained with.
+            served: The adapter that answers, or the base model.
+            stated: How the answer is generated.
+            image_max_pixels: Largest area of a picture; None for what the adapter was trained with.
+
+        Raises:
+            RefusedError: prompt and answer may be longer than the model reads (400).
+        """
+        budget = vision_budget(served, image_max_pixels)
+        encoded = self.loaded.encode_turns(turns, images, served.system if system is None else system, budget)
+        longest = self.loaded.model.config.get_text_config().max_position_embeddings
+        asked = len(encoded.tokens) + stated.max_new_tokens
+        if asked > longest:
+            raise RefusedError(400, f"prompt and answer may take {asked} tokens, the model reads {longest}")
+        return Prompt(encoded, budget, served.name, self.loaded.generation(stated))
+
     async def pieces(self, prompt: Prompt, *, stream: bool) -> AsyncGenerator[Piece, None]:
         """`Started`, with `stream` the text as it comes, then the whole `Answer`. Closing it ends the generation.
 
         Raises:
-            RefusedError: too many prompts are waiting (503), the prompt is longer than the model reads (400), or the
-                accelerator has no memory for it (413).
+            RefusedError: too many prompts are waiting (503), or there is no memory for this one (413).
             Exception: whatever else the generation raised.
         """
         if self.waiting >= self.unfinished:
@@ -147,48 +155,26 @@ class Engine:
             stop.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _answer(self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool) -> Answer:
-        model, tokenizer = self.loaded.model, self.loaded.tokenizer
-        with self.loaded.using(prompt.adapter):
-            try:
-                inputs, prompt_tokens = self._inputs(prompt)
-                put(Started(prompt_tokens))
-                streamer = _Pieces(put, tokenizer) if stream else None
-                tokens = model.generate(**inputs, streamer=streamer, stopping_criteria=[_Stop(stop)])
-            except torch.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                raise RefusedError(413, "no memory for this request; send fewer or smaller pictures") from error
-        new = tokens[0, prompt_tokens:].tolist()
-        text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        ended = bool(new) and new[-1] in self.loaded.template.get_stop_token_ids(tokenizer)
-        return Answer(text, prompt_tokens, len(new), "stop" if ended else "length")
-
-    def _inputs(self, prompt: Prompt) -> tuple[dict[str, Any], int]:
-        """The arguments of `generate`, and the prompt's length."""
-        model, processor = self.loaded.model, self.loaded.processor
-        template = copy.copy(self.loaded.template)
-        if prompt.system is not None:
-            template.default_system = prompt.system  # as an argument, an empty one would mean the template's own
-        budget = processor.image_max_pixels
-        processor.image_max_pixels = prompt.image_max_pixels or budget
         try:
-            inputs, prompt_tokens = HuggingfaceEngine._process_args(
-                model, self.loaded.tokenizer, processor, template, GREEDY, prompt.turns,
-                images=prompt.images or None, input_kwargs=dict(prompt.sampling),
-            )  # fmt: skip
-        finally:
-            processor.image_max_pixels = budget
-        if numbers_pictures(model):
-            config = model.config
-            inputs["mm_token_type_ids"] = token_types(inputs["inputs"], config.image_token_id, config.video_token_id)
-        longest = model.config.get_text_config().max_position_embeddings
-        asked = prompt_tokens + inputs["generation_config"].max_new_tokens
-        if asked > longest:
-            raise RefusedError(
-                400, f"prompt and answer come to {asked} tokens, the model reads {longest}; ask for less"
-            )
-        return inputs, prompt_tokens
+            return self._generate(prompt, put, stop, stream)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            del error.__traceback__  # its frames hold the tensors that did not fit
+            torch.cuda.empty_cache()
+            raise RefusedError(413, "no memory for this request; send fewer or smaller pictures") from None
+
+    def _generate(self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool) -> Answer:
+        loaded, generation, length = self.loaded, prompt.generation, len(prompt.encoded.tokens)
+        batch = loaded.batch([prompt.encoded], prompt.budget)
+        put(Started(length))
+        streamer = _Pieces(put, loaded.tokenizer, set(generation.eos_token_id)) if stream else None
+        (tokens,) = loaded.generate(
+            batch, prompt.adapter, generation, streamer=streamer, stopping_criteria=[_Stop(stop)]
+        )
+        reply = loaded.reply(tokens, generation)
+        return Answer(reply.text, length, len(tokens), reply.finish or "stop")
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]
@@ -202,11 +188,15 @@ class _Stop(StoppingCriteria):  # type: ignore[misc]
 
 
 class _Pieces(TextStreamer):  # type: ignore[misc]
-    """Hands on text as whole words are generated."""
+    """Hands on text as whole words are generated, with the special tokens before the end, as in whole answers."""
 
-    def __init__(self, put: Callable[[Piece], None], tokenizer: Any) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        self.put_piece = put
+    def __init__(self, put: Callable[[Piece], None], tokenizer: Any, stops: set[int]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        self.put_piece, self.stops = put, stops
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.next_tokens_are_prompt or int(value) not in self.stops:
+            super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: ARG002
         if text:

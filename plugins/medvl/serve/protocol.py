@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from llamafactory.api.protocol import (
     ChatCompletionMessage,
@@ -57,16 +56,16 @@ def read_request(body: bytes) -> CompletionRequest:
     return request
 
 
-def sampling(request: CompletionRequest, profile: Generation, limits: Limits) -> dict[str, Any]:
-    """How the answer is generated: what the client set, else what the profile says, else greedy.
+def sampling(request: CompletionRequest, profile: Generation, limits: Limits) -> Generation:
+    """How the answer is generated: what the client set, else what the profile says.
 
-    A client that sets a temperature above 0, or `top_p` or `top_k`, draws tokens; `temperature: 0` never does.
+    A client that sets a temperature above 0, `top_p` or `top_k` draws tokens; `temperature: 0` never does.
 
     Raises:
         RefusedError: a longer answer than the server gives.
     """
-    longest = request.max_completion_tokens or request.max_tokens
-    if longest is not None and longest > limits.new_tokens:
+    longest = request.max_completion_tokens or request.max_tokens or profile.max_new_tokens
+    if longest > limits.new_tokens:
         raise RefusedError(400, f"max_tokens is {longest}, the limit is {limits.new_tokens}")
     do_sample = request.do_sample
     if request.temperature == 0:
@@ -74,15 +73,14 @@ def sampling(request: CompletionRequest, profile: Generation, limits: Limits) ->
     elif do_sample is None and (request.temperature or request.top_p or request.top_k):
         do_sample = True
     stated = {
-        "max_new_tokens": longest,
         "do_sample": do_sample,
         "temperature": request.temperature or None,
         "top_p": request.top_p,
         "top_k": request.top_k,
         "repetition_penalty": request.repetition_penalty,
     }
-    chosen = {key: getattr(profile, key) if value is None else value for key, value in stated.items()}
-    return {key: value for key, value in chosen.items() if value is not None}
+    changed = {key: value for key, value in stated.items() if value is not None}
+    return replace(profile, max_new_tokens=longest, **changed)
 
 
 def whole(answer: Answer, model: str) -> str:
@@ -93,7 +91,7 @@ def whole(answer: Answer, model: str) -> str:
         total_tokens=answer.prompt_tokens + answer.new_tokens,
     )
     message = ChatCompletionMessage(role=Role.ASSISTANT, content=answer.text)
-    choice = ChatCompletionResponseChoice(index=0, message=message, finish_reason=Finish(answer.finish_reason))
+    choice = ChatCompletionResponseChoice(index=0, message=message, finish_reason=Finish(answer.finish))
     response = ChatCompletionResponse(id=new_id(), model=model, choices=[choice], usage=usage)
     return str(response.model_dump_json(exclude_none=True))
 
