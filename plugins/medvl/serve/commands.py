@@ -25,7 +25,7 @@ examples:
   medvl serve --model Qwen/Qwen3-VL-4B-Instruct --port 8001
   MEDVL_API_KEY=... medvl serve --adapters saves/routes --router saves/router --host 0.0.0.0
 
-A request's model is `auto` (the router chooses), a task, `general`, or an adapter; GET /v1/models lists them. Headers of
+A request's model is `auto` (the router chooses), a task, `general`, or an adapter (GET /v1/models). Headers of
 the answer tell who gave it: X-Medvl-Task, -Confidence, -Source, -Profile, -Adapter. Pictures come as data addresses.
 One answer is generated at a time; for real load see recipes/README.md (vLLM, SGLang).
 Exit codes: 0 or 130 stopped, 2 wrong options.
