@@ -78,6 +78,7 @@ _select = _pattern(
     | \b(?:select|choose|mark|tick|pick|check|circle)\s(?:all|every|any|each|as\smany|one\sor\smore|multiple|several)\b
     | \b(?:one\sor\smore|more\sthan\sone|multiple|several|any\snumber\sof)\s(?:\w+\s)?(?:{_LABEL}|selections?)\b
         (?=[^.?!]*\b(?:may|can|could|might|are|is|for|possible|allowed|assigned|apply|correct|from)\b)
+    | \bone\sor\smore\sof\b
     | \ball\s(?:the\s)?(?:applicable|relevant|correct|matching|true)\b
     | \b(?:which|what)\s(?:\w+\s)?(?:of\s)?(?:the|these|those)\s(?:following|listed|\w+)?\s?(?:{_LABEL}\s)?(?:below\s)?(?:apply|are)\b
     | \bevery\s(?:correct|applicable|matching|true)\b | \bmulti[\s-]?(?:label|select|choice\sanswers)\b"""
@@ -107,7 +108,12 @@ _each = _pattern(r"\b(?:each|every|all|individual|separately|respective|one\sby\
 _json = _pattern(r"\bjson\b")
 
 
+_located = _pattern(r"\b(?:locations?|positions?)\b")
+
+
 def _maps_boxes(text: str) -> bool:
+    if _json(text) and _map(text) and _located(text):
+        return True
     return bool(
         _has_box(text)
         and (_map(text) or (_json(text) and _each(text) and not re.search(r"\bjson (?:list|array)", text, re.I)))

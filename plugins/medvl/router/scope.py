@@ -23,7 +23,7 @@ _KNOWLEDGE = re.compile(
         what\s(?:is|are)\s(?:an?|the\s(?:normal|typical|average|usual|definition|difference|purpose|history))|define|definition|difference\sbetween|
         meaning\sof|explain\s(?:how|why|the\sconcept|the\sdifference)|why|facts?|history\sof|people|population|world|countr(?:y|ies)|cit(?:y|ies)|
         human\sbody|adult\shuman|humans?|on\saverage|average\s(?:person|adult)|typically|usually|normally|in\sgeneral|healthy\s(?:adult|person)|
-        planets?|weather|football|movies?|stocks?|hotels?|restaurants?|flights?|price|cost|doctor\snear|appointment|hospital\snear)\b""",
+        planets?|weather|football|movies?|stocks?|hotels?|restaurants?|flights?|price|cost|oscar|award|songs?|actors?|which\sdoctor|doctor\snear|appointment|hospital\snear)\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 _MEDICAL = re.compile(
@@ -38,7 +38,7 @@ _MEDICAL = re.compile(
         pancrea\w*|bowel|colon\w*|gastr\w+|stomach|o?esophag\w+|brain|cerebr\w+|ventric\w+|midline|skulls?|spin(?:e|al)|vertebra\w*|discs?|bones?|bony|
         femur|tibia|hips?|knees?|wrists?|joints?|teeth|tooth|dental|molars?|jaws?|mandib\w+|maxill\w+|alveolar|caries|implants?|retina\w*|optic|macula\w*|
         eyes?|cornea\w*|skin|dermal|breasts?|prostat\w+|uter\w+|endometri\w+|ovar\w+|nipples?|scrot\w+|testic\w+|cervi\w+|thyroid|lymph\w*|nodes?|arter\w+|vessels?|vascular|aort\w+|veins?|valves?|
-        catheters?|stents?|pacemakers?|tubes?|screws?|organs?|tissues?|anatom\w+|structures?|plane|symphysis|cobb|progression|
+        head|neck|arms?|legs?|feet|hands?|fingers?|shoulders?|elbows?|pelvi\w+|abdom\w+|airways?|trache\w+|bronch\w+|muscles?|tendons?|ligaments?|cartilage|nerves?|gallbladder\w*|circumference|invasion|calcifi\w+|microcalcif\w+|prolifer\w+|catheters?|stents?|pacemakers?|tubes?|screws?|organs?|tissues?|anatom\w+|structures?|plane|symphysis|cobb|progression|
         bi-?rads|resorption|impressions?|findings|suv\w*|lvef|bmd|ffr|crl|bpd|afi|[lpt]i-?rads|gleason|ejection|stenos[ei]s|
         \w{{2,}}(?:itis|oma|omas|osis|oses|a?emia|pathy|plasia|megaly|trophy|ectasis|ectasia|cytes?|blasts?|thorax|rrhage|rrhages?|gram|graphy|oedema|edema|
         sclerosis|oscopy|algia|uria|penia|lysis|ectomy))\b""",
