@@ -113,7 +113,7 @@ class Batches:
             try:
                 replies = self._generate(part[0][0], collated or self._collate(part))
             except Exception as error:
-                del error.__traceback__  # its frames hold the tensors that did not fit
+                error.__traceback__ = None  # its frames hold the tensors that did not fit
                 yield from self._apart(part, error)
             else:
                 yield from zip((asked for asked, _ in part), replies, strict=True)

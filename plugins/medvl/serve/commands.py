@@ -148,6 +148,7 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
     for note in (*answering.notes, *_warnings(args.host, key)):
         errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
+    backend = answering.start()
     import logging
 
     import uvicorn
@@ -156,7 +157,6 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
     from medvl.serve.application import LOOPBACK, Access, create_application
     from medvl.serve.engine import Engine
 
-    backend = answering.start()
     if not isinstance(backend, Batches):
         raise TypeError(f"{type(backend).__name__} answers batches; serving needs the model itself")
     # On loopback without a key, a name that a web page chose is refused.

@@ -161,7 +161,7 @@ class Engine:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            del error.__traceback__  # its frames hold the tensors that did not fit
+            error.__traceback__ = None  # its frames hold the tensors that did not fit
             torch.cuda.empty_cache()
             raise RefusedError(413, "no memory for this request; send fewer or smaller pictures") from None
 
