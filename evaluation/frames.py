@@ -49,11 +49,11 @@ def size_on_disk(path: Path) -> Size | None:
 
 
 def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | None) -> Frame | None:
-    """The frame of a file's boxes: as asked, else pixels or the converted data's, by the file's shape.
+    """The frame of a file's boxes: as asked, else as its rows say, else pixels or the converted data's, by its shape.
 
     None where nothing tells; that matters only if there are boxes.
     """
-    return asked or ("pixel" if file.shape.boxes_in == "pixel" else of_data)
+    return asked or file.frame or ("pixel" if file.shape.boxes_in == "pixel" else of_data)
 
 
 def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Answer:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from medvl.answers import answer_text
+from medvl.boxes import FRAMES, Frame
 
 Row = dict[str, Any]
 # Frame of a shape's boxes: pixels, or the frame of the converted data the model was asked with.
@@ -80,12 +81,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictionFile:
-    """A prediction file, read."""
+    """A prediction file, read.
+
+    Attributes:
+        path: The file.
+        shape: Its shape.
+        sha256: Of its bytes.
+        rows: In the order of the file.
+        frame: Frame of its boxes, if its rows name one.
+    """
 
     path: Path
     shape: Shape
     sha256: str
     rows: tuple[Prediction, ...]
+    frame: Frame | None = None
 
 
 def find_file(path: Path) -> Path:
@@ -161,7 +171,7 @@ def read_predictions(path: Path) -> PredictionFile:
     """A prediction file of any known shape.
 
     Raises:
-        DataError: no file, no rows, an unknown shape, or a row that lacks its keys.
+        DataError: no file, no rows, an unknown shape, a row that lacks its keys, or boxes in no or several frames.
     """
     path = find_file(path)
     data = path.read_bytes()
@@ -174,7 +184,20 @@ def read_predictions(path: Path) -> PredictionFile:
             keys = f"it lacks {', '.join(sorted(lacking))}, which the first row has"
             raise DataError(f"{path}, row {index}: {keys}; all rows of a file must have one shape")
     predictions = tuple(_prediction(index, row, shape) for index, row in enumerate(rows))
-    return PredictionFile(path, shape, hashlib.sha256(data).hexdigest(), predictions)
+    return PredictionFile(path, shape, hashlib.sha256(data).hexdigest(), predictions, _frame(rows, shape, path))
+
+
+def _frame(rows: Sequence[Row], shape: Shape, path: Path) -> Frame | None:
+    """The frame that `medvl predict` writes into its rows: that of the answers its adapters were trained on."""
+    stated = {row["frame"] for row in rows if row.get("frame") is not None} if shape.name == "by_id" else set()
+    if len(stated) > 1:
+        raise DataError(
+            f"{path}: boxes in several frames ({', '.join(sorted(map(str, stated)))}); score predictions.json"
+        )
+    frame = next((known for known in FRAMES if stated == {known}), None)
+    if stated and frame is None:
+        raise DataError(f"{path}: unknown frame {stated.pop()!r}; known are {', '.join(FRAMES)}")
+    return frame
 
 
 def _prediction(index: int, row: Row, shape: Shape) -> Prediction:

@@ -48,6 +48,58 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
 
 @pytest.fixture(scope="session")
+def marked_adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`marked_adapters("qwen3vl" | "internvl3")`: a folder with `base`, a micro checkpoint, and `adapters`.
+
+    One adapter per task and one for general, in the order of `Task`; each answers everything with its letter, A to H.
+    Built once per session; treat it as read-only.
+    """
+    built: dict[str, Path] = {}
+
+    def build(family: str) -> Path:
+        if family not in built:
+            from medvl.demo.adapters import build_marked
+            from medvl.tasks import Task
+
+            letters = dict(zip((*map(str, Task), "general"), "ABCDEFGH", strict=True))
+            built[family] = build_marked(family, tmp_path_factory.mktemp("marked") / family, letters)
+        return built[family]
+
+    return build
+
+
+QUESTIONS = {
+    "classification": "What is the diagnosis? A: Normal, B: Glaucoma",
+    "multi-label classification": "Which findings are there? Select all that apply: Nodule; Fibrosis; Normal.",
+    "Detection": "Give the bounding box coordinates [x_min, y_min, x_max, y_max] of the lesion in this ultrasound.",
+    "instance_detection": "List all chromosomes. Return a JSON mapping chromosome identifiers to [x_min, y_min, x_max, "
+    "y_max] coordinates.",
+    "counting": "How many cells are in this microscopic image?",
+    "regression": "Determine the percentage of alveolar bone resorption (ABR%) in this OPG.",
+    "Report Generation": "Write a radiology report with the findings of this chest X-ray.",
+    "poetry": "Please suggest a good restaurant.",
+}
+
+
+@pytest.fixture
+def question_tree(tmp_path: Path) -> Path:
+    """A FLARE tree with one question per task, two pictures in that on findings, and one that is of no task."""
+    from PIL import Image
+
+    folder = tmp_path / "tree" / "validation-public" / "Xray" / "mixed"
+    (folder / "imagesVal").mkdir(parents=True)
+    rows = []
+    for index, (task, question) in enumerate(QUESTIONS.items()):
+        names = [f"imagesVal/p{index}-{view}.png" for view in range(2 if index == 1 else 1)]
+        for view, name in enumerate(names):
+            Image.new("RGB", (120, 80) if index % 2 else (64, 64), (30 * index, 90, 60 * view)).save(folder / name)
+        rows.append({"TaskType": task, "Modality": "X-Ray", "ImageName": names if len(names) > 1 else names[0],
+                     "Question": question, "Answer": "A", "Split": "val"})  # fmt: skip
+    (folder / "mixed_questions_val.json").write_text(json.dumps(rows))
+    return tmp_path / "tree"
+
+
+@pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with dataset_info.json, the entries tiny_train (8 records) and tiny_val (4), and a manifest.
 

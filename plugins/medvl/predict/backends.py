@@ -58,8 +58,9 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
     names: dict[str, str | None] = {}
     folders: dict[str, Path] = {}
     if adapter is not None:
-        folders = {adapter.name: checked(adapter)}
-        names = dict.fromkeys((profile.name for profile in profiles), adapter.name)
+        name = adapter.resolve().name
+        folders = {name: checked(adapter)}
+        names = dict.fromkeys((profile.name for profile in profiles), name)
     elif adapters is not None:
         folders = find_adapters([profile.adapter for profile in profiles if profile.adapter], adapters)
         names = {profile.name: _present(profile.adapter, folders) for profile in profiles}

@@ -1,8 +1,7 @@
 """The challenge's predictions.json: every question's own row, untouched but for its `Answer`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from PIL import Image
@@ -14,20 +13,23 @@ from medvl.instructions import GENERAL
 from medvl.pictures import FORMATS, UPRIGHT, orientation
 from medvl.postprocessing import postprocess
 from medvl.predict.errors import DataError
-from medvl.predict.questions import Question, source_row
+from medvl.predict.questions import Question, source_rows
 from medvl.predict.writer import Row
 from medvl.profiles import Profiles
 from medvl.sharegpt import write_atomic
 from medvl.tasks import Task, label_separator
 
 
-def write_challenge(path: Path, questions: Iterable[Question], rows: Mapping[str, Row], profiles: Profiles) -> None:
+def write_challenge(path: Path, questions: Sequence[Question], rows: Mapping[str, Row], profiles: Profiles) -> None:
     """Write the rows of all questions, in their order; `Answer` is empty where there is no prediction.
 
     Raises:
         DataError: a question's row is not where its record says.
     """
-    answered = [source_row(question) | {"Answer": answer_for(question, rows, profiles)} for question in questions]
+    answered = [
+        row | {"Answer": answer_for(question, rows, profiles)}
+        for question, row in zip(questions, source_rows(questions), strict=True)
+    ]
     write_atomic(path, msgspec.json.format(msgspec.json.encode(answered), indent=2) + b"\n")
 
 
@@ -67,8 +69,3 @@ def _size(question: Question) -> Size:
     with Image.open(question.images[0], formats=FORMATS) as image:
         upright = orientation(image) in UPRIGHT
         return (image.width, image.height) if upright else (image.height, image.width)
-
-
-def first_row(questions: Iterable[Question]) -> Mapping[str, Any] | None:
-    """The first question's row, so that what cannot be handed in is refused before hours of predicting."""
-    return next((source_row(question) for question in questions), None)

@@ -7,11 +7,11 @@ from rich.console import Console
 
 from medvl.predict import backends
 from medvl.predict.backends import Answering
-from medvl.predict.challenge import first_row, write_challenge
+from medvl.predict.challenge import write_challenge
 from medvl.predict.errors import UsageError
 from medvl.predict.plan import Asked, ask, batches, route
 from medvl.predict.progress import remaining, summary, write_answers
-from medvl.predict.questions import Question, choose, read_questions
+from medvl.predict.questions import Question, choose, read_questions, source_rows
 from medvl.predict.setup import Wanted
 from medvl.predict.writer import Row, done, opened, stale
 from medvl.profiles import Profile, Profiles, read_profiles
@@ -73,7 +73,7 @@ def _read(args: argparse.Namespace) -> tuple[Profiles, list[Question]]:
     if not questions:
         raise UsageError(f"--shard {args.shard[0]}/{args.shard[1]}: no question is left for it")
     if args.challenge:
-        first_row(questions)
+        next(source_rows(questions))  # what cannot be handed in is refused before hours of predicting
     return profiles, questions
 
 

@@ -78,7 +78,9 @@ def _row(asked: Asked, reply: Reply) -> Row:
 
 def summary(asked: Sequence[Asked], rows: Mapping[str, Row], profiles: Profiles) -> Table:
     """A line per profile: how many questions, and how many answers are not what they should be."""
-    table = Table("profile", "adapter", title="Predictions")
+    table = Table(title="Predictions")
+    for heading in ("profile", "adapter"):
+        table.add_column(heading, overflow="fold")
     for heading in ("questions", "no answer", "odd form", "cut off"):
         table.add_column(heading, justify="right")
     counts: dict[tuple[str, str], Counter[str]] = {}

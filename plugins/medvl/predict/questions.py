@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -220,27 +219,27 @@ def choose(questions: Sequence[Question], limit: int | None, shard: tuple[int, i
     return list(questions[:limit][first - 1 :: step])
 
 
-@cache
-def _rows(file: Path) -> list[flare.Question]:
-    return flare.read_questions(question_file(file))
-
-
-def source_row(question: Question) -> dict[str, Any]:
-    """The row of the question file that a question comes from, untouched.
+def source_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
+    """The row of its question file that each question comes from, untouched.
 
     Raises:
-        DataError: the file is not there any more, or has changed.
+        DataError: a file is not there any more, or has changed.
     """
-    try:
-        rows = _rows(question.file)
-    except (OSError, FlareError) as error:
-        raise DataError(
-            f"{question.id}: the challenge's format holds rows of question files: {error}; give the tree as --data"
-        ) from error
-    row = rows[question.index].row if question.index < len(rows) else {}
-    if question.problem is None and str(row.get("Question", "")).strip() != question.text.strip():
-        raise DataError(
-            f"{question.id}: {question.file}, row {question.index}, asks something else; the file has changed since "
-            "the records were made, run the preprocess script again"
-        )
-    return row
+    files: dict[Path, list[flare.Question]] = {}
+    for question in questions:
+        if question.file not in files:
+            try:
+                files[question.file] = flare.read_questions(question_file(question.file))
+            except (OSError, FlareError) as error:
+                raise DataError(
+                    f"{question.id}: the challenge's format holds rows of question files: {error}; give the tree as "
+                    "--data"
+                ) from error
+        rows = files[question.file]
+        row = rows[question.index].row if question.index < len(rows) else {}
+        if question.problem is None and str(row.get("Question", "")).strip() != question.text.strip():
+            raise DataError(
+                f"{question.id}: {question.file}, row {question.index}, asks something else; the file has changed "
+                "since the records were made, run the preprocess script again"
+            )
+        yield row

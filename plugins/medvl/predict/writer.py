@@ -112,7 +112,11 @@ def _read(path: Path) -> dict[str, Row]:
 
 def stale(rows: Mapping[str, Row], fingerprints: Mapping[str, str]) -> list[str]:
     """Ids whose prediction was made with another prompt, model or budget than now asked for."""
-    return [name for name, row in rows.items() if name in fingerprints and row.fingerprint != fingerprints[name]]
+    return [
+        name
+        for name, row in rows.items()
+        if row.error is None and fingerprints.get(name, "") not in ("", row.fingerprint)
+    ]
 
 
 def done(rows: Mapping[str, Row], fingerprints: Mapping[str, str]) -> set[str]:

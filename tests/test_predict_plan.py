@@ -1,0 +1,304 @@
+"""Who is asked how: run cards, profiles and routes; what is asked together."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from PIL import Image
+from test_factory_run_card import a_card
+
+from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
+from medvl.instructions import Instruction, fingerprint_each
+from medvl.predict.backends import in_process
+from medvl.predict.errors import UsageError
+from medvl.predict.plan import Asked, ask, batches, route
+from medvl.predict.questions import Question
+from medvl.predict.setup import Served, Wanted, differences, find_adapters, read_setup
+from medvl.profiles import GENERAL, Profiles, read_profiles
+from medvl.router.chain import load_router
+from medvl.router.route import Route
+from medvl.tasks import Task
+
+PROFILES = read_profiles(None)
+
+
+def adapter(folder: Path, card: RunCard | None = None, weights: bytes = b"w") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    if card:
+        write_run_card(card, folder)
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "internvl"}))
+    return tmp_path / "base"
+
+
+def card(base: Path, **changes: Any) -> RunCard:
+    return a_card(model=msgspec.structs.replace(a_card().model, name_or_path=str(base)), **changes)
+
+
+def question(number: int = 0, text: str = "How many?", images: tuple[Path, ...] = (), **changes: Any) -> Question:
+    made = Question(
+        f"q{number}", "d", text, "<image>\n" * len(images), images, True, None, None, Path("q.json"), number
+    )
+    return replace(made, **changes)
+
+
+def asked(base: Path, task: str = "counting", profiles: Profiles = PROFILES, **changes: Any) -> Asked:
+    setup = read_setup({}, Wanted(str(base)))
+    return ask(question(**changes), Route(task, 0.9, "rules"), profiles, lambda _: setup.base, setup.identity)
+
+
+# --- What run cards say -----------------------------------------------------------------------------------------------
+
+
+def test_everything_comes_from_the_run_card(base: Path, tmp_path: Path) -> None:
+    stated = card(
+        base,
+        vision=Vision(2048 * 2048, 784, True, None, None, 12),
+        prompt=Prompt("intern_vl", "Be careful.", None, "{question}", 4096),
+        quantization=Quantization(4, "bnb", "nf4", True),
+        data=[DataFile("e", "train", None, None, None, None, "norm1", "json", True)],
+    )
+    setup = read_setup({"detection": adapter(tmp_path / "a" / "detection", stated)}, Wanted())
+    served = setup["detection"]
+    assert (setup.model, setup.template, setup.dtype, setup.quantization.bit) == (str(base), "intern_vl", "bfloat16", 4)
+    assert setup.quantization.double_quantization
+    assert (served.system, served.image_max_pixels, served.image_min_pixels) == ("Be careful.", 2048**2, 784)
+    assert (served.crop_to_patches, served.max_tiles, served.frame) == (True, 12, "norm1")
+    assert setup.warnings == ()
+    assert (setup.base.system, setup.base.image_max_pixels, setup.base.frame) == ("", 768**2, "norm1000")
+
+
+def test_a_fully_trained_model_has_its_own_card(base: Path) -> None:
+    write_run_card(card(base, prompt=Prompt("intern_vl", "Be careful.", None, "{question}", 4096)), base)
+    setup = read_setup({}, Wanted(str(base)))
+    assert (setup.base.system, setup.base.image_max_pixels, setup.dtype) == ("Be careful.", 50176, "bfloat16")
+    assert setup.warnings == ()
+
+
+def test_adapters_keep_budgets_and_prompts_of_their_own(base: Path, tmp_path: Path) -> None:
+    folders = {
+        name: adapter(tmp_path / name, card(base, vision=Vision(pixels, 784, False, None, None, None)))
+        for name, pixels in (("detection", 2048**2), ("counting", 768**2))
+    }
+    setup = read_setup(folders, Wanted())
+    assert [setup[name].image_max_pixels for name in folders] == [2048**2, 768**2]
+
+
+def test_adapters_that_cannot_share_a_model_are_refused(base: Path, tmp_path: Path) -> None:
+    folders = {
+        "counting": adapter(tmp_path / "counting", card(base)),
+        "detection": adapter(tmp_path / "detection", card(base, quantization=Quantization(4, "bnb", "nf4", False))),
+    }
+    with pytest.raises(UsageError, match="quantisation"):
+        read_setup(folders, Wanted())
+
+
+def test_without_a_card_the_defaults_are_said(base: Path, tmp_path: Path) -> None:
+    setup = read_setup({"x": adapter(tmp_path / "x")}, Wanted(str(base)))
+    assert (setup.template, setup.quantization.bit, setup.dtype) == ("intern_vl", None, "auto")
+    assert ["no run card" in warning for warning in setup.warnings] == [True]
+    with pytest.raises(UsageError, match="--model"):
+        read_setup({"y": adapter(tmp_path / "y")}, Wanted())
+    with pytest.raises(UsageError, match="--template"):
+        read_setup({}, Wanted("some/model"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bits", "warns"),
+    [
+        pytest.param(None, 4, False, id="as trained"),
+        pytest.param(4, 4, False, id="stated alike"),
+        pytest.param(0, None, True, id="not quantised"),
+        pytest.param(8, 8, True, id="otherwise"),
+    ],
+)
+def test_quantisation_other_than_in_training_is_said(
+    base: Path, tmp_path: Path, wanted: int | None, bits: int | None, warns: bool
+) -> None:
+    folder = adapter(tmp_path / "x", card(base, quantization=Quantization(4, "bnb", "nf4", False)))
+    setup = read_setup({"x": folder}, Wanted(bits=wanted))
+    assert setup.quantization.bit == bits
+    assert bool(setup.warnings) is warns
+
+
+def test_another_base_model_is_said(base: Path, tmp_path: Path) -> None:
+    stated = card(base)
+    other = msgspec.structs.replace(stated, model=msgspec.structs.replace(stated.model, config_sha256="00"))
+    assert "differs" in read_setup({"x": adapter(tmp_path / "x", other)}, Wanted()).warnings[0]
+
+
+def test_only_safetensors_are_loaded(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "detection")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(UsageError, match="safetensors"):
+        find_adapters(["detection"], tmp_path)
+
+
+def test_general_stands_in_for_adapters_that_are_missing(base: Path, tmp_path: Path) -> None:
+    adapter(tmp_path / "a" / "general", card(base))
+    adapter(tmp_path / "a" / "counting", card(base))
+    profiles = [PROFILES[name] for name in ("counting", "detection")]
+    answering = in_process(profiles, Wanted(), tmp_path / "a", None)
+    assert {name: served.name for name, served in answering.serves.items()} == {
+        "counting": "counting",
+        "detection": GENERAL,
+    }
+    assert any("no adapter detection" in note for note in answering.notes)
+
+
+def test_missing_adapters_without_general_are_refused(base: Path, tmp_path: Path) -> None:
+    adapter(tmp_path / "a" / "counting", card(base))
+    with pytest.raises(UsageError, match=r"detection.*adapter: null"):
+        in_process([PROFILES["counting"], PROFILES["detection"]], Wanted(), tmp_path / "a", None)
+    by_base = replace(PROFILES["detection"], adapter=None)
+    answering = in_process([PROFILES["counting"], by_base], Wanted(), tmp_path / "a", None)
+    assert answering.serves["detection"].name is None
+
+
+# --- Profiles against run cards ---------------------------------------------------------------------------------------
+
+BOXES = Instruction("Boxes.")
+
+
+def trained(base: Path, instructions: dict[str, str] | None, system: str = "", pixels: int = 768**2) -> Served:
+    data = DataFile("e", "train", None, None, None, None, "norm1000", "json", True, instructions)
+    stated = card(
+        base,
+        data=[data],
+        prompt=Prompt("intern_vl", system, None, "", 1),
+        vision=Vision(pixels, 784, False, None, None, 1),
+    )
+    return Served("x", Path("x"), "id", system, pixels, 784, False, 1, "norm1000", stated)
+
+
+@pytest.mark.parametrize(
+    ("profile", "instructions", "said"),
+    [
+        pytest.param({}, {}, "", id="verbatim in both"),
+        pytest.param({"instruction": BOXES}, fingerprint_each({Task.DETECTION: BOXES}), "", id="the same"),
+        pytest.param({"instruction": BOXES}, {}, "instruction", id="only asked"),
+        pytest.param({}, fingerprint_each({Task.DETECTION: BOXES}), "instruction", id="only trained"),
+        pytest.param(
+            {"instruction": Instruction("Box.")}, fingerprint_each({Task.DETECTION: BOXES}), "instruction", id="other"
+        ),
+        pytest.param({}, fingerprint_each({Task.COUNTING: BOXES}), "", id="another task's"),
+        pytest.param({"instruction": BOXES}, None, "instruction", id="not known"),
+        pytest.param({}, None, "", id="not known, verbatim"),
+        pytest.param({"system": ""}, {}, "", id="the same system prompt"),
+        pytest.param({"system": "Think."}, {}, "system prompt 'Think.'", id="another system prompt"),
+        pytest.param({"image_max_pixels": 768**2}, {}, "", id="the same budget"),
+        pytest.param({"image_max_pixels": 1}, {}, "image_max_pixels 1", id="another budget"),
+    ],
+)
+def test_a_profile_that_asks_otherwise_than_training_is_said(
+    base: Path, profile: dict[str, Any], instructions: dict[str, str] | None, said: str
+) -> None:
+    found = differences(replace(PROFILES["detection"], **profile), trained(base, instructions))
+    assert bool(found) is bool(said)
+    assert said in "".join(found)
+
+
+def test_general_asks_verbatim(base: Path) -> None:
+    assert differences(PROFILES[GENERAL], trained(base, {})) == []
+    assert differences(PROFILES[GENERAL], trained(base, fingerprint_each({Task.DETECTION: BOXES}))) != []
+
+
+def test_a_profile_wins_over_the_run_card(base: Path) -> None:
+    served = trained(base, {}, "As trained.")
+    for profile, system, pixels in (
+        (PROFILES["counting"], "As trained.", 768**2),
+        (replace(PROFILES["counting"], system="Mine.", image_max_pixels=99), "Mine.", 99),
+    ):
+        profiles = Profiles({**PROFILES.by_name, "counting": profile})
+        item = ask(question(), Route("counting", 0.9, "rules"), profiles, lambda _: served, "base")
+        assert (item.system, item.image_max_pixels) == (system, pixels)
+
+
+# --- Routes, prompts, fingerprints ------------------------------------------------------------------------------------
+
+
+def test_prompts_are_those_of_training(base: Path) -> None:
+    profile = replace(PROFILES["counting"], instruction=Instruction("A number."))
+    profiles = Profiles({**PROFILES.by_name, "counting": profile})
+    picture = base / "p.png"
+    assert asked(base, "counting", profiles, images=(picture,)).prompt == "<image>\nHow many?\nA number."
+    assert (
+        asked(base, "counting", profiles, images=(picture,), head="<image>").prompt == "<image>\nHow many?\nA number."
+    )
+    assert asked(base, "poetry", profiles, images=(picture,), head="<image>").prompt == "<image>How many?"
+    assert asked(base, GENERAL, profiles).prompt == "How many?"
+
+
+def test_the_own_task_is_used_only_when_asked_for() -> None:
+    asking = [question(text="How many cells are in this microscopic image?", task=Task.REGRESSION)]
+    assert route(asking, load_router(None))[0].task == "counting"
+    assert route(asking, load_router(None, trust_metadata=True), by_own_task=True)[0].task == "regression"
+    assert route(asking, None)[0].task == GENERAL
+    assert route(asking, None)[0].abstained
+
+
+def test_the_fingerprint_is_of_everything_that_decides_an_answer(base: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "p.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    first = asked(base, images=(picture,))
+    assert asked(base, images=(picture,), number=5).fingerprint == first.fingerprint, "not of the id"
+    counting = PROFILES["counting"]
+    short = replace(counting, generation=replace(counting.generation, max_new_tokens=1))
+    shorter = Profiles({**PROFILES.by_name, "counting": short})
+    tidied = Profiles({**PROFILES.by_name, "counting": replace(counting, postprocess="number")})
+    others = [
+        asked(base, images=(picture,), text="How many cells?"),
+        asked(base, images=(picture, picture)),
+        asked(base, "counting", shorter, images=(picture,)),
+    ]
+    assert asked(base, "counting", tidied, images=(picture,)).fingerprint == first.fingerprint, "the text is raw"
+    Image.new("RGB", (80, 80), "red").save(picture)
+    others.append(asked(base, images=(picture,)))
+    (base / "config.json").write_text(json.dumps({"model_type": "internvl", "changed": True}))
+    others.append(asked(base, images=(picture,)))
+    assert len({item.fingerprint for item in (first, *others)}) == 1 + len(others)
+
+
+def test_another_adapter_is_another_fingerprint(base: Path, tmp_path: Path) -> None:
+    prints = []
+    for number, weights in enumerate((b"one", b"two")):
+        setup = read_setup({"x": adapter(tmp_path / str(number), card(base), weights)}, Wanted())
+        route_ = Route("counting", 0.9, "rules")
+        prints.append(ask(question(), route_, PROFILES, lambda _, s=setup: s["x"], setup.identity).fingerprint)
+    assert prints[0] != prints[1]
+
+
+# --- What is asked together -------------------------------------------------------------------------------------------
+
+
+def test_batches_are_by_adapter_then_profile_then_length(base: Path) -> None:
+    items = [
+        asked(base, task, number=number, text="word " * length)
+        for number, (task, length) in enumerate(
+            [("counting", 10), ("detection", 50), ("counting", 90), ("detection", 5), ("counting", 40)]
+        )
+    ]
+    planned = [[item.question.id for item in batch] for batch in batches(items, 2)]
+    assert planned == [["q2", "q4"], ["q0"], ["q1", "q3"]]
+    assert batches(items[::-1], 2) == batches(items, 2), "the order of the questions does not matter"
+
+
+def test_larger_pictures_come_first_unless_they_cost_the_same(base: Path, tmp_path: Path) -> None:
+    paths = []
+    for side in (64, 512):
+        paths.append(tmp_path / f"{side}.png")
+        Image.new("L", (side, side)).save(paths[-1])
+    items = [asked(base, number=number, images=(path,)) for number, path in enumerate(paths)]
+    assert [item.question.id for item in batches(items, 2)[0]] == ["q1", "q0"]
+    fixed = [replace(item, served=replace(item.served, max_tiles=1)) for item in items]
+    assert [item.question.id for item in batches(fixed, 2)[0]] == ["q0", "q1"]

@@ -1,0 +1,150 @@
+"""What `medvl predict` asks: trees, folders of question files, single files and converted records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medvl.instructions import Instruction, fingerprint, instruct_record
+from medvl.predict.errors import DataError
+from medvl.predict.questions import choose, read_questions, source_rows
+from medvl.sharegpt import MANIFEST, Record, Source, encode_records, make_record
+from medvl.tasks import Task
+
+ROW = {"TaskType": "counting", "Modality": "X", "ImageName": "imagesVal/a.png", "Question": "How many?", "Answer": ""}
+INSTRUCTIONS = {Task.COUNTING: Instruction("A number."), Task.DETECTION: Instruction("Boxes.", "prefix")}
+
+
+def question_file(folder: Path, name: str, *rows: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps([ROW | row for row in rows] or [ROW]))
+    return folder / name
+
+
+def record(task: Task = Task.COUNTING, question: str = "How many?", **changes: Any) -> Record:
+    source = Source(split="training", file="/q.json", index=0, sizes=[(8, 6)], answer="3")
+    fields = {"id": "r/0", "images": ["/x.png"], "source": source, "dataset": "d"} | changes
+    return make_record(question=question, answer="3", task=str(task), **fields)
+
+
+def test_a_tree_is_asked_without_its_training_split(tmp_path: Path) -> None:
+    question_file(tmp_path / "training" / "X" / "d", "d_questions_train.json")
+    question_file(tmp_path / "validation-public" / "X" / "d", "d_questions_val.json", {}, {})
+    question_file(tmp_path / "testing" / "X" / "e", "e_questions_test.json")
+    ids = [question.id for question in read_questions(tmp_path)]
+    assert ids == [
+        "flare/validation-public/X/d/000000",
+        "flare/validation-public/X/d/000001",
+        "flare/testing/X/e/000000",
+    ]
+    assert [question.id for question in read_questions(tmp_path, splits=["train"])] == ["flare/training/X/d/000000"]
+    assert [question.id for question in read_questions(tmp_path / "testing" / "X")] == ["flare/testing/X/e/000000"]
+    file = tmp_path / "testing" / "X" / "e" / "e_questions_test.json"
+    assert [question.id for question in read_questions(file)] == ["flare/testing/X/e/000000"]
+
+
+def test_a_tree_of_training_alone_is_asked(tmp_path: Path) -> None:
+    question_file(tmp_path / "training" / "X" / "d", "d_questions_train.json")
+    assert len(read_questions(tmp_path)) == 1
+
+
+def test_a_mounted_folder_is_searched_for_question_files(tmp_path: Path) -> None:
+    question_file(tmp_path / "d", "d_questions_test.json", {"Question": "One?"})
+    question_file(tmp_path / "d", "d_questions_test_withGT.json", {"Question": "One?"})
+    question_file(tmp_path / "deep" / "e", "e_test.json", {"Question": "Two?"})
+    (tmp_path / "d" / "predictions.json").write_text(json.dumps([ROW]))
+    (tmp_path / "d" / "other.json").write_text('{"a": 1}')
+    (tmp_path / "d" / "broken.json").write_text("[")
+    asked = read_questions(tmp_path)
+    assert [question.id for question in asked] == ["d/d_questions_test_withGT/000000", "deep/e/e_test/000000"]
+    assert [question.text for question in asked] == ["One?", "Two?"]
+    with pytest.raises(DataError, match="no splits"):
+        read_questions(tmp_path, splits=["val"])
+
+
+def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
+    file = question_file(tmp_path, "mine.json", {"ImageName": ["a.png", "b.png"], "TaskType": "poetry"})
+    (asked,) = read_questions(file)
+    assert (asked.id, asked.head, asked.text, asked.task) == ("mine/000000", "<image>\n<image>\n", "How many?", None)
+    assert [path.name for path in asked.images] == ["a.png", "b.png"]
+    assert not asked.mended
+    assert next(source_rows([asked])) == ROW | {"ImageName": ["a.png", "b.png"], "TaskType": "poetry"}
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        pytest.param({"Question": "What is <image>?"}, "literal <image>", id="a tag in the question"),
+        pytest.param({"Question": " "}, "expected text", id="no question"),
+        pytest.param({"ImageName": 7}, "ImageName is 7", id="no picture name"),
+        pytest.param({"ImageName": "../../x.png"}, "leads out", id="a name that leads out"),
+    ],
+)
+def test_a_bad_row_is_a_problem_of_its_own(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
+    bad, good = read_questions(question_file(tmp_path, "q.json", row, {}))
+    assert problem in (bad.problem or "")
+    assert good.problem is None
+
+
+def test_nothing_to_ask_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, message in ((tmp_path / "empty", "no questions"), (tmp_path / "gone", "no such file or folder")):
+        with pytest.raises(DataError, match=message):
+            read_questions(path)
+
+
+@pytest.mark.parametrize("images", [0, 1, 3])
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("task", [Task.COUNTING, Task.DETECTION, Task.REPORT])
+def test_records_are_asked_as_they_were_before_their_instruction(
+    tmp_path: Path, task: Task, numbered: bool, images: int
+) -> None:
+    plain = record(task, images=[f"/{place}.png" for place in range(images)], numbered=numbered)
+    instructed = instruct_record(plain, INSTRUCTIONS)
+    (tmp_path / "r.json").write_bytes(encode_records([instructed]))
+    (asked,) = read_questions(tmp_path / "r.json", instructions=INSTRUCTIONS)
+    assert asked.text == "How many?"
+    assert asked.head + asked.text == plain.conversations[0].value
+    assert (asked.id, asked.task, asked.size, asked.mended) == ("r/0", task, (8, 6), True)
+
+
+def test_records_made_with_other_instructions_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(encode_records([instruct_record(record(), INSTRUCTIONS)]))
+    options = {"profiles_fingerprint": fingerprint(INSTRUCTIONS)}
+    (tmp_path / MANIFEST).write_text(json.dumps({"options": options, "files": {"r.json": {}}}))
+    assert read_questions(tmp_path / "r.json", instructions=INSTRUCTIONS)[0].text == "How many?"
+    with pytest.raises(DataError, match="other profiles"):
+        read_questions(tmp_path / "r.json")
+
+
+def test_ids_must_be_unique(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(encode_records([record(), record()]))
+    with pytest.raises(DataError, match="r/0"):
+        read_questions(tmp_path / "r.json")
+
+
+def test_shards_share_the_questions(tmp_path: Path) -> None:
+    asked = read_questions(question_file(tmp_path, "q.json", *[{}] * 7))
+    shards = [choose(asked, 5, (part, 3)) for part in (1, 2, 3)]
+    assert sorted(question.index for shard in shards for question in shard) == [0, 1, 2, 3, 4]
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert choose(asked, None, (1, 1)) == asked
+
+
+def test_the_row_of_a_record_is_that_of_its_question_file(tmp_path: Path) -> None:
+    file = question_file(tmp_path, "q.json", {}, {"Question": "How many cells?"})
+    source = Source(split="s", file=str(file), index=1, sizes=[(8, 6)], answer="")
+    (tmp_path / "r.json").write_bytes(encode_records([record(question="How many cells?", source=source)]))
+    (asked,) = read_questions(tmp_path / "r.json")
+    assert next(source_rows([asked]))["Question"] == "How many cells?"
+
+
+@pytest.mark.parametrize(("index", "name"), [(0, "q.json"), (9, "q.json"), (0, "gone.json")])
+def test_a_question_file_that_has_changed_is_refused(tmp_path: Path, index: int, name: str) -> None:
+    question_file(tmp_path, "q.json", {"Question": "Something else?"})
+    source = Source(split="s", file=str(tmp_path / name), index=index, sizes=[(8, 6)], answer="")
+    (tmp_path / "r.json").write_bytes(encode_records([record(source=source)]))
+    (asked,) = read_questions(tmp_path / "r.json")
+    with pytest.raises(DataError, match="r/0"):
+        next(source_rows([asked]))
