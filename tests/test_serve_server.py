@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,17 +78,18 @@ class Running:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path,
+    folder: Path | None,
     *,
+    adapter: Path | None = None,
     limits: Limits | None = None,
     access: Access | None = None,
     router: Router | None = None,
     profiles: Profiles | None = None,
 ) -> Iterator[Running]:
-    """A server for the adapters in `folder`, stopped at the end."""
+    """A server for the adapters in `folder`, or for one adapter with a run card; stopped at the end."""
     profiles = profiles or read_profiles(None)
-    wanted = Wanted(str(folder / "base"))
-    answering = in_process([profiles[name] for name in PROFILES], wanted, folder / "adapters", None)
+    wanted, adapters = (Wanted(str(folder / "base")), folder / "adapters") if folder else (Wanted(), None)
+    answering = in_process([profiles[name] for name in PROFILES], wanted, adapters, adapter)
     backend = answering.start()
     assert isinstance(backend, Batches)
     limits = limits or Limits()
@@ -132,7 +134,11 @@ def talking(endless: Path) -> Iterator[Running]:
 def png(size: tuple[int, int] = (64, 64)) -> str:
     buffer = io.BytesIO()
     Image.new("RGB", size, "navy").save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(buffer.getvalue())
+
+
+def data_url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def shown(question: str, *pictures: str) -> list[dict[str, Any]]:
@@ -405,3 +411,30 @@ def test_web_pages_cannot_ask_through_a_name_of_their_own(marked_adapters: Calla
             assert server.post("?", headers={"Host": f"{host}:{port}"}).status_code == status, host
         preflight = httpx.options(server.url + COMPLETIONS, headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in preflight.headers
+
+
+@pytest.mark.parametrize("family", ["qwen3vl", "internvl3"])
+def test_served_answers_are_those_of_do_predict(
+    family: str, tiny_recipe: Callable[..., dict[str, Any]], tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """Prompt, pictures and picture positions: the run card of the adapter is all that the server is told."""
+    from llamafactory.train.tuner import run_exp
+
+    adapter, predicted = tmp_path / "adapter", tmp_path / "predicted"
+    run_exp(tiny_recipe(family, output_dir=str(adapter), medvl_run_card=True, max_steps=4, learning_rate=0.01))
+    predict = {"do_train": False, "do_predict": True, "predict_with_generate": True, "eval_dataset": "tiny_val"}
+    predict |= {"dataset": None, "max_new_tokens": 8, "do_sample": False, "skip_special_tokens": False}
+    predict |= {"adapter_name_or_path": str(adapter), "output_dir": str(predicted), "medvl_image_positions": True}
+    run_exp(tiny_recipe(family, **predict, per_device_eval_batch_size=1))
+    lines = (predicted / "generated_predictions.jsonl").read_text().splitlines()
+    expected = [re.split(r"<\|im_end\|>|<\|endoftext\|>", json.loads(line)["predict"])[0] for line in lines]
+    with serving(None, adapter=adapter) as server:
+        for record, answer in zip(json.loads((tiny_dataset / "tiny_val.json").read_text()), expected, strict=True):
+            question = record["conversations"][0]["value"].rpartition("<image>\n")[2]
+            pictures = [
+                f"data:image/png;base64,{base64.b64encode(Path(image).read_bytes()).decode()}"
+                for image in record["images"]
+            ]
+            assert server.ask(shown(question, *pictures), max_tokens=8) == answer
+            assert server.streamed(shown(question, *pictures), max_tokens=8)[0] == answer
+    assert len(set(expected)) > 1, expected
