@@ -145,7 +145,7 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     key = args.api_key or next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), None)
-    for note in (*answering.notes, *_warnings(args.host, key)):
+    for note in (*answering.notes, *warnings(args.host, key)):
         errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
     backend = answering.start()
@@ -217,7 +217,8 @@ def _prepared(args: argparse.Namespace) -> tuple["Answering", "Chooser"]:
     return answering, Chooser(profiles, answering.serves, router)
 
 
-def _warnings(host: str, key: str | None) -> list[str]:
+def warnings(host: str, key: str | None) -> list[str]:
+    """What whoever starts a server at this address should know."""
     if key is None and not _is_loopback(host):
         return [f"WARNING: listening at {host} without an API key: whoever reaches this machine may ask. Set --api-key"]
     return []
