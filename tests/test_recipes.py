@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from omegaconf import OmegaConf
 
 from medvl.factory.recording import written
 from medvl.factory.run_card import read_run_card
+from medvl.instructions import GENERAL
+from medvl.profiles import read_profiles
+from medvl.tasks import Task
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(file for file in FOLDER.glob("*.yaml") if "\nmodel_name_or_path:" in file.read_text())
@@ -119,6 +123,7 @@ def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
     from medvl.flare import SPLITS
 
     names = {f"flare_all_{split}" for split in SPLITS}
+    names |= {f"{name}_{task}_train" for name in ("flare", "routes") for task in Task}
     recipe = load(file)
     for key in ("dataset", "eval_dataset"):
         assert set(recipe.get(key, "flare_all_train").split(",")) <= names
@@ -169,6 +174,36 @@ def test_index_lists_every_recipe() -> None:
     text = (FOLDER / "README.md").read_text()
     rows = set(re.findall(r"^\| \[([\w.]+\.yaml)\]", text, re.MULTILINE))
     assert rows == {file.name for file in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "routes"),
+    [("flare_internvl3_8b_qlora_task", "internvl3_routes"), ("flare_qwen3vl_8b_qlora_task", "routes")],
+)
+def test_the_loop_in_the_readme_trains_an_adapter_for_every_profile(
+    recipe: str, routes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop runs with a command of the same name that notes its arguments; LLaMA-Factory must parse them all."""
+    blocks = re.findall(r"^```\n(.*?)^```", (FOLDER / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (loop,) = [block for block in blocks if f"{recipe}.yaml" in block and f"saves/{routes}/" in block]
+    command = tmp_path / "llamafactory-cli"
+    command.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/commands\n')
+    command.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    subprocess.run(["bash", "-euc", loop], check=True, cwd=tmp_path, env={"PATH": path})
+    monkeypatch.chdir(FOLDER.parent)
+    trained = {}
+    for line in (tmp_path / "commands").read_text().splitlines():
+        _, file, *overrides = line.split()
+        changes = dict(override.split("=") for override in overrides)
+        merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(overrides))
+        *_, finetuning, _ = get_train_args(OmegaConf.to_container(merged) | {"use_cpu": True})
+        trained[Path(changes["output_dir"]).name] = changes["dataset"], finetuning.lora_rank
+        assert changes["output_dir"].startswith(f"saves/{routes}/")
+        assert finetuning.lora_alpha == 2 * finetuning.lora_rank
+    assert set(trained) == {profile.adapter for profile in read_profiles(None).by_name.values()}
+    assert trained.pop(GENERAL)[0] == "flare_all_train"
+    assert all(dataset.endswith(f"_{task}_train") for task, (dataset, _) in trained.items())
 
 
 @flare_recipes
