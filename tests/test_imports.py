@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 HEAVY = {"torch", "torchvision", "transformers", "llamafactory", "peft", "datasets"}
-CORE = ["answers", "box_text", "boxes", "choices", "flare", "sharegpt", "tasks"]
+CORE = ["answers", "box_text", "boxes", "choices", "cli", "flare", "instructions", "postprocessing",
+        "predict.commands", "predict.endpoint", "predict.predicting", "profiles", "sharegpt", "tasks"]  # fmt: skip
 
 IMPORT = """
 import importlib, sys

@@ -14,6 +14,7 @@ from llamafactory.data.collator import SFTDataCollatorWith4DAttentionMask
 from llamafactory.extras.constants import IGNORE_INDEX
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_model, load_tokenizer
+from llamafactory.train.tuner import run_exp
 from PIL import Image
 from test_factory_run_card import a_card
 
@@ -26,7 +27,7 @@ from medvl.predict.plan import Asked, ask
 from medvl.predict.questions import Question
 from medvl.predict.setup import Setup, Wanted, read_setup
 from medvl.predict.writer import Row
-from medvl.profiles import GENERAL, Profiles, read_profiles
+from medvl.profiles import GENERAL, Generation, Profiles, read_profiles
 from medvl.router.route import Route
 from medvl.tasks import Task
 
@@ -171,6 +172,40 @@ def test_prompts_and_pixels_are_those_of_training_byte_for_byte(
         assert pixels.numpy().tobytes() == batch["pixel_values"].numpy().tobytes()
         if family == "qwen3vl":
             assert torch.equal(prepared.collated["image_grid_thw"], batch["image_grid_thw"])
+
+
+@families
+def test_answers_are_those_of_llamafactorys_do_predict(
+    family: str, tiny_recipe: Callable[..., dict[str, Any]], tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """An adapter that was trained a little, asked through its run card alone, and by LLaMA-Factory with its recipe."""
+    trained, predicted = str(tmp_path / "adapter"), str(tmp_path / "predicted")
+    recipe = tiny_recipe(family, output_dir=trained, medvl_run_card=True, learning_rate=0.05, max_steps=4)
+    run_exp(recipe)
+    generation = {"do_predict": True, "predict_with_generate": True, "do_sample": False, "max_new_tokens": 12}
+    prediction = {"do_train": False, "dataset": None, "eval_dataset": "tiny_val", "adapter_name_or_path": trained}
+    more = {"output_dir": predicted, "per_device_eval_batch_size": 1, "medvl_run_card": False}
+    run_exp(recipe | generation | prediction | more | {"medvl_image_positions": family == "qwen3vl"})
+    lines = (Path(predicted) / "generated_predictions.jsonl").read_text().splitlines()
+    setup = read_setup({"adapter": Path(trained)}, Wanted())
+    served = setup["adapter"]
+    assert (served.system, served.image_max_pixels) == (recipe["default_system"], recipe["image_max_pixels"])
+    records = json.loads((tiny_dataset / "tiny_val.json").read_text())
+    asked = [as_asked(replace(setup, base=served), record) for record in records]
+    short = replace(asked[0].profile, generation=Generation(12))
+    loaded_ = InProcess(setup)
+    (replies,) = Batches(loaded_).answers([[replace(item, profile=short) for item in asked]])
+    strip = loaded_.tokenizer.all_special_tokens
+    texts = [_without(reply.text, strip) for _, reply in replies]
+    assert texts == [json.loads(line)["predict"] for line in lines]
+    assert any(texts)
+
+
+def _without(text: str, tokens: Sequence[str]) -> str:
+    """LLaMA-Factory leaves special tokens out of its predictions."""
+    for token in tokens:
+        text = text.replace(token, "")
+    return text
 
 
 def test_raw_pictures_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_path: Path) -> None:
@@ -330,7 +365,18 @@ def test_a_question_that_breaks_its_batch_fails_alone(
     }
 
 
-def test_when_every_question_fails_the_run_stops(
+def test_many_bad_pictures_do_not_stop_a_run(marked_adapters: Marked, question_tree: Path, tmp_path: Path) -> None:
+    folder = question_tree / "validation-public/Xray/mixed"
+    rows = json.loads((folder / "mixed_questions_val.json").read_text())
+    missing = [rows[0] | {"ImageName": "imagesVal/gone.png"}] * 40
+    (folder / "mixed_questions_val.json").write_text(json.dumps([*missing, rows[1]]))
+    profiles = ["--profiles", str(short_profiles(tmp_path))]
+    code, written = predict(tmp_path / "p.jsonl", question_tree, marked_adapters("internvl3"), *profiles)
+    assert code == 4
+    assert [row.prediction for row in written] == [""] * 40 + ["B"]
+
+
+def test_when_the_model_fails_every_question_the_run_stops(
     marked_adapters: Marked, question_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = question_tree / "validation-public/Xray/mixed"

@@ -70,7 +70,7 @@ class Batches:
             try:
                 ready.append((asked, self.encode(asked)))
             except Exception as error:  # decoders raise a dozen types; one bad sample must not end a run
-                refused.append((asked, failed(f"{type(error).__name__}: {error}")))
+                refused.append((asked, failed(error)))
         try:
             return Prepared(ready, refused, self._collate(ready) if ready else {})
         except Exception:  # done again when the batch is answered, where its questions are told apart
@@ -123,7 +123,7 @@ class Batches:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(part) == 1:
-            yield part[0][0], failed(f"{type(error).__name__}: {error}")
+            yield part[0][0], failed(error, broken=not is_out_of_memory(error))
         elif is_out_of_memory(error):
             self.limit = len(part) // 2
             log.warning("out of memory with %d questions at a time; going on with %d", len(part), self.limit)

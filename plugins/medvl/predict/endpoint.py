@@ -113,7 +113,7 @@ class Endpoint:
         except _FATAL as error:
             raise self._refused(error) from error
         except Exception as error:  # whatever is wrong with one picture or request must not end a run
-            return failed(f"{type(error).__name__}: {error}")
+            return failed(error, broken=isinstance(error, openai.APIError))
         if not completion.choices or completion.choices[0].message.content is None:
             return failed("the server sent no text")
         choice = completion.choices[0]

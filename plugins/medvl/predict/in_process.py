@@ -73,7 +73,7 @@ class InProcess:
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
         # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
         base.generation_config = GenerationConfig()
-        self.model, self._names = _with_adapters(base, setup)
+        self.model, self._names = _with_adapters(base, setup, model_args.compute_dtype)
         self._active: str | None = None
         self._collators: dict[Budget, Any] = {}
         self._lock = threading.Lock()
@@ -200,8 +200,11 @@ def _arguments(setup: Setup) -> dict[str, Any]:
     return arguments
 
 
-def _with_adapters(base: Any, setup: Setup) -> tuple[Any, dict[str, str]]:
-    """The model, and PEFT's names of the adapters: module names, in which a dot cannot stand."""
+def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, dict[str, str]]:
+    """The model, and PEFT's names of the adapters: module names, in which a dot cannot stand.
+
+    Adapters compute in `dtype`, as they did in training under autocast; PEFT loads them in 32 bits.
+    """
     names = {name: f"adapter_{place}" for place, name in enumerate(setup.adapters)}
     model = base
     for name, served in setup.adapters.items():
@@ -209,6 +212,9 @@ def _with_adapters(base: Any, setup: Setup) -> tuple[Any, dict[str, str]]:
             model = PeftModel.from_pretrained(base, str(served.folder), adapter_name=names[name])
         else:
             model.load_adapter(str(served.folder), adapter_name=names[name])
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(dtype)
     model.requires_grad_(False)
     return model.eval(), names
 

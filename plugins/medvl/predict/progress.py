@@ -19,7 +19,7 @@ _HOPELESS = 32
 
 
 class HopelessError(RuntimeError):
-    """So many questions failed without one answer that something is wrong with all of them."""
+    """The back end failed so often without one answer that something is wrong with it, not with single questions."""
 
 
 class _Rate(ProgressColumn):
@@ -42,23 +42,21 @@ def write_answers(
         console: For the progress bar.
 
     Raises:
-        HopelessError: the first 32 questions all failed. What was written stays.
+        HopelessError: the back end failed 32 times before it gave one answer. What was written stays.
     """
-    answered = failures = 0
+    answered = broken = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("predicting", total=len(wanted))
         for replies in answers:
             rows = [_row(asked, reply) for asked, reply in replies if asked.question.id in wanted]
             predictions.append(rows)
-            failures += sum(row.error is not None for row in rows)
-            answered += sum(row.error is None for row in rows)
+            broken += sum(reply.broken for _, reply in replies)
+            answered += sum(reply.error is None for _, reply in replies)
             group = replies[0][0]
             progress.update(bar, advance=len(rows), description=f"{group.profile.name} ({group.served.name or 'base'})")
-            if failures >= _HOPELESS and not answered:
-                raise HopelessError(
-                    f"the first {failures} questions have no answer, the last one because: {rows[-1].error}"
-                )
+            if broken >= _HOPELESS and not answered:
+                raise HopelessError(f"{broken} failures and not one answer, the last because: {replies[-1][1].error}")
 
 
 def _row(asked: Asked, reply: Reply) -> Row:

@@ -11,13 +11,16 @@ class Reply:
         text: Untouched; empty if there is an error.
         finish: stop, or length if it was cut off; None if there is an error.
         error: Why there is no answer.
+        broken: Whether the back end failed, rather than this question: its picture, its length, its size in memory.
     """
 
     text: str
     finish: str | None
     error: str | None = None
+    broken: bool = False
 
 
-def failed(error: str) -> Reply:
+def failed(error: Exception | str, *, broken: bool = False) -> Reply:
     """No answer, and why."""
-    return Reply("", None, error)
+    said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return Reply("", None, said, broken)
