@@ -221,6 +221,28 @@ def joined_texts(references: Path, predictions: Path) -> list[str | None]:
     return [prediction.text if prediction else None for _, prediction in joined.pairs]
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        pytest.param(["norm1"], "norm1", id="as the rows say"),
+        pytest.param([None], "norm1000", id="as the data says"),
+        pytest.param(["norm1", None], "norm1", id="where they say"),
+        pytest.param(["norm1", "pixel"], "several frames", id="adapters of two frames"),
+        pytest.param(["norm7"], "unknown frame 'norm7'", id="unknown"),
+    ],
+)
+def test_rows_of_medvl_predict_name_their_frame(tmp_path: Path, frames: list[str | None], expected: str) -> None:
+    rows = [{"id": str(number), "prediction": "[]", "frame": frame} for number, frame in enumerate(frames)]
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    if expected.startswith("norm"):
+        assert choose_frame(None, read_predictions(path), "norm1000") == expected
+        assert choose_frame("pixel", read_predictions(path), "norm1000") == "pixel"
+    else:
+        with pytest.raises(DataError, match=expected):
+            read_predictions(path)
+
+
 def test_join_by_id(tmp_path: Path) -> None:
     references = converted(tmp_path, {"a": "[]", "b": "[]", "c": "[]"})
     rows = [{"id": f"flare/val/{name}", "prediction": text} for name, text in

@@ -96,7 +96,7 @@ def dataset_dir(tmp_path: Path) -> Path:
         "schema": 1,
         "source": "flare",
         "root": "/somewhere",
-        "options": {"frame": "norm1000", "box_style": "json", "seed": 0},
+        "options": {"frame": "norm1000", "box_style": "json", "seed": 0, "instructions": {"counting": "f"}},
         "files": {"train.json": {"sha256": hashlib.sha256(content.encode()).hexdigest(), "records": 3, "entry": "t"}},
     }
     (data / "manifest.json").write_text(json.dumps(manifest))
@@ -117,6 +117,7 @@ def described(dataset_dir: Path, name: str) -> list[run_card.DataFile]:
 def test_frame_and_box_style_come_from_the_manifest(dataset_dir: Path) -> None:
     (file,) = described(dataset_dir, "t")
     assert (file.frame, file.box_style, file.manifest_matches) == ("norm1000", "json", True)
+    assert file.instructions == {"counting": "f"}
     assert (file.records, file.num_samples) == (3, 2)
 
 
