@@ -90,8 +90,9 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
             raise RefusedError(503, f"{limits.unfinished} requests are waiting; try again later")
         arriving.add(request)
         try:
-            wanted = read_request(await read_body(request, limits.body_bytes))
-            # Decoding pictures and routing take a while; other clients' streams go on meanwhile.
+            body = await read_body(request, limits.body_bytes)
+            # Reading, decoding pictures and routing take a while; other clients' streams go on meanwhile.
+            wanted = await asyncio.to_thread(read_request, body)
             prompt, choice = await asyncio.to_thread(understand, wanted, engine, chooser, limits)
         finally:
             arriving.discard(request)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from medvl.instructions import GENERAL
 from medvl.predict.setup import Served
@@ -41,7 +42,7 @@ class Choice:
             "X-Medvl-Confidence": f"{self.confidence:.4f}",
             "X-Medvl-Source": self.source,
             "X-Medvl-Profile": self.profile.name,
-            "X-Medvl-Adapter": self.served.name or "base",
+            "X-Medvl-Adapter": quote(self.served.name or "base"),  # a folder's name may hold letters no header takes
         }
 
 
