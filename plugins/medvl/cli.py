@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "demo": ("medvl.demo.road", "see the whole way on this machine: data, training, prediction, scores"),
     "predict": ("medvl.predict.commands", "questions to predictions: routed, batched, resumable"),
+    "router": ("medvl.router.commands", "which task a question asks for: train, calibrate, evaluate, route"),
     "serve": ("medvl.serve.commands", "answer questions over HTTP, with the router in front"),
     "doctor": ("medvl.doctor", "check versions, GPU, LLaMA-Factory hook, disk"),
 }

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +92,16 @@ class QuestionClassifier:
         scored: Tensor = core.scorer(texts, labels.unsqueeze(0).expand(len(texts), -1, -1)) * core.logit_scale
         return scored
 
-    @torch.inference_mode()
     def score(self, texts: Sequence[str], batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
         """Scores and features of normalised, non-empty questions; the same however they are batched (to 1e-5).
 
         Returns:
             Logits (questions, labels) and unit features (questions, width), float32, in the order of `texts`.
         """
+        with torch.inference_mode():
+            return self._score(texts, batch_size)
+
+    def _score(self, texts: Sequence[str], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         if self._label_embeddings is None:
             self._label_embeddings = self.label_embeddings(self.label_features())
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
@@ -182,36 +187,55 @@ def from_pretrained(
     config = bi_encoder_config(AutoConfig.from_pretrained(encoder), AutoConfig.from_pretrained(label_encoder), **loss)
     config.encoder_model_name, config.label_model_name = encoder, label_encoder
     model = GLiClassModel(config, from_pretrained=True)
-    tokenizers = [AutoTokenizer.from_pretrained(name) for name in (encoder, label_encoder)]
-    return QuestionClassifier(model, *tokenizers, labels, device)
+    tokenizer, label_tokenizer = (AutoTokenizer.from_pretrained(name) for name in (encoder, label_encoder))
+    return QuestionClassifier(model, tokenizer, label_tokenizer, labels, device)
 
 
-def from_scratch(texts: Sequence[str], labels: Mapping[str, str], *, device: str = "cpu", **loss: Any) -> QuestionClassifier:
+def from_scratch(
+    texts: Sequence[str], labels: Mapping[str, str], *, device: str = "cpu", **loss: Any
+) -> QuestionClassifier:
     """A small bi-encoder with random weights and a WordPiece vocabulary of `texts`, for a machine without a model hub."""
     from transformers import BertConfig
 
     tokenizer = _word_pieces([*texts, *labels.values()])
-    shape = {
-        "vocab_size": len(tokenizer), "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256,
-        "max_position_embeddings": LONGEST, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    config = bi_encoder_config(BertConfig(num_hidden_layers=2, **shape), BertConfig(num_hidden_layers=1, **shape), **loss)
+    # With the usual range of .02 it stays for long where all labels score alike; the augmentation is its dropout.
+    spread = {"initializer_range": 0.05}
+    encoder = BertConfig(
+        vocab_size=len(tokenizer), num_hidden_layers=1, hidden_size=128, num_attention_heads=4, intermediate_size=256,
+        max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, **spread,
+    )  # fmt: skip
+    config = bi_encoder_config(encoder, encoder, **spread, **loss)
     return QuestionClassifier(GLiClassModel(config), tokenizer, tokenizer, labels, device)
 
 
-def _word_pieces(texts: Sequence[str], size: int = 3000) -> PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+def _word_pieces(texts: Sequence[str], rarest: int = 2, least_words: int = 8) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of the words in `texts`, and of the beginnings and ends that many of them share.
 
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    Counted here, since the trainer of `tokenizers` gives another vocabulary every time it runs.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    parts: Counter[str] = Counter()
+    for word in words:
+        parts.update(word[:end] for end in range(3, min(len(word), 7)))
+        parts.update(f"##{word[start:]}" for start in range(max(1, len(word) - 4), len(word)))
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = [*special.values(), *letters, *(f"##{letter}" for letter in letters)]
+    pieces += sorted(word for word, times in words.items() if times >= rarest)
+    pieces += sorted(part for part, times in parts.items() if times >= least_words)
+    tokenizer = Tokenizer(models.WordPiece(dict(zip(dict.fromkeys(pieces), count(), strict=False)), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    alphabet = [chr(code) for code in range(33, 127)]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=list(special.values()), initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     ends = [(name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
     tokenizer.post_processor = processors.BertProcessing(*ends)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)

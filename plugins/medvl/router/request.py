@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+from medvl.router.spelling import mended
+
 # "task: detection", "TaskType = counting", "<task>report generation</task>": a label, not a request.
 _CLAIM = re.compile(
     r"""["'\[<(]*\b(?:task|tasktype|route|adapter|label|category|mode)[\s_-]*(?:type|name|id)?["'>\])]*\s*(?:[:=]|\bis\b)\s*["']?
@@ -43,7 +45,7 @@ _ASKS = re.compile(
 _POLITE = re.compile(
     r"^(?:(?:so|now|then|next|and|also|finally|ok(?:ay)?|well|hi|hello|hey|thanks|doctor|dear colleague)[,\s!.]+)*"
     r"(?:(?:please|kindly|just)[,\s]+)*"
-    r"(?:(?:can|could|would|will) (?:you|we|someone)(?: (?:please|kindly|help(?: me)?(?: to)?|be able to))?[,\s]+(?=[a-z])"
+    r"(?:(?:can|could|would|will) (?:you|we|someone)(?: (?:please|kindly|help(?: me)?(?: to)?|be able to))?[,\s]+(?=[a-z])(?!(?:say|call|consider|think|agree|suspect|rate)\b)"
     r"|(?:i(?:'d| would| will)? (?:need|want|like|ask|require)(?: for)?(?: you)?(?: to)?|help me(?: to)?|let us|let's"
     r"|your (?:task|job|goal|role|mission) is(?: to)?|you (?:must|should|need to|have to)|try to|go ahead and"
     r"|are you able to|is it possible to|would you mind)\s+)?(?:(?:please|kindly|just)[,\s]+)*",
@@ -85,3 +87,9 @@ def requests(text: str) -> list[str]:
     """The single requests of a focused text, without politeness: "Could you please count the cells?" is "count …"."""
     parts = [part for sentence in _SENTENCE_END.split(text) for part in _JOINT.split(sentence)]
     return [stripped for part in parts if (stripped := _POLITE.sub("", part.strip()))]
+
+
+@lru_cache(maxsize=4096)
+def asked(question: str) -> str:
+    """What rules and classifier read of a normalised question: its focus, slips of the keyboard mended."""
+    return mended(focus(question))

@@ -41,8 +41,21 @@ class Route:
 
 def abstain(reason: str, *, source: Source = "none", scores: Mapping[str, float] | None = None) -> Route:
     """The route to `general`."""
-    best, second = [*sorted((scores or {}).values(), reverse=True), 0.0, 0.0][:2]
-    return Route(GENERAL, best, source, dict(scores or {}), True, best - second, reason)
+    known = dict(scores or {})
+    best, _ = best_two(known)
+    return Route(GENERAL, best, source, known, True, margin(known), reason)
+
+
+def best_two(scores: Mapping[str, float]) -> tuple[float, float]:
+    """The best and the second best score; 0 where there is none."""
+    best, second = [*sorted(scores.values(), reverse=True), 0.0, 0.0][:2]
+    return best, second
+
+
+def margin(scores: Mapping[str, float]) -> float:
+    """How far the best score is from the second best."""
+    best, second = best_two(scores)
+    return best - second
 
 
 def normalise(question: str) -> str:

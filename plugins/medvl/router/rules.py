@@ -15,9 +15,8 @@ from functools import cache
 
 from medvl.choices import options
 from medvl.router.languages import foreign_cue
-from medvl.router.request import focus, requests
+from medvl.router.request import asked, focus, requests
 from medvl.router.scope import asks_for_writing, is_medical_picture
-from medvl.router.spelling import mended
 from medvl.tasks import Task
 
 
@@ -78,13 +77,13 @@ _select = _pattern(
     | \b(?:select|choose|mark|tick|pick|check|circle)\s(?:all|every|any|each|as\smany|one\sor\smore|multiple|several)\b
     | \b(?:one\sor\smore|more\sthan\sone|multiple|several|any\snumber\sof)\s(?:\w+\s)?(?:{_LABEL}|selections?)\b
         (?=[^.?!]*\b(?:may|can|could|might|are|is|for|possible|allowed|assigned|apply|correct|from)\b)
-    | \bone\sor\smore\sof\b
+    | \b(?:one\sor\smore|several|more\sthan\sone|many|multiple)\sof\s(?:these|them|the)\b | \bcombination\sof\b
     | \ball\s(?:the\s)?(?:applicable|relevant|correct|matching|true)\b
-    | \b(?:which|what)\s(?:\w+\s)?(?:of\s)?(?:the|these|those)\s(?:following|listed|\w+)?\s?(?:{_LABEL}\s)?(?:below\s)?(?:apply|are)\b
+    | \b(?:which|what)\s(?:\w+\s)?(?:of\s)?(?:the|these|those)\s(?:following|listed|\w+)?\s?(?:{_LABEL}\s)?(?:below\s)?(?:apply|are|can\sbe|do\syou\ssee)\b
     | \bevery\s(?:correct|applicable|matching|true)\b | \bmulti[\s-]?(?:label|select|choice\sanswers)\b"""
 )
 _separated = _pattern(
-    r"\bsemi-?colons?\b | \b(?:separated?\s(?:\w+\s){0,3}(?:by|with)\sa?\s?(?:commas?|semicolons?)|comma-(?:separated|delimited))\b"
+    r"\bsemi-?colons?\b | \b(?:separated?\s(?:\w+\s){0,3}(?:by|with)\sa?\s?(?:commas?|semicolons?)|comma[\s-](?:separated|delimited))\b"
 )
 _only_one = _pattern(
     r"\b(?:all|none|both)\sof\s(?:the\sabove|these)\b | \bboth\sA\sand\sB\b | \b(?:only|exactly|just)\sone\b"
@@ -142,7 +141,7 @@ _RATIO = r"(?:percent(?:age)?s?|%|proportions?|fractions?|ratios?|angles?|diamet
 _SIZE = r"(?:sizes?|areas?|heights?|rates?|ages?|extents?|degrees?|amounts?|levels?|values?|scores?|densit(?:y|ies)|dimensions?|weights?|coverage|burden|intensit(?:y|ies)|severity)"  # noqa: E501
 _MODIFIER = r"(?:(?!of\b|for\b|in\b|on\b|to\b|is\b|are\b|and\b|or\b|from\b|with\b|by\b|that\b|number\b|count\b)[\w%()'/-]+\s){0,4}?"
 _polar = _pattern(
-    r"""(?:^|^(?![^?]*\b(?:how|what|which|where)\b)[^?]*[,:]\s(?:and\s|but\s|then\s)?)(?:is|are|was|were|does|do|did|has|have|can|could|should|would|will|isn't|aren't|doesn't)\s(?!you\b|we\b)[^?]*\??$
+    r"""(?:^(?!do\san?\b)|^(?![^?]*\b(?:how|what|which|where)\b)[^?]*[,:]\s(?:and\s|but\s|then\s)?)(?:is|are|was|were|does|do|did|has|have|can|could|should|would|will|isn't|aren't|doesn't)\s(?!you\b|we\b)[^?]*\??$
     | (?:^|[,:]\s)(?:would|do|did|can|could)\s(?:you|we)\s(?:say|call|consider|think|see|detect|spot|find|make\sout|observe|agree|suspect|rate|notice|classify|categori[sz]e|recogni[sz]e)\b
     | ^(?:say|call|consider|see|spot|detect|find|identify|make\sout|observe|notice)\s(?:any|an?|signs?|evidence)\b[^?]*\?$
     | \b(?:whether|determine\sif|decide\sif|assess\sif|tell\s(?:me\s)?if|check\sif|judge\sif|evaluate\sif|see\sif|state\sif|say\sif|indicate\sif|if\sthere\sis)\b
@@ -151,7 +150,7 @@ _polar = _pattern(
 _units = _pattern(rf"\bhow\smany\s(?:\w+\s)?{_UNIT}(?!\w) | \bnumber\sof\s(?:\w+\s)?{_UNIT}(?!\w)")
 _count = _pattern(
     r"""\bhow\smany\b | \bnumbers?\sof\b | \bcounts?\b(?!\son) | \bcounting\b | \btall(?:y|ies)\b | \bquantit(?:y|ies)\b | \bhead\s?count\b | \benumerat(?:e|ion)\b
-    | \btotal\s(?:of|number|sum)\b | \bthe\stotal\s(?!area|volume|length|size)\w+ | \bhow\snumerous\b | \badd\sup\b | \bcensus\b | \bpopulation\s(?:of|in|count)\b
+    | \btotal\s(?:of|number|sum)\b | ^total\s(?!area|volume|length|size)\w+s\b | ^sum\b | \bamount\sof\s(?:the\s|all\s)?(?!\w*(?:sis|ss|us|itis)\b)\w+s\b | \bthe\stotal\s(?!area|volume|length|size)\w+ | \bhow\snumerous\b | \badd\sup\b | \bcensus\b | \bpopulation\s(?:of|in|count)\b
     | \bquantify\s(?:the\s|all\s|visible\s|individual\s|every\s)*(?:[\w-]+\s){0,2}?(?!\w*(?:sis|ss|us|itis)\b)\w+(?:s|i|ae)\b(?!\s(?:of|percentage|rate)) | ^number\b | ^count\b"""  # noqa: E501
 )
 _measure = _pattern(
@@ -211,7 +210,7 @@ _SPECIFIC = (Task.COUNTING, Task.REGRESSION, Task.DETECTION, Task.MULTI_LABEL, T
 
 def match_rules(question: str) -> Evidence | None:
     """The rule that decides a normalised question, None if none does or it is not about a medical picture."""
-    text = mended(focus(question))
+    text = asked(question)
     if asks_for_writing(text):
         return None
     for rule in FORMS:

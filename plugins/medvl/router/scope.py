@@ -9,7 +9,7 @@ _WRITING = re.compile(
         e-?mail|cover\sletter|recipe|translat(?:e|ion)|plot\sof|marketing|slogan|business\splan)\b""",
     re.VERBOSE | re.IGNORECASE,
 )
-_PICTURE = r"(?:images?|pictures?|photo(?:graph|micrograph)?s?|scans?|slides?|smears?|radiographs?|x-?rays?|films?|frames?|slices?|figures?|micrographs?|sonograms?|specimens?|panels?|views?|tiles?|patch(?:es)?|stud(?:y|ies)|fields?|sections?|clips?|pics?|screenshots?)"  # noqa: E501
+_PICTURE = r"(?:images?|pictures?|photo(?:graph|micrograph)?s?|scans?|slides?|smears?|radiographs?|x-?rays?|films?|frames?|slices?|cases?|figures?|micrographs?|sonograms?|specimens?|panels?|views?|tiles?|patch(?:es)?|stud(?:y|ies)|fields?|sections?|clips?|pics?|screenshots?)"  # noqa: E501
 _AT_HAND = re.compile(
     rf"""\b(?:this|these|that|attached|given|provided|uploaded|following|above|below|displayed|presented)\s(?:[\w-]+\s){{0,4}}{_PICTURE}\b
         | \bthe\s(?:[\w-]+\s){{0,3}}(?:image|picture|photo(?:graph)?|scan|slide|smear|radiograph|x-?ray|film|frame|slice|figure)s?\b
@@ -37,7 +37,7 @@ _MEDICAL = re.compile(
         lungs?|heart|hearts|cardi\w+|thora\w+|chest|ribs?|mediastin\w+|diaphragm|pleura\w*|liver|hepat\w+|spleen|splen\w+|kidneys?|renal|bladder|
         pancrea\w*|bowel|colon\w*|gastr\w+|stomach|o?esophag\w+|brain|cerebr\w+|ventric\w+|midline|skulls?|spin(?:e|al)|vertebra\w*|discs?|bones?|bony|
         femur|tibia|hips?|knees?|wrists?|joints?|teeth|tooth|dental|molars?|jaws?|mandib\w+|maxill\w+|alveolar|caries|implants?|retina\w*|optic|macula\w*|
-        eyes?|cornea\w*|skin|dermal|breasts?|prostat\w+|uter\w+|endometri\w+|ovar\w+|nipples?|scrot\w+|testic\w+|cervi\w+|thyroid|lymph\w*|nodes?|arter\w+|vessels?|vascular|aort\w+|veins?|valves?|
+        eyes?|cornea\w*|skin|dermal|breasts?|prostat\w+|uter\w+|endometri\w+|ovar\w+|nipples?|scrot\w+|testic\w+|cervi\w+|thyroid|lymph\w*|nodes?|arter\w+|vessels?|vascular|aort\w+|aneurysm\w*|instruments?|drusen|microaneurysm\w*|exudates?|erosions?|abscess\w*|stones?|spots?|veins?|valves?|
         head|neck|arms?|legs?|feet|hands?|fingers?|shoulders?|elbows?|pelvi\w+|abdom\w+|airways?|trache\w+|bronch\w+|muscles?|tendons?|ligaments?|cartilage|nerves?|gallbladder\w*|circumference|invasion|calcifi\w+|microcalcif\w+|prolifer\w+|catheters?|stents?|pacemakers?|tubes?|screws?|organs?|tissues?|anatom\w+|structures?|plane|symphysis|cobb|progression|
         bi-?rads|resorption|impressions?|findings|suv\w*|lvef|bmd|ffr|crl|bpd|afi|[lpt]i-?rads|gleason|ejection|stenos[ei]s|
         \w{{2,}}(?:itis|oma|omas|osis|oses|a?emia|pathy|plasia|megaly|trophy|ectasis|ectasia|cytes?|blasts?|thorax|rrhage|rrhages?|gram|graphy|oedema|edema|
@@ -51,8 +51,11 @@ def asks_for_writing(text: str) -> bool:
     return _WRITING.search(text) is not None
 
 
+def asks_for_knowledge(text: str) -> bool:
+    """Whether it wants knowledge or advice, and speaks of no picture at hand."""
+    return _KNOWLEDGE.search(text) is not None and _AT_HAND.search(text) is None
+
+
 def is_medical_picture(text: str) -> bool:
-    """Whether it speaks of a medical picture, or of what such a picture shows, rather than asks for knowledge or advice."""
-    if _MEDICAL.search(text) is None:
-        return False
-    return _AT_HAND.search(text) is not None or _KNOWLEDGE.search(text) is None
+    """Whether it speaks of a medical picture, or of what such a picture shows, rather than asks for knowledge."""
+    return _MEDICAL.search(text) is not None and not asks_for_knowledge(text)

@@ -12,24 +12,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medvl.instructions import GENERAL
 from medvl.router.data import LabelledQuestion
-from medvl.tasks import Task
+from medvl.router.labels import LABELS
 from medvl.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from medvl.router.gliclass import QuestionClassifier
-
-# What the label encoder reads for each task: the form of answer, not the name of the task.
-LABELS: dict[str, str] = {
-    Task.CLASSIFICATION: "choose one option, answer yes or no, name the class or diagnosis",
-    Task.MULTI_LABEL: "select all labels that apply, several answers",
-    Task.DETECTION: "locate an object, give its bounding box coordinates",
-    Task.INSTANCE_DETECTION: "json mapping of every instance to its bounding box",
-    Task.COUNTING: "how many objects, count their number",
-    Task.REGRESSION: "measure or estimate a value, percentage, size, age or angle",
-    Task.REPORT: "write a report, describe the findings in sentences",
-}
 
 
 @dataclass(frozen=True)
@@ -56,9 +44,9 @@ class TrainingOptions:
     encoder: str | None = None
     label_encoder: str | None = None
     full: bool = False
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     encoder_learning_rate: float = 2e-5
     focal_alpha: float = -1.0
     focal_gamma: float = 1.0
@@ -140,12 +128,11 @@ def build(options: TrainingOptions, texts: Sequence[str], *, device: str = "cpu"
     from medvl.router.gliclass import from_pretrained, from_scratch
 
     torch.manual_seed(options.seed)
-    labels = {str(task): text for task, text in LABELS.items()}
     loss = {"focal_loss_alpha": options.focal_alpha, "focal_loss_gamma": options.focal_gamma}
     if options.encoder is None:
-        return from_scratch(texts, labels, device=device, **loss)
+        return from_scratch(texts, LABELS, device=device, **loss)
     label_encoder = options.label_encoder or options.encoder
-    return from_pretrained(options.encoder, label_encoder, labels, device=device, **loss)
+    return from_pretrained(options.encoder, label_encoder, LABELS, device=device, **loss)
 
 
 def train(
@@ -186,30 +173,33 @@ def train(
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
     planned = options.epochs * math.ceil(len(rows) / options.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, planned))
-    texts = [[_augmented(row.text, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)]
+    texts = [
+        [_augmented(row.text, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)
+    ]
     cached = [_frozen_features(classifier, version) for version in texts[:2]] if frozen else []
     label_features = classifier.label_features().detach() if frozen else None
     classifier.model.train()
     losses: list[float] = []
     step = 0
     for epoch in range(options.epochs):
-        order = list(range(len(rows)))
-        rng.shuffle(order)
         total = 0.0
-        for begin in range(0, len(order), options.batch_size):
-            places = order[begin : begin + options.batch_size]
+        for places in _batches(len(rows), options.batch_size, rng):
             if frozen:
                 features = cached[epoch % len(cached)][places]
             else:
                 features = classifier.features([texts[epoch][place] for place in places])
-            labels = classifier.label_embeddings(label_features if label_features is not None else classifier.label_features())
+            labels = classifier.label_embeddings(
+                label_features if label_features is not None else classifier.label_features()
+            )
             logits = classifier.logits(classifier.text_embeddings(features), labels)
             loss = core.get_loss(logits, targets[places])
             optimiser.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_([*heads, *encoders], 1.0)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                raise TrainingError(f"step {step + 1} of {planned}: loss {loss.item()}, gradient {norm.item()}; lower learning_rate")
+                raise TrainingError(
+                    f"step {step + 1} of {planned}: loss {loss.item()}, gradient {norm.item()}; lower learning_rate"
+                )
             if norm == 0 and loss > 0:
                 raise TrainingError(f"step {step + 1} of {planned}: no gradient although the loss is {loss.item():.3g}")
             optimiser.step()
@@ -224,6 +214,13 @@ def train(
     classifier.model.eval()
     classifier.forget_labels()
     return TrainingResult(step, losses, time.perf_counter() - start)
+
+
+def _batches(number: int, size: int, rng: random.Random) -> list[list[int]]:
+    # Not grouped by length, which would be faster: length goes with task here, and such batches do not train.
+    order = list(range(number))
+    rng.shuffle(order)
+    return [order[start : start + size] for start in range(0, number, size)]
 
 
 def _rate(step: int, planned: int) -> float:
@@ -297,13 +294,3 @@ def stated(options: TrainingOptions) -> dict[str, Any]:
         if values[key] and Path(values[key]).is_dir():
             values[key] = Path(values[key]).name
     return values
-
-
-def training_text(text: str) -> str:
-    """What the classifier reads of a normalised question."""
-    from medvl.router.request import focus
-
-    return focus(text)
-
-
-__all__ = ["GENERAL", "LABELS", "TrainingError", "TrainingOptions", "TrainingResult", "build", "read_options", "train"]

@@ -1,0 +1,97 @@
+"""From scores to decisions: temperature, a threshold per task and the similarity gate, fitted on held-out wordings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from medvl.instructions import GENERAL
+
+PRECISION = 0.98  # of what the classifier routes, on wordings it was not trained on
+LEAST, MOST = 0.5, 0.95
+_GATED = 0.01  # share of held-out questions that the gate may stop
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores are read.
+
+    Attributes:
+        temperature: What logits are divided by before the sigmoid.
+        thresholds: Task -> least score with which it is routed to.
+        similarity: Least cosine to the nearest training question.
+    """
+
+    temperature: float
+    thresholds: dict[str, float]
+    similarity: float
+
+
+def probabilities(logits: Floats, temperature: float) -> Floats:
+    """Sigmoid of the logits: every label on its own, so that all can be low for a prompt that is no task."""
+    return (1 / (1 + np.exp(-logits.astype(np.float64) / temperature))).astype(np.float32)
+
+
+def calibrate(
+    logits: Floats, similarities: Floats, tasks: Sequence[str], labels: Sequence[str], *, precision: float = PRECISION
+) -> Calibration:
+    """The calibration that held-out questions ask for.
+
+    Args:
+        logits: (questions, labels).
+        similarities: (questions,), cosine to the nearest training question.
+        tasks: The true task of each, `general` for prompts that are none.
+        labels: In the order of the columns.
+        precision: Wanted share of right routes per task.
+
+    Raises:
+        ValueError: no question of a task is among them.
+    """
+    known = np.array([task != GENERAL for task in tasks])
+    if not known.any():
+        raise ValueError("no held-out question has a task; give more questions")
+    truth = np.array([[task == label for label in labels] for task in tasks], np.float32)
+    temperature = fit_temperature(logits, truth)
+    scores = probabilities(logits, temperature)
+    best, routed = scores.max(1), scores.argmax(1)
+    right = truth[np.arange(len(tasks)), routed] == 1
+    thresholds = {
+        label: _threshold(best[routed == place], right[routed == place], precision)
+        for place, label in enumerate(labels)
+    }
+    return Calibration(temperature, thresholds, float(np.quantile(similarities[known], _GATED)))
+
+
+def fit_temperature(logits: Floats, truth: Floats) -> float:
+    """The temperature, 0.05 to 20, with the least binary cross-entropy over all labels."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        return float(np.mean(np.logaddexp(0, scaled) - truth * scaled))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def _threshold(scores: Floats, right: NDArray[np.bool_], precision: float) -> float:
+    """The least score from which on at least `precision` of the routes are right, within `LEAST` and `MOST`."""
+    for threshold in np.arange(LEAST, MOST, 0.01):
+        passed = right[scores >= threshold]
+        if not len(passed):
+            break  # nothing left to learn from: as strict as it was proved to need
+        if passed.mean() >= precision:
+            return round(float(threshold), 2)
+    return MOST
+
+
+def expected_calibration_error(confidences: Floats, right: NDArray[np.bool_], bins: int = 10) -> float:
+    """Mean gap between confidence and accuracy over equally wide bins, weighted by their questions; 0 is perfect."""
+    places = np.minimum((confidences * bins).astype(int), bins - 1)
+    gaps = [
+        abs(confidences[places == place].mean() - right[places == place].mean()) * np.mean(places == place)
+        for place in np.unique(places)
+    ]
+    return float(sum(gaps))

@@ -1,0 +1,132 @@
+"""From questions to a router: train without a share of the wordings, calibrate on these, then train on everything."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvl.instructions import GENERAL
+from medvl.router.calibration import Calibration, calibrate, expected_calibration_error, probabilities
+from medvl.router.chain import ClassifierStage, Router
+from medvl.router.data import LabelledQuestion, QuestionSet, counts_by_task, split_by_phrasing, with_templates
+from medvl.router.folder import RouterCard, TrainingData, card_fingerprint, save_router
+from medvl.router.request import asked
+from medvl.router.similarity import nearest
+from medvl.router.training import TrainingOptions, build, stated, train
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medvl.router.gliclass import QuestionClassifier
+
+# Called with (what is done, steps taken, steps planned).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained stage and how it was made.
+
+    Attributes:
+        stage: Ready to decide.
+        questions: All that it was trained on, synthetic ones included.
+        metrics: On held-out wordings, before the last training: accuracy, share routed, accuracy of the routed,
+            calibration error; steps and seconds of training.
+    """
+
+    stage: ClassifierStage
+    questions: list[LabelledQuestion]
+    metrics: dict[str, Any]
+
+    @property
+    def router(self) -> Router:
+        """The chain with this stage."""
+        return Router(self.stage)
+
+
+def fit(questions: Sequence[LabelledQuestion], options: TrainingOptions, *, device: str = "cpu",
+        progress: Progress | None = None) -> Fitted:  # fmt: skip
+    """Train and calibrate a classifier.
+
+    Raises:
+        medvl.router.training.TrainingError: a step could not be taken.
+    """
+    start = time.perf_counter()
+    rows = with_templates(questions, options.templates, seed=options.seed)
+    known, held = split_by_phrasing(rows, options.holdout, seed=options.seed)
+    trial, trial_index, _ = _trained(known, options, device, progress, "training without held-out wordings")
+    calibration, metrics = calibrated(trial, trial_index, held)
+    classifier, index, steps = _trained(rows, options, device, progress, "training on all wordings")
+    metrics |= {"steps": steps, "seconds": round(time.perf_counter() - start, 1)}
+    return Fitted(ClassifierStage(classifier, index, calibration), rows, metrics)
+
+
+def _trained(
+    rows: Sequence[LabelledQuestion], options: TrainingOptions, device: str, progress: Progress | None, what: str
+) -> tuple[QuestionClassifier, NDArray[np.float32], int]:
+    rows = [replace(row, text=asked(row.text)) for row in rows]
+    classifier = build(options, [row.text for row in rows], device=device)
+    result = train(
+        classifier, rows, options, on_step=progress and (lambda step, planned, _: progress(what, step, planned))
+    )
+    _, index = classifier.score([row.text for row in rows if row.task != GENERAL])
+    return classifier, index, result.steps
+
+
+def calibrated(
+    classifier: QuestionClassifier, index: NDArray[np.float32], questions: Sequence[LabelledQuestion]
+) -> tuple[Calibration, dict[str, Any]]:
+    """The calibration that questions ask for which the classifier was not trained on, and what is then measured."""
+    labels, tasks = list(classifier.labels), [row.task for row in questions]
+    logits, features = classifier.score([asked(row.text) for row in questions])
+    similarity = nearest(features, index)
+    calibration = calibrate(logits, similarity, tasks, labels)
+    scores = probabilities(logits, calibration.temperature)
+    places, best = scores.argmax(1), scores.max(1)
+    right = np.array([labels[place] == task for place, task in zip(places, tasks, strict=True)])
+    known = np.array([task != GENERAL for task in tasks])
+    least = np.array([calibration.thresholds[labels[place]] for place in places])
+    routed = (best >= least) & (similarity >= calibration.similarity)
+    real = known & np.array([not row.is_synthetic for row in questions])
+    return calibration, {
+        "held_out": len(questions),
+        "accuracy": _mean(right[known]),
+        "accuracy_of_files": _mean(right[real]),
+        "routed": _mean(routed[known]),
+        "accuracy_of_routed": _mean(right[routed]),
+        "general_routed": _mean(routed[~known]),
+        "calibration_error": expected_calibration_error(best, right),
+    }
+
+
+def _mean(values: NDArray[np.bool_]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def save(folder: Path, fitted: Fitted, questions: QuestionSet, options: TrainingOptions) -> RouterCard:
+    """Write the router folder."""
+    texts = sorted(f"{row.task}\t{row.text}" for row in fitted.questions)
+    data = TrainingData(
+        files=questions.files,
+        sha256=hashlib.sha256("\n".join(texts).encode()).hexdigest(),
+        tasks=counts_by_task(fitted.questions),
+    )
+    stage = fitted.stage
+    return save_router(
+        folder,
+        stage.classifier,
+        stage.index,
+        stage.calibration,
+        options=stated(options),
+        data=data,
+        metrics=fitted.metrics,
+    )
+
+
+__all__ = ["Fitted", "Progress", "calibrated", "card_fingerprint", "fit", "save"]
