@@ -26,7 +26,7 @@ from medvl.predict.backends import in_process
 from medvl.predict.batching import Batches
 from medvl.predict.setup import Wanted
 from medvl.profiles import Profiles, read_profiles
-from medvl.router.chain import Router, load_router
+from medvl.router.chain import load_router
 from medvl.serve.application import Access, create_application
 from medvl.serve.choice import PROFILES, Chooser
 from medvl.serve.engine import Engine
@@ -83,7 +83,6 @@ def serving(
     adapter: Path | None = None,
     limits: Limits | None = None,
     access: Access | None = None,
-    router: Router | None = None,
     profiles: Profiles | None = None,
 ) -> Iterator[Running]:
     """A server for the adapters in `folder`, or for one adapter with a run card; stopped at the end."""
@@ -94,7 +93,7 @@ def serving(
     assert isinstance(backend, Batches)
     limits = limits or Limits()
     engine = Engine(backend.loaded, limits.unfinished)
-    chooser = Chooser(profiles, answering.serves, router or load_router(None))
+    chooser = Chooser(profiles, answering.serves, load_router(None))
     application = create_application(engine, chooser, limits, access or Access())
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run)
@@ -209,9 +208,8 @@ def test_models_and_health(qwen: Running) -> None:
 def test_router_that_fails_sends_to_general_and_is_counted(
     marked_adapters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    router = load_router(None)
-    monkeypatch.setattr(router, "_decide", lambda text: 1 / 0)
-    with serving(marked_adapters("qwen3vl"), router=router) as server:
+    monkeypatch.setattr("medvl.router.chain.match_rules", lambda text: 1 / 0)
+    with serving(marked_adapters("qwen3vl")) as server:
         answer = server.post(QUESTIONS["counting"])
         assert answer.json()["choices"][0]["message"]["content"] == LETTERS["general"]
         assert (answer.headers["x-medvl-task"], answer.headers["x-medvl-source"]) == ("general", "error")
