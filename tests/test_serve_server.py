@@ -21,6 +21,7 @@ from PIL import Image
 pytest.importorskip("llamafactory")
 import uvicorn
 
+from medvl import cli
 from medvl.instructions import Instruction
 from medvl.predict.backends import in_process
 from medvl.predict.batching import Batches
@@ -157,6 +158,17 @@ def test_every_task_is_answered_by_its_own_adapter(family: str, marked_adapters:
             assert answer.headers["x-medvl-task"] == answer.headers["x-medvl-adapter"] == task
             text, finish, headers = server.streamed(shown(question))
             assert (text, finish, headers["x-medvl-task"]) == (LETTERS[task], "stop", task)
+
+
+def test_medvl_predict_asks_it_for_the_adapter_of_each_task(
+    qwen: Running, question_tree: Path, tmp_path: Path, marked_adapters: Callable[[str], Path]
+) -> None:
+    adapters = str(marked_adapters("qwen3vl") / "adapters")
+    options = ["--data", str(question_tree), "--adapters", adapters, "--out", str(tmp_path / "out.jsonl")]
+    assert cli.main(["predict", *options, "--endpoint", f"{qwen.url}/v1"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {row["task"]: row["prediction"] for row in rows} == LETTERS
+    assert all(row["adapter"] == row["task"] for row in rows)
 
 
 def test_headers_tell_who_answered_and_how_sure_the_router_is(qwen: Running) -> None:
