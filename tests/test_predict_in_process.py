@@ -278,14 +278,17 @@ def test_a_batch_gives_the_answers_of_single_questions(
     assert len({reply.text for reply in singles}) > 1
 
 
-def test_a_quantised_model_answers(question_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", [["--quantization", "4"], ["--dtype", "bfloat16"]], ids=" ".join)
+def test_a_model_of_fewer_bits_answers(
+    precision: list[str], question_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from medvl.demo import adapters, checkpoints
 
     # bitsandbytes quantises blocks of 64 numbers; on a CPU its rows must hold whole ones.
     shape = replace(checkpoints.SHAPES["internvl3", "micro"], vision_hidden=64)
     monkeypatch.setitem(checkpoints.SHAPES, ("internvl3", "micro"), shape)
     marked = adapters.build_marked("internvl3", tmp_path / "marked", LETTERS)
-    options = ["--profiles", str(short_profiles(tmp_path)), "--quantization", "4", "--limit", "4"]
+    options = ["--profiles", str(short_profiles(tmp_path)), *precision, "--limit", "4"]
     _, rows = predict(tmp_path / "p.jsonl", question_tree, marked, *options)
     assert [(row.prediction, row.error) for row in rows] == [(letter, None) for letter in "ABCD"]
 
@@ -416,6 +419,16 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_batches(
     batches.clear()
     assert predict(part, question_tree, marked, *options)[0] == 0
     assert batches == [], "nothing to ask, nothing loaded"
+
+
+def test_a_model_that_cannot_be_loaded_is_said(
+    question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "internvl"}))
+    out = tmp_path / "p.jsonl"
+    assert main(["predict", "--data", str(question_tree), "--model", str(tmp_path / "base"), "--out", str(out)]) == 2
+    assert "cannot be loaded" in capsys.readouterr().err
 
 
 def test_predictions_of_another_prompt_are_not_mixed_in(

@@ -26,7 +26,7 @@ from medvl.yaml_files import read_yaml
 
 @dataclass(frozen=True)
 class Generation:
-    """How an answer is generated: greedy unless `do_sample`; None leaves a value to the model's own settings.
+    """How an answer is generated: greedy unless `do_sample`. None changes nothing; an endpoint may have its own value.
 
     Attributes:
         max_new_tokens: Longest answer, tokens. Chromosome maps need about 1,200.

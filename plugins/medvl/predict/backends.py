@@ -74,7 +74,10 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
         from medvl.predict.batching import Batches
         from medvl.predict.in_process import InProcess
 
-        return Batches(InProcess(setup))
+        try:
+            return Batches(InProcess(setup))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{setup.model} cannot be loaded: {error}") from error
 
     serves = {name: setup[adapter_name] for name, adapter_name in names.items()}
     stated = [setup.identity, setup.template, setup.enable_thinking, setup.quantization, setup.dtype]

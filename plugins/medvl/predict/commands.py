@@ -105,7 +105,7 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
     )
     add("--concurrency", type=_positive, default=8, metavar="N", help="requests at a time (default: %(default)s)")
     add("--timeout", type=float, default=120.0, metavar="S", help="seconds per attempt (default: %(default)s)")
-    add("--retries", type=int, default=5, metavar="N", help="further attempts (default: %(default)s)")
+    add("--retries", type=_natural, default=5, metavar="N", help="further attempts (default: %(default)s)")
     add(
         "--images",
         choices=["data", "path"],
@@ -119,10 +119,14 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 1")
+def _natural(text: str, least: int = 0) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least {least}")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    return _natural(text, 1)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -146,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     errors = Console(stderr=True)
     try:
         return _report(args, predict(args, errors), errors)
-    except (UsageError, UnknownNameError) as error:
+    except (UsageError, UnknownNameError, OSError) as error:  # OSError: no right to write --out, say
         return _said(errors, f"error: {error}", USAGE)
     except (DataError, FlareError, RecordError) as error:
         return _said(errors, f"error: {error}", REFUSED)

@@ -33,7 +33,7 @@ class Asked:
         prompt: The user's turn, a tag per picture.
         system: System prompt; None leaves it to an endpoint.
         image_max_pixels: Largest area of a picture; None leaves it to an endpoint.
-        fingerprint: SHA-256 of prompt, pictures, model, adapter, pixel budget and generation.
+        fingerprint: SHA-256 of profile, prompt, pictures, model, adapter, pixel budget and generation.
     """
 
     question: Question
@@ -83,7 +83,7 @@ def ask(question: Question, route: Route, profiles: Profiles, served: Callable[[
     pictures = [(image.name, image.stat().st_size if image.is_file() else None) for image in question.images]
     stated = [
         *(base, adapter.identity, system, prompt, pictures, pixels, adapter.image_min_pixels, adapter.crop_to_patches),
-        dataclasses.asdict(profile.generation),
+        *(profile.name, dataclasses.asdict(profile.generation)),
     ]
     digest = hashlib.sha256(json.dumps(stated, ensure_ascii=False).encode()).hexdigest()
     return Asked(question, route, profile, adapter, prompt, system, pixels, digest)
