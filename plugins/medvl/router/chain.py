@@ -215,6 +215,6 @@ def load_router(folder: Path | str | None, *, device: str = "cpu", trust_metadat
     card = read_card(folder)
     from medvl.router.gliclass import QuestionClassifier
 
-    classifier = QuestionClassifier.load(folder, card.labels, device=device)
+    classifier = QuestionClassifier.load(folder, dict(card.labels), device=device)
     stage = ClassifierStage(classifier, read_index(folder), card.calibration)
     return Router(stage, trust_metadata=trust_metadata, version=card_fingerprint(card))

@@ -50,7 +50,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
     """router.json.
 
     Attributes:
-        labels: Task -> the text that stands for it, in the order of the scores.
+        labels: (task, the text that stands for it), in the order of the scores.
         architecture: Of GLiClass.
         pooling: masked mean: the library's own ignores the mask.
         max_length: Tokens of a question that are read, from its end.
@@ -65,7 +65,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: Literal[1] = 1
-    labels: dict[str, str]
+    labels: list[tuple[str, str]]
     architecture: str
     pooling: str
     max_length: int
@@ -110,7 +110,7 @@ def save_router(
         save_index(made, index)
         names = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
         card = RouterCard(
-            labels=dict(classifier.labels),
+            labels=list(classifier.labels.items()),
             architecture=classifier.model.config.architecture_type,
             pooling="masked mean",
             max_length=classifier.max_length,
@@ -151,9 +151,9 @@ def read_card(folder: Path) -> RouterCard:
         card = msgspec.json.decode(path.read_bytes(), type=RouterCard)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RouterFolderError(f"{path}: {error}; train the router again") from error
-    if list(card.labels.items()) != list(LABELS.items()):
+    if card.labels != list(LABELS.items()):
         raise RouterFolderError(
-            f"{path}: its labels are {', '.join(card.labels)}; this version routes to {', '.join(LABELS)} and describes them "
+            f"{path}: its labels are {', '.join(task for task, _ in card.labels)}; this version routes to {', '.join(LABELS)} and describes them "
             "in other words or another order; train the router again"
         )
     if set(card.thresholds) != set(LABELS):

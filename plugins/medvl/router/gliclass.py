@@ -20,6 +20,7 @@ import torch
 from gliclass import GLiClassModel, GLiClassModelConfig
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging as hub_logging
 
 LABEL_TOKENIZER = "label_tokenizer"
 LONGEST = 256  # tokens; the request stands at the end, and the options of FLARE's longest question take 110
@@ -124,19 +125,34 @@ class QuestionClassifier:
         config.encoder_model_name, config.label_model_name = "", LABEL_TOKENIZER
         for part in (config, config.encoder_config, config.label_model_config):
             part.name_or_path = ""
-        self.model.save_pretrained(folder)
+        with _quiet():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.label_tokenizer.save_pretrained(folder / LABEL_TOKENIZER)
+        for path in folder.glob("*.safetensors"):
+            path.chmod(0o644)  # safetensors lets the owner alone read
 
     @classmethod
     def load(cls, folder: Path, labels: Mapping[str, str], *, device: str = "cpu") -> QuestionClassifier:
         """Read what `save` wrote; the folder may have moved, and no hub is asked."""
-        with _offline():
+        with _offline(), _quiet():
             model = GLiClassModel.from_pretrained(folder, local_files_only=True)
             model.config.label_model_name = os.path.join(folder, LABEL_TOKENIZER)  # noqa: PTH118 (as the library reads it)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             label_tokenizer = AutoTokenizer.from_pretrained(folder / LABEL_TOKENIZER, local_files_only=True)
         return cls(model, tokenizer, label_tokenizer, labels, device)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar for the half second that a few megabytes take."""
+    shown = hub_logging.is_progress_bar_enabled()
+    hub_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hub_logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -19,10 +19,15 @@ _ORDER_TO_ROUTER = re.compile(
     r"|\bthis is (?:an? )?[\w\s-]{0,30}\b(?:task|problem)\b|\buse the \w+ adapter\b",
     re.IGNORECASE,
 )
+# What is not asked: "do not count anything; describe the heart".
+_REFUSED = re.compile(
+    r"(?:^|(?<=[.;!?]\s))(?:please\s|kindly\s)*(?:do not|don't|never|no need to|there is no need to)\b[^.;?!]*(?:[.;!]\s*|$)",
+    re.IGNORECASE,
+)
 _QUESTION_MARKER = re.compile(r"\b(?:question|query|prompt|q)\s*\d{0,3}\s*:\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.?!。？！])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\b[A-Z]\.)\s+")
 _ROLE = re.compile(
-    r"^(?:you(?:'re| are| will be| have been| work as)\b|act as\b|imagine\b|assume\b|suppose\b|pretend\b|consider yourself\b"
+    r"^(?:you(?:'re| are| will be| have been| work as| can| may| know| have(?! to))\b|act as\b|imagine\b|assume\b|suppose\b|pretend\b|consider yourself\b"
     r"|(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|thanks?(?: you)?|take (?:a deep breath|your time)|think\b"
     r"|be (?:careful|precise|concise|brief)|carefully (?:look|examine|inspect)|look (?:carefully|closely))\b[^?]*$)",
     re.IGNORECASE,
@@ -66,6 +71,7 @@ def focus(question: str) -> str:
     greetings, told case histories, and what stands before the last "Question:".
     """
     text = _CLAIM.sub(" ", question)
+    text = _REFUSED.sub("", text).strip() or text
     *_, last = _QUESTION_MARKER.split(text)
     text = last if len(last.split()) > 2 else text
     sentences = [part for part in _SENTENCE_END.split(text.strip()) if part]

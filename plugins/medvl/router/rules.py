@@ -52,7 +52,7 @@ def _pattern(expression: str) -> Callable[[str], object]:
 
 _MARK = re.compile(r"(?<![\w'\"])[(\[]?(?:([A-Za-z])|([1-9]))\s?(?:[:.)\]](?=\s|[A-Za-z])|\s[-=\u2013]\s)", re.ASCII)
 _LABEL = r"(?:labels?|findings?|abnormalit\w+|diagnos[ei]s|diseases?|conditions?|patholog(?:y|ies)|categor(?:y|ies)|classes|options?|answers?|letters?|choices?|statements?|features?|signs?|attributes?|tags?|structures?|types?)"  # noqa: E501
-_BOX = r"(?:bounding[\s-]?box(?:es)?|bbox(?:es)?|box(?:es)?|coordinates?|x_?min|x_?1|x0|rectangles?|corners?|xyxy|xywh)"
+_BOX = r"(?:bounding[\s-]?box(?:es)?|bbox(?:es)?|box(?:es)?|coordinates?|x_?min|x_?1|x0|rectangles?|corners?|xyxy|xywh|left,\stop,\sright|top,\sleft,\sbottom)"
 _has_box = _pattern(rf"\b{_BOX}\b")
 
 
@@ -73,13 +73,13 @@ def _has_options(text: str) -> bool:
 
 
 _select = _pattern(
-    rf"""\ball\s(?:that|which|options?\sthat)\s(?:apply|applies|are\s(?:present|true|correct|visible|applicable))
+    rf"""\ball\s(?:\w+\s)?(?:that|which)\s(?:apply|applies|are\s(?:present|true|correct|visible|applicable))
     | \b(?:select|choose|mark|tick|pick|check|circle)\s(?:all|every|any|each|as\smany|one\sor\smore|multiple|several)\b
     | \b(?:one\sor\smore|more\sthan\sone|multiple|several|any\snumber\sof)\s(?:\w+\s)?(?:{_LABEL}|selections?)\b
         (?=[^.?!]*\b(?:may|can|could|might|are|is|for|possible|allowed|assigned|apply|correct|from)\b)
     | \b(?:one\sor\smore|several|more\sthan\sone|many|multiple)\sof\s(?:these|them|the)\b | \bcombination\sof\b
     | \ball\s(?:the\s)?(?:applicable|relevant|correct|matching|true)\b
-    | \b(?:which|what)\s(?:\w+\s)?(?:of\s)?(?:the|these|those)\s(?:following|listed|\w+)?\s?(?:{_LABEL}\s)?(?:below\s)?(?:apply|are|can\sbe|do\syou\ssee)\b
+    | \b(?:which|what)\sof\s(?:the|these|those)\s(?:\w+\s){{0,4}}(?:apply|are|can\sbe|do\syou\ssee)\b
     | \bevery\s(?:correct|applicable|matching|true)\b | \bmulti[\s-]?(?:label|select|choice\sanswers)\b"""
 )
 _separated = _pattern(
@@ -123,7 +123,7 @@ _choice = _pattern(
     rf"""\byes\s?(?:or|/|,)\s?no\b | \btrue\sor\sfalse\b | \b(?:options?|choices?|candidates?|classes|categories)\s?(?:are|:)
     | \b(?:choose|select|pick)\s(?:one|from|between|among|the\s(?:best|correct|right|most)|a\ssingle|only|an?\s{_LABEL})\b
     | \b(?:one|single|best|correct)\s(?:letter|option|choice|answer|category|class)\b | \bwhich\sof\s(?:the\sfollowing|these|those)\b
-    | \b(?:with|by|the)\s(?:the\s)?(?:letter|option)\b | \binto\s(?:one\sof|these|the\sfollowing|either)\b | \bone\sof\s(?:the\sfollowing|these|:)"""
+    | \b(?:with|by|the)\s(?:the\s)?(?:letter|option)\b | \binto\s(?:one\sof|these|the\sfollowing|either)\b | \bone\sof\s(?:the\sfollowing|these|:) | \b(?:decide|choose|distinguish|differentiate|discriminate)\sbetween\b"""
 )
 
 FORMS = (
@@ -145,7 +145,7 @@ _polar = _pattern(
     | (?:^|[,:]\s)(?:would|do|did|can|could)\s(?:you|we)\s(?:say|call|consider|think|see|detect|spot|find|make\sout|observe|agree|suspect|rate|notice|classify|categori[sz]e|recogni[sz]e)\b
     | ^(?:say|call|consider|see|spot|detect|find|identify|make\sout|observe|notice)\s(?:any|an?|signs?|evidence)\b[^?]*\?$
     | \b(?:whether|determine\sif|decide\sif|assess\sif|tell\s(?:me\s)?if|check\sif|judge\sif|evaluate\sif|see\sif|state\sif|say\sif|indicate\sif|if\sthere\sis)\b
-    | \w+\sor\s(?:[\w-]+\s?){1,3}\?$ | \b(?:presence|absence)\s(?:or\sabsence\s)?of\b | \b(?:positive|negative|normal|benign|adequate)\sor\s\w+"""  # noqa: E501
+    | \w+\sor\s(?:[\w-]+\s?){1,5}\?$ | ^(?!describe|comment|report|summari[sz]e)[^:?]*[:?]\s(?:[\w'\s-]{2,30}[,;/]\s){1,12}(?:or\s)?[\w'\s-]{2,30}[.?]?$ | \b(?:presence|absence)\s(?:or\sabsence\s)?of\b | \b(?:positive|negative|normal|benign|adequate)\sor\s\w+"""  # noqa: E501
 )
 _units = _pattern(rf"\bhow\smany\s(?:\w+\s)?{_UNIT}(?!\w) | \bnumber\sof\s(?:\w+\s)?{_UNIT}(?!\w)")
 _count = _pattern(
@@ -158,7 +158,7 @@ _measure = _pattern(
     | \b(?:in|as|to\sthe\snearest)\s(?:an?\s)?{_UNIT}(?!\w) | \({_UNIT}\)
     | \b(?:estimate|measure|calculate|compute|quantify|determine|predict|report|provide|give|assess|evaluate|state|derive|gauge|supply|what(?:'s|\sis|\sare)|tell\sme)
         \s(?:the\s|an?\s|its\s|this\s|their\s|your\s)?{_MODIFIER}{_SIZE}\b(?!\s(?:group|range|categor|bracket|class|grade|stage))
-    | ^(?:the\s)?rates?\sof\b | ^(?:estimate|measure|calculate|compute|quantify|predict)\b(?![^.?]*\b(?:diagnosis|class|category|stage|grade|group|outcome|whether)\b)"""  # noqa: E501
+    | ^(?:the\s)?rates?\sof\b | \b(?:numeric(?:al)?|decimal)\s(?:estimate|value|answer)\b | \bestimates?\sof\b | \bapproximate\b | ^(?:estimate|measure|calculate|compute|quantify|predict)\b(?![^.?]*\b(?:diagnosis|class|category|stage|grade|group|outcome|whether)\b)"""  # noqa: E501
 )
 _group = _pattern(
     r"\b(?:age|weight|size|risk|severity)\s(?:groups?|ranges?|categor\w+|brackets?|class(?:es)?|bands?)\b"
@@ -166,13 +166,13 @@ _group = _pattern(
 _write = _pattern(
     r"""\b(?:write|generate|compose|dictate|draft|produce|create|prepare|provide|give|issue|supply|deliver|formulate|make|output|return|need|want)\b
     [^.?!]{0,60}?\b(?:report(?!\s(?:of\s|on\s)?the\s(?:number|count|total|quantity|percentage))|findings\b|impressions?|narrative|description|summary|interpretation|captions?|write-?up|commentary|overview)\b
-    | \b(?:full|complete)\ssentences?\b | \bfree[\s-]text\b | \bin\sprose\b | \b(?:one|two|three|a\sfew|several)\s(?:short\s)?(?:sentences?|paragraphs?)\b"""  # noqa: E501
+    | \bin\s(?:\w+\s)?detail\b | \b(?:full|complete)\ssentences?\b | \bfree[\s-]text\b | \bin\sprose\b | \b(?:one|two|three|a\sfew|several)\s(?:short\s)?(?:sentences?|paragraphs?)\b"""  # noqa: E501
 )
 _describe = _pattern(
     r"""\bdescri(?:be|bed|bing|ption)\b | \bsummari[sz]e\b | \bdictat\w+ | \bnarrat\w+ | \bcomment(?:s|ary)?\b | \binterpret(?:ation)?\b | \bexplain\b | \bdiscuss\b | \belaborate\b
     | \bfindings?\b | \bimpressions?\b | \breports?\b | \bcaption\b | \bappearances?\b | \boverview\b | \bobservations?\b | \bnarrative\b
     | \bwhat\s(?:do|can|could|would)\syou\s(?:see|observe|notice|make\sof|report)\b | \bwhat\s(?:you\ssee|is\sseen|is\sshown|can\sbe\sseen|is\svisible|stands\sout)\b
-    | \bwhat\s(?:does|do)\b[^?]*\b(?:show|reveal|demonstrate|depict|display|look\slike)\b | \btell\sme\sabout\b | \bwalk\sme\sthrough\b | \bread\sthis\b"""  # noqa: E501
+    | \bwhat\s(?:does|do)\b[^?]*\b(?:show|reveal|demonstrate|depict|display|look\slike)\b | \bhow\s(?:does|do)\b[^?]*\b(?:look|appear)\b | \btell\sme\sabout\b | \bwalk\sme\sthrough\b | \bread\sthis\b"""  # noqa: E501
 )
 _list_all = _pattern(
     rf"""\b(?:list|name|identify|state|give|indicate|enumerate|mention|report|note|provide|assign|label)\b[^.?!]*\b(?:all|every|each|any|multiple)\b[^.?!]*\b{_LABEL}\b
@@ -180,13 +180,13 @@ _list_all = _pattern(
 )
 _which = _pattern(
     r"""\bwhich\b | \b(?:classify|categori[sz]e|grade|stage|diagnose|identify|recogni[sz]e|name|differentiate|distinguish|triage)\b
-    | \b(?:what|state|give|provide|determine|assign|tell\sme|establish|select|most\s(?:likely|probable|appropriate))\b[^.?!]*\b(?:diagnos[ei]s|disease|condition|categor(?:y|ies)|class(?:ification)?|type|kind|stage|grade|subtype|modality|
-      plane|view|organ|pattern|pathology|disorder|severity|side|laterality|position|orientation|stain(?:ing)?|sex|gender|label|abnormality|projection|sequence|group|nature|status|quality|anatomy|body\spart|region)\b
+    | \b(?:what|state|give|provide|determine|assign|judge|assess|rate|evaluate|tell\sme|establish|select|most\s(?:likely|probable|appropriate))\b[^.?!]*\b(?:diagnos[ei]s|disease|condition|categor(?:y|ies)|class(?:ification)?|type|kind|stage|grade|subtype|modality|
+      plane|view|organ|pattern|pathology|disorder|severity|side|laterality|position|orientation|stain(?:ing)?|sex|gender|label|abnormality|projection|sequence|group|nature|status|quality|phase|species|variant|morphology|shape|colou?r|texture|margins?|echogenicity|anatomy|body\spart|region)\b
     | \b(?:categor(?:y|ies)|diagnosis|classification|stage|grade|subtype|modality)\b"""  # noqa: E501
 )
 _where = _pattern(
     r"""(?:^|[,:]\s|\band\s)where\b(?!\sas) | \bwhereabouts\b | \b(?:locate|locali[sz]e|locali[sz]ation|pinpoint|delineate|demarcate|outline|circumscribe|encircle|circle|highlight|annotate)\b
-    | \b(?:location|position|site|extent|boundar(?:y|ies)|borders?|outlines?|contours?)\s(?:of|for)\b | ^(?:mark|find|detect|point|segment|show|box|draw|crop|frame|put|indicate)\b | \bpoint\s(?:to|out)\b
+    | \b(?:location|position|site|extent|boundar(?:y|ies)|borders?|outlines?|contours?)\s(?:of|for)\b | ^(?:mark|find|detect|point|segment|show|box|draw|crop|frame|put|indicate|spot|track)\b | \bpoint\s(?:to|out)\b
     | \b(?:show|tell)\sme\swhere\b | \bdraw\b"""
 )
 

@@ -13,13 +13,13 @@ _PICTURE = r"(?:images?|pictures?|photo(?:graph|micrograph)?s?|scans?|slides?|sm
 _AT_HAND = re.compile(
     rf"""\b(?:this|these|that|attached|given|provided|uploaded|following|above|below|displayed|presented)\s(?:[\w-]+\s){{0,4}}{_PICTURE}\b
         | \bthe\s(?:[\w-]+\s){{0,3}}(?:image|picture|photo(?:graph)?|scan|slide|smear|radiograph|x-?ray|film|frame|slice|figure)s?\b
-        | \b(?:shown|visible|depicted|pictured|displayed|seen)\b | \bthis\s(?:patient|case|newborn|child|lesion|tooth)\b""",  # noqa: E501
+        | \blook(?:ing|s)?\sat\b | \b(?:shown|visible|depicted|pictured|displayed|seen)\b | \bthis\s(?:patient|case|newborn|child|lesion|tooth)\b""",  # noqa: E501
     re.VERBOSE | re.IGNORECASE,
 )
 _KNOWLEDGE = re.compile(
     r"""\b(?:side[-\s]effects?|dos(?:e|es|age|ing)|medications?|medicines?|drugs?|tablets?|vaccin\w+|prescri\w+|treat(?:ment|ments|ed|ing)?|
         therap(?:y|ies)|cures?|prevent\w*|symptoms?|causes?|risk\sfactors?|guidelines?|insurance|diet|recover(?:y)?|prognosis|literature|textbook|
-        should\si|can\si|may\si|do\si|am\si|did\si|i\shave|i've|i\sam|i'm|i\sfeel|my|how\s(?:do|does|can|to)\b[^?]*\b(?:works?|calculate|measure|diagnose|prepare)|
+        should\si|can\si|may\si|do\si|am\si|did\si|i\shave|i've|i(?:'m|\sam)\s(?:an?|feeling|sick|pregnant|worried|tired|sad|trying|learning|\d+)|i\sfeel|my|tips|advice|recommend\w*|how\s(?:do|does|can|to)\b[^?]*\b(?:works?|calculate|measure|diagnose|prepare)|
         what\s(?:is|are)\s(?:an?|the\s(?:normal|typical|average|usual|definition|difference|purpose|history))|define|definition|difference\sbetween|
         meaning\sof|explain\s(?:how|why|the\sconcept|the\sdifference)|why|facts?|history\sof|people|population|world|countr(?:y|ies)|cit(?:y|ies)|
         human\sbody|adult\shuman|humans?|on\saverage|average\s(?:person|adult)|typically|usually|normally|in\sgeneral|healthy\s(?:adult|person)|
@@ -27,7 +27,7 @@ _KNOWLEDGE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _MEDICAL = re.compile(
-    rf"""\b(?:{_PICTURE}|ct|mri|mr|pet|oct|ultrasounds?|ultrasonograph\w*|echo\w*|mammogra\w*|angiogra\w*|tomogra\w*|dermoscop\w*|endoscop\w*|
+    rf"""\b(?:{_PICTURE}|ct|mri|mr|pet|oct|ultrasounds?|ultrasonograph\w*|echo\w*|mammogra\w*|angiogra\w*|tomogra\w*|derm(?:at)?oscop\w*|endoscop\w*|
         colonoscop\w*|bronchoscop\w*|microscop\w*|histolog\w*|cytolog\w*|patholog\w*|radiolog\w*|fundus|opg|orthopantomogra\w*|panoramic|biops\w+|aspirates?|
         ecgs?|ekg|doppler|patients?|newborns?|neonat\w*|infants?|clinical\w*|medical\w*|
         lesions?|mass(?:es)?|nodules?|tumou?rs?|polyps?|cysts?|opacit\w+|fractures?|ulcers?|wounds?|moles?|rash|plaques?|malignan\w+|benign|cancer\w*|
@@ -37,7 +37,7 @@ _MEDICAL = re.compile(
         lungs?|heart|hearts|cardi\w+|thora\w+|chest|ribs?|mediastin\w+|diaphragm|pleura\w*|liver|hepat\w+|spleen|splen\w+|kidneys?|renal|bladder|
         pancrea\w*|bowel|colon\w*|gastr\w+|stomach|o?esophag\w+|brain|cerebr\w+|ventric\w+|midline|skulls?|spin(?:e|al)|vertebra\w*|discs?|bones?|bony|
         femur|tibia|hips?|knees?|wrists?|joints?|teeth|tooth|dental|molars?|jaws?|mandib\w+|maxill\w+|alveolar|caries|implants?|retina\w*|optic|macula\w*|
-        eyes?|cornea\w*|skin|dermal|breasts?|prostat\w+|uter\w+|endometri\w+|ovar\w+|nipples?|scrot\w+|testic\w+|cervi\w+|thyroid|lymph\w*|nodes?|arter\w+|vessels?|vascular|aort\w+|aneurysm\w*|instruments?|drusen|microaneurysm\w*|exudates?|erosions?|abscess\w*|stones?|spots?|veins?|valves?|
+        eyes?|cornea\w*|skin|dermal|breasts?|prostat\w+|uter\w+|endometri\w+|ovar\w+|nipples?|scrot\w+|testic\w+|cervi\w+|thyroid|lymph\w*|nodes?|arter\w+|vessels?|vascular|aort\w+|aneurysm\w*|metasta\w+|ankles?|injur\w+|trauma\w*|foreign\sbod(?:y|ies)|intima\w*|gestation\w*|h(?:a)?ematoma\w*|clips?|needles?|artefacts?|artifacts?|sacs?|instruments?|drusen|microaneurysm\w*|exudates?|erosions?|abscess\w*|stones?|spots?|veins?|valves?|
         head|neck|arms?|legs?|feet|hands?|fingers?|shoulders?|elbows?|pelvi\w+|abdom\w+|airways?|trache\w+|bronch\w+|muscles?|tendons?|ligaments?|cartilage|nerves?|gallbladder\w*|circumference|invasion|calcifi\w+|microcalcif\w+|prolifer\w+|catheters?|stents?|pacemakers?|tubes?|screws?|organs?|tissues?|anatom\w+|structures?|plane|symphysis|cobb|progression|
         bi-?rads|resorption|impressions?|findings|suv\w*|lvef|bmd|ffr|crl|bpd|afi|[lpt]i-?rads|gleason|ejection|stenos[ei]s|
         \w{{2,}}(?:itis|oma|omas|osis|oses|a?emia|pathy|plasia|megaly|trophy|ectasis|ectasia|cytes?|blasts?|thorax|rrhage|rrhages?|gram|graphy|oedema|edema|

@@ -16,7 +16,7 @@ _CUES = frozenset(
 )
 # Right as they are, though a letter away from a cue.
 _RIGHT = frozenset(
-    """account anger being boat boats bones book brown calls camp cent chart cease centre choice chest chose circle clarify coast
+    """account anger ankle ankles being boat boats bones book brown calls camp cent chart cease centre choice chest chose circle clarify coast
     cost coats counts court county crate date dead deal deaths depth draws empty events ever every fetal final finding fine
     fish foot form formal formed from gates gaze gave given gift glad grand great green grey gray hard have here hole images item
     items lane larger largest last late later latter lead leant lean leave left level lever line lines link live liver lives lobe
@@ -38,7 +38,8 @@ _WORD = re.compile(r"[A-Za-z]{4,}")
 def mended(text: str) -> str:
     """The text with misspelt cue words mended: one slip in a word (a letter changed, lost, doubled or swapped), two in
     words of nine letters and more."""
-    return _WORD.sub(lambda match: _mended_word(match[0]), text)
+    # A capital inside a sentence is a name: "the Lauge-Hansen categories" are not large.
+    return _WORD.sub(lambda match: match[0] if match.start() and match[0].istitle() else _mended_word(match[0]), text)
 
 
 @lru_cache(maxsize=16384)
