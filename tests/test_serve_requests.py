@@ -125,6 +125,7 @@ REFUSED = {
     "picture of the assistant": ([user("a"), {"role": "assistant", "content": [PICTURE]}, user("b")], 400, "image_url"),
     "text part without text": ([user({"type": "text"})], 400, "'text'"),
     "literal tag": ([user("<image>\nHow many?")], 400, "literal <image>"),
+    "too much text": ([user("How " * 50_001)], 413, "200004 characters of text, the limit is 200000"),
     "too many pictures": ([user(*[PICTURE] * 4, text("?"))], 413, "4 pictures, the limit is 3"),
 }
 

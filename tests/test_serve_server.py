@@ -93,7 +93,7 @@ def serving(
     backend = answering.start()
     assert isinstance(backend, Batches)
     limits = limits or Limits()
-    engine = Engine(backend.loaded, limits.unfinished)
+    engine = Engine(backend.loaded)
     chooser = Chooser(profiles, answering.serves, load_router(None))
     application = create_application(engine, chooser, limits, access or Access())
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, timeout_graceful_shutdown=2))
@@ -388,17 +388,24 @@ def test_pictures_are_limited(marked_adapters: Callable[[str], Path]) -> None:
         large = server.post("x" * 20_001)
         assert (large.status_code, "larger than" in large.text) == (413, True)
 
-        def unsized() -> Iterator[bytes]:
-            yield from [b" " * 1000] * 30
 
-        json_type = {"Content-Type": "application/json"}
-        assert httpx.post(server.url + COMPLETIONS, content=unsized(), headers=json_type).status_code == 413
-        assert httpx.post(server.url + COMPLETIONS, content=b"{", headers=json_type).status_code == 422
+def test_bodies_are_limited(marked_adapters: Callable[[str], Path]) -> None:
+    def unsized() -> Iterator[bytes]:
+        yield from [b" " * 1000] * 30
+
+    def slow() -> Iterator[bytes]:
+        for _ in range(20):
+            yield b" "
+            time.sleep(0.05)
+
+    with serving(marked_adapters("qwen3vl"), limits=Limits(body_bytes=20_000, body_seconds=0.3)) as server:
+        url = server.url + COMPLETIONS
+        for content, status in ((unsized(), 413), (slow(), 408), (b"{", 422)):
+            answer = httpx.post(url, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == status
         # What a web page can send to another server without being asked first.
-        assert (
-            httpx.post(server.url + COMPLETIONS, content=b"{}", headers={"Content-Type": "text/plain"}).status_code
-            == 415
-        )
+        assert httpx.post(url, content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 415
+        assert server.ask("How many?", model="counting") == LETTERS["counting"]
 
 
 def test_api_key(marked_adapters: Callable[[str], Path]) -> None:

@@ -90,7 +90,7 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
             raise RefusedError(503, f"{limits.unfinished} requests are waiting; try again later")
         arriving.add(request)
         try:
-            body = await read_body(request, limits.body_bytes)
+            body = await read_body(request, limits)
             # Reading, decoding pictures and routing take a while; other clients' streams go on meanwhile.
             wanted = await asyncio.to_thread(read_request, body)
             prompt, choice = await asyncio.to_thread(understand, wanted, engine, chooser, limits)
@@ -106,23 +106,29 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
     return application
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body of a request, never more than `limit` bytes of it.
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The body of a request, never more of it than the limit.
 
     Raises:
-        RefusedError: it is longer, or not declared as JSON (which web pages cannot send to other servers unasked).
+        RefusedError: it is longer (413), takes too long (408), or is not declared as JSON (415), which web pages cannot
+            send to other servers unasked.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "send JSON, as `Content-Type: application/json`")
-    too_large = RefusedError(413, f"the request is larger than {limit / MIB:.0f} MiB; send fewer or smaller pictures")
+    limit = f"{limits.body_bytes / MIB:.0f} MiB"
+    too_large = RefusedError(413, f"the request is larger than {limit}; send fewer or smaller pictures")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdigit() and int(declared) > limits.body_bytes:
         raise too_large
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise too_large
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise RefusedError(408, f"the request did not arrive within {limits.body_seconds:.0f} seconds") from error
     return bytes(body)
 
 

@@ -161,7 +161,7 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
         raise TypeError(f"{type(backend).__name__} answers batches; serving needs the model itself")
     # On loopback without a key, a name that a web page chose is refused.
     names = frozenset({*LOOPBACK, args.host}) if key is None and _is_loopback(args.host) else None
-    application = create_application(Engine(backend.loaded, limits.unfinished), chooser, limits, Access(key, names))
+    application = create_application(Engine(backend.loaded), chooser, limits, Access(key, names))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=GRACE_SECONDS)
     host, port = listener.getsockname()[:2]

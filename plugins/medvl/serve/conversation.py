@@ -81,7 +81,7 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
 
     Raises:
         RefusedError: roles in an order that the model cannot take, parts that are neither text nor picture, a literal
-            `<image>` in a text, no question, too many pictures, or a picture that is refused.
+            `<image>` in a text, no question, too much text, too many pictures, or a picture that is refused.
     """
     system = None
     if messages and messages[0].role == "system":
@@ -95,6 +95,9 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
     if len(addresses) > limits.pictures:
         raise RefusedError(413, f"{len(addresses)} pictures, the limit is {limits.pictures}")
     turns = tuple(Turn(str(message.role), _written(message)) for message in messages)
+    length = sum(len(turn.text) for turn in turns) + len(system or "")
+    if length > limits.characters:
+        raise RefusedError(413, f"{length} characters of text, the limit is {limits.characters}")
     conversation = Conversation(turns, (), system)
     if not conversation.question:
         raise RefusedError(400, "the last message holds no question")

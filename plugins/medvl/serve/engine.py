@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,6 @@ from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memor
 from medvl.predict.setup import Served
 from medvl.profiles import Generation
 from medvl.serve.limits import RefusedError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,8 @@ class Prompt:
     generation: GenerationConfig
 
 
-@dataclass(frozen=True)
 class Started:
     """The prompt was taken; the answer begins."""
-
-    prompt_tokens: int
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,9 @@ Piece = Started | str | Answer
 class Engine:
     """Answers prompts one after the other, in the order in which they came."""
 
-    def __init__(self, loaded: InProcess, unfinished: int) -> None:
-        """unfinished: How many prompts may wait or be answered; more are refused."""
+    def __init__(self, loaded: InProcess) -> None:
+        """The model, which nothing else may ask from now on."""
         self.loaded = loaded
-        self.unfinished = unfinished
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._stops: set[threading.Event] = set()
 
@@ -115,11 +108,9 @@ class Engine:
         """`Started`, with `stream` the text as it comes, then the whole `Answer`. Closing it ends the generation.
 
         Raises:
-            RefusedError: too many prompts are waiting (503), or there is no memory for this one (413).
+            RefusedError: there is no memory for this prompt (413).
             Exception: whatever else the generation raised.
         """
-        if self.waiting >= self.unfinished:
-            raise RefusedError(503, f"{self.waiting} requests are waiting; try again later")
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Piece | BaseException]()
         stop = threading.Event()
         self._stops.add(stop)
@@ -168,7 +159,7 @@ class Engine:
     def _generate(self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool) -> Answer:
         loaded, generation, length = self.loaded, prompt.generation, len(prompt.encoded.tokens)
         batch = loaded.batch([prompt.encoded], prompt.budget)
-        put(Started(length))
+        put(Started())
         streamer = _Pieces(put, loaded.tokenizer, set(generation.eos_token_id)) if stream else None
         (tokens,) = loaded.generate(
             batch, prompt.adapter, generation, streamer=streamer, stopping_criteria=[_Stop(stop)]

@@ -10,7 +10,7 @@ class RefusedError(Exception):
     """A request that is not served; `status` is the HTTP status, the message is for the client."""
 
     def __init__(self, status: int, message: str) -> None:
-        """status: 400 for what cannot be understood, 403 not allowed, 404 no such model, 413 too large, 503 busy."""
+        """status: 400 for what cannot be understood, 403 not allowed, 404 no such model, 413 too large, 503 busy, …"""
         super().__init__(message)
         self.status = status
 
@@ -21,6 +21,8 @@ class Limits:
 
     Attributes:
         body_bytes: Size of a request; pictures in it are a third larger than their files (base64).
+        body_seconds: How long it may take to arrive.
+        characters: Text of one conversation.
         pictures: Pictures of one conversation.
         picture_pixels: Largest picture, width times height, before any resizing.
         new_tokens: Longest answer that a client may ask for.
@@ -30,6 +32,8 @@ class Limits:
     """
 
     body_bytes: int = 64 * MIB
+    body_seconds: float = 120
+    characters: int = 200_000
     pictures: int = 16
     picture_pixels: int = 64_000_000
     new_tokens: int = 8192
