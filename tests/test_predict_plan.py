@@ -14,7 +14,7 @@ from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Visi
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process
 from medvl.predict.errors import UsageError
-from medvl.predict.plan import Asked, ask, batches, route
+from medvl.predict.plan import Asked, ask, batches, remaining, route
 from medvl.predict.questions import Question
 from medvl.predict.setup import Served, Wanted, differences, find_adapters, read_setup
 from medvl.profiles import GENERAL, Profiles, read_profiles
@@ -291,6 +291,18 @@ def test_batches_are_by_adapter_then_profile_then_length(base: Path) -> None:
     planned = [[item.question.id for item in batch] for batch in batches(items, 2)]
     assert planned == [["q2", "q4"], ["q0"], ["q1", "q3"]]
     assert batches(items[::-1], 2) == batches(items, 2), "the order of the questions does not matter"
+
+
+def test_what_remains_is_asked_in_the_batches_of_before(base: Path) -> None:
+    items = [asked(base, number=number, text="word " * (9 - number)) for number in range(6)]
+    planned = batches(items, 2)
+
+    def ids(batches: list[Any]) -> list[list[str]]:
+        return [[item.question.id for item in batch] for batch in batches]
+
+    assert ids(remaining(planned, {"q1", "q4", "q5"}, whole=True)) == [["q0", "q1"], ["q4", "q5"]]
+    assert ids(remaining(planned, {"q1", "q4", "q5"}, whole=False)) == [["q1"], ["q4", "q5"]]
+    assert remaining(planned, set(), whole=True) == remaining(planned, set(), whole=False) == []
 
 
 def test_larger_pictures_come_first_unless_they_cost_the_same(base: Path, tmp_path: Path) -> None:

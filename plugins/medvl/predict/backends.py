@@ -34,12 +34,14 @@ class Answering:
         serves: Profile name -> the adapter or model that answers it.
         identity: Of the base model, and of how it is loaded.
         start: Load the model, or connect; called only if there is something to ask.
+        together: Whether the questions of a batch are computed together, so that one alone may be answered otherwise.
         notes: What the user should know: where asking differs from training, who answers in whose place.
     """
 
     serves: Mapping[str, Served]
     identity: str
     start: Callable[[], Backend]
+    together: bool
     notes: tuple[str, ...]
 
 
@@ -81,7 +83,13 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
 
     serves = {name: setup[adapter_name] for name, adapter_name in names.items()}
     stated = [setup.identity, setup.template, setup.enable_thinking, setup.quantization, setup.dtype]
-    return Answering(serves, repr(stated), start, (*setup.warnings, *_notes(profiles, serves, bool(adapters))))
+    return Answering(
+        serves=serves,
+        identity=repr(stated),
+        start=start,
+        together=True,
+        notes=(*setup.warnings, *_notes(profiles, serves, by_name=adapters is not None)),
+    )
 
 
 def _present(name: str | None, folders: Mapping[str, Path]) -> str | None:
@@ -114,7 +122,13 @@ def endpoint(
     for profile in profiles:
         name = _model(profile, there, model)
         serves[profile.name] = at_endpoint(name, cards.get(name, cards.get("")), wanted.frame)
-    return Answering(serves, "endpoint", lambda: backend, tuple(_notes(profiles, serves, there is not None)))
+    return Answering(
+        serves=serves,
+        identity="endpoint",
+        start=lambda: backend,
+        together=False,
+        notes=tuple(_notes(profiles, serves, by_name=there is not None)),
+    )
 
 
 def _model(profile: Profile, there: set[str] | None, otherwise: str | None) -> str:
@@ -131,7 +145,7 @@ def _model(profile: Profile, there: set[str] | None, otherwise: str | None) -> s
     )
 
 
-def _notes(profiles: Sequence[Profile], serves: Mapping[str, Served], by_name: bool) -> list[str]:
+def _notes(profiles: Sequence[Profile], serves: Mapping[str, Served], *, by_name: bool) -> list[str]:
     found = []
     for profile in profiles:
         served = serves[profile.name]

@@ -112,6 +112,12 @@ def batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:
     return planned
 
 
+def remaining(planned: Sequence[Sequence[Asked]], wanted: set[str], *, whole: bool) -> list[Sequence[Asked]]:
+    """The batches that hold a wanted question: whole, or only the wanted ones of them."""
+    kept = [[asked for asked in batch if asked.question.id in wanted] for batch in planned]
+    return [batch if whole else wanted_ones for batch, wanted_ones in zip(planned, kept, strict=True) if wanted_ones]
+
+
 def _length(item: Asked) -> int:
     """About how many tokens a prompt has: text by fours of letters, a picture by 1,024 pixels within its budget."""
     if item.served.max_tiles == 1:  # every picture has the same number

@@ -9,8 +9,8 @@ from medvl.predict import backends
 from medvl.predict.backends import Answering
 from medvl.predict.challenge import write_challenge
 from medvl.predict.errors import UsageError
-from medvl.predict.plan import Asked, ask, batches, route
-from medvl.predict.progress import remaining, summary, write_answers
+from medvl.predict.plan import Asked, ask, batches, remaining, route
+from medvl.predict.progress import summary, write_answers
 from medvl.predict.questions import Question, choose, read_questions, source_rows
 from medvl.predict.setup import Wanted
 from medvl.predict.writer import Row, done, opened, stale
@@ -47,7 +47,7 @@ def predict(args: argparse.Namespace, errors: Console) -> list[Row]:
                 f"{other[0]}; choose another --out, or replace them with --redo"
             )
         wanted = set(fingerprints) - done(predictions.rows, fingerprints)
-        todo = remaining(batches(asked, args.batch_size), wanted)
+        todo = remaining(batches(asked, args.batch_size), wanted, whole=answering.together)
         if todo:
             write_answers(answering.start().answers(todo), predictions, wanted, errors)
         predictions.finish([question.id for question in questions])

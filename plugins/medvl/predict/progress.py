@@ -1,7 +1,7 @@
 """The loop that writes replies as they come, its progress bar, and the table at its end."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -100,8 +100,3 @@ def _has_form(asked: Asked, row: Row, profiles: Profiles) -> bool:
     return postprocess(
         row.prediction, expected, question=question.text, separator=label_separator(question.dataset)
     ).valid
-
-
-def remaining(planned: Iterable[Sequence[Asked]], wanted: set[str]) -> list[Sequence[Asked]]:
-    """The batches that hold a wanted question, whole."""
-    return [batch for batch in planned if any(asked.question.id in wanted for asked in batch)]
