@@ -43,6 +43,15 @@ def test_serve_from_start_to_stop(marked_adapters: Callable[[str], Path]) -> Non
     assert "Traceback" not in errors
 
 
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from medvl import cli\ntry: cli.main(['serve', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--image-folder" in done.stdout
+    assert not {"torch", "llamafactory", "fastapi"} & set(done.stdout.split())
+
+
 def serve(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     """Exit code and error output of `medvl serve` with these options, in this process."""
     code = cli.main(["serve", "--port", "0", *options])
