@@ -165,6 +165,16 @@ def test_missing_adapters_without_general_are_refused(base: Path, tmp_path: Path
     assert answering.serves["detection"].name is None
 
 
+@pytest.mark.parametrize("general", [None, "everything"])
+def test_general_may_be_another_adapter_or_the_base_model(base: Path, tmp_path: Path, general: str | None) -> None:
+    for name in ("counting", "everything"):
+        adapter(tmp_path / "a" / name, card(base))
+    profiles = [PROFILES[name] for name in ("counting", "detection")]
+    answering = in_process(profiles, Wanted(), tmp_path / "a", None, general)
+    assert answering.serves["detection"].name == general
+    assert any("answers in its place" in note for note in answering.notes)
+
+
 # --- Profiles against run cards ---------------------------------------------------------------------------------------
 
 BOXES = Instruction("Boxes.")

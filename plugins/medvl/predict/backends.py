@@ -45,7 +45,13 @@ class Answering:
     notes: tuple[str, ...]
 
 
-def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | None, adapter: Path | None) -> Answering:
+def in_process(
+    profiles: Sequence[Profile],
+    wanted: Wanted,
+    adapters: Path | None,
+    adapter: Path | None,
+    general: str | None = GENERAL,
+) -> Answering:
     """The model in this process.
 
     Args:
@@ -53,6 +59,7 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
         wanted: What the user stated about the model.
         adapters: Folder with a folder per adapter; a profile names its own.
         adapter: Folder of one adapter that answers everything.
+        general: The adapter that answers for one that is not there; None for the base model.
 
     Raises:
         UsageError, ValueError: adapters that are not there, or cannot be loaded together.
@@ -64,8 +71,11 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
         folders = {name: checked(adapter)}
         names = dict.fromkeys((profile.name for profile in profiles), name)
     elif adapters is not None:
-        folders = find_adapters([profile.adapter for profile in profiles if profile.adapter], adapters)
-        names = {profile.name: _present(profile.adapter, folders) for profile in profiles}
+        folders = find_adapters([profile.adapter for profile in profiles if profile.adapter], adapters, general)
+        names = {
+            profile.name: profile.adapter if profile.adapter in folders else profile.adapter and general
+            for profile in profiles
+        }
     else:
         names = dict.fromkeys((profile.name for profile in profiles), None)
     setup = read_setup(folders, wanted)
@@ -90,10 +100,6 @@ def in_process(profiles: Sequence[Profile], wanted: Wanted, adapters: Path | Non
         together=True,
         notes=(*setup.warnings, *_notes(profiles, serves, by_name=adapters is not None)),
     )
-
-
-def _present(name: str | None, folders: Mapping[str, Path]) -> str | None:
-    return name if name is None or name in folders else GENERAL
 
 
 def endpoint(
@@ -150,6 +156,7 @@ def _notes(profiles: Sequence[Profile], serves: Mapping[str, Served], *, by_name
     for profile in profiles:
         served = serves[profile.name]
         if by_name and profile.adapter is not None and served.name != profile.adapter:
-            found.append(f"profile {profile.name}: no adapter {profile.adapter}, {served.name} answers in its place")
+            instead = served.name or "the base model"
+            found.append(f"profile {profile.name}: no adapter {profile.adapter}, {instead} answers in its place")
         found += differences(profile, served)
     return found

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medvl.instructions import GENERAL
 from medvl.predict import backends
 from medvl.predict.backends import Answering
 from medvl.predict.challenge import write_challenge
@@ -31,7 +32,8 @@ def predict(args: argparse.Namespace, errors: Console) -> list[Row]:
     router = _router(args)
     routes = route(questions, router, by_own_task=args.oracle_task)
     chosen = [profiles.chosen(item.task, item.confidence) for item in routes]
-    answering = _answering(args, list({profile.name: profile for profile in chosen}.values()))
+    used = list({profile.name: profile for profile in chosen}.values())
+    answering = _answering(args, used, profiles[GENERAL].adapter)
     asked = _asked(questions, routes, profiles, answering)
     notes = (
         [f"{router.failures} questions went to general because the router failed"] if router and router.failures else []
@@ -86,12 +88,12 @@ def _router(args: argparse.Namespace) -> Router | None:
         raise UsageError(f"--router {args.router}: {error}") from error
 
 
-def _answering(args: argparse.Namespace, profiles: list[Profile]) -> Answering:
+def _answering(args: argparse.Namespace, profiles: list[Profile], general: str | None) -> Answering:
     bits = {None: None, "none": 0}.get(args.quantization, args.quantization)
     wanted = Wanted(args.model, args.template, None if bits is None else int(bits), args.dtype, args.frame)
     try:
         if args.endpoint is None:
-            return backends.in_process(profiles, wanted, args.adapters, args.adapter)
+            return backends.in_process(profiles, wanted, args.adapters, args.adapter, general)
         from medvl.predict.endpoint import Connection
 
         connection = Connection(

@@ -109,29 +109,30 @@ class Wanted:
     frame: Frame | None = None
 
 
-def find_adapters(names: Iterable[str], folder: Path) -> dict[str, Path]:
+def find_adapters(names: Iterable[str], folder: Path, general: str | None = GENERAL) -> dict[str, Path]:
     """Where each of the adapters lies that profiles name: in `folder`, or at the path that the name is.
 
-    One that is not there is left out, as `general` answers in its place.
+    One that is not there is left out, as `general` answers in its place (None: the base model).
 
     Raises:
         UsageError: an adapter is not there, and neither is `general`; or one is no LoRA adapter in safetensors.
     """
-    found, missing = {}, []
-    for name in dict.fromkeys(names):
-        place = next((place for place in (folder / name, Path(name)) if (place / CONFIG).is_file()), None)
+    names = dict.fromkeys(names)
+    found = {name: checked(place) for name in names if (place := _place(name, folder))}
+    missing = [name for name in names if name not in found]
+    if missing and general is not None and general not in found:
+        place = _place(general, folder)
         if place is None:
-            missing.append(name)
-        else:
-            found[name] = checked(place)
-    if missing and GENERAL not in found:
-        if not (folder / GENERAL / CONFIG).is_file():
             raise UsageError(
-                f"{folder}: no adapter {', '.join(missing)}, and no {GENERAL} in their place; train them, or write "
+                f"{folder}: no adapter {', '.join(missing)}, and no {general} in their place; train them, or write "
                 "`adapter: null` into their profiles to ask the base model"
             )
-        found[GENERAL] = checked(folder / GENERAL)
+        found[general] = checked(place)
     return found
+
+
+def _place(name: str, folder: Path) -> Path | None:
+    return next((place for place in (folder / name, Path(name)) if (place / CONFIG).is_file()), None)
 
 
 def checked(folder: Path) -> Path:
