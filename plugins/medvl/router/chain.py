@@ -86,20 +86,18 @@ class ClassifierStage:
 class Router:
     """Routes questions to tasks; one object may serve several threads.
 
-    Args:
-        stage: The classifier after the rules; None: rules only.
-        trust_metadata: Whether a task that comes with a question decides.
-        version: What tells this classifier from others.
-
     Attributes:
         labels: The tasks it can answer with besides `general`, in a fixed order.
         fingerprint: Changes whenever a decision may change: rules, weights, thresholds.
         failures: How many questions went to `general` because a stage failed.
+        trust_metadata: Whether a task that comes with a question decides.
+        stage: The classifier after the rules; None: rules only.
     """
 
-    def __init__(  # noqa: D107 (the class says it)
+    def __init__(
         self, stage: ClassifierStage | None = None, *, trust_metadata: bool = False, version: str = ""
     ) -> None:
+        """Rules, and a `stage` after them whose weights and calibration `version` names."""
         self.labels: tuple[str, ...] = tuple(LABELS)
         self.fingerprint = hashlib.sha256(f"{rules_fingerprint()}/{version}".encode()).hexdigest()[:12]
         self.failures = 0

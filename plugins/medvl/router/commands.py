@@ -21,11 +21,11 @@ OK, USAGE, REFUSED, INCOMPLETE = 0, 2, 3, 4
 _EPILOG = """
 examples:
   medvl router train --data /data/FLARE-MLLM-2D --out saves/router
-  medvl router train --data a_questions_train.json b_questions_train.json --encoder BAAI/bge-small-en-v1.5 --out saves/router
+  medvl router train --data a_questions_train.json b_questions_train.json --encoder BAAI/bge-small-en-v1.5 --out OUT
   medvl router route questions.jsonl --router saves/router --out routes.jsonl
   medvl router evaluate --router saves/router --data /data/FLARE-MLLM-2D --lodo --json report.json
 
-Exit codes: 0 done, 2 wrong options, 3 data or router refused, 4 (route) some questions went to general because routing failed.
+Exit codes: 0 done, 2 wrong options, 3 data or router refused, 4 routing failed for some questions (general is written).
 """
 
 
@@ -197,7 +197,7 @@ def _calibrate(args: argparse.Namespace, errors: Console) -> int:
     for text, task in read_labelled(args.questions) if args.questions else []:
         rows.append(LabelledQuestion(normalise(text), task, args.questions.stem, phrasing_group(text)))
     stage = load_router(args.router).stage
-    assert stage is not None  # noqa: S101 (a folder always has one)
+    assert stage is not None, "a folder always holds a classifier"
     calibration, metrics = calibrated(stage.classifier, stage.index, rows)
     card = recalibrate(args.router, calibration, metrics)
     report = {
@@ -301,8 +301,9 @@ def _print_training(report: dict[str, Any], files: int) -> None:
     synthetic = sum(counts["synthetic"] for counts in report["tasks"].values())
     console.print(f"{synthetic} questions are synthetic (the project's own templates)", markup=False, highlight=False)
     if report["contradictions"]:
-        said = f"{len(report['contradictions'])} questions have several tasks in the files, the most frequent one was taken; the first: "
-        console.print(said + report["contradictions"][0], markup=False)
+        several = report["contradictions"]
+        said = f"{len(several)} questions have several tasks in the files, the most frequent one was taken; the first: "
+        console.print(said + several[0], markup=False)
     _print_pairs("On wordings held out", {"metrics": report["metrics"]})
 
 

@@ -153,8 +153,8 @@ def read_card(folder: Path) -> RouterCard:
         raise RouterFolderError(f"{path}: {error}; train the router again") from error
     if card.labels != list(LABELS.items()):
         raise RouterFolderError(
-            f"{path}: its labels are {', '.join(task for task, _ in card.labels)}; this version routes to {', '.join(LABELS)} and describes them "
-            "in other words or another order; train the router again"
+            f"{path}: its labels are {', '.join(task for task, _ in card.labels)}; this version routes to "
+            f"{', '.join(LABELS)} and describes them in other words or another order; train the router again"
         )
     if set(card.thresholds) != set(LABELS):
         raise RouterFolderError(

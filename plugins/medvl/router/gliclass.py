@@ -1,6 +1,6 @@
 """The GLiClass bi-encoder as a router uses it: our own forward over the library's weights, one relocatable folder.
 
-Differences to the library's pipeline, each of which was measured to matter (its scores change with the batch otherwise):
+Differences to the library's pipeline, whose scores change with the batch and with what else stands in it:
 masked mean pooling, label embeddings computed once, questions cut at their head rather than their tail, the label order
 fixed, and the label tokenizer found inside the folder.
 """
@@ -27,21 +27,23 @@ LONGEST = 256  # tokens; the request stands at the end, and the options of FLARE
 
 
 class QuestionClassifier:
-    """Scores questions against a fixed list of labels.
-
-    Args:
-        model: A bi-encoder.
-        tokenizer: Of questions.
-        label_tokenizer: Of label texts.
-        labels: Label -> the text it is encoded by, in the order of the scores.
-
-    Raises:
-        ValueError: another architecture, or labels that are empty or stand twice.
-    """
+    """Scores questions against a fixed list of labels."""
 
     def __init__(
         self, model: GLiClassModel, tokenizer: Any, label_tokenizer: Any, labels: Mapping[str, str], device: str = "cpu"
     ) -> None:
+        """Take over a model, put it on `device` and into evaluation mode.
+
+        Args:
+            model: A bi-encoder.
+            tokenizer: Of questions.
+            label_tokenizer: Of label texts.
+            labels: Label -> the text it is encoded by, in the order of the scores.
+            device: Where it computes.
+
+        Raises:
+            ValueError: another architecture, or labels that are empty or stand twice.
+        """
         if model.config.architecture_type != "bi-encoder":
             raise ValueError(f"a router is a bi-encoder, not {model.config.architecture_type}")
         if len(labels) < 2 or not all(labels.values()) or len(set(labels.values())) < len(labels):
@@ -54,7 +56,7 @@ class QuestionClassifier:
         self._label_embeddings: Tensor | None = None
 
     def features(self, texts: Sequence[str]) -> Tensor:
-        """Masked mean of the encoder's last layer, shape (questions, encoder width); gradients as the caller has them."""
+        """Masked mean of the encoder's last layer, shape (questions, encoder width)."""
         return self._pooled(self.model.model.encoder_model, self.tokenizer, texts, self.max_length)
 
     def label_features(self) -> Tensor:
@@ -137,7 +139,7 @@ class QuestionClassifier:
         """Read what `save` wrote; the folder may have moved, and no hub is asked."""
         with _offline(), _quiet():
             model = GLiClassModel.from_pretrained(folder, local_files_only=True)
-            model.config.label_model_name = os.path.join(folder, LABEL_TOKENIZER)  # noqa: PTH118 (as the library reads it)
+            model.config.label_model_name = str(folder / LABEL_TOKENIZER)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             label_tokenizer = AutoTokenizer.from_pretrained(folder / LABEL_TOKENIZER, local_files_only=True)
         return cls(model, tokenizer, label_tokenizer, labels, device)
@@ -210,7 +212,7 @@ def from_pretrained(
 def from_scratch(
     texts: Sequence[str], labels: Mapping[str, str], *, device: str = "cpu", **loss: Any
 ) -> QuestionClassifier:
-    """A small bi-encoder with random weights and a WordPiece vocabulary of `texts`, for a machine without a model hub."""
+    """A small bi-encoder with random weights and the vocabulary of `texts`, for a machine without a model hub."""
     from transformers import BertConfig
 
     tokenizer = _word_pieces([*texts, *labels.values()])

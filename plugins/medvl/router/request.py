@@ -3,64 +3,83 @@
 import re
 from functools import lru_cache
 
+from medvl.router.cues import any_of, pattern
 from medvl.router.spelling import mended
 
 # "task: detection", "TaskType = counting", "<task>report generation</task>": a label, not a request.
 _CLAIM = re.compile(
-    r"""["'\[<(]*\b(?:task|tasktype|route|adapter|label|category|mode)[\s_-]*(?:type|name|id)?["'>\])]*\s*(?:[:=]|\bis\b)\s*["']?
-        (?:(?:multi[\s_-]?label|image|object|lesion|instance|cell|binary|report)[\s_-]*)?
-        (?:classification|detection|segmentation|counting|regression|generation|report(?:ing)?|general)\b["'\])>,;.]*(?:</\w+>)?""",
+    r"""["'\[<(]*\b(?:task|tasktype|route|adapter|label|category|mode)[\s_-]*(?:type|name|id)?["'>\])]*\s*(?:[:=]|\bis\b)
+        \s*["']?(?:(?:multi[\s_-]?label|image|object|lesion|instance|cell|binary|report)[\s_-]*)?
+        (?:classification|detection|segmentation|counting|regression|generation|report(?:ing)?|general)\b
+        ["'\])>,;.]*(?:</\w+>)?""",
     re.VERBOSE | re.IGNORECASE,
 )
-_ORDER_TO_ROUTER = re.compile(
-    r"\b(?:ignore|disregard|forget|override|bypass)\b.*\b(?:instructions?|above|previous|prior|rules?|router|prompt)\b"
-    r"|\b(?:route|send|classify|treat|handle|process|interpret|label)\b.*\b(?:as an?|to the|to|with the)\b.*"
-    r"\b(?:task|adapter|expert|head|question|problem|request)\b"
-    r"|\bthis is (?:an? )?[\w\s-]{0,30}\b(?:task|problem)\b|\buse the \w+ adapter\b",
-    re.IGNORECASE,
-)
+_ORDER_TO_ROUTER = pattern(
+    any_of("ignore disregard forget override bypass") + r"\b.*\b"
+    + any_of("instructions? above previous prior rules? router prompt"),
+    any_of("route send classify treat handle process interpret label") + r"\b.*\b(?:as an?|to the|to|with the)\b.*\b"
+    + any_of("task adapter expert head question problem request"),
+    r"this is (?:an? |not an? )?[\w -]{0,30}\b(?:task|problem)", r"use the \w+ adapter",
+)  # fmt: skip
 # What is not asked: "do not count anything; describe the heart".
 _REFUSED = re.compile(
-    r"(?:^|(?<=[.;!?]\s))(?:please\s|kindly\s)*(?:do not|don't|never|no need to|there is no need to)\b[^.;?!]*(?:[.;!]\s*|$)",
+    r"(?:^|(?<=[.;!?] ))(?:please |kindly )*(?:do not|don't|never|no need to|there is no need to)\b[^.;?!]*(?:[.;!]"
+    r" ?|$)",
     re.IGNORECASE,
 )
-_QUESTION_MARKER = re.compile(r"\b(?:question|query|prompt|q)\s*\d{0,3}\s*:\s*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<=[.?!。？！])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\b[A-Z]\.)\s+")
-_ROLE = re.compile(
-    r"^(?:you(?:'re| are| will be| have been| work as| can| may| know| have(?! to))\b|act as\b|imagine\b|assume\b|suppose\b|pretend\b|consider yourself\b"
-    r"|(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|thanks?(?: you)?|take (?:a deep breath|your time)|think\b"
-    r"|be (?:careful|precise|concise|brief)|carefully (?:look|examine|inspect)|look (?:carefully|closely))\b[^?]*$)",
-    re.IGNORECASE,
-)
+_QUESTION_MARKER = re.compile(r"\b(?:question|query|prompt|q) ?\d{0,3} ?: ?", re.IGNORECASE)
+_ENDS = ".?!\u3002\uff1f\uff01"  # of English and Chinese sentences
+_SENTENCE_END = re.compile(rf"(?<=[{_ENDS}])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bvs\.)(?<!\b[A-Z]\.)\s+")
+_OPTION_START = re.compile(r"(?<!\w)\(?[Aa1][:.)]\s")
+_ROLE = pattern(
+    "^you(?:'re| are| will be| have been| work as| can| may| know| have(?! to))",
+    "^" + any_of("act_as imagine assume suppose pretend consider_yourself"),
+    "^" + any_of(
+        "hi hello hey dear good_(?:morning|afternoon|evening) thanks?(?:_you)? take_(?:a_deep_breath|your_time) think"
+        " be_(?:careful|precise|concise|brief) carefully_(?:look|examine|inspect) look_(?:carefully|closely)"
+    ) + r"\b[^?]*$",
+)  # fmt: skip
 # Told, not asked: the past of a case, or what earlier documents say.
-_NARRATIVE = re.compile(
-    r"\b(?:was|were|had|has been|have been|underwent|presented|presents|presenting|complain\w*|denie[sd]|admitted|referred|history|"
-    r"year[- ]old|previous(?:ly)?|prior|earlier|last (?:week|month|year)|follow(?:ing|ed)? (?:up|surgery)|ago|already|background|"
-    r"according to|reported|described|counted|measured|showed|revealed|demonstrated|documented|noted|mentioned|radiologists?|colleagues?)\b",
-    re.IGNORECASE,
+_NARRATIVE = pattern(
+    any_of(
+        r"was were had has_been have_been underwent presented presents presenting complain\w* denie[sd] admitted"
+        r" referred history"
+        r" year[-_]old previous(?:ly)? prior earlier last_(?:week|month|year) follow(?:ing|ed)?_(?:up|surgery) ago"
+        r" already background"
+        r" according_to reported described counted measured showed revealed demonstrated documented noted mentioned"
+        r" radiologists?"
+        r" colleagues?"
+    )
 )
-_ASKS = re.compile(
-    r"^(?:(?:so|now|then|next|and|also|finally|please|kindly|just)[,\s]+)*"
-    r"(?:what|which|where|how|who|when|is|are|does|do|did|has|have|can|could|would|will|should|"
-    r"count|tally|list|give|tell|provide|return|report|describe|summari[sz]e|write|generate|select|choose|pick|tick|mark|check|"
-    r"classify|identify|name|estimate|measure|calculate|compute|determine|quantify|locate|locali[sz]e|find|detect|draw|put|"
-    r"outline|assess|evaluate|decide|state|indicate|answer|output|produce|create|dictate|compose|enumerate|label|predict|show|specify)\b",
-    re.IGNORECASE,
+_ASKS = pattern(
+    "^(?:(?:so|now|then|next|and|also|finally|please|kindly|just)[, ]+)*"
+    + any_of(
+        "what which where how who when is are does do did has have can could would will should count tally list give"
+        " tell provide"
+        " return report describe summari[sz]e write generate select choose pick tick mark check classify identify"
+        " name estimate"
+        " measure calculate compute determine quantify locate locali[sz]e find detect draw put outline assess"
+        " evaluate decide state"
+        " indicate answer output produce create dictate compose enumerate label predict show specify"
+    )
 )
 _POLITE = re.compile(
-    r"^(?:(?:so|now|then|next|and|also|finally|ok(?:ay)?|well|hi|hello|hey|thanks|doctor|dear colleague)[,\s!.]+)*"
-    r"(?:(?:please|kindly|just)[,\s]+)*"
-    r"(?:(?:can|could|would|will) (?:you|we|someone)(?: (?:please|kindly|help(?: me)?(?: to)?|be able to))?[,\s]+(?=[a-z])(?!(?:say|call|consider|think|agree|suspect|rate)\b)"
+    r"^(?:(?:so|now|then|next|and|also|finally|ok(?:ay)?|well|hi|hello|hey|thanks|doctor|dear colleague)[, !.]+)*"
+    r"(?:(?:please|kindly|just)[, ]+)*"
+    r"(?:(?:can|could|would|will) (?:you|we|someone)(?: (?:please|kindly|help(?: me)?(?: to)?|be able to))?[,"
+    r" ]+(?=[a-z])"
+    r"(?!(?:say|call|consider|think|agree|suspect|rate)\b)"
     r"|(?:i(?:'d| would| will)? (?:need|want|like|ask|require)(?: for)?(?: you)?(?: to)?|help me(?: to)?|let us|let's"
     r"|your (?:task|job|goal|role|mission) is(?: to)?|you (?:must|should|need to|have to)|try to|go ahead and"
-    r"|are you able to|is it possible to|would you mind)\s+)?(?:(?:please|kindly|just)[,\s]+)*",
+    r"|are you able to|is it possible to|would you mind) +)?(?:(?:please|kindly|just)[, ]+)*",
     re.IGNORECASE,
 )
 # A condition or a second question joined to the first: each is a request of its own.
 _JOINT = re.compile(
-    r",?\s+(?:and\s+)?(?:if (?:so|yes|present|any|there is|there are|it is|positive)|(?:and|then)(?= (?:how many|where|what|which|give|tell|return|provide|count|mark|draw)\b))[,:]?\s+",
+    r",? (?:and )?(?:if (?:so|yes|present|any|there is|there are|it is|positive)"
+    r"|(?:and|then)(?= (?:how many|where|what|which|give|tell|return|provide|count|mark|draw)\b))[,:]? ",
     re.IGNORECASE,
-)  # fmt: skip
+)
 
 
 @lru_cache(maxsize=4096)
@@ -76,14 +95,11 @@ def focus(question: str) -> str:
     text = last if len(last.split()) > 2 else text
     sentences = [part for part in _SENTENCE_END.split(text.strip()) if part]
     sentences = [part for part in sentences if not _ORDER_TO_ROUTER.search(part) or _OPTION_START.search(part)]
-    asked = [part for part in sentences if not _told(part)]
-    return " ".join(" ".join(asked or sentences).split()) or question
+    asking = [part for part in sentences if not _is_told(part)]
+    return " ".join(" ".join(asking or sentences).split()) or question
 
 
-_OPTION_START = re.compile(r"(?<!\w)\(?[Aa1][:.)]\s")
-
-
-def _told(sentence: str) -> bool:
+def _is_told(sentence: str) -> bool:
     if sentence.endswith(("?", "\uff1f")) or _OPTION_START.search(sentence):
         return False
     return bool(_ROLE.search(sentence) or (_NARRATIVE.search(sentence) and not _ASKS.search(_POLITE.sub("", sentence))))

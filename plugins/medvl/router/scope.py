@@ -1,49 +1,112 @@
 """Whether a prompt is about a medical picture at all: a rule on mere wording needs that, a chat prompt has it not."""
 
-import re
+from medvl.router.cues import any_of, pattern
 
-_WRITING = re.compile(
-    r"""\b(?:python|java(?:script)?|typescript|c\+\+|sql|html|css|bash|regex(?:p|es)?|source\scode|code\ssnippet|pytorch|numpy|opencv|
-        (?:write|debug|fix|refactor|implement|explain)\b[^.?]{0,40}\b(?:code|function|script|program|class|loop|query|algorithm|bug|api)|
-        poems?|haiku|limerick|sonnet|songs?|lyrics|jokes?|riddles?|fairy\stale|short\sstory|stor(?:y|ies)\sabout|novel|essay|blog\s?post|tweet|
-        e-?mail|cover\sletter|recipe|translat(?:e|ion)|plot\sof|marketing|slogan|business\splan)\b""",
-    re.VERBOSE | re.IGNORECASE,
+_PICTURE = any_of(
+    r"images? pictures? photo(?:graph|micrograph)?s? scans? slides? smears? radiographs? x-?rays? films? frames?"
+    r" slices? cases? figures?"
+    r" micrographs? sonograms? specimens? panels? views? tiles? patch(?:es)? stud(?:y|ies) fields? sections? clips?"
+    r" pics? screenshots?"
 )
-_PICTURE = r"(?:images?|pictures?|photo(?:graph|micrograph)?s?|scans?|slides?|smears?|radiographs?|x-?rays?|films?|frames?|slices?|cases?|figures?|micrographs?|sonograms?|specimens?|panels?|views?|tiles?|patch(?:es)?|stud(?:y|ies)|fields?|sections?|clips?|pics?|screenshots?)"  # noqa: E501
-_AT_HAND = re.compile(
-    rf"""\b(?:this|these|that|attached|given|provided|uploaded|following|above|below|displayed|presented)\s(?:[\w-]+\s){{0,4}}{_PICTURE}\b
-        | \bthe\s(?:[\w-]+\s){{0,3}}(?:image|picture|photo(?:graph)?|scan|slide|smear|radiograph|x-?ray|film|frame|slice|figure)s?\b
-        | \blook(?:ing|s)?\sat\b | \b(?:shown|visible|depicted|pictured|displayed|seen)\b | \bthis\s(?:patient|case|newborn|child|lesion|tooth)\b""",  # noqa: E501
-    re.VERBOSE | re.IGNORECASE,
-)
-_KNOWLEDGE = re.compile(
-    r"""\b(?:side[-\s]effects?|dos(?:e|es|age|ing)|medications?|medicines?|drugs?|tablets?|vaccin\w+|prescri\w+|treat(?:ment|ments|ed|ing)?|
-        therap(?:y|ies)|cures?|prevent\w*|symptoms?|causes?|risk\sfactors?|guidelines?|insurance|diet|recover(?:y)?|prognosis|literature|textbook|
-        should\si|can\si|may\si|do\si|am\si|did\si|i\shave|i've|i(?:'m|\sam)\s(?:an?|feeling|sick|pregnant|worried|tired|sad|trying|learning|\d+)|i\sfeel|my|tips|advice|recommend\w*|how\s(?:do|does|can|to)\b[^?]*\b(?:works?|calculate|measure|diagnose|prepare)|
-        what\s(?:is|are)\s(?:an?|the\s(?:normal|typical|average|usual|definition|difference|purpose|history))|define|definition|difference\sbetween|
-        meaning\sof|explain\s(?:how|why|the\sconcept|the\sdifference)|why|facts?|history\sof|people|population|world|countr(?:y|ies)|cit(?:y|ies)|
-        human\sbody|adult\shuman|humans?|on\saverage|average\s(?:person|adult)|typically|usually|normally|in\sgeneral|healthy\s(?:adult|person)|
-        planets?|weather|football|movies?|stocks?|hotels?|restaurants?|flights?|price|cost|oscar|award|songs?|actors?|which\sdoctor|doctor\snear|appointment|hospital\snear)\b""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_MEDICAL = re.compile(
-    rf"""\b(?:{_PICTURE}|ct|mri|mr|pet|oct|ultrasounds?|ultrasonograph\w*|echo\w*|mammogra\w*|angiogra\w*|tomogra\w*|derm(?:at)?oscop\w*|endoscop\w*|
-        colonoscop\w*|bronchoscop\w*|microscop\w*|histolog\w*|cytolog\w*|patholog\w*|radiolog\w*|fundus|opg|orthopantomogra\w*|panoramic|biops\w+|aspirates?|
-        ecgs?|ekg|doppler|patients?|newborns?|neonat\w*|infants?|clinical\w*|medical\w*|
-        lesions?|mass(?:es)?|nodules?|tumou?rs?|polyps?|cysts?|opacit\w+|fractures?|ulcers?|wounds?|moles?|rash|plaques?|malignan\w+|benign|cancer\w*|
-        abnormalit\w+|abnormal|disease\w*|disorders?|diagnos[ei]s|diagnostic|anomal\w+|swollen|swelling|bleed\w*|clots?|
-        cells?|nucle(?:us|i|ar)|chromosomes?|mitos[ei]s|mitotic|coloni?(?:es|y)|bacteri\w*|parasites?|organisms?|eosinophils?|neutrophils?|basophils?|
-        [rw]bcs?|platelets?|marrow|glands?|follicles?|embryos?|f(?:o)?et(?:al|us|uses)|placenta\w*|ki-?67|
-        lungs?|heart|hearts|cardi\w+|thora\w+|chest|ribs?|mediastin\w+|diaphragm|pleura\w*|liver|hepat\w+|spleen|splen\w+|kidneys?|renal|bladder|
-        pancrea\w*|bowel|colon\w*|gastr\w+|stomach|o?esophag\w+|brain|cerebr\w+|ventric\w+|midline|skulls?|spin(?:e|al)|vertebra\w*|discs?|bones?|bony|
-        femur|tibia|hips?|knees?|wrists?|joints?|teeth|tooth|dental|molars?|jaws?|mandib\w+|maxill\w+|alveolar|caries|implants?|retina\w*|optic|macula\w*|
-        eyes?|cornea\w*|skin|dermal|breasts?|prostat\w+|uter\w+|endometri\w+|ovar\w+|nipples?|scrot\w+|testic\w+|cervi\w+|thyroid|lymph\w*|nodes?|arter\w+|vessels?|vascular|aort\w+|aneurysm\w*|metasta\w+|ankles?|injur\w+|trauma\w*|foreign\sbod(?:y|ies)|intima\w*|gestation\w*|h(?:a)?ematoma\w*|clips?|needles?|artefacts?|artifacts?|sacs?|instruments?|drusen|microaneurysm\w*|exudates?|erosions?|abscess\w*|stones?|spots?|veins?|valves?|
-        head|neck|arms?|legs?|feet|hands?|fingers?|shoulders?|elbows?|pelvi\w+|abdom\w+|airways?|trache\w+|bronch\w+|muscles?|tendons?|ligaments?|cartilage|nerves?|gallbladder\w*|circumference|invasion|calcifi\w+|microcalcif\w+|prolifer\w+|catheters?|stents?|pacemakers?|tubes?|screws?|organs?|tissues?|anatom\w+|structures?|plane|symphysis|cobb|progression|
-        bi-?rads|resorption|impressions?|findings|suv\w*|lvef|bmd|ffr|crl|bpd|afi|[lpt]i-?rads|gleason|ejection|stenos[ei]s|
-        \w{{2,}}(?:itis|oma|omas|osis|oses|a?emia|pathy|plasia|megaly|trophy|ectasis|ectasia|cytes?|blasts?|thorax|rrhage|rrhages?|gram|graphy|oedema|edema|
-        sclerosis|oscopy|algia|uria|penia|lysis|ectomy))\b""",
-    re.VERBOSE | re.IGNORECASE,
-)
+_WRITING = pattern(
+    any_of(r"python java(?:script)? typescript sql html css bash regex(?:p|es)? source_code code_snippet pytorch numpy"),
+    r"c\+\+",
+    r"(?:write|debug|fix|refactor|implement|explain)\b[^.?]{0,40}\b"
+    + any_of("code function script program class loop query algorithm bug api"),
+    any_of(
+        r"poems? haiku limerick sonnet songs? lyrics jokes? riddles? fairy_tale short_story stor(?:y|ies)_about"
+        r" novel essay blog_?post tweet"
+        r" e-?mail cover_letter recipe translat(?:e|ion) plot_of marketing slogan business_plan"
+    ),
+)  # fmt: skip
+_AT_HAND = pattern(
+    any_of("this these that attached given provided uploaded following above below displayed presented")
+    + rf" (?:[\w-]+ ){{0,4}}{_PICTURE}",
+    r"the (?:[\w-]+ ){0,3}"
+    + any_of("image picture photo(?:graph)? scan slide smear radiograph x-?ray film frame slice figure") + "s?",
+    "look(?:ing|s)? at", any_of("shown visible depicted pictured displayed seen"),
+    "this " + any_of("patient case newborn child lesion tooth"),
+)  # fmt: skip
+# Knowledge and advice; what people ask of the world at large.
+_KNOWLEDGE = pattern(
+    any_of(
+        r"side[-_]effects? dos(?:e|es|age|ing) medications? medicines? drugs? tablets? vaccin\w+ prescri\w+"
+        r" treat(?:ments?|ed|ing)?"
+        r" therap(?:y|ies) cures? prevent\w* symptoms? causes? risk_factors? guidelines? insurance diet"
+        r" recover(?:y)? prognosis"
+        r" literature textbook tips advice recommend\w* define definition difference_between meaning_of facts?"
+        r" history_of why"
+    ),
+    any_of(r"should_i can_i may_i do_i am_i did_i i_have i've i_feel my"),
+    r"i(?:'m| am) (?:an?|feeling|sick|pregnant|worried|tired|sad|trying|learning|\d+)",
+    r"how (?:do|does|can|to)\b[^?]*\b(?:works?|calculate|measure|diagnose|prepare)",
+    "what (?:is|are) (?:an?|the (?:normal|typical|average|usual|definition|difference|purpose|history))",
+    "explain (?:how|why|the concept|the difference)",
+    any_of(
+        r"people population world countr(?:y|ies) cit(?:y|ies) human_body adult_human humans? on_average"
+        r" average_(?:person|adult)"
+        r" typically usually normally in_general healthy_(?:adult|person) planets? weather football movies? stocks?"
+        r" hotels? restaurants?"
+        r" flights? price cost oscar award actors? which_doctor doctor_near appointment hospital_near"
+    ),
+)  # fmt: skip
+_MEDICAL = pattern(
+    _PICTURE,
+    # how pictures are made
+    any_of(
+        r"ct mri mr pet oct ultrasounds? ultrasonograph\w* echo\w* mammogra\w* angiogra\w* tomogra\w*"
+        r" derm(?:at)?oscop\w* endoscop\w*"
+        r" colonoscop\w* bronchoscop\w* microscop\w* histolog\w* cytolog\w* patholog\w* radiolog\w* fundus opg"
+        r" orthopantomogra\w* panoramic"
+        r" biops\w+ aspirates? ecgs? ekg doppler clinical\w* medical\w* patients? newborns? neonat\w* infants? plane"
+        r" impressions? findings"
+    ),
+    # what is wrong
+    any_of(
+        r"lesions? mass(?:es)? nodules? tumou?rs? polyps? cysts? opacit\w+ fractures? ulcers? wounds? moles? rash"
+        r" plaques? malignan\w+ benign"
+        r" cancer\w* metasta\w+ abnormalit\w+ abnormal disease\w* disorders? diagnos[ei]s diagnostic anomal\w+"
+        r" swollen swelling bleed\w* clots?"
+        r" injur\w+ trauma\w* foreign_bod(?:y|ies) haematoma\w* hematoma\w* exudates? erosions? abscess\w* stones?"
+        r" spots? drusen aneurysm\w*"
+        r" microaneurysm\w* calcifi\w+ microcalcif\w+ caries resorption stenos[ei]s invasion artefacts? artifacts?"
+    ),
+    # cells
+    any_of(
+        r"cells? nucle(?:us|i|ar) chromosomes? mitos[ei]s mitotic colony colonies bacteri\w* parasites? organisms?"
+        r" eosinophils? neutrophils?"
+        r" basophils? [rw]bcs? platelets? marrow glands? follicles? embryos? fo?et(?:al|us|uses) placenta\w*"
+        r" gestation\w* sacs? ki-?67 prolifer\w+"
+    ),
+    # the body
+    any_of(
+        r"lungs? hearts? cardi\w+ thora\w+ chest ribs? mediastin\w+ diaphragm pleura\w* liver hepat\w+ spleen"
+        r" splen\w+ kidneys? renal bladder"
+        r" gallbladder\w* pancrea\w* bowel colon\w* gastr\w+ stomach o?esophag\w+ brain cerebr\w+ ventric\w+ midline"
+        r" skulls? spin(?:e|al)"
+        r" vertebra\w* discs? bones? bony femur tibia hips? knees? ankles? wrists? joints? shoulders? elbows? teeth"
+        r" tooth dental molars?"
+        r" jaws? mandib\w+ maxill\w+ alveolar retina\w* optic macula\w* eyes? cornea\w* skin dermal breasts?"
+        r" nipples? prostat\w+ uter\w+"
+        r" endometri\w+ ovar\w+ cervi\w+ scrot\w+ testic\w+ thyroid lymph\w* nodes? arter\w+ vessels? vascular"
+        r" aort\w+ veins? valves? intima\w*"
+        r" head neck arms? legs? feet hands? fingers? pelvi\w+ abdom\w+ airways? trache\w+ bronch\w+ muscles?"
+        r" tendons? ligaments? cartilage"
+        r" nerves? organs? tissues? anatom\w+ structures? symphysis"
+    ),
+    # devices and measures
+    any_of(
+        r"catheters? stents? pacemakers? implants? tubes? screws? needles? instruments? circumference progression"
+        r" cobb suv\w* lvef bmd ffr crl"
+        r" bpd afi bi-?rads [lpt]i-?rads gleason ejection"
+    ),
+    # words of medicine by their ends
+    r"\w{2,}" + any_of(
+        r"itis omas? os[ei]s a?emia pathy plasia megaly trophy ectasi[as] cytes? blasts? thorax rrhages? gram graphy"
+        r" o?edema sclerosis"
+        r" oscopy algia uria penia lysis ectomy"
+    ),
+)  # fmt: skip
 
 
 def asks_for_writing(text: str) -> bool:

@@ -4,31 +4,35 @@ import re
 from functools import lru_cache
 
 _CUES = frozenset(
-    """abnormalities abnormality amount angle annotate answer apply appear area assess benign bounding boxes calculate category
-    cells choose classify circumference coordinates count counting degrees describe description detect determine diagnosis
-    diameter dictate dictionary disease draw enumerate estimate evidence extent findings following format fraction fracture
-    generate give grade identifier identify image impression individual interpret kind label large length lesion lesions letter list
-    localize locate location malignant many mapping much mark measure measurement millimetres microscope microscopy modality
-    narrative nodule normal nuclei number object options outline pathologies patient percent percentage picture polyps
-    position present provide quantify quantity radiograph radiology rate ratio report return scan segment select semicolon
-    separated shown size slide smear stage structure summarize summarise tally teeth tell these thickness this tooth total tumor
-    tumour ultrasound visible volume weeks what where whether which width write xray years""".split()
+    """abnormalities abnormality amount angle annotate answer apply appear area assess benign bounding boxes
+    calculate category cells choose classify circumference coordinates count counting degrees describe
+    description detect determine diagnosis diameter dictate dictionary disease draw enumerate estimate evidence
+    extent findings following format fraction fracture generate give grade identifier identify image impression
+    individual interpret kind label large length lesion lesions letter list localize locate location malignant
+    many mapping much mark measure measurement millimetres microscope microscopy modality narrative nodule
+    normal nuclei number object options outline pathologies patient percent percentage picture polyps position
+    present provide quantify quantity radiograph radiology rate ratio report return scan segment select
+    semicolon separated shown size slide smear stage structure summarize summarise tally teeth tell these
+    thickness this tooth total tumor tumour ultrasound visible volume weeks what where whether which width write
+    xray years""".split()  # noqa: SIM905 (a list of words, not of literals)
 )
 # Right as they are, though a letter away from a cue.
 _RIGHT = frozenset(
-    """account anger ankle ankles being boat boats bones book brown calls camp cent chart cease centre choice chest chose circle clarify coast
-    cost coats counts court county crate date dead deal deaths depth draws empty events ever every fetal final finding fine
-    fish foot form formal formed from gates gaze gave given gift glad grand great green grey gray hard have here hole images item
-    items lane larger largest last late later latter lead leant lean leave left level lever line lines link live liver lives lobe
-    local lost loan made main make mail male manly mane mangy many mare marsh mask mean means meat menu mice might mine minutes mind money more
-    most mount move much must mulch nuclear number numb objects over parent parents patent pattern peak piece place plane plaque plot
-    please post press prevent president price print proud quality quantities ration rare rates real reason resort resent retina
-    rise rice right role safe sale scar scale scales score scored shape share shore short show shows side sides silk simple site
-    sites skin skip slice slices slid slip small smell snow solid some sound speak spear stain star start state states steps
-    stricture table tale taken tall tally tell test text than thank that their them then there they thin thing think third those
-    three thus tissue toll torn touch town tract type under upset value view vision visual wait walk wall want wards warm wear weather
-    weak week well were west when while white who whole whom whose wide wine with within word words work worn wound wrist wrong
-    wrote year""".split()
+    """account anger ankle ankles being boat boats bones book brown calls camp cent chart cease centre choice chest
+    chose circle clarify coast cost coats counts court county crate date dead deal deaths depth draws empty
+    events ever every fetal final finding fine fish foot form formal formed from gates gaze gave given gift glad
+    grand great green grey gray hard have here hole images item items lane larger largest last late later latter
+    lead leant lean leave left level lever line lines link live liver lives lobe local lost loan made main make
+    mail male manly mane mangy many mare marsh mask mean means meat menu mice might mine minutes mind money more
+    most mount move much must mulch nuclear number numb objects over parent parents patent pattern peak piece
+    place plane plaque plot please post press prevent president price print proud quality quantities ration rare
+    rates real reason resort resent retina rise rice right role safe sale scar scale scales score scored shape
+    share shore short show shows side sides silk simple site sites skin skip slice slices slid slip small smell
+    snow solid some sound speak spear stain star start state states steps stricture table tale taken tall tally
+    tell test text than thank that their them then there they thin thing think third those three thus tissue
+    toll torn touch town tract type under upset value view vision visual wait walk wall want wards warm wear
+    weather weak week well were west when while white who whole whom whose wide wine with within word words work
+    worn wound wrist wrong wrote year""".split()  # noqa: SIM905 (a list of words, not of literals)
 )
 _ENDING = re.compile(r"(?:s|es|d|ed|al|ally|ic|ing|ion|ist|ly|ity|ive)$")
 _WORD = re.compile(r"[A-Za-z]{4,}")

@@ -1,387 +1,27 @@
-"""Questions made up by this project, for tasks of which the training files hold none, and prompts that are no task.
-
-Slots are filled at random, so that the topic tells nothing about the task: what stays the same is the form of answer.
+"""Questions made up by this project (templates.yaml), for tasks of which training files hold few or none, and prompts
+that are no task.
 """
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
-from medvl.instructions import GENERAL
-from medvl.tasks import Task
+from medvl.yaml_files import read_yaml
 
-_THINGS = (
-    "cells", "nuclei", "lesions", "nodules", "polyps", "teeth", "chromosomes", "vertebrae", "follicles", "parasites", "colonies",
-    "fractures", "tumours", "neutrophils", "mitotic figures", "glands", "ulcers", "implants", "vessels", "cysts", "ribs", "platelets",
-    "microcalcifications", "lymph nodes", "bacteria", "haemorrhages", "drusen", "stones", "moles", "spots", "instruments", "embryos",
-)  # fmt: skip
-_ONES = (
-    "lesion", "nodule", "mass", "tumour", "polyp", "fracture", "optic disc", "fetal head", "pubic symphysis", "left ventricle", "liver",
-    "catheter tip", "haemorrhage", "ulcer", "cyst", "heart", "spleen", "effusion", "aneurysm", "tooth 36", "nucleus", "macula", "placenta",
-    "stent", "wound", "abscess", "gallbladder", "thyroid", "infarct", "melanoma", "mandible", "right lung",
-)  # fmt: skip
-_PICTURES = (
-    "image", "scan", "radiograph", "chest X-ray", "CT slice", "MRI", "ultrasound image", "smear", "slide", "fundus photograph",
-    "mammogram", "panoramic radiograph", "microscopy image", "endoscopic frame", "dermoscopy picture", "OCT B-scan", "photo",
-    "histology section", "knee film", "echocardiogram", "specimen", "picture", "biopsy", "case", "study", "field of view",
-)  # fmt: skip
-_LABELS = (
-    "normal", "benign", "malignant", "effusion", "cardiomegaly", "pneumonia", "caries", "pulpitis", "glaucoma", "drusen", "nevus",
-    "melanoma", "ulcer", "polyp", "erosion", "mild", "moderate", "severe", "fracture", "fibrosis", "oedema", "haemorrhage", "adequate",
-    "inadequate", "leukemia", "lymphoma", "standard plane", "non-standard plane", "consolidation", "atelectasis", "cyst", "abscess",
-    "grade 1", "grade 2", "grade 3", "left", "right", "upper", "lower", "none", "other", "stenosis", "infarct",
-)  # fmt: skip
-_MEASURES = (
-    "percentage of necrosis", "age of the patient", "ejection fraction", "angle of progression", "bone age", "diameter of the aorta",
-    "thickness of the cortex", "size of the lesion", "volume of the tumour", "gestational age", "cardiothoracic ratio", "bone loss percentage",
-    "length of the femur", "area of the wound", "proliferation index", "tumour proportion", "head circumference", "depth of invasion",
-    "distance between the condyles", "stenosis percentage", "degree of resorption", "rate of bone loss", "height of the vertebra",
-)  # fmt: skip
-_UNITS = ("mm", "cm", "percent", "degrees", "years", "weeks", "months", "millilitres", "micrometres", "days", "%")
-_PARTS = (
-    "heart", "lungs", "bones", "mediastinum", "liver", "brain", "retina", "skin", "breast", "kidneys", "jaw", "spine", "joint",
-    "bowel", "thyroid", "prostate", "vessels", "optic nerve", "marrow", "soft tissues", "pleura", "airways",
-)  # fmt: skip
-_DIAGNOSES = (
-    "diagnosis",
-    "category",
-    "stage",
-    "grade",
-    "type",
-    "subtype",
-    "modality",
-    "organ",
-    "abnormality",
-    "plane",
-    "class",
-    "condition",
-)
-
-_QUESTIONS: dict[str, tuple[str, ...]] = {
-    Task.CLASSIFICATION: (
-        "Is the {one} normal in this {picture}?",
-        "Does this {picture} show a {one}?",
-        "Are there any {things} in the {picture}? {options}",
-        "Can a {one} be seen here? {options}",
-        "Has the {one} been affected?",
-        "Is there evidence of a {one}?",
-        "Do the {things} look abnormal?",
-        "What is the most likely {diagnosis}? {options}",
-        "What {diagnosis} does this {picture} show?",
-        "Which {diagnosis} fits this {picture} best? {options}",
-        "Question: Which of the following is correct? Options: {options}",
-        "Which option describes the {one}? {options}",
-        "How would you classify the {one}? {options}",
-        "How should this {picture} be categorised? {options}",
-        "Determine whether the {one} is {label} or {label}.",
-        "Decide if this {picture} contains {things}. Answer yes or no.",
-        "Name the {diagnosis} seen on this {picture}.",
-        "Classify the {one} as {label}, {label} or {label}.",
-        "Assign the {picture} to one of these categories: {label}, {label}, {label}.",
-        "{label} or {label}?",
-        "Pick one: {label}; {label}; {label}.",
-        "Answer with a single letter. {options}",
-        "Grade the {one} in this {picture}.",
-        "Diagnose this {picture}.",
-        "Identify the {diagnosis} of the {one}.",
-        "How many {things} are present? {options}",
-        "Where is the {one} located? {options}",
-        "Estimate the {measure}. {options}",
-        "Describe the {one} by choosing one option. {options}",
-        "Based on the {picture}, what is the {diagnosis} of the {one}? {options}",
-        "Would you call the {one} {label}?",
-        "true or false: the {one} is {label}",
-        "Is this {picture} {label} or {label}?",
-        "Was the {one} treated before?",
-        "Could this be a {one}?",
-        "Do you see any {things}? yes/no",
-        "Which side is the {one} on?",
-        "Which {part} finding is correct? {options}",
-        "What kind of {one} is this?",
-        "To which class does this {picture} belong? {options}",
-        "The {one} is best described as: {options}",
-        "Choose the correct answer. {options}",
-        "Select one answer only: {options}",
-        "Is the number of {things} increased?",
-        "Are there more than five {things}?",
-        "Is the {one} larger than 2 cm?",
-        "Check whether the {one} is intact.",
-        "Assess if the {picture} is of diagnostic quality.",
-        "State the {diagnosis} of the {one}.",
-        "Give the {diagnosis}.",
-        "Tell me which {diagnosis} this is.",
-        "Rate the severity of the {one}: {label}, {label} or {label}.",
-        "What is wrong with the {part}? {options}",
-        "What is this? {options}",
-        "Recognise the {diagnosis} shown.",
-        "Looking at the {part}, is it {label}?",
-        "In this {picture}, does the {one} appear {label}?",
-        "Should the {one} be called {label}?",
-        "Which statement is true? {options}",
-        "Final answer as one letter: {options}",
-    ),
-    Task.MULTI_LABEL: (
-        "Select all that apply: {labels}.",
-        "Which of the following apply to this {picture}? {labels}",
-        "Which of these findings are present? Several answers are possible. {options}",
-        "Choose every label that fits the {picture}: {labels}",
-        "Mark all conditions you can see, separated by semicolons: {labels}.",
-        "What findings would you report for the {one}? Select all that apply from the following, separate multiple selections with a semicolon: {labels}.",  # noqa: E501
-        "List every disease visible on this {picture}.",
-        "Name all abnormalities of the {part}, separated by commas.",
-        "Give all applicable diagnoses for this {picture}.",
-        "Tick each box that is correct: {labels}",
-        "More than one option can be right. {options}",
-        "Assign one or more of these labels: {labels}",
-        "Identify all pathologies in the {picture} from this list: {labels}.",
-        "Which abnormalities does this {picture} show? Multiple labels allowed.",
-        "Pick all options that are true. {options}",
-        "Indicate all that are present in the {part}: {labels}",
-        "Which diseases are present in this {picture}?",
-        "Return every matching label, comma separated: {labels}",
-        "What are all the abnormalities in this {picture}?",
-        "Several of these may apply, name them: {labels}",
-        "Assign all suitable labels to the {picture}: {labels}",
-        "Check every finding that is present: {labels}",
-        "Multi-label: {labels}",
-        "Which labels apply? {labels}",
-        "What combination of findings is there? {labels}",
-        "Report all diagnoses from this list, joined by semicolons: {labels}",
-        "Any of the following? Give all: {labels}",
-        "State each abnormality present in the {part}.",
-        "Circle all correct letters. {options}",
-        "Which of the listed conditions can be seen? {labels}",
-        "Enumerate all diseases of the {part}.",
-        "Choose as many as apply. {options}",
-        "All true statements, please. {options}",
-        "Write down every pathology you find, comma separated.",
-    ),
-    Task.DETECTION: (
-        "Give the bounding box of the {one} as [x_min, y_min, x_max, y_max].",
-        "Provide the bounding box coordinates of all {things} in the {picture}.",
-        "Locate the {one} in this {picture}.",
-        "Where is the {one}? Answer with box coordinates.",
-        "Find the {things} and return their boxes as nested lists.",
-        "Draw a tight rectangle around the {one}.",
-        "Detect the {things} in this {picture} and output [x1, y1, x2, y2] for each.",
-        "Is there a {one}? If so, give its bounding box.",
-        "Localise the {one} with pixel coordinates.",
-        "What are the coordinates of the {one} in this {picture}?",
-        "Report the position of the {one} as xmin, ymin, xmax, ymax.",
-        "Describe where the {things} are with [x_min, y_min, x_max, y_max].",
-        "How many {things} are there? Give a box for each of them.",
-        "Outline the {one}.",
-        "Point out the {one} on the {picture}.",
-        "Where on the {picture} is the {one}?",
-        "Which region holds the {one}? State its corners.",
-        "Enclose the {one} in a bounding box.",
-        "Return a JSON list of boxes of the {things}.",
-        "Pinpoint the {things}.",
-        "Show me where the {one} is.",
-        "Mark the {one} with a box.",
-        "Box the {one}.",
-        "Bounding box of the {one}?",
-        "Coordinates of the {things}, please.",
-        "Give x and y limits of the {one}.",
-        "Where exactly is the {one} in the {picture}?",
-        "Frame the {one} with four numbers: left, top, right, bottom.",
-        "Crop to the {one}: give the box.",
-        "Track down the {things} and list their bounding boxes.",
-        "Highlight the {one}.",
-        "Identify the location of the {one}.",
-        "Determine the precise position of the {one}.",
-        "Specify the box that contains the {one}.",
-        "Delineate the {things}.",
-        "Circle the {one} on the {picture}.",
-        "Which pixels does the {one} cover? Give [x_min, y_min, x_max, y_max].",
-        "Extract the boundary coordinates of the {one}.",
-        "In which area is the {one}? Give corner points.",
-        "Spot the {things} and give their locations.",
-    ),
-    Task.INSTANCE_DETECTION: (
-        "List all {things} with their boxes. Return a JSON mapping identifiers to [x_min, y_min, x_max, y_max].",
-        "Return a JSON object whose keys are the types of {things} and whose values are lists of bounding boxes.",
-        "Detect every one of the {things} and give its id and box as a JSON dictionary.",
-        "For each of the {things} provide an identifier and its coordinates in a map.",
-        'Find all {things}. Format: {{"1": [[x_min, y_min, x_max, y_max]], "2": [[x_min, y_min, x_max, y_max]]}}',
-        "Create an inventory of all {things} with their locations, as a JSON mapping.",
-        "Map each of the {things} in this {picture} to its bounding box, keyed by number.",
-        "Give the boxes of the {things} grouped by type, as JSON.",
-        "Annotate each of the {things} individually: a dictionary from name to box.",
-        "Output a JSON where each key names one of the {things} and each value is an array of boxes.",
-        "Label all {things} separately and give every instance its own box in JSON.",
-        "Perform instance detection of the {things}: class to list of boxes.",
-        "Catalogue the {things}: JSON with ids as keys and [x_min, y_min, x_max, y_max] arrays as values.",
-        "Identify and locate each of the {things}; answer with a JSON object from label to box.",
-        "What are the identities and locations of all {things}? Return JSON.",
-        "Every one of the {things} with its own coordinates, as a dictionary.",
-        "List boxes per class for the {things} in JSON format.",
-        "Assign numbers to the {things} and map each number to a box.",
-        "Give a complete annotation of all {things}: keys are names, values are boxes.",
-        "For all {things}, provide a JSON mapping number to coordinates.",
-        "Extract all {things} as a JSON of the form name: [[x_min, y_min, x_max, y_max]].",
-        "Inventory with locations of the {things}, JSON map please.",
-    ),
-    Task.COUNTING: (
-        "How many {things} are there?",
-        "How many {things} can be seen in this {picture}?",
-        "Count the {things}.",
-        "Count all {things} in this {picture}.",
-        "What is the number of {things}?",
-        "Give the total number of {things} in the {picture}.",
-        "Report the {one} count.",
-        "State how many {things} this {picture} contains.",
-        "Determine the total of {things} shown.",
-        "Quantify the number of {things}.",
-        "Tally the {things} in this {picture}.",
-        "Number of {things}?",
-        "Enumerate the {things} visible in the {picture}.",
-        "Perform a count of the {things}.",
-        "I need to know how many {things} appear here.",
-        "What is the total count of {things} in this {picture}?",
-        "Compute the quantity of {things}.",
-        "Estimate how many {things} the {picture} shows; an integer will do.",
-        "{things}: how many?",
-        "Add up the {things} in view.",
-        "Give me a count of {things}.",
-        "Counting {things}: what is your result?",
-        "How numerous are the {things}?",
-        "Tell me the number of {things} in this {picture}.",
-        "Work out how many {things} are visible.",
-        "What number of {things} does the {picture} contain?",
-        "Total {things}?",
-        "The {picture} contains how many {things}?",
-        "Please count {things}, integer only.",
-        "Provide the exact number of {things} present.",
-        "Can you count the {things}?",
-        "How many separate {things} do you see?",
-        "Assess and state the number of {things}.",
-        "Do a head count of the {things}.",
-        "Find out the amount of {things} here.",
-        "Sum all {things}.",
-        "Is it possible to count the {things}? Give the number.",
-        "Quantity of {things} in the {picture}:",
-    ),
-    Task.REGRESSION: (
-        "What is the {measure} in this {picture}?",
-        "Estimate the {measure}.",
-        "Estimate the {measure} in {unit}.",
-        "Measure the {measure} on this {picture}.",
-        "Calculate the {measure} from the {picture}.",
-        "Determine the {measure} ({unit}).",
-        "Predict the {measure} from this {picture}, in {unit}.",
-        "Quantify the {measure}.",
-        "Report the {measure} of this {picture}.",
-        "How large is the {one}, in {unit}?",
-        "How old is the patient in this {picture}?",
-        "How wide is the {one}?",
-        "How many {unit} does the {one} measure?",
-        "What percentage of the {part} is affected?",
-        "What proportion of the {things} is positive?",
-        "Give the {measure} as a number.",
-        "Assess the {measure} by examining this {picture}.",
-        "Compute the ratio of the {one} to the {part}.",
-        "What is the {unit} value of the {measure}?",
-        "To what extent, in percent, is the {part} involved?",
-        "{measure}?",
-        "Give the {measure} in {unit}.",
-        "Provide the {measure}.",
-        "What would you estimate for the {measure}?",
-        "What value has the {measure}?",
-        "Tell me the {measure}, in {unit}.",
-        "How thick is the {one}?",
-        "How long is the {one} in {unit}?",
-        "How deep does the {one} reach?",
-        "How much of the {part} is involved?",
-        "Derive the {measure} from this {picture}.",
-        "Evaluate the {measure}.",
-        "At what age was this {picture} taken?",
-        "How far apart are the {things}, in {unit}?",
-        "What fraction of the {part} is replaced?",
-        "By how many {unit} is the {one} displaced?",
-        "Compute the {measure} and give a decimal.",
-        "Size of the {one} in {unit}:",
-        "Numeric value of the {measure}.",
-        "State the ratio between the {one} and the {part}.",
-    ),
-    Task.REPORT: (
-        "Write a report for this {picture}.",
-        "Describe the findings in this {picture}.",
-        "Describe the {part}.",
-        "Summarise the findings of the {picture}.",
-        "What does the {picture} show? Answer in sentences.",
-        "Give your impression of the {part} in this {picture}.",
-        "What are the findings regarding the {part}?",
-        "Generate the findings section.",
-        "Dictate a radiology report of the {picture}.",
-        "Provide a description of the {part} on this {picture}.",
-        "Comment on the {part}.",
-        "Interpret this {picture} in a short paragraph.",
-        "What do you see in this {picture}?",
-        "Compose the impression for the {picture}.",
-        "Explain the appearance of the {part}.",
-        "Tell me about the {part} in this {picture}.",
-        "Report on the {part} and the {part}.",
-        "Narrate what is visible in the {part}.",
-        "Please provide a summary of the {part}, including number and size of any {things}.",
-        "Write one sentence about the {part}.",
-        "Give a full description of the {picture}.",
-        "What is visible in this {picture}? Write a paragraph.",
-        "Findings:",
-        "Impression:",
-        "Please report this {picture}.",
-        "Read this {picture} for me.",
-        "How would you describe the {part}?",
-        "What are your observations on the {part}?",
-        "Produce a structured report with findings and impression.",
-        "Walk me through the {picture}.",
-        "Draft a note on the {part}.",
-        "State in words what the {part} looks like.",
-        "Elaborate on the {part}.",
-        "What does the {part} look like?",
-        "Discuss the {part} as seen on the {picture}.",
-        "Give an overview of this {picture}.",
-        "Caption this {picture}.",
-        "Report in prose.",
-    ),
-    GENERAL: (
-        "Hi there", "Good evening, how are you?", "Thank you so much", "What can you do?", "Who made you?", "Please introduce yourself.",
-        "Tell me something funny.", "Write a love letter.", "Compose a song about summer.", "Write a Java class for a bank account.",
-        "How do I sort a list in Rust?", "Explain recursion to a child.", "Debug this program: print(1", "Translate this sentence into German.",
-        "What is the tallest mountain on Earth?", "Who painted the Mona Lisa?", "How far is the moon?", "How many continents are there?",
-        "Which film won the Oscar last year?", "What time is it in Tokyo?", "Is it going to snow this weekend?", "Convert 10 miles to kilometres.",
-        "What is 17 plus 25?", "Solve x squared equals 9.", "Give me a recipe for pancakes.", "Recommend a book about history.",
-        "What should I wear to an interview?", "How can I save money?", "Describe the taste of mango.", "Summarise this article about politics.",
-        "Write a report on renewable energy.", "List the largest cities in Asia.", "Count from one to twenty.", "Where can I buy cheap flights?",
-        "Which phone is better, A or B?", "Is coffee good for me?", "How much water should I drink?", "What is the dose of paracetamol for adults?",
-        "What are the side effects of statins?", "Can I exercise after surgery?", "How is diabetes treated?", "What causes migraine?",
-        "What are the symptoms of flu?", "How does an X-ray machine work?", "Explain the difference between CT and MRI.",
-        "What is the history of the stethoscope?", "I feel dizzy, what should I do?", "My back hurts when I sit.", "Which doctor treats kidney stones?",
-        "How long does a broken arm take to heal?", "Is this medication safe with alcohol?", "What is the best treatment for lung cancer?",
-        "Who discovered penicillin?", "What does the word malignant mean?", "How many people have asthma?", "What percentage of adults smoke?",
-        "Write an abstract about machine learning in radiology.", "Draft an e-mail to a patient.", "What are the guidelines for breast screening?",
-        "Should I get vaccinated?", "asdfgh", "...", "test", "ok", "yes", "blah blah blah", "qwertz uiop", "I like trains.",
-        "The quick brown fox jumps over the lazy dog.", "Make a table of planets and their moons.", "Play some music.", "Set an alarm for seven.",
-        "What is the price of gold?", "Find me a hotel in Rome.", "Is the earth flat?", "Where was Einstein born?", "Which country has the most lakes?",
-        "Estimate the population of Brazil.", "How old is the pyramid of Giza?", "Measure my happiness.", "Locate the nearest petrol station.",
-        "Detect sarcasm in this tweet.", "Classify this e-mail as spam.", "Select all verbs in the sentence.", "Describe a sunset.",
-        "Write a limerick.", "Sing a song.", "Tell me a story about dragons.", "What is your name?", "Which language do you speak?", "How tall is the Eiffel Tower?",
-        "Who is the president?", "When did the war end?", "Why is the sky blue?", "What is the speed of light?", "How do airplanes fly?", "What is a black hole?", "How many days are in a year?",
-        "How many players are in a team?", "Count the vowels in this word.", "Give me ten baby names.", "List three synonyms of happy.", "Write a shell script that renames files.", "Explain this regular expression.",
-        "What does this error message mean?", "How do I reset my password?", "Create a workout plan.", "Which car should I buy?", "What are the opening hours of the museum?", "Is the shop open today?",
-        "How much does a ticket cost?", "Book a table for two.", "Translate hello into Spanish.", "Correct my grammar.", "Rewrite this paragraph.", "Write a letter of complaint.", "Summarise the news of today.",
-        "What is depression?", "How can I lose weight?", "Which vitamins should I take?", "Is fasting healthy?", "What is the normal blood pressure?", "How long does a cold last?", "Can children take ibuprofen?",
-        "Should I see a doctor about my cough?", "My child has a fever, what now?", "How is a biopsy performed?", "What does a radiologist do?", "How do I become a surgeon?", "What is insulin?", "Define hypertension.",
-        "Explain how vaccines work.", "What is the prognosis of leukemia?", "Which drug lowers cholesterol?", "How is pneumonia transmitted?", "What are the stages of grief?", "Who invented the microscope?",
-        "What is the average height of men?", "What percentage of the earth is water?", "Estimate the cost of a house.", "How old are you?", "Where do penguins live?", "Detect the language of this text.",
-        "Describe your day.", "Report the weather.", "Compare two phones.", "Pick a number between one and ten.", "Is this a good idea?", "Are you a robot?", "Can you help me with my homework?", "Do you like music?",
-    ),
-}  # fmt: skip
+_FILE = Path(__file__).with_name("templates.yaml")
 
 
-def templates(task: str) -> int:
+@cache
+def _templates() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    content = read_yaml(_FILE)
+    return content["slots"], content["questions"]
+
+
+def wordings(task: str) -> int:
     """How many wordings there are for a task (or `general`)."""
-    return len(_QUESTIONS[task])
+    return len(_templates()[1][task])
 
 
 def make_questions(task: str, number: int, seed: int = 0) -> list[tuple[str, int]]:
@@ -394,29 +34,30 @@ def make_questions(task: str, number: int, seed: int = 0) -> list[tuple[str, int
     """
     rng = random.Random(f"{seed}/{task}")
     found: dict[str, int] = {}
-    wordings = _QUESTIONS[task]
+    known = _templates()[1][task]
     for attempt in range(4 * number):
         if len(found) >= number:
             break
-        place = attempt % len(wordings)
-        found.setdefault(_filled(wordings[place], rng), place)
+        place = attempt % len(known)
+        found.setdefault(_filled(known[place], rng), place)
     return list(found.items())
 
 
 def _filled(wording: str, rng: random.Random) -> str:
-    slots: dict[str, Callable[[], str]] = {
-        "thing": lambda: rng.choice(_THINGS), "things": lambda: rng.choice(_THINGS), "one": lambda: rng.choice(_ONES),
-        "picture": lambda: rng.choice(_PICTURES), "label": lambda: rng.choice(_LABELS), "measure": lambda: rng.choice(_MEASURES),
-        "unit": lambda: rng.choice(_UNITS), "part": lambda: rng.choice(_PARTS), "diagnosis": lambda: rng.choice(_DIAGNOSES),
-        "options": lambda: _options(_some_labels(rng), rng),
-        "labels": lambda: rng.choice(("; ", ", ")).join(_some_labels(rng)),
-    }  # fmt: skip
-    filled = re.sub(r"\{(\w+)\}", lambda slot: slots[slot[1]](), wording)
-    return filled.replace("{{", "{").replace("}}", "}")
+    slots = _templates()[0]
+
+    def fill(slot: re.Match[str]) -> str:
+        if slot[1] == "options":
+            return _options(_some_labels(rng), rng)
+        if slot[1] == "labels":
+            return rng.choice(("; ", ", ")).join(_some_labels(rng))
+        return rng.choice(slots[slot[1]])
+
+    return re.sub(r"\{(\w+)\}", fill, wording)
 
 
 def _some_labels(rng: random.Random) -> list[str]:
-    return rng.sample(_LABELS, rng.randint(2, 6))
+    return rng.sample(_templates()[0]["label"], rng.randint(2, 6))
 
 
 def _options(labels: Sequence[str], rng: random.Random) -> str:

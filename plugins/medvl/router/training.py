@@ -61,8 +61,8 @@ class TrainingOptions:
         found = []
         if self.focal_alpha >= 1 and self.preset != "mevlip":
             found.append(
-                f"focal_alpha: {self.focal_alpha} multiplies the loss of every negative by {1 - self.focal_alpha:g}, so the "
-                "classifier says yes to all; use -1, or `preset: mevlip` to have ME-VLIP's setting all the same"
+                f"focal_alpha: {self.focal_alpha} multiplies the loss of every negative by {1 - self.focal_alpha:g}, "
+                "so the classifier says yes to all; use -1, or `preset: mevlip` to have ME-VLIP's setting all the same"
             )
         if self.preset not in (None, "mevlip"):
             found.append(f"preset: {self.preset!r}; the one preset is mevlip")
@@ -70,8 +70,9 @@ class TrainingOptions:
             found.append(f"templates: {self.templates!r}; expected missing, all or none")
         if not 0 < self.holdout < 1:
             found.append(f"holdout: {self.holdout}; expected a share between 0 and 1: thresholds are fitted on it")
-        found += [f"{name}: {getattr(self, name)}; expected more than 0"
-                  for name in ("epochs", "batch_size", "learning_rate", "encoder_learning_rate") if getattr(self, name) <= 0]  # fmt: skip
+        positive = ("epochs", "batch_size", "learning_rate", "encoder_learning_rate")
+        wrong = [name for name in positive if getattr(self, name) <= 0]
+        found += [f"{name}: {getattr(self, name)}; expected more than 0" for name in wrong]
         if self.label_encoder and not self.encoder:
             found.append("label_encoder without encoder: name both, or neither for small ones from scratch")
         return found
@@ -252,8 +253,9 @@ def balanced(questions: Sequence[LabelledQuestion], rng: random.Random) -> list[
 
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _PREAMBLES = (
-    "You are an experienced physician.", "Please look at the picture.", "Consider the attached file.", "Take your time.",
-    "The patient is 61 years old.", "Answer precisely.", "This was acquired last week.", "Here is the next case.",
+    "You are an experienced physician.", "Please look at the picture.", "Consider the attached file.",
+    "Take your time.", "The patient is 61 years old.", "Answer precisely.", "This was acquired last week.",
+    "Here is the next case.",
 )  # fmt: skip
 
 
