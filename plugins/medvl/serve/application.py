@@ -186,9 +186,9 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         raise RefusedError(499, "the client is gone")
     finally:
         for future in (task, gone):
-            future.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await future
+            if future.cancel():  # False once it is done
+                with contextlib.suppress(asyncio.CancelledError):
+                    await future
 
 
 async def _disconnected(request: Request) -> None:
