@@ -40,9 +40,10 @@ _select = cue(
     + any_of("all every any each as_many one_or_more multiple several"),
     any_of("one_or_more more_than_one multiple several any_number_of") + rf" (?:\w+ )?(?:{LABEL}|selections?)"
     r"(?=[^.?!]*\b(?:may|can|could|might|are|is|for|possible|allowed|assigned|apply|correct|from)\b)",
-    any_of("one_or_more more_than_one multiple several many") + " of (?:these|them|the)",
+    any_of("one_or_more more_than_one multiple several") + " of (?:these|them|the)",
+    r"\((?:one or more|any number|all that apply|multiple|several)\b[^)]*\)",
     "combination of",
-    "all (?:the )?" + any_of("applicable relevant correct matching true"),
+    "(?<!describe )(?<!report )(?<!summari[sz]e )all (?:the )?" + any_of("applicable relevant correct matching true"),
     r"(?:which|what) of (?:the|these|those) (?:\w+ ){0,4}" + any_of("apply are can_be do_you_see"),
     "every " + any_of("correct applicable matching true"),
     r"multi[ -]?(?:label|select|choice answers)",

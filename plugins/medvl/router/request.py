@@ -76,7 +76,7 @@ _POLITE = re.compile(
 )
 # A condition or a second question joined to the first: each is a request of its own.
 _JOINT = re.compile(
-    r",? (?:and )?(?:if (?:so|yes|present|any|there is|there are|it is|positive)"
+    r",? (?:and )?(?:if (?:so|yes|present|any|positive)"
     r"|(?:and|then)(?= (?:how many|where|what|which|give|tell|return|provide|count|mark|draw)\b))[,:]? ",
     re.IGNORECASE,
 )

@@ -47,7 +47,7 @@ _asks_for_text = cue(
     + r"\b[^.?!]{0,60}?\b(?:report(?! (?:of |on )?the (?:number|count|total|quantity|percentage))|"
     + any_of("findings impressions? narrative description summary interpretation captions? write-?up commentary")
     + "|overview)",
-    r"in (?:\w+ )?detail", "(?:full|complete) sentences?", "free[ -]text", "in prose",
+    r"in (?:\w+ )?detail", "write up", "type up", "(?:full|complete) sentences?", "free[ -]text", "in prose",
     any_of("one two three a_few several") + " (?:short )?(?:sentences?|paragraphs?)",
 )  # fmt: skip
 _lists_labels = cue(
@@ -70,6 +70,11 @@ _yes_or_no = cue(
     "whether", "if there is",
     any_of("determine decide assess tell tell_me check judge evaluate see state say indicate") + " if",
     r"\w+ or (?:[\w-]+ ?){1,5}\?$",
+    # "Smear positive for malaria?"
+    r"^(?!.*\b(?:what|which|how|where)\b)[^?]{1,60}\b" + any_of(
+        "positive negative present absent visible seen intact normal abnormal enlarged malignant benign"
+    ) + r"\b[^?]*\?$",
+    r"\((?:\d{1,2}[,/] ?){1,9}(?:or )?\d{1,2}\)",
     "(?:presence|absence) (?:or absence )?of", r"(?:positive|negative|normal|benign|adequate) or \w+",
     # A list to choose from at the end: "Assess the image quality: good, usable, reject."
     r"^(?!describe|comment|report|summari[sz]e)[^:?]*[:?] (?:[\w' -]{2,30}[,;/] ){1,12}(?:or )?[\w' -]{2,30}[.?]?$",
@@ -85,7 +90,7 @@ _of_a_unit = cue(rf"how many (?:\w+ )?{_UNIT}", rf"number of (?:\w+ )?{_UNIT}")
 _how_many = cue(
     "how many", "numbers? of", "counts?(?! on)", "counting", "tall(?:y|ies)", "quantit(?:y|ies)", "head ?count",
     "enumerat(?:e|ion)",
-    "how numerous", "add up", "census", "population (?:of|in|count)", "^number", "^count", "^sum",
+    "how numerous", "add up", "census", "population (?:of|in|count)", r"(?:cell|nucle\w+|lesion|parasite|colony) number", "^number", "^count", "^sum",
     "total (?:of|number|sum)", r"(?:the |^)total (?!area|volume|length|size|percentage)\w+s?",
     rf"amount of (?:the |all )?{_PLURAL}",
     rf"quantify (?:the |all |visible |individual |every )*(?:[\w-]+ ){{0,2}}?{_PLURAL}(?! (?:of|percentage|rate))",
@@ -111,7 +116,7 @@ _how_much = cue(
            " derive gauge supply what's what_is what_are tell_me")
     + rf" (?:the |an? |its |this |their |your )?{_MODIFIERS}{_SIZE}\b"
     r"(?! (?:group|range|categor|bracket|class|grade|stage))",
-    "^(?:the )?rates? of", "(?:numeric(?:al)?|decimal) (?:estimate|value|answer)", "estimates? of", "approximate",
+    "^(?:the )?rates? of", "(?:numeric(?:al)?|decimal) (?:estimate|value|answer)", "estimates? of", r"estimat(?:e|ion)\??$", "approximate",
     r"^(?:estimate|measure|calculate|compute|quantify|predict)\b"
     r"(?![^.?]*\b(?:diagnosis|class|category|stage|grade|group|outcome|whether)\b)",
 )  # fmt: skip

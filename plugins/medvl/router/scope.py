@@ -9,7 +9,7 @@ _PICTURE = any_of(
     r" pics? screenshots?"
 )
 _WRITING = pattern(
-    any_of(r"python java(?:script)? typescript sql html css bash regex(?:p|es)? source_code code_snippet pytorch numpy"),
+    any_of(r"python java(?:script)? typescript sql html css bash regex(?:p|es)? source_code code_snippet numpy"),
     r"c\+\+",
     r"(?:write|debug|fix|refactor|implement|explain)\b[^.?]{0,40}\b"
     + any_of("code function script program class loop query algorithm bug api"),
@@ -100,6 +100,28 @@ _MEDICAL = pattern(
         r" cobb suv\w* lvef bmd ffr crl"
         r" bpd afi bi-?rads [lpt]i-?rads gleason ejection"
     ),
+    # more of the body, and of what is seen in it
+    any_of(
+        r"lob(?:es?|ar) hil(?:um|ar) appendix crowns? roots? canals? pulp enamel sinus(?:es)? orbits? lens iris"
+        r" pupils? larynx pharynx vocal"
+        r" tongue gingiva\w* palate ears? eardrum nasal scalp nails? burns? scars? papules? macules? pustules?"
+        r" vesicles? warts? n(?:a)?ev(?:us|i)"
+        r" hernia\w* ducts? biliary portal carotid coronar\w+ pulmonary mitral tricuspid sept(?:um|al)"
+        r" atri(?:um|al|a) myocard\w+"
+        r" pericard\w+ thromb\w+ embol\w+ occlu\w+ dissection isch(?:a)?emi\w+ infarct\w* necro\w+ inflam\w+"
+        r" consolidat\w+ infiltrat\w+"
+        r" effusions? cavit(?:y|ies) reticular enhancement attenuation h\w{3,4}intens\w+ h\w{3,4}echo\w+"
+        r" echogenic\w* lucen\w+ lytic"
+        r" osteophytes? spurs? scoliosis kyphosis menisc\w+ acetabul\w+ sacr\w+ humerus radial ulna\w* fibula"
+        r" patella clavicle scapula"
+        r" sternum \w*carpal phalan\w+ epiphys\w+ amniotic umbilical nuchal testis urethra\w* ureters? adrenal"
+        r" pituitary thymus stain\w*"
+        r" immunohisto\w+ cytoplasm\w* stroma\w* epitheli\w+ crypts? villi erythro\w+ leu[ck]o\w+ h(?:a)?emoglobin"
+        r" malaria\w* tubercul\w+"
+        r" fung(?:al|us|i) yeast sperm\w* oocytes? surgical laparoscop\w+ [tnm]_stage staging metasta\w+"
+        r" narrative_report"
+        r" (?:wo)?man's person's child's subject's patient's"
+    ),
     # words of medicine by their ends
     r"\w{2,}" + any_of(
         r"itis omas? os[ei]s a?emia pathy plasia megaly trophy ectasi[as] cytes? blasts? thorax rrhages? gram graphy"
@@ -121,4 +143,5 @@ def asks_for_knowledge(text: str) -> bool:
 
 def is_medical_picture(text: str) -> bool:
     """Whether it speaks of a medical picture, or of what such a picture shows, rather than asks for knowledge."""
-    return _MEDICAL.search(text) is not None and not asks_for_knowledge(text)
+    about_a_picture = _MEDICAL.search(text) is not None or _AT_HAND.search(text) is not None
+    return about_a_picture and not asks_for_knowledge(text)

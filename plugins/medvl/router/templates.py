@@ -57,11 +57,11 @@ def _filled(wording: str, rng: random.Random) -> str:
 
 
 def _some_labels(rng: random.Random) -> list[str]:
-    return rng.sample(_templates()[0]["label"], rng.randint(2, 6))
+    return rng.sample(_templates()[0]["label"], rng.choice((2, 2, 3, 3, 4, 4, 5, 6, 8, 11)))
 
 
 def _options(labels: Sequence[str], rng: random.Random) -> str:
     mark = rng.choice(("{}: ", "{}) ", "{}. ", "({}) "))
-    letters = rng.choice(("ABCDEF", "abcdef", "123456"))
+    letters = rng.choice(("ABCDEFGHIJK", "abcdefghijk", "1234567"))
     parts = [mark.format(letter) + label for letter, label in zip(letters, labels, strict=False)]
     return rng.choice(("", "Options: ")) + rng.choice((" ", ", ")).join(parts)
