@@ -164,6 +164,7 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
     application = create_application(Engine(backend.loaded), chooser, limits, Access(key, names))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=GRACE_SECONDS)
+    listener.listen(limits.unfinished)  # who asks from now on waits for uvicorn, and is not refused
     host, port = listener.getsockname()[:2]
     type(errors)().print(
         f"serving http://{f'[{host}]' if ':' in host else host}:{port}/v1", highlight=False, soft_wrap=True
