@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from medvl.boxes import FRAMES, Frame
+from medvl.losses.grounding import IOU_KINDS, IouKind, Settings
+
+GROUNDING = Settings()
+
+# Keys that begin so are medvl's, or misspelt.
+PREFIXES = ("medvl_", "use_grounding", "grounding_")
 
 
 @dataclass
@@ -21,6 +30,11 @@ class KeyGroup:
     def problems(self) -> list[str]:
         """Sentences about values that cannot be trained with; called for the keys of this group before training."""
         return []
+
+    def setting(self, key: str) -> Any:
+        """What the recipe says for any key of LLaMA-Factory; None for one that it does not know."""
+        recipe: Recipe = self.medvl_recipe  # type: ignore[attr-defined]
+        return next((getattr(item, key) for item in recipe.arguments if hasattr(item, key)), None)
 
 
 @dataclass
@@ -49,7 +63,50 @@ class PredictionArguments(KeyGroup):
     )
 
 
-KEY_GROUPS: tuple[type[KeyGroup], ...] = (RunCardArguments, PredictionArguments)
+@dataclass
+class BalanceArguments(KeyGroup):
+    """Training on labels that are unevenly distributed."""
+
+    loss_balance: str = field(
+        default="none",
+        metadata={
+            "help": "weighted: rare labels count more, each answer that is one label is multiplied by the weight of "
+            "its label. focal: also, its tokens count the less the surer the model is of them. Boxes, numbers and "
+            "free text keep weight 1; the mean weight of a question is 1, so the learning rate can stay. none: off."
+        },
+    )
+    loss_balance_gamma: float = field(
+        default=2.0,
+        metadata={
+            "help": "Exponent of `loss_balance: focal`. Larger leaves the loss to ever fewer, harder answers and makes "
+            "it smaller; 0 is `weighted`. Mislabelled records stay hard: lower it where labels are doubtful."
+        },
+    )
+    loss_balance_weights: dict | str | None = field(  # type: ignore[type-arg]
+        default=None,
+        metadata={
+            "help": "Label -> weight, or a YAML or JSON file of that; only ratios count. Raise a label that is missed "
+            "too often, lower one that is claimed too often. Default: inverse frequency in the training data, at most "
+            "20 to 1. none: every label 1, for focal alone."
+        },
+    )
+
+    def problems(self) -> list[str]:
+        """Values out of range, and losses that this one cannot be combined with."""
+        if self.loss_balance == "none":
+            unused = [key for key in ("loss_balance_gamma", "loss_balance_weights") if key in requested_keys(self)]
+            return [f"{key}: does nothing without `loss_balance: weighted` or `focal`" for key in unused]
+        found = []
+        if self.loss_balance not in ("weighted", "focal"):
+            found.append(f"loss_balance: `{self.loss_balance}` is none of none, weighted, focal")
+        if not 0 <= self.loss_balance_gamma <= 10:
+            found.append(f"loss_balance_gamma: {self.loss_balance_gamma} is not between 0 and 10")
+        fused = ("enable_liger_kernel", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor")
+        clashing = [key for key in (*fused, "packing", "train_on_prompt", "streaming") if self.setting(key)]
+        return found + [f"loss_balance: cannot be combined with `{key}`; remove one of the two" for key in clashing]
+
+
+KEY_GROUPS: tuple[type[KeyGroup], ...] = (RunCardArguments, PredictionArguments, BalanceArguments)
 
 
 @dataclass(frozen=True)
@@ -70,6 +127,13 @@ class Recipe:
                 return item
         raise KeyError(key)
 
+    def value(self, key: str) -> Any:
+        """What this key was parsed to; None where no argument object has it, as when arguments are built by hand."""
+        try:
+            return getattr(self.owner(key), key)
+        except KeyError:
+            return None
+
 
 def defaults() -> dict[str, Any]:
     """Every key medvl adds, with the value that means "not asked for"."""
@@ -83,16 +147,17 @@ def requested_keys(arguments: Any) -> list[str]:
 
 def problems(arguments: Any) -> list[str]:
     """Every reason why these arguments cannot be trained with the medvl keys they ask for."""
+    found = [sentence for group in KEY_GROUPS for sentence in group.problems(arguments)]
     requested = requested_keys(arguments)
     if not requested:
-        return []
-    found = [sentence for group in KEY_GROUPS for sentence in group.problems(arguments)]
+        return found
     if arguments.stage != "sft":
         found.append(
             f"{', '.join(requested)}: only `stage: sft` is supported, the recipe has `stage: {arguments.stage}`"
         )
-    if arguments.use_hyper_parallel:
-        found.append(f"{', '.join(requested)}: `use_hyper_parallel` has a trainer of its own; remove one of the two")
+    for other in ("use_hyper_parallel", "use_mca"):
+        if getattr(arguments, other):
+            found.append(f"{', '.join(requested)}: `{other}` has a trainer of its own; remove one of the two")
     return found
 
 
@@ -103,8 +168,7 @@ def refuse_unknown(keys: Iterable[str]) -> None:
     then train without what it asks for.
     """
     known = defaults()
-    prefixes = tuple({key.split("_", 1)[0] + "_" for key in known})
-    wrong = [key for key in keys if key.startswith(prefixes) and key not in known]
+    wrong = [key for key in keys if key.startswith(PREFIXES) and key not in known]
     if not wrong:
         return
     hints = []

@@ -1,0 +1,76 @@
+"""A tokenised training row as text, and an answer as the tokens LLaMA-Factory makes of it.
+
+LLaMA-Factory 0.9.5 hands its collator `input_ids`, `labels` and pictures; ids, tasks and answers of the records are
+gone by then, and picture tokens are already there in the number that fits the picture's size.
+
+Needs of the template: `encode_oneturn`, `format_assistant` and `_convert_elements_to_ids`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+IGNORED = -100
+_QUESTION = "{question}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row with a single answer.
+
+    Attributes:
+        prompt: Everything before the answer, without picture tokens.
+        question: The prompt without the template's own text.
+        answer: The answer without the template's closing; None if it was cut off (`cutoff_len`).
+        start: Place of the first supervised token.
+        stop: Place after the last one.
+    """
+
+    prompt: str
+    question: str
+    answer: str | None
+    start: int
+    stop: int
+
+
+class RowReader:
+    """Reads rows of one tokenizer and template."""
+
+    def __init__(self, template: Any, tokenizer: Any, picture_tokens: Sequence[int | None]) -> None:
+        """picture_tokens: ids that stand for a piece of a picture or video; None for kinds the model lacks."""
+        self.template, self.tokenizer = template, tokenizer
+        self.picture_tokens = {token for token in picture_tokens if token is not None}
+        turn = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": ""}]
+        prompt, closing = template.encode_oneturn(tokenizer, turn)
+        self.before, _, self.after = self._text(prompt).partition(_QUESTION)
+        self.closing = self._text(closing)
+
+    def read(self, input_ids: Sequence[int], labels: Sequence[int]) -> Row | None:
+        """The row as text; None if it has no answer or several (turns, packing)."""
+        supervised = [place for place, label in enumerate(labels) if label != IGNORED]
+        if not supervised or supervised[-1] - supervised[0] + 1 != len(supervised):
+            return None
+        start, stop = supervised[0], supervised[-1] + 1
+        prompt = self._text([token for token in input_ids[:start] if token not in self.picture_tokens])
+        question = prompt.removesuffix(self.after).removeprefix(self.before)
+        text = self._text(input_ids[start:stop])
+        whole = text.endswith(self.closing)
+        return Row(prompt, question, text.removesuffix(self.closing) if whole else None, start, stop)
+
+    def answer_tokens(self, answer: str) -> list[int]:
+        """The supervised tokens of an answer, as LLaMA-Factory makes them."""
+        elements = self.template.format_assistant.apply(content=answer)
+        tokens: list[int] = self.template._convert_elements_to_ids(self.tokenizer, elements)
+        return tokens
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def row_reader(collator: Any, tokenizer: Any, model: Any) -> RowReader:
+    """The reader for the rows that this collator batches for this model."""
+    config = model.config
+    names = ("image_token_id", "video_token_id")
+    return RowReader(collator.template, tokenizer, [getattr(config, name, None) for name in names])
