@@ -74,9 +74,8 @@ def balance_dataset(dataset: Any, reader: RowReader, arguments: Any) -> Any:
     for line in _table(weights, counts):
         log.info_rank0(f"  {line}")
     gamma = arguments.loss_balance_gamma if arguments.loss_balance == "focal" else 0.0
-    return dataset.add_column(WEIGHT, [weights.get(answer, 1.0) for answer in answers]).add_column(
-        GAMMA, [gamma if answer in weights else 0.0 for answer in answers]
-    )
+    weighed = dataset.add_column(WEIGHT, [weights[answer] if answer in weights else 1.0 for answer in answers])
+    return weighed.add_column(GAMMA, [gamma if answer in weights else 0.0 for answer in answers])
 
 
 def _classes(dataset: Any, reader: RowReader) -> list[tuple[AnswerClass | None, int]]:
