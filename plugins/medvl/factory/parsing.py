@@ -74,12 +74,12 @@ def require_trainer(arguments: Any) -> None:
 
     Raises ValueError for settings that exclude each other, RuntimeError when the trainer could not be extended.
     """
-    requested = requested_keys(arguments)
-    if not requested:
-        return
     found = problems(arguments)
     if found:
         raise ValueError("; ".join(found))
+    requested = requested_keys(arguments)
+    if not requested:
+        return
     importlib.import_module(WORKFLOW)
     hook.extend_loaded()
     if WORKFLOW not in hook.STATE.extended:

@@ -34,7 +34,16 @@ class TrainerFactory:
             from medvl.factory.positions import tell_token_types
 
             kwargs["data_collator"] = tell_token_types(kwargs["data_collator"], kwargs["model"])
-        trainer = self.stock(*args, **kwargs)
+        trainer_class = self.stock
+        if "use_grounding_loss" in requested and kwargs["args"].do_train:
+            from medvl.factory.grounding import BoxFinder, grounding_trainer
+            from medvl.losses.vocabulary import Vocabulary
+
+            trainer_class = grounding_trainer(trainer_class)
+            kwargs["plain_collator"] = plain = kwargs["data_collator"]
+            vocabulary = Vocabulary.of(kwargs["tokenizer"])
+            kwargs["data_collator"] = BoxFinder(plain, vocabulary, arguments.grounding_frame)
+        trainer = trainer_class(*args, **kwargs)
         if "medvl_run_card" in requested:
             from medvl.factory.recording import RunCardCallback, Text
 
