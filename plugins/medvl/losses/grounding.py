@@ -12,10 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from medvl.losses.generated import reward, rewards
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from medvl.losses.coordinates import Targets
+
+__all__ = ["IOU_KINDS", "IouKind", "Settings", "Terms", "combine", "grounding_terms", "reward", "rewards"]
 
 IouKind = Literal["giou", "diou", "ciou", "iou"]
 IOU_KINDS: tuple[IouKind, ...] = get_args(IouKind)

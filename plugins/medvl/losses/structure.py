@@ -35,7 +35,7 @@ _NUMBER = re.compile(_N)
 _BOX_INSIDE = re.compile(rf"[\[(]\s*(?:{_FOUR}|{_PAIR})\s*[\])]")
 _LABEL_BEFORE = re.compile(r"""["'](?:label|name|class|category|type)["']\s*:\s*$""")
 _BOX_KEY = re.compile(r'"(?:b?box|bounding|coord|location|position)', re.IGNORECASE)
-_WRAPPING = re.compile(r"\s*```\w*\s*|<\|[^|<>]*\|>\s*|\s+")
+_WRAPPING = re.compile(r"<think>.*?</think>|\s*```\w*\s*|<\|[^|<>]*\|>\s*|\s+", re.DOTALL)
 _CLOSER = {"[": "]", "{": "}"}
 
 
@@ -114,6 +114,7 @@ class _Reader:
                 container.items.append(container.item)
                 if container.parent is not None and container.parent.item is not None:
                     container.parent.item.boxes += container.boxes
+        self.maps = {container.start for container in self.containers if container.boxes and self.is_map(container)}
 
     def read(self, kind: str, token: re.Match[str]) -> int:
         start, end = token.span()
@@ -171,9 +172,9 @@ class _Reader:
         outermost: _Container | None = None
         for container in self.containers:
             if not container.boxes:
-                if outermost is not None and container.parent is outermost and self.is_map(outermost):
+                if outermost is not None and container.parent is outermost and outermost.start in self.maps:
                     yield from self.empty_list(container)
-            elif container.kind == "[" or self.is_map(container):
+            elif container.kind == "[" or container.start in self.maps:
                 if outermost is None and not self.tagged:
                     outermost = container
                     yield Decision(0, container.start, container.kind + _CLOSER[container.kind] + self.stop, False)
@@ -210,9 +211,9 @@ class _Reader:
         """The whole answer says that there is no object: against answers with one, in each style that says so."""
         said = _WRAPPING.sub("", self.text.replace(self.stop, ""))
         for style in BOX_STYLES:
-            if said == _template(style, 0):
+            if said == _template(style, 0) and (at := self.text.find(said)) >= 0:
                 for other in _one_object(style):
-                    yield Decision(0, self.text.index(said[0]), other, True)
+                    yield Decision(0, at, other, True)
 
     def empty_list(self, container: _Container) -> Iterator[Decision]:
         """A class of a map that has no objects."""
@@ -222,7 +223,7 @@ class _Reader:
     def endings(self, container: _Container) -> list[str]:
         """The ways to close a bracket now, each with what may follow."""
         parent, closer = container.parent, _CLOSER[container.kind]
-        if parent is not None and parent.boxes and self.is_map(parent):
+        if parent is not None and parent.kind and parent.start in self.maps:
             return [closer + text for text in (*self.endings(parent), self.continuation(parent))]
         if container.end is not None:
             return [self.text[container.items[-1].end : container.end + 1 + CONTEXT]]
