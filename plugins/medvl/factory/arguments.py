@@ -20,7 +20,7 @@ from medvl.losses.grounding import IOU_KINDS, IouKind, Settings
 GROUNDING = Settings()
 
 # Keys that begin so are medvl's, or misspelt.
-PREFIXES = ("medvl_", "use_grounding", "grounding_", "loss_balance")
+PREFIXES = ("medvl_", "use_grounding", "grounding_", "loss_balance", "augment")
 
 
 @dataclass
@@ -104,6 +104,68 @@ class BalanceArguments(KeyGroup):
         fused = ("enable_liger_kernel", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor")
         clashing = [key for key in (*fused, "packing", "train_on_prompt", "streaming") if self.setting(key)]
         return found + [f"loss_balance: cannot be combined with `{key}`; remove one of the two" for key in clashing]
+
+
+@dataclass
+class AugmentArguments(KeyGroup):
+    """Pictures changed anew in every epoch, with the boxes of their answers; training only."""
+
+    augment: str = field(
+        default="none",
+        metadata={
+            "help": "basic: brightness, contrast, gamma, and small turns, scalings and shifts that boxes follow. "
+            "advanced: also crops around boxes, noise, blur and compression; for ultrasound speckle and elastic "
+            "deformation. What would make an answer untrue is left out, record by record. Set "
+            "`dataloader_num_workers` with it: a picture takes some 50 to 150 ms of one core. none: off."
+        },
+    )
+    augment_seed: int = field(
+        default=0,
+        metadata={"help": "Other draws for another number; the same number, epoch and row give the same picture."},
+    )
+    augment_probability: float = field(
+        default=0.5,
+        metadata={
+            "help": "How often a record is changed at all. 1 never shows the pictures as prediction will see them."
+        },
+    )
+    augment_mirror: str = field(
+        default="none",
+        metadata={
+            "help": "horizontal: left and right may change places, both: top and bottom too. Only where question and "
+            "answer name no side, and for pictures without one, such as smears or skin: a mirrored chest film shows a "
+            "heart on the right, whatever its text says."
+        },
+    )
+    augment_frame: str = field(
+        default="auto",
+        metadata={
+            "help": "Unit of the coordinates in the answers: norm1000, norm1 or pixel. auto reads the manifest.json "
+            "beside the training files, or grounding_frame. A wrong one moves boxes wrongly."
+        },
+    )
+
+    def problems(self) -> list[str]:
+        """Values without a meaning, and settings under which records have no row, picture or answer of their own."""
+        if self.augment == "none":
+            unread = [key for key in requested_keys(self) if key.startswith("augment_")]
+            return [f"{key}: does nothing without `augment: basic` or `advanced`" for key in unread]
+        allowed = {
+            "augment": ("basic", "advanced"),
+            "augment_mirror": ("none", "horizontal", "both"),
+            "augment_frame": ("auto", *FRAMES),
+        }
+        found = [
+            f"{key}: {getattr(self, key)!r} is none of {', '.join(values)}"
+            for key, values in allowed.items()
+            if getattr(self, key) not in values
+        ]
+        if not _is_number(self.augment_probability, 1):
+            found.append(f"augment_probability: {self.augment_probability!r} is not a number from 0 to 1")
+        if type(self.augment_seed) is not int or self.augment_seed < 0:
+            found.append(f"augment_seed: {self.augment_seed!r} is not a whole number of at least 0")
+        clashing = [key for key in ("packing", "neat_packing", "train_on_prompt", "streaming") if self.setting(key)]
+        return found + [f"augment: cannot be combined with `{key}`; remove one of the two" for key in clashing]
 
 
 @dataclass
@@ -226,6 +288,7 @@ KEY_GROUPS: tuple[type[KeyGroup], ...] = (
     RunCardArguments,
     PredictionArguments,
     BalanceArguments,
+    AugmentArguments,
     GroundingArguments,
 )
 

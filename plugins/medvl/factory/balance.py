@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from medvl.factory.rows import IGNORED, RowReader
+from medvl.factory.rows import IGNORED, RowReader, row_reader
 from medvl.losses.classes import AnswerClass, answer_class, weigh
 from medvl.yaml_files import read_yaml
 
@@ -60,7 +60,7 @@ def balance_dataset(dataset: Any, reader: RowReader, arguments: Any) -> Any:
     if not hasattr(dataset, "add_column"):
         raise ValueError("loss_balance: `streaming` gives no dataset to count answers in; remove one of the two")
     classes = _classes(dataset, reader)
-    answers = [answer for answer, _ in classes]
+    answers: list[Any] = [answer for answer, _ in classes]
     given = given_weights(arguments.loss_balance_weights)
     weights = dict.fromkeys(weigh(classes), 1.0) if given == {} else weigh(classes, given)
     if not weights:
@@ -74,7 +74,7 @@ def balance_dataset(dataset: Any, reader: RowReader, arguments: Any) -> Any:
     for line in _table(weights, counts):
         log.info_rank0(f"  {line}")
     gamma = arguments.loss_balance_gamma if arguments.loss_balance == "focal" else 0.0
-    weighed = dataset.add_column(WEIGHT, [weights[answer] if answer in weights else 1.0 for answer in answers])
+    weighed = dataset.add_column(WEIGHT, [weights.get(answer, 1.0) for answer in answers])
     return weighed.add_column(GAMMA, [gamma if answer in weights else 0.0 for answer in answers])
 
 
@@ -85,7 +85,7 @@ def _classes(dataset: Any, reader: RowReader) -> list[tuple[AnswerClass | None, 
     rows = dataset.select_columns(["input_ids", "labels"])
     for example in track(rows, "Reading answers", console=Console(stderr=True), disable=len(dataset) < _SLOW):
         row = reader.read(example["input_ids"], example["labels"])
-        if row is None or row.answer is None:
+        if row is None:
             classes.append((None, sum(label != IGNORED for label in example["labels"])))
             continue
         text = (row.question, row.answer)
@@ -123,6 +123,15 @@ class BalancedCollator:
     def __getattr__(self, name: str) -> Any:
         """Whatever else is asked of the collator."""
         return getattr(object.__getattribute__(self, "collator"), name)
+
+
+def balance(trainer: type, keywords: dict[str, Any]) -> type:
+    """The class to build instead of `trainer`; weighs the training set among its keywords and wraps its collator."""
+    arguments, collator = keywords["finetuning_args"], keywords["data_collator"]
+    reader = row_reader(collator, keywords["tokenizer"], keywords["model"])
+    keywords["train_dataset"] = balance_dataset(keywords["train_dataset"], reader, arguments)
+    keywords["data_collator"] = BalancedCollator(collator)
+    return balanced_trainer(trainer)
 
 
 def balanced_trainer(stock: type) -> type:

@@ -23,14 +23,14 @@ class Row:
     Attributes:
         prompt: Everything before the answer, without picture tokens.
         question: The prompt without the template's own text.
-        answer: The answer without the template's closing; None if it was cut off (`cutoff_len`).
+        answer: The answer without the template's closing.
         start: Place of the first supervised token.
         stop: Place after the last one.
     """
 
     prompt: str
     question: str
-    answer: str | None
+    answer: str
     start: int
     stop: int
 
@@ -44,20 +44,21 @@ class RowReader:
         self.picture_tokens = {token for token in picture_tokens if token is not None}
         turn = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": ""}]
         prompt, closing = template.encode_oneturn(tokenizer, turn)
-        self.before, _, self.after = self._text(prompt).partition(_QUESTION)
-        self.closing = self._text(closing)
+        self.before, _, self.after = self.text(prompt).partition(_QUESTION)
+        self.closing = self.text(closing)
 
     def read(self, input_ids: Sequence[int], labels: Sequence[int]) -> Row | None:
-        """The row as text; None if it has no answer or several (turns, packing)."""
+        """The row as text; None if it has no answer, several (turns), or one cut off by `cutoff_len`."""
         supervised = [place for place, label in enumerate(labels) if label != IGNORED]
         if not supervised or supervised[-1] - supervised[0] + 1 != len(supervised):
             return None
         start, stop = supervised[0], supervised[-1] + 1
-        prompt = self._text([token for token in input_ids[:start] if token not in self.picture_tokens])
+        prompt = self.text(input_ids[:start])
         question = prompt.removesuffix(self.after).removeprefix(self.before)
-        text = self._text(input_ids[start:stop])
-        whole = text.endswith(self.closing)
-        return Row(prompt, question, text.removesuffix(self.closing) if whole else None, start, stop)
+        text = self.text(input_ids[start:stop])
+        if not text.endswith(self.closing):
+            return None
+        return Row(prompt, question, text.removesuffix(self.closing), start, stop)
 
     def answer_tokens(self, answer: str) -> list[int]:
         """The supervised tokens of an answer, as LLaMA-Factory makes them."""
@@ -65,8 +66,10 @@ class RowReader:
         tokens: list[int] = self.template._convert_elements_to_ids(self.tokenizer, elements)
         return tokens
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, those of pictures left out."""
+        words = [token for token in tokens if token not in self.picture_tokens]
+        return str(self.tokenizer.decode(words, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def row_reader(collator: Any, tokenizer: Any, model: Any) -> RowReader:
