@@ -276,6 +276,14 @@ def test_decisions(kind: str, style: Any, expected: Any) -> None:
     assert decisions(kind, format_boxes(as_boxes(BOXES), NAMES, style, "norm1000") + END) == expected
 
 
+def test_one_box_per_key_is_a_map_where_the_key_names_an_object() -> None:
+    assert decisions("merging", '{"nucleus":[1,2,3,4],"cell":[5,6,7,8]}' + END) == [
+        ("fn", '{"', ("{",)), ("fn", '],"', ("]",)), ("fp", "]", ('],"',)),
+    ]  # fmt: skip
+    assert decisions("merging", '{"bbox_2d":[1,2,3,4],"label":"cell"}' + END) == []
+    assert [kind for kind, *_ in decisions("merging", '[{"region":[1,2,3,4]}]' + END)] == ["fn", "fp"]
+
+
 def test_an_empty_list_in_one_token_against_one_object() -> None:
     assert decisions("spaced", "[]" + END) == [("fp", "[]", ("[", '[{"'))]
     assert decisions("spaced", "```json\n[]\n```" + END)[0][:2] == ("fp", "[]")
@@ -371,3 +379,28 @@ def test_time_grows_with_the_length_not_its_square() -> None:
         return time.process_time() - start
 
     assert seconds(1000) < 12 * max(seconds(200), 0.02)
+
+
+PIECES = ["[", "]", "{", "}", "(", ")", ",", ":", '"', "'", "\n", " ", "[1,2,3,4]", "(1,2),(3,4)", "[1,2]", "-0.5",
+          "12", '"bbox_2d"', '"label"', '"a"', "<ref>", "</ref>", "<box>", "</box>", "läs", "\\", "```json", "[]",
+          END]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=40))
+def test_any_text_is_taken(pieces: list[str]) -> None:
+    targets = targets_of("merging", "".join(pieces), prompt=1)
+    assert (targets.rows[1:] > targets.rows[:-1]).all()
+    assert targets.boxes == len(targets.digit_rows) == len(targets.box_shares)
+    assert len(targets.decision_rows) == len(targets.choices) == len(targets.fp_shares)
+    assert not len(targets.decision_rows) or (targets.choices[:, :2] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 3000, '{"a":' * 500 + "[[1,2,3,4],[5,6,7,8]", '"' * 3001, "<box>" * 3000, "[[1,2,3,4]," * 2000, " " * 9000],
+)
+def test_long_and_deep_text_is_taken_in_time(text: str) -> None:
+    start = time.process_time()
+    targets_of("qwen", text + END, prompt=1)
+    assert time.process_time() - start < 2

@@ -36,6 +36,7 @@ _BOX_INSIDE = re.compile(rf"[\[(]\s*(?:{_FOUR}|{_PAIR})\s*[\])]")
 _LABEL_BEFORE = re.compile(r"""["'](?:label|name|class|category|type)["']\s*:\s*$""")
 _BOX_KEY = re.compile(r'"(?:b?box|bounding|coord|location|position)', re.IGNORECASE)
 _WRAPPING = re.compile(r"<think>.*?</think>|\s*```\w*\s*|<\|[^|<>]*\|>\s*|\s+", re.DOTALL)
+_DEPTH = 32  # brackets in brackets; no answer has more, and damaged text must not take for ever
 _CLOSER = {"[": "]", "{": "}"}
 
 
@@ -83,6 +84,7 @@ class _Container:
     kind: str
     start: int
     parent: _Container | None
+    depth: int = 0
     items: list[_Item] = field(default_factory=list)
     item: _Item | None = None
     end: int | None = None
@@ -101,6 +103,7 @@ class _Reader:
         self.containers: list[_Container] = []
         self.tagged: list[_Item] = []
         self.tag: int | None = None  # start of the tagged object that is open
+        self.tag_box = 0  # index of its first box
         self.name: tuple[int, int] | None = None
         self.root = _Container("", 0, None)
         self.top = self.root
@@ -126,8 +129,8 @@ class _Reader:
         elif kind == "box":
             self.place(start, end).boxes += 1
             self.boxes.append((start, end))
-        elif kind == "open":
-            container = _Container(token[0], start, self.top)
+        elif kind == "open" and self.top.depth < _DEPTH:
+            container = _Container(token[0], start, self.top, self.top.depth + 1)
             self.place(start, end).value = container
             self.containers.append(container)
             self.top = container
@@ -142,10 +145,9 @@ class _Reader:
         elif kind == "tag":
             named = self.name is not None and not self.text[self.name[1] : start].strip()
             self.tag = self.name[0] if named and self.name is not None else start
-            self.tagged_boxes = len(self.boxes)
+            self.tag_box = len(self.boxes)
         elif kind == "untag" and self.tag is not None:
-            found = len(self.boxes) - self.tagged_boxes
-            self.tagged.append(_Item(self.tag, end, self.tagged_boxes, found))
+            self.tagged.append(_Item(self.tag, end, self.tag_box, len(self.boxes) - self.tag_box))
             self.tag = None
         return end
 
@@ -251,14 +253,16 @@ class _Reader:
         return self.text[container.start + 1 : container.items[0].start]
 
     def is_map(self, container: _Container) -> bool:
-        """Whether the keys name objects and every value is a list of boxes."""
+        """Whether the keys name objects and every value is a list of boxes; at the outermost level also one box."""
+        alone = container.parent is self.root
         return container.kind == "{" and all(
-            item.value is not None
-            and item.value.kind == "["
-            and not any(inner.value for inner in item.value.items)
-            and not _BOX_KEY.match(self.text, item.start)
+            not _BOX_KEY.match(self.text, item.start)
+            and (alone and item.boxes == 1 if item.value is None else self.is_flat(item.value))
             for item in container.items
         )
+
+    def is_flat(self, container: _Container) -> bool:
+        return container.kind == "[" and not any(item.value for item in container.items)
 
     def anchor(self, at: int) -> int:
         """The end of the last number before `at`."""
