@@ -2,7 +2,8 @@
 
 Everything is computed from the few logits that matter: rows that predict a digit of a box or decide on one more object,
 times the ten digits and the tokens that decide. Probability elsewhere is the cross-entropy's affair: each term is
-conditional on the model saying a digit where a digit belongs, or one of the candidates where it decides.
+conditional on the model saying a digit where a digit belongs (so with the true number of digits), or one of the
+candidates where it decides. A right mean of wrong digits costs L_iou nothing: it is no loss to train with alone.
 
     loss = LM + w1 * L_w1 + scale * warmup * (alpha * L_iou + beta * L_fp + gamma * L_fn)
 """
