@@ -3,8 +3,9 @@
 Where boxes say what must be kept, the picture may be shifted and cropped as long as every box keeps `VISIBLE` of its
 area inside. Where nothing says so, all of the picture stays inside: it is made smaller until it fits.
 
-torchvision moves the boxes as it moves the picture, except under elastic deformation: it maps two corners there, while
-the edges between them bend (measured: by up to 9 pixels at shifts of 10). Boxes are (n, 4) float pixels, half-open.
+A box travels as points on its outline, and is at last the smallest box around them: a box around a box around a box
+would grow with each step, and torchvision maps no more than two corners under elastic deformation, while the edges
+between them bend (measured: 9 pixels off at shifts of 10). Boxes are (n, 4) float pixels, half-open.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.random import Generator
 from torch.nn.functional import grid_sample, interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
-from torchvision.tv_tensors import BoundingBoxes
+from torchvision.tv_tensors import BoundingBoxes, KeyPoints
 
 from medvl.boxes import Boxes, Size, area, clip
 
@@ -32,7 +33,9 @@ SMALLEST = 0.85  # without boxes: how much smaller than what fits
 CROP = 0.7  # smallest side of a crop, as a share of the picture's
 BEND, CELLS = 0.01, 5  # standard deviation of the elastic shift, as a share of the shorter side; knots per side
 
-# Works on a picture (torchvision Image, channels first) and on boxes (BoundingBoxes) alike.
+ALONG = torch.linspace(0, 1, 33, dtype=torch.float64)  # points on each edge of a box
+
+# Works on a picture (torchvision Image, channels first) and on points (KeyPoints) alike.
 Step = Callable[[Any], Any]
 
 
@@ -77,12 +80,23 @@ def draw_motion(
     return steps
 
 
-def move_boxes(boxes: Boxes, steps: list[Step], size: Size) -> Boxes:
-    """Boxes after the steps; not clipped, so they may reach out of the picture."""
-    moved = BoundingBoxes(boxes, format="XYXY", canvas_size=size[::-1], clamping_mode=None, dtype=torch.float64)
+def mirror_boxes(boxes: Boxes, steps: list[Step], size: Size) -> Boxes:
+    """Boxes after flips, which are no steps for points: torchvision's count pixels there, not the lines between."""
+    mirrored = BoundingBoxes(boxes, format="XYXY", canvas_size=size[::-1], clamping_mode=None, dtype=torch.float64)
     for step in steps:
-        moved = step(moved)
-    return moved.numpy().reshape(-1, 4)  # type: ignore[no-any-return]
+        mirrored = step(mirrored)
+    return mirrored.numpy().reshape(-1, 4)  # type: ignore[no-any-return]
+
+
+def move_boxes(boxes: Boxes, steps: list[Step], size: Size) -> Boxes:
+    """Boxes after the steps of `draw_motion`; not clipped, so they may reach out of the picture."""
+    if not len(boxes):
+        return boxes
+    points = KeyPoints(_outlines(torch.from_numpy(boxes)), canvas_size=size[::-1])
+    for step in steps:
+        points = step(points)
+    edges: Boxes = torch.cat([points.amin(dim=1), points.amax(dim=1)], dim=1).numpy()
+    return edges
 
 
 def stays_inside(boxes: Boxes, size: Size) -> bool:
@@ -116,32 +130,22 @@ def _displacement(size: Size, random: Generator, strength: float) -> torch.Tenso
 
 
 def _bend(item: Any, displacement: torch.Tensor, fill: list[float]) -> Any:
-    if not isinstance(item, BoundingBoxes):
+    if not isinstance(item, KeyPoints):
         return transform.elastic(item, displacement=displacement, fill=fill)
     # A point p of the picture goes to q with q + displacement(q) = p, found by iteration: the field is gentle.
     size = torch.tensor(item.canvas_size[::-1], dtype=torch.float64)
-    along = torch.linspace(0, 1, 33, dtype=torch.float64)
-    points = 2 * _outlines(item.as_subclass(torch.Tensor), along) / size - 1
+    goal = points = 2 * item.as_subclass(torch.Tensor) / size - 1
     field = displacement.permute(0, 3, 1, 2)
-    goal = points
     for _ in range(4):
         shift = grid_sample(field, points[None], padding_mode="border", align_corners=False)
         points = goal - shift[0].permute(1, 2, 0)
-    bent = (points + 1) / 2 * size
-    return BoundingBoxes(
-        torch.cat([bent.amin(dim=1), bent.amax(dim=1)], dim=1),
-        format="XYXY",
-        canvas_size=item.canvas_size,
-        clamping_mode=None,
-    )
+    return KeyPoints((points + 1) / 2 * size, canvas_size=item.canvas_size)
 
 
-def _outlines(boxes: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
+def _outlines(boxes: torch.Tensor) -> torch.Tensor:
     """Points on the four edges of each box, shape (n, points, 2)."""
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    across = low + (high - low) * along[None, :, None]
-    x, y = across[..., :1], across[..., 1:]
-    left, right = low[..., :1].expand_as(x), high[..., :1].expand_as(x)
-    top, bottom = low[..., 1:].expand_as(y), high[..., 1:].expand_as(y)
+    x, y = (low + (high - low) * ALONG[None, :, None]).split(1, dim=2)
+    (left, top), (right, bottom) = (corner.expand(-1, len(ALONG), -1).split(1, dim=2) for corner in (low, high))
     edges = [torch.cat(pair, dim=2) for pair in ((x, top), (x, bottom), (left, y), (right, y))]
     return torch.cat(edges, dim=1)

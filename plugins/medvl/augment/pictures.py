@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as transform
 from torchvision.tv_tensors import Image as Picture
 
-from medvl.augment.motion import Step, draw_motion, move_boxes, stays_inside
+from medvl.augment.motion import Step, draw_motion, mirror_boxes, move_boxes, stays_inside
 from medvl.augment.tones import OFTEN, change_tones
 from medvl.boxes import Boxes, clip
 
@@ -99,7 +99,7 @@ def _motion(
         cropped=changes.advanced and random.random() < OFTEN,
         fill=fill,
     )
-    start = boxes if boxes is None else move_boxes(boxes, mirrored, size)
+    start = boxes if boxes is None else mirror_boxes(boxes, mirrored, size)
     for attempt in range(DRAWS if changes.motion else 0):
         steps = draw(size, start, random, strength=1 - attempt / DRAWS)
         if start is None:

@@ -20,12 +20,14 @@ class BoxAnswer:
         boxes: Shape (n, 4), n may be 0; the numbers of the text.
         places: (start, end) of every number, four per box.
         decimals: How many decimals the text writes at most.
+        padded: Whether it fills them up with zeros.
     """
 
     text: str
     boxes: Boxes
     places: tuple[tuple[int, int], ...]
     decimals: int
+    padded: bool
 
     def rounded(self, boxes: Boxes) -> Boxes:
         """Boxes as this answer would write them."""
@@ -35,7 +37,10 @@ class BoxAnswer:
         """The answer with these boxes, (n, 4), in place of its own, in its spelling and with its decimals."""
         pieces, position = [], 0
         for (start, end), value in zip(self.places, self.rounded(boxes).ravel(), strict=True):
-            pieces += [self.text[position:start], f"{value + 0.0:.{self.decimals}f}"]  # + 0.0: no "-0"
+            number = f"{value + 0.0:.{self.decimals}f}"  # + 0.0: no "-0"
+            if self.decimals and not self.padded:
+                number = number.rstrip("0").rstrip(".")
+            pieces += [self.text[position:start], number]
             position = end
         return _from_bytes("".join(pieces) + self.text[position:])
 
@@ -55,7 +60,8 @@ def read_box_answer(answer: str) -> BoxAnswer | None:
     if len(numbers) != 4 * len(parsed.boxes) or not np.array_equal(np.array(numbers, float), parsed.boxes.ravel()):
         return None
     decimals = max((len(number.partition(".")[2]) for number in numbers), default=0)
-    return BoxAnswer(text, parsed.boxes, places, decimals)
+    padded = any("." in number and number.endswith("0") for number in numbers)
+    return BoxAnswer(text, parsed.boxes, places, decimals, padded)
 
 
 def _from_bytes(text: str) -> str:

@@ -88,7 +88,8 @@ def permission(question: str, answer: str | None, *, pictures: int, prompt: str 
     """
     if pictures == 0:
         return Permission(False, False, False, False, reason="no picture")
-    text = f"{question}\n{answer or ''}"
+    # A letter stands for its option; by itself, L is no side.
+    text = f"{question}\n{options(question).get((answer or '').strip(' .)'), answer or '')}"
     ultrasound = _ULTRASOUND.search(f"{prompt}\n{text}") is not None
     tones = _APPEARANCE.search(text) is None
     boxes = read_box_answer(answer) if answer is not None else None
