@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transform
 BRIGHTNESS, CONTRAST, GAMMA = (0.85, 1.15), (0.85, 1.15), (0.85, 1.18)
 OFTEN, SELDOM = 0.5, 0.3  # how often an extra change of `advanced` is made
 GRAIN = 2  # pixels: ultrasound speckle is coarser than the pixels of a scan
-SPECKLE, NOISE = (0.05, 0.2), (2.0, 8.0)  # share of the brightness; grey levels of 255
+SPECKLE, NOISE = (0.05, 0.15), (2.0, 8.0)  # share of the brightness; grey levels of 255
 BLUR, QUALITY = (0.3, 1.2), (50, 95)  # pixels; JPEG's own scale
 
 

@@ -116,7 +116,7 @@ class AugmentArguments(KeyGroup):
             "help": "basic: brightness, contrast, gamma, and small turns, scalings and shifts that boxes follow. "
             "advanced: also crops around boxes, noise, blur and compression; for ultrasound speckle and elastic "
             "deformation. What would make an answer untrue is left out, record by record. Set "
-            "`dataloader_num_workers` with it: a picture takes some 50 to 150 ms of one core. none: off."
+            "`dataloader_num_workers` with it: a picture of 768 x 768 takes 20 to 50 ms of a core. none: off."
         },
     )
     augment_seed: int = field(
