@@ -18,12 +18,17 @@ from torch.nn import functional
 PLAIN_PRODUCT = {"qwen3_vl", "internvl"}
 
 
+def without_adapter(model: Any) -> Any:
+    """The model inside a LoRA adapter; a model without one as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 class ColumnLogits:
     """Watches one model; asked once after every forward pass of training."""
 
     def __init__(self, model: Any, *, sharded: bool = False) -> None:
         """model: as LLaMA-Factory hands it to its trainer, with or without a LoRA adapter; sharded: under FSDP."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = without_adapter(model)
         self.head = base.get_output_embeddings()
         self.sharded = sharded or base.config.model_type not in PLAIN_PRODUCT
         self._states: torch.Tensor | None = None

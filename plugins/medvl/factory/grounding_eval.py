@@ -22,7 +22,7 @@ from transformers import GenerationConfig, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from medvl.box_text import parse_boxes
-from medvl.boxes import Boxes, order_corners
+from medvl.boxes import order_corners
 from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty
 from medvl.losses.grounding import Settings
 
@@ -110,14 +110,16 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
         self.questions = {name: choose_questions(dataset, tokenizer, limit) for name, dataset in named.items()}
         self.step, self.metrics = -1, dict[str, float]()
 
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask and log, on every rank; also after the last step."""
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self.step, self.metrics = state.global_step, {}
             for name, questions in self.questions.items():
                 prefix = f"eval_{name}_" if name else "eval_"
                 self.metrics |= {prefix + key: value for key, value in self.ask(questions).items()}
+            should_log = control.should_log
             self.trainer.log(dict(self.metrics))
+            control.should_log = should_log  # any log marks the step as logged; its training loss still has to be
 
     def ask(self, questions: Sequence[Question]) -> dict[str, float]:
         """What the model's answers are worth, over all ranks."""
@@ -126,7 +128,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
         # Ranks that share their weights (ZeRO-3) must generate equally often: some ask a question again, for nothing.
         count = math.ceil(math.ceil(len(questions) / args.world_size) / size)
         batches = [mine[index * size : (index + 1) * size] for index in range(count)]
-        compared: list[tuple[Comparison, float]] = []
+        compared: list[Judged] = []
         model = self.trainer.model
         training = model.training
         model.eval()
@@ -136,10 +138,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
             for batch in track(batches, "Answering eval records", console=console, disable=hidden, transient=True):
                 answers = self.answer(batch or questions[:1])
                 loss = self.language_loss(batch or questions[:1])
-                compared += [
-                    (compare(boxes(text), boxes(question.answer)), loss)
-                    for question, text in zip(batch, answers, strict=False)
-                ]
+                compared += [judge(text, it.answer, loss) for it, text in zip(batch, answers, strict=False)]
         model.train(training)
         return summary(gather_object(compared) if args.world_size > 1 else compared, self.trainer.grounding)
 
@@ -186,28 +185,46 @@ def left_padding(tokenizer: Any) -> Any:
         tokenizer.padding_side = side
 
 
-def boxes(text: str) -> Boxes:
-    """The boxes of an answer in the numbers it was written in, which IoU does not depend on."""
-    return order_corners(parse_boxes(text).boxes)
+@dataclass(frozen=True)
+class Judged:
+    """An answer beside its truth.
 
-
-def summary(compared: Sequence[tuple[Comparison, float]], weights: Settings) -> dict[str, float]:
-    """Metrics over all answers and the language-model loss of each; pairs have IoU >= 0.5.
-
-    `boxes_fp` and `boxes_fn` are per answer, `boxes_iou` is the mean over answers of the reference's mean IoU of pairs,
-    `boxes_iou_all` over all true boxes. `boxes_loss` is what the reference documents, LM + alpha (1 - IoU) + beta #FP +
-    gamma #FN with the recipe's weights; `boxes_loss_script` what its script computes, LM - log(exp(-|dN|) mean IoU).
+    Attributes:
+        comparison: Of the boxes.
+        readable: Whether it was a box answer at all; one without any box must say so.
+        loss: Language-model loss of the true answers of its batch.
     """
-    comparisons, losses = [one for one, _ in compared], [loss for _, loss in compared]
-    answers, language = len(compared), math.fsum(losses) / len(losses)
+
+    comparison: Comparison
+    readable: bool
+    loss: float
+
+
+def judge(text: str, truth: str, loss: float) -> Judged:
+    """Compare in the numbers both were written in, which IoU does not depend on."""
+    answer, true = parse_boxes(text), parse_boxes(truth)
+    return Judged(compare(order_corners(answer.boxes), order_corners(true.boxes)), answer.parsed, loss)
+
+
+def summary(judged: Sequence[Judged], weights: Settings) -> dict[str, float]:
+    """Metrics over all answers; pairs have IoU >= 0.5.
+
+    `boxes_iou` is the mean over answers of the mean IoU of their pairs, 0 for an unreadable answer; `boxes_iou_all` the
+    mean over all true boxes. `boxes_fp` and `boxes_fn` are per answer. `boxes_loss` is what the reference documents, LM
+    + alpha (1 - IoU) + beta #FP + gamma #FN with the recipe's weights; `boxes_loss_script` what its script computes, LM
+    - log(exp(-|dN|) mean IoU).
+    """
+    comparisons, answers = [one.comparison for one in judged], len(judged)
+    language = math.fsum(one.loss for one in judged) / answers
     pairs = sum(len(one.overlaps) for one in comparisons)
     true, predicted = sum(one.true for one in comparisons), sum(one.predicted for one in comparisons)
     metrics = {
-        "boxes_iou": math.fsum(one.mean_iou for one in comparisons) / answers,
+        "boxes_iou": math.fsum(one.comparison.mean_iou for one in judged if one.readable) / answers,
         "boxes_iou_all": math.fsum(iou for one in comparisons for iou in one.overlaps) / max(true, 1),
         "boxes_f1": 2 * pairs / (true + predicted) if true + predicted else 1.0,
         "boxes_fp": sum(one.false_positives for one in comparisons) / answers,
         "boxes_fn": sum(one.false_negatives for one in comparisons) / answers,
+        "boxes_unreadable": sum(not one.readable for one in judged) / answers,
         "boxes_loss": language + documented_penalty(comparisons, weights.alpha, weights.beta, weights.gamma),
         "boxes_loss_script": language + scripted_penalty(comparisons),
     }

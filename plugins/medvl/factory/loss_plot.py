@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
+from llamafactory.extras.logging import get_logger
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
@@ -15,7 +15,7 @@ from medvl.sharegpt import write_atomic
 FILE_NAME = "training_loss_components.png"
 COLUMNS = 3
 
-log = logging.getLogger("medvl")
+log = get_logger("llamafactory.medvl")  # LLaMA-Factory shows what is logged under its own name
 
 
 class LossPlotCallback(TrainerCallback):  # type: ignore[misc]
@@ -31,11 +31,13 @@ class LossPlotCallback(TrainerCallback):  # type: ignore[misc]
             return
         curves = {name: points for name in self.titles if (points := curve(state.log_history, name))}
         if not curves:
-            log.warning("no loss component was logged (logging_steps: %s), so none is plotted", args.logging_steps)
+            log.warning_rank0(
+                f"No loss component was logged (logging_steps: {args.logging_steps}), so none is plotted."
+            )
             return
         path = Path(args.output_dir) / FILE_NAME
         write_atomic(path, draw(curves, self.titles))
-        log.info("loss components plotted in %s", path)
+        log.info_rank0(f"Loss components plotted in {path}")
 
 
 def curve(history: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
@@ -64,6 +66,6 @@ def draw(curves: dict[str, list[tuple[int, float]]], titles: dict[str, str]) -> 
 
 
 def running_mean(values: tuple[float, ...], window: int) -> list[float]:
-    """Mean of each value and up to `window` values before it."""
+    """Mean of each value and those before it, `window` in all."""
     starts = [max(0, end - window) for end in range(1, len(values) + 1)]
     return [sum(values[start:end]) / (end - start) for end, start in enumerate(starts, 1)]
