@@ -20,20 +20,17 @@ import msgspec
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from transformers import TrainerCallback
 
 from medvl.augment.pictures import Changes, augment
 from medvl.augment.rewriting import BoxAnswer
 from medvl.augment.rules import Permission, permission
 from medvl.boxes import FRAMES, Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
-from medvl.factory.rows import RowReader, row_reader
+from medvl.factory.rows import RowReader, read_rows, row_reader
 from medvl.sharegpt import read_manifest
 
 ROW = "medvl_row"
 _LIMIT = {"norm1000": 1000.0, "norm1": 1.0, "pixel": np.inf}
-_SLOW = 10_000  # rows from which on reading shows its progress
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,7 @@ def number_rows(dataset: Any, reader: RowReader, wanted: Settings) -> Any:
     from llamafactory.extras.logging import get_logger
 
     counts: Counter[str] = Counter()
-    rows = dataset.select_columns(["input_ids", "labels", "images"])
-    slow = len(dataset) >= _SLOW
-    for number, row in enumerate(track(rows, "Reading answers", console=Console(stderr=True), disable=not slow)):
+    for number, row in enumerate(read_rows(dataset, "input_ids", "labels", "images", "videos")):
         allowed, _ = read_permission(row, reader)
         _check_frame(allowed.boxes, wanted.frame, number)
         counts["tones"] += allowed.tones
@@ -138,7 +133,7 @@ def read_permission(feature: dict[str, Any], reader: RowReader) -> tuple[Permiss
 
     An answer that would not become the same tokens again when it is written is treated like one cut off.
     """
-    pictures = len(feature.get("images") or [])
+    pictures = len(feature.get("images") or []) + len(feature.get("videos") or [])
     row = reader.read(feature["input_ids"], feature["labels"])
     if row is None or reader.answer_tokens(row.answer) != list(feature["input_ids"][row.start : row.stop]):
         return permission(reader.text(feature["input_ids"]), None, pictures=pictures), (0, 0)

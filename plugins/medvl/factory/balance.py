@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
-from medvl.factory.rows import IGNORED, RowReader, row_reader
+from medvl.factory.rows import IGNORED, RowReader, read_rows, row_reader
 from medvl.losses.classes import AnswerClass, answer_class, weigh
 from medvl.yaml_files import read_yaml
 
 WEIGHT, GAMMA = "medvl_weight", "medvl_gamma"
 _SHOWN = 12  # classes of one question that are logged
-_SLOW = 10_000  # rows from which on reading shows its progress
 
 
 def given_weights(value: Mapping[str, float] | str | None) -> dict[str, float] | None:
@@ -52,13 +48,11 @@ def balance_dataset(dataset: Any, reader: RowReader, arguments: Any) -> Any:
         arguments: Of the recipe, with the `loss_balance` keys.
 
     Raises:
-        ValueError: a stream, given weights that fit no answer, or no answer that is a class.
+        ValueError: given weights that fit no answer, or no answer that is a class.
     """
     from llamafactory.extras.logging import get_logger
 
     log = get_logger("llamafactory.medvl")  # LLaMA-Factory shows what is logged under its own name
-    if not hasattr(dataset, "add_column"):
-        raise ValueError("loss_balance: `streaming` gives no dataset to count answers in; remove one of the two")
     classes = _classes(dataset, reader)
     answers: list[Any] = [answer for answer, _ in classes]
     given = given_weights(arguments.loss_balance_weights)
@@ -82,8 +76,7 @@ def _classes(dataset: Any, reader: RowReader) -> list[tuple[AnswerClass | None, 
     """Class and number of supervised tokens of every record."""
     known: dict[tuple[str, str], AnswerClass | None] = {}
     classes: list[tuple[AnswerClass | None, int]] = []
-    rows = dataset.select_columns(["input_ids", "labels"])
-    for example in track(rows, "Reading answers", console=Console(stderr=True), disable=len(dataset) < _SLOW):
+    for example in read_rows(dataset, "input_ids", "labels"):
         row = reader.read(example["input_ids"], example["labels"])
         if row is None:
             classes.append((None, sum(label != IGNORED for label in example["labels"])))

@@ -8,11 +8,15 @@ Needs of the template: `encode_oneturn`, `format_assistant` and `_convert_elemen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 IGNORED = -100
+_SLOW = 10_000  # rows from which on reading shows its progress
 _QUESTION = "{question}"
 
 
@@ -77,3 +81,9 @@ def row_reader(collator: Any, tokenizer: Any, model: Any) -> RowReader:
     config = model.config
     names = ("image_token_id", "video_token_id")
     return RowReader(collator.template, tokenizer, [getattr(config, name, None) for name in names])
+
+
+def read_rows(dataset: Any, *columns: str) -> Iterable[dict[str, Any]]:
+    """These columns of every row of a tokenised dataset, with progress on stderr if there are many rows."""
+    rows = dataset.select_columns(list(columns))
+    return track(rows, "Reading answers", console=Console(stderr=True), disable=len(dataset) < _SLOW)
