@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from medvl.box_text import format_boxes
 from medvl.boxes import as_boxes
+from medvl.factory.column_logits import ColumnLogits
 
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
@@ -103,10 +104,12 @@ def gradients(settings: dict[str, Any]) -> torch.Tensor:
 # Training
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "sharded"), [("qwen3vl", False), ("internvl3", False), ("qwen3vl", True)])
 def test_records_without_boxes_train_bit_for_bit_as_with_the_stock_trainer(
-    family: str, recipe: Recipe, tmp_path: Path
+    family: str, sharded: bool, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where every rank has to go through the logits in the backward pass."""
+    monkeypatch.setattr(ColumnLogits, "usable", lambda self: not sharded)
     for name, keys in (("stock", {}), ("grounding", GROUNDING)):
         run_exp(recipe(family, dataset="letters", output_dir=str(tmp_path / name), **keys))
     assert adapter(tmp_path / "grounding") == adapter(tmp_path / "stock")
@@ -170,8 +173,6 @@ def test_gradient_accumulation_divides_the_terms_as_one_batch(family: str, recip
 def test_head_that_is_trained_gets_the_gradient_of_the_whole_logits(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medvl.factory.column_logits import ColumnLogits
-
     settings = recipe("qwen3vl", finetuning_type="full", per_device_train_batch_size=8, **GROUNDING)
     settings = {key: value for key, value in settings.items() if not key.startswith("lora_")}
     from_states = gradients(settings)

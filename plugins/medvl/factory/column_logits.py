@@ -65,9 +65,17 @@ class ColumnLogits:
         flat = logits.reshape(-1, logits.shape[-1])
         return flat[rows.to(flat.device)][:, columns.to(flat.device)].float()
 
-    def forget(self) -> None:
-        """Let go of the hidden states of a forward pass whose logits nobody asks for."""
+    def none(self, outputs: Mapping[str, Any]) -> torch.Tensor | None:
+        """What a batch that asks for no logits has to add to its loss: nothing, or a zero with a gradient of zeros.
+
+        The latter where weights are sharded: ZeRO-3 gathers them in the order of the backward pass, which must be the
+        same on every rank, so a rank without boxes has to go the way of those with boxes (else they wait for each other
+        for ever).
+        """
         self._states = None
+        if self.usable() or outputs.get("logits") is None:
+            return None
+        return 0.0 * outputs["logits"].flatten()[0].float()
 
     def usable(self) -> bool:
         """Whether this process holds the head's plain weights: not quantised, adapted, or split by ZeRO-3 or FSDP."""

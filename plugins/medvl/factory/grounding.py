@@ -100,11 +100,11 @@ class GroundingMixin(Stock):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def add_grounding(self, loss: torch.Tensor, outputs: Mapping[str, Any], targets: Targets) -> torch.Tensor:
-        """The loss of one micro-batch with the grounding terms; the same tensor where nothing is to be grounded."""
+        """The loss of one micro-batch with the grounding terms; the same value where nothing is to be grounded."""
         if targets.empty:
-            self.column_logits.forget()
             self.record.add(loss, None, targets)
-            return loss
+            zero = self.column_logits.none(outputs)
+            return loss if zero is None else loss + zero.to(loss.device)
         terms = grounding_terms(self.column_logits(targets.rows, targets.columns, outputs), targets, self.grounding)
         self.record.add(loss, terms, targets)
         return loss + combine(terms, self.grounding, self.warmup()).to(loss.device)
