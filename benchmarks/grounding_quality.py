@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,14 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from compact.arms import ARMS, CHECKED, Arm  # noqa: E402
 from compact.model import CompactDetector  # noqa: E402
 from compact.pictures import Scene, draw, read_bccd, stream  # noqa: E402
+from compact.report import show  # noqa: E402
 from compact.scoring import scores  # noqa: E402
 from compact.training import (  # noqa: E402
     BATCH,
     START_STEPS,
-    Arm,
     Batch,
     collate,
     digest,
@@ -49,25 +50,9 @@ from compact.training import (  # noqa: E402
 )
 
 from medvl.losses.coordinates import Vocabulary  # noqa: E402
-from medvl.losses.grounding import Settings  # noqa: E402
 from medvl.sharegpt import write_atomic  # noqa: E402
 
-_CHECKED = 0.2  # share of the steps after which weights are compared bit for bit
-ARMS = {
-    arm.name: arm
-    for arm in (
-        Arm("lm"),
-        Arm("reference", reference=True, share=_CHECKED),
-        Arm("w1", Settings(scale=0.0)),
-        Arm("w1+iou", Settings(beta=0.0, gamma=0.0)),
-        Arm("full", Settings()),
-        *(Arm(f"beta={value:g}", Settings(beta=value)) for value in (0.0, 2.0, 8.0)),
-        *(Arm(f"gamma={value:g}", Settings(gamma=value)) for value in (0.0, 4.0, 16.0)),
-        *(Arm(f"scale={value:g}", Settings(scale=value)) for value in (0.2, 0.8)),
-    )
-}
 MAIN = ("lm", "reference", "w1", "w1+iou", "full")
-METRICS = ("f1_50", "f1_75", "mean_iou", "precision", "recall", "fp", "fn", "unparsed")
 _LONGEST = 320  # tokens; eight boxes with labels
 _TEST_PICTURES = 500
 
@@ -154,7 +139,7 @@ def run_arm(
 
     def on_step(step: int, loss: float) -> None:
         losses.append(loss)
-        if step + 1 == round(_CHECKED * steps):
+        if step + 1 == round(CHECKED * steps):
             run["digest"] = digest(model)
         advance(step, loss)
 
@@ -175,39 +160,6 @@ def test_scores(model: CompactDetector, test: list[Scene], tokenizer: Any) -> di
     texts = [tokenizer.decode(ids) for ids in model.write(pictures, tokenizer.eos_token_id, _LONGEST)]
     model.train()
     return scores(test, texts)
-
-
-def show(plan: str, done: dict[str, dict[str, Any]]) -> None:
-    """Two Markdown tables, values and differences to `lm`; and whether the reference's number changed any weight."""
-    found = {
-        arm: {seed: run["scores"] for seed, run in done[arm].items() if "scores" in run} for arm in ARMS if arm in done
-    }
-    lm = found.get("lm", {})
-    start = {seed: run["start"] for seed, run in done.get("lm", {}).items()}
-    sys.stdout.write(f"{plan}\n\n" + _table({"(start)": start} | found))
-    differences = {
-        arm: {seed: {m: run[m] - lm[seed][m] for m in METRICS} for seed, run in by_seed.items() if seed in lm}
-        for arm, by_seed in found.items()
-        if arm != "lm"
-    }
-    sys.stdout.write("\nDifference to lm within a seed\n\n" + _table(differences, "+"))
-    for seed, run in done.get("reference", {}).items():
-        if seed in lm:
-            same = "the same weights, bit for bit" if run["digest"] == done["lm"][seed]["digest"] else "OTHER WEIGHTS"
-            sys.stdout.write(f"\nreference against lm, seed {seed}: {same} ({run['digest']})\n")
-
-
-def _table(rows: dict[str, dict[str, dict[str, float]]], sign: str = "") -> str:
-    lines = ["| arm | n | " + " | ".join(METRICS) + " |", "|" + "---|" * (len(METRICS) + 2)]
-    for arm, by_seed in rows.items():
-        if by_seed:
-            cells = []
-            for metric in METRICS:
-                values = [run[metric] for run in by_seed.values()]
-                spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-                cells.append(f"{mean(values):{sign}.3f}{spread}")
-            lines.append(f"| {arm} | {len(by_seed)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compact.arms import Arm
 from compact.model import CompactDetector
 from compact.pictures import CHANNELS, LABELS, SIDE, Scene, stream
 from evaluation.matching import overlaps
@@ -20,7 +21,7 @@ from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import match_greedy
 from medvl.demo.tokenizer import qwen3_tokenizer
 from medvl.losses.coordinates import IGNORED, Targets, Vocabulary, find_targets
-from medvl.losses.grounding import Settings, combine, grounding_terms
+from medvl.losses.grounding import combine, grounding_terms
 
 BATCH = 32
 LEARNING_RATE = 3e-3
@@ -42,21 +43,6 @@ class Batch:
     labels: Tensor
     targets: Targets
     scenes: list[Scene]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train; `settings` None is the language-model loss alone.
-
-    Attributes:
-        reference: Add the reference system's box loss, a number without gradient.
-        share: Stop after this share of the steps.
-    """
-
-    name: str
-    settings: Settings | None = None
-    reference: bool = False
-    share: float = 1.0
 
 
 def make_tokenizer() -> Any:
