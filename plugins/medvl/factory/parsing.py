@@ -77,13 +77,12 @@ def require_trainer(arguments: Any) -> None:
 
     Raises ValueError for settings that exclude each other, RuntimeError when the trainer could not be extended.
     """
-    requested = requested_keys(arguments)
-    if not requested:
-        return
     found = problems(arguments)
     if found:
         raise ValueError("; ".join(found))
-    require_extended(WORKFLOW, requested)
+    requested = requested_keys(arguments)
+    if requested:
+        require_extended(WORKFLOW, requested)
 
 
 def require_extended(module: str, requested: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Puts what the medvl keys ask for into LLaMA-Factory's SFT trainer.
 
 Needs the name `CustomSeq2SeqTrainer` of `llamafactory.train.sft.workflow`, which `run_sft` looks up at call time and
-calls with `finetuning_args`, `args`, `model`, `data_collator` (with its `template`), `tokenizer` and `processor` by
-keyword.
+calls with `finetuning_args`, `args`, `model`, `train_dataset`, `data_collator` (with its `template`), `tokenizer` and
+`processor` by keyword.
 """
 
 from __future__ import annotations
@@ -34,7 +34,26 @@ class TrainerFactory:
             from medvl.factory.positions import tell_token_types
 
             kwargs["data_collator"] = tell_token_types(kwargs["data_collator"], kwargs["model"])
-        trainer = self.stock(*args, **kwargs)
+        trainer_class, callbacks = self.stock, []
+        if "loss_balance" in requested and kwargs["args"].do_train:
+            from medvl.factory.balance import balance
+
+            trainer_class = balance(trainer_class, kwargs)
+        if "augment" in requested and kwargs["args"].do_train:
+            from medvl.factory.augmentation import augment_training
+
+            callbacks.append(augment_training(kwargs))
+        if "use_grounding_loss" in requested and kwargs["args"].do_train:
+            from medvl.factory.grounding import BoxFinder, grounding_trainer
+            from medvl.losses.vocabulary import Vocabulary
+
+            trainer_class = grounding_trainer(trainer_class)
+            kwargs["plain_collator"] = plain = kwargs["data_collator"]
+            vocabulary = Vocabulary.of(kwargs["tokenizer"])
+            kwargs["data_collator"] = BoxFinder(plain, vocabulary, arguments.grounding_frame)
+        trainer = trainer_class(*args, **kwargs)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         if "medvl_run_card" in requested:
             from medvl.factory.recording import RunCardCallback, Text
 

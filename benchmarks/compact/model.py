@@ -1,0 +1,86 @@
+"""The compact model: a convolutional encoder, and a recurrent decoder that looks at the picture and writes tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_STRIDE = 8
+_WIDTH = 96
+_HEADS = 4
+_LAYERS = 2
+
+
+class _Layer(nn.Module):
+    """Read on (GRU), look at the picture (attention), think (MLP); each added to what came in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(_WIDTH, _WIDTH, batch_first=True)
+        self.before_look, self.before_mlp = nn.LayerNorm(_WIDTH), nn.LayerNorm(_WIDTH)
+        self.query, self.seen, self.out = (nn.Linear(_WIDTH, n * _WIDTH) for n in (1, 2, 1))
+        self.mlp = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.GELU(), nn.Linear(2 * _WIDTH, _WIDTH))
+
+    def keys_and_values(self, places: Tensor) -> list[Tensor]:
+        return [_split_heads(part) for part in self.seen(places).chunk(2, -1)]
+
+    def forward(self, x: Tensor, picture: list[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
+        read, state = self.gru(x, state)
+        x = x + read
+        looked = functional.scaled_dot_product_attention(_split_heads(self.query(self.before_look(x))), *picture)
+        x = x + self.out(looked.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.before_mlp(x)), state
+
+
+def _split_heads(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+
+
+class CompactDetector(nn.Module):
+    """Pictures `(b, channels, side, side)` and token ids `(b, t)` to logits `(b, t, vocabulary)`; 0.5 M weights."""
+
+    def __init__(self, channels: int, side: int, vocabulary: int) -> None:  # noqa: D107
+        super().__init__()
+        widths = [(channels, 16, 2), (16, 32, 2), (32, 32, 1), (32, _WIDTH, 2), (_WIDTH, _WIDTH, 1)]
+        blocks: list[Any] = []
+        for inner, outer, stride in widths:
+            blocks += [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.GroupNorm(8, outer), nn.GELU()]
+        self.encoder = nn.Sequential(*blocks)
+        self.place = nn.Parameter(torch.randn(1, (side // _STRIDE) ** 2, _WIDTH) / 2)
+        self.norm = nn.LayerNorm(_WIDTH)
+        self.embed = nn.Embedding(vocabulary, _WIDTH)
+        self.layers = nn.ModuleList(_Layer() for _ in range(_LAYERS))
+        self.head = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, vocabulary))
+
+    def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
+        """Logits of the token after each of `ids`."""
+        return self._read(ids, self._look(pictures), [None] * _LAYERS)[0]
+
+    def _look(self, pictures: Tensor) -> list[list[Tensor]]:
+        places = self.norm(self.encoder(pictures).flatten(2).transpose(1, 2) + self.place)
+        return [layer.keys_and_values(places) for layer in self.layers]  # type: ignore[union-attr, operator]
+
+    def _read(self, ids: Tensor, seen: list[list[Tensor]], states: list[Tensor | None]) -> tuple[Tensor, list[Any]]:
+        x, after = self.embed(ids), []
+        for layer, picture, state in zip(self.layers, seen, states, strict=True):
+            x, state = layer(x, picture, state)
+            after.append(state)
+        return self.head(x), after
+
+    @torch.inference_mode()
+    def write(self, pictures: Tensor, stop: int, limit: int) -> list[list[int]]:
+        """The most probable token again and again for a whole batch, each answer up to its `stop`."""
+        seen, states = self._look(pictures), [None] * _LAYERS
+        ids = torch.full((len(pictures), 1), stop)
+        done = torch.zeros(len(pictures), dtype=torch.bool)
+        written = []
+        while len(written) < limit and not done.all():
+            logits, states = self._read(ids, seen, states)
+            ids = logits.argmax(-1)
+            written.append(ids)
+            done |= ids[:, 0] == stop
+        answers = torch.cat(written, 1).tolist()
+        return [answer[: answer.index(stop)] if stop in answer else answer for answer in answers]

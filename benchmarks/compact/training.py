@@ -1,0 +1,138 @@
+"""Training of the compact model: a common start for each seed, and from there one arm after another."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compact.arms import Arm
+from compact.model import CompactDetector
+from compact.pictures import CHANNELS, LABELS, SIDE, Scene, stream
+from evaluation.matching import overlaps
+from medvl.box_text import format_boxes, parse_boxes
+from medvl.boxes import match_greedy
+from medvl.demo.tokenizer import qwen3_tokenizer
+from medvl.losses.coordinates import IGNORED, Targets, Vocabulary, find_targets
+from medvl.losses.grounding import combine, grounding_terms
+
+BATCH = 32
+LEARNING_RATE = 3e-3
+WARMUP_STEPS = 25
+# Of an arm's steps; holds back all but L_w1.
+TERMS_WARMUP = 0.1
+# (steps, batch, share of pictures with 0, 1, … objects) of the start's first stages. Given all objects at once, the
+# model takes hundreds of steps more to find out where to look.
+_CURRICULUM = ((250, 2 * BATCH, (0.0, 1.0)), (150, BATCH, (0.0, 0.5, 0.5)))
+START_STEPS = 900
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures, token ids `(b, t)`, labels (not shifted, as LLaMA-Factory leaves them), and the loss's targets."""
+
+    pictures: Tensor
+    ids: Tensor
+    labels: Tensor
+    targets: Targets
+    scenes: list[Scene]
+
+
+def make_tokenizer() -> Any:
+    """The demo's tokenizer, trained on answers with the labels of both sets: digits are tokens, JSON a few."""
+    rng = np.random.default_rng(0)
+    boxes = [np.sort(rng.integers(0, 1001, (int(rng.integers(0, 4)), 4)), axis=1).astype(float) for _ in range(500)]
+    texts = (format_boxes(b, [str(rng.choice(LABELS)) for _ in b], "json", "norm1000") for b in boxes)
+    return qwen3_tokenizer(texts, 360)
+
+
+def collate(scenes: list[Scene], tokenizer: Any, vocabulary: Vocabulary) -> Batch:
+    """One batch: end token (as a start), answer, end token; the end token also pads, without being trained there."""
+    stop = tokenizer.eos_token_id
+    answers = [tokenizer(scene.text).input_ids for scene in scenes]
+    length = max(map(len, answers)) + 2
+    ids, labels = torch.full((len(answers), length), stop), torch.full((len(answers), length), IGNORED)
+    for row, answer in enumerate(answers):
+        ids[row, 1 : len(answer) + 1] = torch.tensor(answer, dtype=torch.long)
+        labels[row, 1 : len(answer) + 1] = ids[row, 1 : len(answer) + 1]
+        labels[row, len(answer) + 1] = stop
+    pictures = torch.from_numpy(np.stack([scene.picture for scene in scenes]))
+    return Batch(pictures, ids, labels, find_targets(labels, vocabulary), scenes)
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    steps: int,
+    arm: Arm,
+    tokenizer: Any,
+    on_step: Callable[[int, float], None],
+    decay: bool = True,
+) -> None:
+    """AdamW with a short warm-up and, with `decay`, a linear way down to 0."""
+    optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
+    for step, batch in enumerate(itertools.islice(batches, round(steps * arm.share))):
+        rate = min(1.0, (step + 1) / WARMUP_STEPS) * ((1 - step / steps) if decay else 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * rate
+        loss = _loss(model(batch.pictures, batch.ids), batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        on_step(step, float(loss.detach()))
+
+
+def _loss(logits: Tensor, batch: Batch, arm: Arm, tokenizer: Any, warmup: float) -> Tensor:
+    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED)
+    if arm.reference:
+        loss = loss + reference_loss(logits.detach(), batch, tokenizer)
+    if arm.settings is not None and not batch.targets.empty:
+        columns = logits.flatten(0, 1)[batch.targets.rows][:, batch.targets.columns]
+        loss = loss + combine(grounding_terms(columns, batch.targets, arm.settings), arm.settings, warmup)
+    return loss
+
+
+def reference_loss(logits: Tensor, batch: Batch, tokenizer: Any) -> float:
+    """TerraQuery's box loss, `(1 - mean IoU) + 0.5 FP + FN` at IoU 0.5, of what the logits spell; mean over pictures.
+
+    Text has no gradient, so this is a number: it changes the loss that is shown and nothing that is learned.
+    """
+    total = 0.0
+    for row, (labels, scene) in enumerate(zip(batch.labels, batch.scenes, strict=True)):
+        wanted = labels[1:] != IGNORED
+        predicted = parse_boxes(tokenizer.decode(logits[row, :-1][wanted].argmax(-1).tolist())).boxes
+        matrix = overlaps(scene.boxes, predicted)
+        pairs = match_greedy(matrix, 0.5)
+        iou = float(matrix[pairs[:, 0], pairs[:, 1]].mean()) if len(pairs) else 0.0
+        total += (1 - iou) + 0.5 * (len(predicted) - len(pairs)) + (len(scene.boxes) - len(pairs))
+    return total / len(batch.scenes)
+
+
+def start_batches(seed: int, tokenizer: Any, vocabulary: Vocabulary) -> Iterator[Batch]:
+    """What the common start of a seed is trained on."""
+    stages = [
+        itertools.islice(stream(None, (seed, stage), size, counts), steps)
+        for stage, (steps, size, counts) in enumerate(_CURRICULUM)
+    ]
+    for scenes in itertools.chain(*stages, stream(None, (seed, len(_CURRICULUM)), BATCH)):
+        yield collate(scenes, tokenizer, vocabulary)
+
+
+def new_model(seed: int, vocabulary: int) -> CompactDetector:
+    """An untrained model."""
+    torch.manual_seed(seed)
+    return CompactDetector(CHANNELS, SIDE, vocabulary)
+
+
+def digest(model: nn.Module) -> str:
+    """A fingerprint of all weights, bit for bit."""
+    parts = b"".join(value.detach().numpy().tobytes() for value in model.state_dict().values())
+    return hashlib.blake2b(parts, digest_size=8).hexdigest()

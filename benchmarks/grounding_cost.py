@@ -1,0 +1,369 @@
+#!/usr/bin/env python
+"""What the grounding loss costs: time of a training step and peak memory, with and without it, side by side.
+
+    python benchmarks/grounding_cost.py                                       a small Qwen3-VL with 151,936 columns, CPU
+    python benchmarks/grounding_cost.py --size internvl3-8b --device cuda --dtype bfloat16 --boxes 8 100
+
+Models are the real classes with random weights; LoRA on the MLPs of the language model, rank 16, frozen vision tower
+and gradient checkpointing, as recipes/grounding_*.yaml have them. The batch is pictures, a question and answers with
+boxes. Ways to make a step, in turn within one process, so that a busy machine slows all alike:
+
+  stock            language-model loss alone
+  grounding        and the grounding terms, from the hidden states, as the trainer computes them
+  logits           the same from the whole logits, as under ZeRO-3 and FSDP
+  generating       stock, and 256 greedy tokens per record, as the reference does for a number that trains nothing
+  fused            stock with liger's fused cross entropy (--fused, needs a GPU and liger-kernel)
+  fused grounding  and the grounding terms
+
+Boxes are found in the data loader's processes; what that takes is printed beside. On a GPU the peak is the allocator's,
+per way; on a CPU each way runs in a process of its own, whose largest resident size counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+
+from medvl.box_text import format_boxes
+from medvl.demo.tokenizer import default_corpus, internvl3_tokenizer, qwen3_tokenizer
+from medvl.factory.column_logits import ColumnLogits
+from medvl.factory.grounding_log import Record
+from medvl.losses.coordinates import Targets, find_targets
+from medvl.losses.grounding import Settings, combine, grounding_terms
+from medvl.losses.vocabulary import Vocabulary
+
+WAYS = ("stock", "grounding", "logits", "generating")
+FUSED = ("fused", "fused grounding")
+GENERATED = 256  # tokens per record in the reference
+MLPS = ["gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of a model; `tokens` a picture has, `side` in pixels."""
+
+    family: str
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    tied: bool
+    vision: tuple[int, int, int, int]  # hidden, intermediate, layers, heads
+    side: int
+
+
+SIZES = {
+    "tiny-qwen3vl": Size("qwen3vl", 2048, 64, 128, 2, 4, 2, True, (32, 64, 2, 2), 128),
+    "tiny-internvl3": Size("internvl3", 2048, 64, 128, 2, 4, 2, False, (32, 64, 2, 2), 56),
+    "small-qwen3vl": Size("qwen3vl", 151_936, 512, 1536, 4, 8, 4, True, (64, 128, 2, 2), 512),
+    # From the config.json of Qwen/Qwen3-VL-4B-Instruct and OpenGVLab/InternVL3-8B-hf.
+    "qwen3vl-4b": Size("qwen3vl", 151_936, 2560, 9728, 36, 32, 8, True, (1024, 4096, 24, 16), 768),
+    "internvl3-8b": Size("internvl3", 151_674, 3584, 18944, 28, 28, 4, False, (1024, 4096, 24, 16), 448),
+}
+
+
+def main() -> int:
+    """Measure and print one table per number of boxes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small-qwen3vl")
+    parser.add_argument("--boxes", type=int, nargs="+", default=[8], help="per answer")
+    parser.add_argument("--batch", type=int, default=1, help="records per step")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument(
+        "--bits", type=int, default=16, choices=(4, 16), help="4: bitsandbytes NF4, frozen weights only"
+    )
+    parser.add_argument("--steps", type=int, default=10, help="of each way, after two to warm up")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--fused", action="store_true", help="measure liger's fused cross entropy too")
+    parser.add_argument("--json", action="store_true", help="results as one JSON line")
+    args = parser.parse_args()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    results = [measure(args, boxes) for boxes in args.boxes]
+    sys.stdout.write(json.dumps(results) + "\n" if args.json else "\n".join(map(table, results)) + "\n")
+    return 0
+
+
+def measure(args: argparse.Namespace, boxes: int) -> dict[str, Any]:
+    """Times and peaks of all ways with this many boxes per answer."""
+    torch.manual_seed(0)
+    size, device = SIZES[args.size], torch.device(args.device)
+    tokenizer = (qwen3_tokenizer if size.family == "qwen3vl" else internvl3_tokenizer)(default_corpus(0), 768)
+    model = build(size, tokenizer, getattr(torch, args.dtype), device, args.bits)
+    batch = make_batch(size, tokenizer, boxes, args.batch)
+    vocabulary = Vocabulary.of(tokenizer)
+    clock = time.perf_counter()
+    targets = find_targets(batch["labels"], vocabulary)
+    finding = [time.perf_counter() - clock]
+    for _ in range(5):
+        clock = time.perf_counter()
+        find_targets(batch["labels"], vocabulary)
+        finding.append(time.perf_counter() - clock)
+    batch = {name: value.to(device) for name, value in batch.items()}
+    if "pixel_values" in batch:
+        batch["pixel_values"] = batch["pixel_values"].to(getattr(torch, args.dtype))
+    columns = ColumnLogits(model)
+    steps = make_steps(model, columns, batch, targets)
+    seconds, peaks = run(steps, args.ways, args.steps, device)
+    if args.fused:
+        from medvl.factory.fused import fuse
+
+        fuse(model, columns)  # for good, so after all others
+        more = run(steps, FUSED, args.steps, device)
+        seconds, peaks = seconds | more[0], peaks | more[1]
+    if device.type == "cpu" and len(args.ways) > 1:
+        peaks = {way: resident(args, boxes, way) for way in args.ways}
+    return {
+        "size": args.size, "bits": args.bits, "dtype": args.dtype, "device": name_of(device), "batch": args.batch,
+        "boxes": boxes, "length": batch["labels"].shape[1], "finding_first_s": finding[0],
+        "finding_again_s": statistics.median(finding[1:]), "rows": len(targets.rows), "columns": len(targets.columns),
+        "seconds": {way: statistics.median(taken) for way, taken in seconds.items()},
+        "spread": {way: statistics.quantiles(taken, n=4)[2] - statistics.quantiles(taken, n=4)[0]
+                   for way, taken in seconds.items() if len(taken) > 1},
+        "peak_bytes": peaks,
+    }  # fmt: skip
+
+
+def run(
+    steps: dict[str, Callable[[], None]], ways: Sequence[str], count: int, device: torch.device
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of each step and the largest peak, by way; the ways take turns, in an order drawn anew each time."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    peaks: dict[str, float] = dict.fromkeys(ways, 0.0)
+    for repetition in range(count + 2):
+        for way in random.Random(repetition).sample(list(ways), len(ways)):
+            taken, peak = timed(steps[way], device)
+            peaks[way] = max(peaks[way], peak)
+            if repetition >= 2:
+                seconds[way].append(taken)
+    return seconds, peaks
+
+
+def build(size: Size, tokenizer: Any, dtype: torch.dtype, device: torch.device, bits: int) -> Any:
+    """The model with random weights, adapters and gradient checkpointing."""
+    config = (qwen3vl_config if size.family == "qwen3vl" else internvl3_config)(size, tokenizer)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    with device:
+        model = transformers.AutoModelForImageTextToText.from_config(config)
+    torch.set_default_dtype(default)
+    model.requires_grad_(False)
+    if bits == 4:
+        quantise(model.model.language_model, dtype)
+    language = "|".join(MLPS)
+    target = rf".*language_model.*\.({language})"
+    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules=target))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # as LLaMA-Factory trains adapters
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    return model.train()
+
+
+def quantise(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Put bitsandbytes' NF4 layers in the place of all linear ones; on a GPU."""
+    import bitsandbytes
+
+    for name, child in list(module.named_children()):
+        if isinstance(child, torch.nn.Linear):
+            weight, bias = child.weight, child.bias
+            layer = bitsandbytes.nn.Linear4bit(
+                child.in_features, child.out_features, bias is not None, compute_dtype=dtype, quant_type="nf4"
+            )
+            layer.weight = bitsandbytes.nn.Params4bit(weight.data.cpu(), requires_grad=False, quant_type="nf4")
+            layer.bias = bias
+            setattr(module, name, layer.to(weight.device))
+        else:
+            quantise(child, dtype)
+
+
+def text_config(size: Size) -> dict[str, Any]:
+    """What both families' language models share."""
+    return {
+        "vocab_size": size.vocabulary, "hidden_size": size.hidden, "intermediate_size": size.intermediate,
+        "num_hidden_layers": size.layers, "num_attention_heads": size.heads, "num_key_value_heads": size.kv_heads,
+        "max_position_embeddings": 32768, "tie_word_embeddings": size.tied,
+    }  # fmt: skip
+
+
+def qwen3vl_config(size: Size, tokenizer: Any) -> Any:
+    """Heads of 128 as in the real models, or smaller ones; M-RoPE sections sum to half a head."""
+    head = 128 if size.hidden >= 2560 else size.hidden // size.heads
+    hidden, intermediate, layers, heads = size.vision
+    sections = [head // 2 - 2 * (head * 5 // 32), head * 5 // 32, head * 5 // 32]
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True, "mrope_section": sections}
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+           for name, token in (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"),
+                               ("vision_end", "vision_end"))}  # fmt: skip
+    return transformers.Qwen3VLConfig(
+        text_config=text_config(size) | {"head_dim": head, "rope_parameters": rope},
+        vision_config={
+            "depth": layers, "hidden_size": hidden, "intermediate_size": intermediate, "num_heads": heads,
+            "patch_size": 16, "out_hidden_size": size.hidden, "num_position_embeddings": 2304,
+            "spatial_merge_size": 2, "deepstack_visual_indexes": [layers // 4, layers // 2],
+        },
+        tie_word_embeddings=size.tied, **ids,
+    )  # fmt: skip
+
+
+def internvl3_config(size: Size, tokenizer: Any) -> Any:
+    """One tile per picture."""
+    hidden, intermediate, layers, heads = size.vision
+    return transformers.InternVLConfig(
+        text_config=text_config(size)
+        | {"model_type": "qwen2", "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        vision_config={
+            "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+            "intermediate_size": intermediate, "image_size": [size.side] * 2, "patch_size": [14, 14],
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=(size.side // 14) ** 2 // 4, tie_word_embeddings=size.tied,
+    )  # fmt: skip
+
+
+def make_batch(size: Size, tokenizer: Any, boxes: int, records: int) -> dict[str, torch.Tensor]:
+    """Random pictures, a question, and answers with `boxes` boxes each; padded on the right."""
+    rng = np.random.default_rng(0)
+    qwen = size.family == "qwen3vl"
+    patches = size.side // (16 if qwen else 14)
+    start, picture, end = (
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>") if qwen else ("<img>", "<IMG_CONTEXT>", "</img>")
+    )
+    ids, labels = [], []
+    for _ in range(records):
+        corners = np.sort(rng.integers(0, 1001, (boxes, 2, 2)), axis=1).reshape(boxes, 4).astype(float)
+        answer = tokenizer.encode(format_boxes(corners, ["lesion"] * boxes, "json", "norm1000") + "<|im_end|>")
+        question = f"<|im_start|>user\n{start}{picture * (patches**2 // 4)}{end}\nFind every lesion.<|im_end|>\n"
+        prompt = tokenizer.encode(question + "<|im_start|>assistant\n")
+        ids.append(prompt + answer)
+        labels.append([-100] * len(prompt) + answer)
+    length = max(map(len, ids))
+    padded = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in ids])
+    batch = {
+        "input_ids": padded,
+        "labels": torch.tensor([row + [-100] * (length - len(row)) for row in labels]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids]),
+    }
+    if not qwen:
+        return batch | {"pixel_values": torch.randn(records, 3, size.side, size.side)}
+    image = padded == tokenizer.convert_tokens_to_ids(picture)
+    return batch | {
+        "pixel_values": torch.randn(records * patches**2, 3 * 2 * 16 * 16),
+        "image_grid_thw": torch.tensor([[1, patches, patches]] * records),
+        "mm_token_type_ids": image.long(),
+    }
+
+
+def make_steps(
+    model: Any, columns: ColumnLogits, batch: dict[str, torch.Tensor], targets: Targets
+) -> dict[str, Callable[[], None]]:
+    """One training step of every way, optimiser included."""
+    settings, record = Settings(), Record()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+    prompt = {name: value for name, value in batch.items() if name != "labels"}
+    start = int((batch["labels"][0] != -100).nonzero()[0])
+    prompt |= {
+        name: prompt[name][:, :start] for name in ("input_ids", "attention_mask", "mm_token_type_ids") if name in prompt
+    }
+
+    def step(grounding: bool, sharded: bool = False) -> None:
+        outputs = model(**batch)
+        loss = outputs["loss"]
+        columns.sharded = sharded
+        if grounding:
+            here = targets.to(loss.device)  # in training, the data loader does so
+            terms = grounding_terms(columns(here.rows, here.columns, outputs), here, settings)
+            record.add(loss, terms, here)
+            loss = loss + combine(terms, settings)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def generate() -> None:
+        step(grounding=False)
+        model.eval()
+        with torch.no_grad():
+            model.generate(
+                **prompt, max_new_tokens=GENERATED, min_new_tokens=GENERATED, do_sample=False, use_cache=True
+            )
+        model.train()
+
+    return {
+        "stock": lambda: step(grounding=False),
+        "grounding": lambda: step(grounding=True),
+        "logits": lambda: step(grounding=True, sharded=True),
+        "generating": generate,
+        "fused": lambda: step(grounding=False),
+        "fused grounding": lambda: step(grounding=True),
+    }
+
+
+def timed(step: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Seconds and peak: of the clock and the allocator on a GPU, of processor time and the process on a CPU."""
+    if device.type == "cpu":
+        clock = time.process_time()
+        step()
+        return time.process_time() - clock, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
+    clock = time.perf_counter()
+    step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - clock, float(torch.cuda.max_memory_allocated())
+
+
+def resident(args: argparse.Namespace, boxes: int, way: str) -> float:
+    """Largest resident size of a process that does nothing but steps of this way."""
+    command = [sys.executable, __file__, "--json", "--steps", "1", "--ways", way, "--boxes", str(boxes)]
+    for name in ("size", "batch", "device", "dtype", "bits"):
+        command += [f"--{name}", str(getattr(args, name))]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(printed.splitlines()[-1])[0]["peak_bytes"][way])
+
+
+def name_of(device: torch.device) -> str:
+    """The GPU's name, or the number of threads."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Lines for people."""
+    seconds, peaks = result["seconds"], result["peak_bytes"]
+    base = "stock" if "stock" in seconds else next(iter(seconds))
+    lines = [
+        "{size}, {bits} bits, {dtype}, {device}: {batch} x {length} tokens, {boxes} boxes per answer".format(**result),
+        f"  {result['rows']} rows x {result['columns']} columns of logits, found in "
+        f"{result['finding_first_s'] * 1e3:.1f} ms, or {result['finding_again_s'] * 1e3:.2f} ms when seen before",
+        f"  {'way':<16}{'ms per step':>12}{'quartiles':>11}{'ratio':>8}{'peak MiB':>11}{'ratio':>8}",
+    ]
+    for way, taken in seconds.items():
+        spread = f"+-{result['spread'].get(way, 0) / 2 * 1e3:.1f}"
+        lines.append(
+            f"  {way:<16}{taken * 1e3:>12.1f}{spread:>11}{taken / seconds[base]:>8.3f}"
+            f"{peaks[way] / 2**20:>11.0f}{peaks[way] / peaks[base]:>8.3f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Augmentation of pictures together with the boxes in their answers."""

@@ -1,0 +1,1 @@
+"""Losses on box answers and on unbalanced labels; pure torch, nothing of LLaMA-Factory."""

@@ -1,0 +1,347 @@
+"""The grounding loss: real gradients where they belong, values that agree with independent oracles."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medvl.box_text import format_boxes
+from medvl.boxes import as_boxes
+
+torch = pytest.importorskip("torch")
+from scipy.stats import wasserstein_distance  # noqa: E402
+from torchvision import ops  # noqa: E402
+
+from medvl.demo.tokenizer import internvl3_tokenizer  # noqa: E402
+from medvl.losses.coordinates import Targets, Vocabulary, find_targets  # noqa: E402
+from medvl.losses.generated import compare, documented_penalty  # noqa: E402
+from medvl.losses.grounding import IOU_KINDS, Settings, Terms, box_loss, combine, grounding_terms  # noqa: E402
+
+TOKENIZER = internvl3_tokenizer(['[{"bbox_2d":[1,2],"label":"ship"},{"bbox_2d":[3,4]}]'] * 9, 400)
+VOCABULARY = Vocabulary.of(TOKENIZER)
+END = "<|im_end|>\n"
+NOTHING = torch.zeros(0, 10)
+
+
+def row(text: str) -> Any:
+    return torch.tensor([-100, *TOKENIZER.encode(text + END, add_special_tokens=False)])
+
+
+def batch(*texts: str) -> Any:
+    return torch.nn.utils.rnn.pad_sequence([row(text) for text in texts], batch_first=True, padding_value=-100)
+
+
+def answer(*boxes: list[float], style: Any = "json") -> str:
+    return format_boxes(as_boxes(list(boxes)), ["ship"] * len(boxes), style, "norm1000")
+
+
+def targets_of(*texts: str) -> Targets:
+    return find_targets(batch(*texts), VOCABULARY)
+
+
+def values(terms: Terms) -> list[float]:
+    return [float(term.detach()) for term in (terms.w1, terms.iou, terms.fp, terms.fn)]
+
+
+def random_logits(targets: Targets, seed: int = 0, dtype: Any = torch.float64, spread: float = 2.0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(targets.rows), len(targets.columns))
+    return (spread * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
+
+
+def peaked(targets: Targets, said: Any = None, height: float = 1e4) -> Any:
+    """Logits that say the true tokens, or the digits `said` of shape (n, 4, k)."""
+    logits = torch.full((len(targets.rows), len(targets.columns)), -height)
+    logits[targets.decision_rows, targets.choices[:, 0]] = height
+    real = targets.places != 0
+    digits = targets.digits if said is None else said
+    logits[targets.digit_rows[real], digits[real]] = height
+    return logits.requires_grad_()
+
+
+TEXTS = (
+    answer([12, 345, 678, 900], [5, 5, 5, 5]),
+    answer([0, 0, 9, 9], style="map"),
+    answer(),
+    answer([7, 700, 70, 7], style="internvl"),
+)
+
+
+# Gradients
+
+
+DIFFERENTIABLE = [kind for kind in IOU_KINDS if kind != "ciou"]  # whose trade-off factor is a constant by definition
+
+
+@pytest.mark.parametrize("term", ["w1", "fp", "fn", *DIFFERENTIABLE])
+def test_finite_differences(term: Any) -> None:
+    targets = targets_of(*TEXTS)
+    options = Settings(iou=term) if term in IOU_KINDS else Settings()
+    name = "iou" if term in IOU_KINDS else term
+    function = partial(grounding_terms, targets=targets, settings=options)
+    assert torch.autograd.gradcheck(lambda logits: getattr(function(logits), name), random_logits(targets))
+
+
+@pytest.mark.parametrize("kind", DIFFERENTIABLE)
+def test_finite_differences_of_the_sum_from_the_hidden_states(kind: Any) -> None:
+    targets, options = targets_of(*TEXTS), Settings(iou=kind, scale=1)
+    states, head, pick = (
+        torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(shape[0]))
+        for shape in ((4, 2), (len(TOKENIZER), 2), (len(targets.rows), 4))
+    )
+
+    def loss(states: Any, head: Any) -> Any:
+        return combine(grounding_terms(pick @ states @ head[targets.columns].T, targets, options), options, 0.7)
+
+    inputs = (states.requires_grad_(), head.requires_grad_())
+    assert torch.autograd.gradcheck(loss, inputs, fast_mode=True)
+
+
+def test_gradients_stand_on_coordinates_and_decisions_and_nowhere_else() -> None:
+    labels = batch(*TEXTS)
+    targets = find_targets(labels, VOCABULARY)
+    logits = torch.randn(*labels.shape, len(TOKENIZER), requires_grad=True)
+    flat = logits.flatten(0, 1)
+    terms = grounding_terms(flat[targets.rows][:, targets.columns], targets, Settings())
+    combine(terms, Settings()).backward()
+    moved = logits.grad.flatten(0, 1) != 0
+    expected = torch.zeros_like(moved)
+    real = targets.places != 0
+    expected[targets.rows[targets.digit_rows[real]][:, None], targets.columns[:10]] = True
+    for index, choices in zip(targets.decision_rows, targets.choices, strict=True):
+        expected[targets.rows[index], targets.columns[choices[choices >= 0]]] = True
+    assert (moved == expected).all()
+    predicted = labels.flatten()[targets.rows + 1]  # what the moved outputs are asked for
+    assert (predicted != -100).all()
+    assert (logits.grad.sum(-1).abs() < 1e-6).all()  # probability is moved between tokens, not made
+
+
+def test_the_reference_system_s_constant_trains_nothing_and_this_loss_does() -> None:
+    """TerraQuery adds alpha (1 - IoU) + beta FP + gamma FN of generated text as a number: no gradient."""
+    targets = targets_of(TEXTS[0])
+    gradients = []
+    for added in ("nothing", "constant", "terms"):
+        logits = random_logits(targets)
+        loss = torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)) % 10)
+        if added == "constant":
+            said = compare(as_boxes([[10, 345, 678, 900], [0, 0, 5, 5]]), as_boxes([[12, 345, 678, 900]]))
+            loss = loss + documented_penalty([said])
+        elif added == "terms":
+            loss = loss + combine(grounding_terms(logits, targets, Settings()), Settings())
+        loss.backward()
+        gradients.append(logits.grad)
+    assert torch.equal(gradients[0], gradients[1])
+    assert not torch.allclose(gradients[0], gradients[2])
+
+
+def test_a_batch_and_its_rows_one_by_one_give_the_same_gradient() -> None:
+    texts = [*TEXTS, "No box in 42 words.", answer([1, 2, 3, 4])]
+    labels = batch(*texts)
+    together, alone = (torch.randn(*labels.shape, len(TOKENIZER), dtype=torch.float64).requires_grad_() for _ in "ab")
+    alone.data.copy_(together.data)
+
+    def loss(logits: Any, labels: Any) -> Any:
+        targets = find_targets(labels, VOCABULARY)
+        if targets.empty:
+            return logits.sum() * 0
+        columns = logits.flatten(0, 1)[targets.rows][:, targets.columns]
+        return combine(grounding_terms(columns, targets, Settings()), Settings())
+
+    loss(together, labels).backward()
+    for index in range(len(labels)):
+        (loss(alone[index : index + 1], labels[index : index + 1]) / len(labels)).backward()
+    assert torch.allclose(together.grad, alone.grad, atol=1e-12)
+
+
+# Values
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+def test_exact_answers_cost_nothing(kind: Any) -> None:
+    targets = targets_of(*TEXTS)
+    logits = peaked(targets)
+    terms = grounding_terms(logits, targets, Settings(iou=kind))
+    assert values(terms) == pytest.approx([0] * 4, abs=1e-6)
+    solid = 3 / 4  # the box without an area overlaps nothing, itself included
+    assert float(terms.iou_teacher_forced) == pytest.approx(solid)
+    assert (terms.boxes, terms.skipped) == (4, 0)
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+def test_the_box_loss_grows_with_a_shift(kind: Any) -> None:
+    targets = targets_of(answer([500, 200, 600, 300]))
+    losses = []
+    for shift in range(10):
+        said = targets.digits.clone()
+        said[0, 0, 2] = shift  # the units of x1
+        losses.append(values(grounding_terms(peaked(targets, said), targets, Settings(iou=kind)))[1])
+    assert losses == sorted(losses)
+    assert losses[0] == pytest.approx(0, abs=1e-6)
+    assert losses[1] > 0.005
+
+
+def test_digits_agree_with_scipy_s_wasserstein_distance() -> None:
+    targets = targets_of(answer([345, 6, 78, 1000]))
+    logits = random_logits(targets)
+    probabilities = logits[:, :10].softmax(-1).detach().numpy()
+    expected = 0.0
+    for number in range(4):
+        rows = targets.digit_rows[0, number][targets.places[0, number] != 0].tolist()
+        digits = targets.digits[0, number].tolist()
+        distances = [wasserstein_distance(np.arange(10), [digits[i]], probabilities[row]) for i, row in enumerate(rows)]
+        expected += np.average(distances, weights=1.2 ** np.arange(len(rows))[::-1]) / 4
+    assert values(grounding_terms(logits, targets, Settings()))[0] == pytest.approx(expected)
+
+
+ORACLES = {
+    "giou": ops.generalized_box_iou_loss,
+    "diou": ops.distance_box_iou_loss,
+    "ciou": ops.complete_box_iou_loss,
+    "iou": lambda a, b: 1 - ops.box_iou(a, b).diagonal(),
+}
+sides = st.tuples(*[st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 1), st.floats(0.1, 1)])
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+@settings(max_examples=50, deadline=None)
+@given(pairs=st.lists(st.tuples(sides, sides), min_size=1, max_size=5))
+def test_boxes_agree_with_torchvision(kind: Any, pairs: Any) -> None:
+    boxes = torch.tensor(pairs, dtype=torch.float64)
+    boxes = torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
+    a, b = boxes.unbind(1)
+    a.requires_grad_()
+
+    def overlap(a: Any) -> Any:
+        smooth = torch.nn.functional.smooth_l1_loss(a, b, beta=0.01, reduction="none").mean(-1)
+        return box_loss(a, b, kind) - 5 * smooth
+
+    expected = ORACLES[kind](a, b)
+    assert torch.allclose(overlap(a), expected, atol=1e-4)
+    assert torch.allclose(overlap(a[:, [2, 1, 0, 3]]), expected, atol=1e-4)  # opposite corners in another order
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+def test_gradients_of_boxes_agree_with_torchvision(kind: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand((2, 64, 2), dtype=torch.float64, generator=generator)
+    a, b = torch.cat([corners, corners + 0.1 + torch.rand(corners.shape, generator=generator)], -1)
+    smooth = 5 * torch.nn.functional.smooth_l1_loss(a.requires_grad_(), b, beta=0.01, reduction="none").mean(-1)
+    ours, theirs = (
+        torch.autograd.grad(loss.sum(), a)[0] for loss in (box_loss(a, b, kind) - smooth, ORACLES[kind](a, b))
+    )
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert (ours.abs().sum(-1) > 0).any()
+
+
+def test_decisions_are_the_odds_between_the_candidates() -> None:
+    targets = targets_of(answer([1, 2, 3, 4], [5, 6, 7, 8]), answer())
+    logits = random_logits(targets)
+    terms = grounding_terms(logits, targets, Settings())
+    sums = {"fp": 0.0, "fn": 0.0}
+    for index in range(len(targets.decision_rows)):
+        choices = [column for column in targets.choices[index].tolist() if column >= 0]
+        odds = logits[targets.decision_rows[index], choices].softmax(-1)[0]
+        sums["fp"] -= float(targets.fp_shares[index] * odds.detach().log())
+        sums["fn"] -= float(targets.fn_shares[index] * odds.detach().log())
+    assert values(terms)[2:] == pytest.approx([sums["fp"], sums["fn"]])
+    assert min(sums.values()) > 0
+
+
+def test_the_weights_do_what_they_say() -> None:
+    one = [torch.tensor(float(value)) for value in (1, 10, 100, 1000)]
+    terms = Terms(*one, iou_teacher_forced=torch.tensor(0.5), boxes=1, skipped=0)
+    assert float(combine(terms, Settings(alpha=1, beta=2, gamma=3, w1=4, scale=0.5), 0.1)) == pytest.approx(
+        4 * 1 + 0.05 * (10 + 200 + 3000)
+    )
+    assert float(combine(terms, Settings(), 0)) == pytest.approx(0.3)
+    assert float(combine(terms, Settings(w1=0, scale=0))) == 0
+
+
+# Hard cases
+
+
+def test_text_without_boxes_asks_for_nothing() -> None:
+    targets = targets_of("B", "42 ships")
+    terms = grounding_terms(NOTHING, targets, Settings())
+    assert targets.empty
+    assert values(terms) == [0] * 4
+    assert float(combine(terms, Settings())) == 0
+
+
+HARD = {
+    "a point": answer([5, 5, 5, 5]),
+    "a line": answer([5, 5, 5, 900]),
+    "the whole": answer([0, 0, 1000, 1000]),
+    "inverted": answer([900, 900, 100, 100]),
+    "twice the same": answer([1, 1, 2, 2], [1, 1, 2, 2]),
+    "smallest": answer([0, 0, 1, 1]),
+    "empty": answer(),
+}
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("text", HARD.values(), ids=HARD)
+def test_no_hard_case_makes_a_number_that_is_none(kind: Any, dtype: Any, text: str) -> None:
+    targets = targets_of(text)
+    for seed, spread in enumerate([0, 1, 1e2, 1e4]):
+        logits = random_logits(targets, seed, dtype, spread)
+        terms = grounding_terms(logits, targets, Settings(iou=kind))
+        loss = combine(terms, Settings(scale=1))
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert logits.grad.dtype == dtype
+        assert torch.isfinite(loss)
+        assert torch.isfinite(logits.grad).all()
+    zeros = torch.full_like(targets.digits, 0)
+    logits = peaked(targets, zeros)
+    combine(grounding_terms(logits, targets, Settings(iou=kind)), Settings(scale=1)).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_a_box_said_wrong_with_certainty_is_a_finite_loss() -> None:
+    targets = targets_of(answer([0, 0, 999, 999]))
+    wrong = (targets.digits + 5) % 10
+    terms = grounding_terms(peaked(targets, wrong), targets, Settings())
+    assert 0.5 < values(terms)[1] < 12
+    assert float(terms.iou_teacher_forced) < 0.3
+
+
+def descend(term: str) -> Terms:
+    """The terms after descending on one of them, from logits near zero."""
+    targets = targets_of(answer([12, 345, 678, 900], [1, 2, 30, 40]))
+    logits = random_logits(targets, dtype=torch.float32, spread=0.1)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        getattr(grounding_terms(logits, targets, Settings()), term).backward()
+        optimizer.step()
+    return grounding_terms(logits, targets, Settings())
+
+
+def test_descending_on_the_digits_finds_the_boxes() -> None:
+    terms = descend("w1")
+    assert float(terms.iou_teacher_forced) == 1
+    assert float(terms.iou.detach()) < 0.01
+
+
+def test_descending_on_the_expected_box_alone_need_not_find_the_digits() -> None:
+    """Why L_iou never goes without cross-entropy: a right mean of a wrong distribution costs nothing."""
+    terms = descend("iou")
+    assert float(terms.iou.detach()) < 0.01
+    assert float(terms.w1.detach()) > 1
+    assert float(terms.iou_teacher_forced) < 1
+
+
+@pytest.mark.parametrize(("term", "sign"), [("fp", -1), ("fn", 1)])
+def test_fp_teaches_to_stop_and_fn_to_go_on(term: str, sign: int) -> None:
+    targets = targets_of(answer([1, 2, 3, 4], [5, 6, 7, 8]))
+    logits = random_logits(targets)
+    getattr(grounding_terms(logits, targets, Settings()), term).backward()
+    stop, further = (TOKENIZER.encode(text, add_special_tokens=False)[0] for text in ('"}]', '"},{"'))
+    stops = logits.grad[:, targets.columns == stop].sum()
+    goes_on = logits.grad[:, targets.columns == further].sum()
+    assert sign * float(stops) > 0 > sign * float(goes_on)
