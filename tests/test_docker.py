@@ -87,6 +87,7 @@ MISSING = {
     "no inputs": ({"MEDVL_INPUTS": "/no/such/folder"}, "there is no folder /no/such/folder; mount the questions"),
     "no questions": ({"MEDVL_INPUTS": "outputs"}, "no question file"),
     "no models": ({"MEDVL_MODELS": "/no/such/folder"}, "no model: /no/such/folder/base/config.json is not there"),
+    "no profiles": ({"MEDVL_PROFILES": "/no/such.yaml"}, "there is no file /no/such.yaml (MEDVL_PROFILES)"),
     "outputs not writable": ({"MEDVL_OUTPUTS": "/proc/outputs"}, "cannot write to /proc/outputs; make it writable"),
     "outputs is a file": ({"MEDVL_OUTPUTS": "models/base/config.json"}, "cannot write to"),
 }
