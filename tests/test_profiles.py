@@ -145,7 +145,7 @@ def test_valid_answers_are_tidied(by: str, text: str, tidied: str) -> None:
                      "Normal; Old Fracture", id="listed with commas"),
         pytest.param("labels", "Options: A: Nodule B: Fibrosis", "FIBROSIS; Nodule", "Fibrosis; Nodule", id="lettered"),
         pytest.param("labels", "Options: A: Nodule B: Fibrosis", "A; B", "A; B", id="letters"),
-        pytest.param("labels", "What is seen?", "Pleural Effusion, Normal", "Pleural Effusion; Normal", id="not listed"),
+        pytest.param("labels", "Findings?", "Pleural Effusion, Normal", "Pleural Effusion; Normal", id="not listed"),
         pytest.param("labels", "Nodule or fibrosis?", "None", "None", id="none is an answer"),
         pytest.param("labels", "x", "C++, Old (healed), é", "C++; Old (healed); é", id="brackets and accents"),
         pytest.param("choice", "Which subtype?", " Luminal a.", "Luminal a", id="a choice without letters"),
