@@ -233,6 +233,13 @@ def test_a_picture_that_is_missing_is_recorded(server: Server, question_tree: Pa
     assert "p0-0.png" in (rows[0].error or "")
 
 
+def test_a_run_card_that_is_not_there_is_said(
+    server: Server, question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(server, question_tree, tmp_path / "p.jsonl", "--adapters", str(tmp_path / "adapters"))
+    assert f"{tmp_path / 'adapters' / 'counting'}: no run card there" in capsys.readouterr().err
+
+
 def test_half_a_character_does_not_end_a_run(server: Server, question_tree: Path, tmp_path: Path) -> None:
     server.answer = lambda _: "cell \ud83d"
     code, rows = predict(server, question_tree, tmp_path / "p.jsonl")
