@@ -22,6 +22,7 @@ refuse() {
     refuse "no question file (*.json) below $inputs; mount the challenge's tree or one of its folders there"
 [ -f "$models/base/config.json" ] ||
     refuse "no model: $models/base/config.json is not there; mount the models (docker/README.md) or bake them in"
+[ -z "${MEDVL_PROFILES:-}" ] || [ -f "$profiles" ] || refuse "there is no file $profiles (MEDVL_PROFILES)"
 mkdir -p "$outputs" 2>/dev/null || true
 probe=$outputs/.predict.$$
 (: >"$probe") 2>/dev/null ||

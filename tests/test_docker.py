@@ -87,6 +87,7 @@ MISSING = {
     "no inputs": ({"MEDVL_INPUTS": "/no/such/folder"}, "there is no folder /no/such/folder; mount the questions"),
     "no questions": ({"MEDVL_INPUTS": "outputs"}, "no question file"),
     "no models": ({"MEDVL_MODELS": "/no/such/folder"}, "no model: /no/such/folder/base/config.json is not there"),
+    "no profiles": ({"MEDVL_PROFILES": "/no/such.yaml"}, "there is no file /no/such.yaml (MEDVL_PROFILES)"),
     "outputs not writable": ({"MEDVL_OUTPUTS": "/proc/outputs"}, "cannot write to /proc/outputs; make it writable"),
     "outputs is a file": ({"MEDVL_OUTPUTS": "models/base/config.json"}, "cannot write to"),
 }
@@ -126,7 +127,7 @@ def test_questions_to_predictions_and_on_from_a_part(
 def answers(outputs: Path) -> list[str]:
     rows = json.loads((outputs / "predictions.json").read_text())
     assert [row["Question"] for row in rows] == list(QUESTIONS.values())
-    return [row["Answer"].upper() for row in rows]  # labels are handed in in lower case
+    return [row["Answer"] for row in rows]
 
 
 def test_dockerfile_copies_what_the_build_context_has(repository: Path) -> None:

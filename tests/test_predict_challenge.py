@@ -1,6 +1,7 @@
 """predictions.json: every row untouched but for its answer, which is in the challenge's own form."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evaluation.predictions import read_predictions
-from medvl.predict.challenge import answer_for, write_challenge
+from medvl.predict.challenge import answer_for, check_challenge, write_challenge
 from medvl.predict.errors import DataError
 from medvl.predict.questions import Question, read_questions
 from medvl.predict.writer import Row
@@ -51,6 +52,8 @@ def asked(text: str = OPTIONS, dataset: str = "mixed", **changes: Any) -> Questi
         pytest.param("general", "The answer is B.", "The answer is B.", id="general alters nothing"),
         pytest.param("general", '[{"bbox_2d":[100,500,200,1000]}]', "[[50, 100, 100, 200]]", id="boxes have a frame"),
         pytest.param("general", '{"1":[[0,0,1000,1000]]}', '{"1":[[0,0,500,200]]}', id="maps too"),
+        pytest.param("general", '```json\n[{"bbox_2d":[100,500,200,1000]}]\n```', "[[50, 100, 100, 200]]", id="fenced"),
+        pytest.param("general", '{"bbox_2d":[100,500,200,1000],"label":"x"}', "[[50, 100, 100, 200]]", id="one box"),
         pytest.param("general", "At [100, 500, 200, 1000].", "At [100, 500, 200, 1000].", id="prose stays"),
     ],
 )  # fmt: skip
@@ -87,6 +90,17 @@ def test_a_rotated_picture_has_the_size_it_is_shown_in(tmp_path: Path) -> None:
     question = asked(images=(tmp_path / "x.jpg",), size=None, mended=False)
     rows = {"q": row("detection", '[{"bbox_2d":[0,0,1000,1000]}]')}
     assert answer_for(question, rows, PROFILES) == "[[0, 0, 500, 200]]"
+
+
+def test_what_cannot_be_handed_in_is_said_before_anything_is_asked(question_tree: Path, tmp_path: Path) -> None:
+    questions = read_questions(question_tree)
+    check_challenge(tmp_path / "predictions.json", questions)
+    with pytest.raises(DataError, match="2 records come from it"):
+        check_challenge(tmp_path / "predictions.json", [*questions, questions[-1]])
+    with pytest.raises(DataError, match="would be overwritten"):
+        check_challenge(questions[0].file, questions)
+    with pytest.raises(DataError, match="asks something else"):
+        check_challenge(tmp_path / "predictions.json", [*questions[:-1], replace(questions[-1], text="Why?")])
 
 
 def test_rows_are_untouched_and_in_order(question_tree: Path, tmp_path: Path) -> None:

@@ -233,6 +233,53 @@ def test_a_picture_that_is_missing_is_recorded(server: Server, question_tree: Pa
     assert "p0-0.png" in (rows[0].error or "")
 
 
+def test_a_run_card_that_is_not_there_is_said(
+    server: Server, question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(server, question_tree, tmp_path / "p.jsonl", "--adapters", str(tmp_path / "adapters"))
+    assert f"{tmp_path / 'adapters' / 'counting'}: no run card there" in capsys.readouterr().err
+
+
+def test_half_a_character_does_not_end_a_run(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    server.answer = lambda _: "cell \ud83d"
+    code, rows = predict(server, question_tree, tmp_path / "p.jsonl")
+    assert (code, {row.prediction for row in rows}) == (0, {"cell ?"})
+
+
+def test_a_frame_that_is_stated_later_holds(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.jsonl"
+    frames = []
+    for options in ([], ["--frame", "pixel"], []):
+        _, rows = predict(server, question_tree, out, *options)
+        frames.append({row.frame for row in rows})
+    asked = len(server.requests)
+    assert (frames, asked) == ([{"norm1000"}, {"pixel"}, {"pixel"}], len(rows))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        pytest.param(["--no-router", "--router", "x"], "--no-router and --router", id="two routers"),
+        pytest.param(["--model-name", "x"], "give its --endpoint", id="a server's model without a server"),
+        pytest.param(["--challenge", "{out}"], "the same file", id="two formats in one file"),
+        pytest.param(["--out", "{file}"], "choose another", id="predictions over questions"),
+        pytest.param(["--timeout", "0"], "--timeout", id="no time"),
+    ],
+)
+def test_options_that_cannot_be_followed(
+    question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    (file,) = question_tree.rglob("*_val.json")
+    before, out = file.read_bytes(), tmp_path / "p.jsonl"
+    given = [option.format(out=out, file=file) for option in options]
+    try:
+        code = main(["predict", "--data", str(question_tree), "--out", str(out), *given])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert (code, file.read_bytes()) == (2, before)
+    assert says in capsys.readouterr().err
+
+
 def test_an_answer_without_text_is_no_answer(server: Server, question_tree: Path, tmp_path: Path) -> None:
     server.answer = lambda _: None
     code, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "1")

@@ -1,5 +1,6 @@
 """Who is asked how: run cards, profiles and routes; what is asked together."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_quantisation_other_than_in_training_is_said(
     setup = read_setup({"x": folder}, Wanted(bits=wanted))
     assert setup.quantization.bit == bits
     assert bool(setup.warnings) is warns
+
+
+def test_changed_weights_under_the_same_path_are_noticed(base: Path, tmp_path: Path) -> None:
+    folder, weights = adapter(tmp_path / "x"), base / "model.safetensors"
+    weights.write_bytes(bytes(5 * 2**20))
+    seen = [read_setup({"x": folder}, Wanted(str(base)))]
+    for file, content in (
+        (folder / "adapter_config.json", b'{"base_model_name_or_path": "/elsewhere"}'),
+        (folder / "adapter_config.json", b'{"lora_alpha": 32}'),
+        (folder / "adapter_model.safetensors", b"v"),
+        (weights, bytes(3 * 2**20) + b"\1" * 2**20 + bytes(2**20)),
+    ):
+        file.write_bytes(content)
+        seen.append(read_setup({"x": folder}, Wanted(str(base))))
+    of_adapter, of_base = [setup["x"].identity for setup in seen], [setup.identity for setup in seen]
+    assert [a != b for a, b in itertools.pairwise(of_adapter)] == [False, True, True, False]
+    assert [a != b for a, b in itertools.pairwise(of_base)] == [False, False, False, True]
+    (folder / "adapter_config.json").write_text("[")
+    with pytest.raises(UsageError, match="adapter_config"):
+        read_setup({"x": folder}, Wanted(str(base)))
 
 
 def test_another_base_model_is_said(base: Path, tmp_path: Path) -> None:

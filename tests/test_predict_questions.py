@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from medvl.flare import FlareError
 from medvl.instructions import Instruction, fingerprint, instruct_record
 from medvl.predict.errors import DataError
 from medvl.predict.questions import choose, read_questions, source_rows
@@ -55,12 +56,29 @@ def test_a_mounted_folder_is_searched_for_question_files(tmp_path: Path) -> None
     question_file(tmp_path / "deep" / "e", "e_test.json", {"Question": "Two?"})
     (tmp_path / "d" / "predictions.json").write_text(json.dumps([ROW]))
     (tmp_path / "d" / "other.json").write_text('{"a": 1}')
-    (tmp_path / "d" / "broken.json").write_text("[")
     asked = read_questions(tmp_path)
     assert [question.id for question in asked] == ["d/d_questions_test_withGT/000000", "deep/e/e_test/000000"]
     assert [question.text for question in asked] == ["One?", "Two?"]
     with pytest.raises(DataError, match="no splits"):
         read_questions(tmp_path, splits=["val"])
+
+
+def test_no_question_file_of_a_folder_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "inputs"
+    question_file(folder, "report_generation.json")
+    question_file(folder / ".hidden", "x.json")
+    assert [question.id for question in read_questions(folder)] == ["report_generation/000000"]
+    (folder / "torn.json").write_text('[{"Question": ')
+    with pytest.raises(FlareError, match=r"torn\.json"):
+        read_questions(folder)
+
+
+def test_splits_that_choose_nothing_are_refused(tmp_path: Path) -> None:
+    file = question_file(tmp_path / "testing" / "X" / "e", "e_questions_test.json")
+    assert len(read_questions(tmp_path / "testing", splits=["test"])) == 1
+    for path in (tmp_path / "testing", file):
+        with pytest.raises(DataError, match="remove --splits"):
+            read_questions(path, splits=["val"])
 
 
 def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:

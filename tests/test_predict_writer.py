@@ -74,6 +74,25 @@ def test_only_one_run_writes(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("content", [b"[{}]", b'[\n{"Question": "How many?"}\n]', b"torn", b"\0\0"])
+def test_a_file_of_something_else_is_not_emptied(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match="another --out"), opened(tmp_path / "p.jsonl"):
+        pass
+    assert (tmp_path / "p.jsonl").read_bytes() == content
+
+
+def test_a_link_to_a_file_is_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "p.jsonl")
+    with opened(tmp_path / "p.jsonl"), pytest.raises(UsageError, match="another run"), opened(tmp_path / "link.jsonl"):
+        pass
+    with opened(tmp_path / "link.jsonl") as predictions:
+        predictions.append(ROWS)
+        predictions.finish(["2", "1"])
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "p.jsonl").read_bytes().count(b"\n") == len(ROWS)
+
+
 @pytest.mark.parametrize("line", [b'{"id": "1"}', b"[1]", b"\xff", b"{}"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "p.jsonl").write_bytes(line + b"\n")

@@ -124,7 +124,7 @@ def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
     [
         pytest.param("choice", "The answer is B.", "B", id="a sentence"),
         pytest.param("choice", "B", "B", id="a letter"),
-        pytest.param("labels", "- Normal\n- Other", "normal; other", id="a list of labels"),
+        pytest.param("labels", "- Normal\n- Other", "Normal; Other", id="a list of labels"),
         pytest.param("count", "There are 12 cells.", "12", id="a count"),
         pytest.param("number", "34.7 %", "34.7", id="a percentage"),
         pytest.param("boxes", '[{"bbox_2d":[1,2,3,4]}]', '[{"bbox_2d":[1,2,3,4]}]', id="boxes keep their frame"),
@@ -135,6 +135,25 @@ def test_valid_answers_are_tidied(by: str, text: str, tidied: str) -> None:
     done = postprocess(text, by, question=LETTERS)  # type: ignore[arg-type]
     assert done.text == tidied
     assert done.valid
+
+
+@pytest.mark.parametrize(
+    ("by", "question", "text", "tidied"),
+    [
+        pytest.param("labels", "Which of the following: Nodule; Fibrosis?", "nodule", "Nodule", id="offered"),
+        pytest.param("labels", "Is it normal? Choose: Normal, Old Fracture.", "normal, old  fracture",
+                     "Normal; Old Fracture", id="listed with commas"),
+        pytest.param("labels", "Options: A: Nodule B: Fibrosis", "FIBROSIS; Nodule", "Fibrosis; Nodule", id="lettered"),
+        pytest.param("labels", "Options: A: Nodule B: Fibrosis", "A; B", "A; B", id="letters"),
+        pytest.param("labels", "Findings?", "Pleural Effusion, Normal", "Pleural Effusion; Normal", id="not listed"),
+        pytest.param("labels", "Nodule or fibrosis?", "None", "None", id="none is an answer"),
+        pytest.param("labels", "x", "C++, Old (healed), é", "C++; Old (healed); é", id="brackets and accents"),
+        pytest.param("choice", "Which subtype?", " Luminal a.", "Luminal a", id="a choice without letters"),
+        pytest.param("choice", "Which subtype? A: x, B: y", "y", "B", id="a choice with letters"),
+    ],
+)  # fmt: skip
+def test_labels_keep_the_questions_spelling(by: str, question: str, text: str, tidied: str) -> None:
+    assert postprocess(text, by, question=question).text == tidied  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

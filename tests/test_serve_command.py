@@ -1,5 +1,6 @@
 """`medvl serve` as users type it, and what it refuses before a model is loaded."""
 
+import argparse
 import os
 import signal
 import socket
@@ -70,11 +71,25 @@ def test_what_cannot_be_served_is_refused_at_once(
         "router": (["--model", base, "--router", str(tmp_path / "missing")], "missing"),
         "no model": ([], "--model is missing"),
         "folder": (["--model", base, "--image-folder", str(tmp_path / "missing")], "there is no such folder"),
+        "key": (["--model", base, "--api-key", ""], "--api-key is empty"),
         "host": (["--model", base, "--host", "no.such.host.invalid"], "cannot listen at no.such.host.invalid"),
     }
     for name, (options, says) in cases.items():
         code, errors = serve(capsys, *options)
         assert (code, says in errors) == (2, True), (name, errors)
+
+
+def test_the_adapter_of_generals_own_profile_stands_in(marked_adapters: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = marked_adapters("qwen3vl")
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "all").symlink_to(folder / "adapters" / "general")
+    for adapter in ("all", None):
+        (tmp_path / "profiles.yaml").write_text(f"general: {{adapter: {adapter or 'null'}}}\n")
+        parser = argparse.ArgumentParser()
+        commands.add_arguments(parser)
+        options = ["--model", str(folder / "base"), "--adapters", str(tmp_path / "adapters"), "--no-router"]
+        _, chooser = commands._prepared(parser.parse_args([*options, "--profiles", str(tmp_path / "profiles.yaml")]))
+        assert {served.name for served in chooser.serves.values()} == {adapter}
 
 
 def test_port_in_use_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,10 +4,12 @@ A text that is not a valid answer stays as it is and is marked; the raw text is 
 systems drop first lines, or write `0` where they find no number: a failure then looks like an answer.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from medvl.answers import Answer, challenge_text, parse_answer
+from medvl.answers import Answer, Value, challenge_text, parse_answer
+from medvl.choices import options
 from medvl.tasks import Task
 
 # choice: the option letter, or a label. labels: labels joined as the dataset does. boxes, instance_boxes: checked only,
@@ -43,7 +45,7 @@ class Processed:
 
 
 def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: str | None = None) -> Processed:
-    """Check and tidy a model's text.
+    """Check and tidy a model's text. Labels are spelled as the question lists them, else as the model wrote them.
 
     Args:
         text: The model's output.
@@ -58,6 +60,36 @@ def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: 
     """
     task = TASKS[by]
     answer = parse_answer(text, task, question=question, separator=separator)
-    if not answer.parsed or by == "text" or task.has_boxes:
+    if not answer.parsed or by == "text" or task.has_boxes or answer.value == ():  # (): "none", which is an answer
         return Processed(text, answer)
-    return Processed(challenge_text(answer, text, size=None, frame="pixel", separator=separator or ";"), answer)
+    tidied = replace(answer, value=_spelled(answer, question, text))
+    return Processed(challenge_text(tidied, text, size=None, frame="pixel", separator=separator or ";"), answer)
+
+
+def _spelled(answer: Answer, question: str, text: str) -> Value | None:
+    """The value with its labels in the question's spelling; understanding them folded their case, scorers do not."""
+    match answer.value:
+        case tuple() as labels:
+            return tuple(dict.fromkeys(_as_listed(label, question) or _as_written(label, text) for label in labels))
+        case str() as label if label not in options(question):
+            return _as_written(label, text)
+        case value:
+            return value
+
+
+def _as_listed(label: str, question: str) -> str | None:
+    """An item of a list in the question, which says "normal" elsewhere without meaning the label."""
+    before, after = r"(?:[;,:(\n]|\bor\b|\band\b|\b[A-Z][.)])", r"(?:[;,.?)\n]|$|or\b|and\b|\(?[A-Z][:.)])"
+    match = re.search(rf"{before}\s*({_any_case(label)})(?!\w)(?=\s*{after})", question)
+    return " ".join(match[1].split()) if match else None
+
+
+def _as_written(label: str, text: str) -> str:
+    match = re.search(rf"(?<!\w){_any_case(label)}(?!\w)", text)
+    return " ".join(match[0].split()) if match else label
+
+
+def _any_case(label: str) -> str:
+    words = r"\s+".join(map(re.escape, label.split()))
+    bracket = r"\)?" if label.count("(") > label.count(")") else ""  # understanding the label cut it off
+    return f"(?i:{words}){bracket}"

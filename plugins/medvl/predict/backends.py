@@ -128,12 +128,17 @@ def endpoint(
     for profile in profiles:
         name = _model(profile, there, model)
         serves[profile.name] = at_endpoint(name, cards.get(name, cards.get("")), wanted.frame)
+    without_card = [
+        f"{folder}: no run card there, so {served.name} is asked with the server's own prompt and pixels"
+        for served in {served.name: served for served in serves.values()}.values()
+        if served.card is None and (folder := cards.get(served.name or "", cards.get("")))
+    ]
     return Answering(
         serves=serves,
         identity="endpoint",
         start=lambda: backend,
         together=False,
-        notes=tuple(_notes(profiles, serves, by_name=there is not None)),
+        notes=(*without_card, *_notes(profiles, serves, by_name=there is not None)),
     )
 
 

@@ -1,5 +1,7 @@
 """The challenge's predictions.json: every question's own row, untouched but for its `Answer`."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +20,26 @@ from medvl.predict.writer import Row
 from medvl.profiles import Profiles
 from medvl.sharegpt import write_atomic
 from medvl.tasks import Task, label_separator
+
+
+def check_challenge(path: Path, questions: Sequence[Question]) -> None:
+    """Raise what would keep `write_challenge` from writing these questions to `path`, before they are answered.
+
+    Raises:
+        DataError: a question's row is not where its record says; several questions come from one row; or `path` is a
+            question file.
+    """
+    for _ in source_rows(questions):
+        pass
+    places = Counter((question.file, question.index) for question in questions)
+    (file, index), count = places.most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"{file}, row {index}: {count} records come from it (copies, or one per picture), and the challenge takes "
+            "one answer per row; give the tree as --data"
+        )
+    if path.resolve() in {file.resolve() for file, _ in places}:
+        raise DataError(f"{path}: it is a file of questions, which would be overwritten; choose another --challenge")
 
 
 def write_challenge(path: Path, questions: Sequence[Question], rows: Mapping[str, Row], profiles: Profiles) -> None:
@@ -41,17 +63,18 @@ def answer_for(question: Question, rows: Mapping[str, Row], profiles: Profiles) 
     separator = label_separator(question.dataset)
     done = postprocess(row.prediction, profiles[row.task].postprocess, question=question.text, separator=separator)
     answer = _boxes_only(row.prediction) if row.task == GENERAL else done.answer
-    if answer is None or not isinstance(answer.value, ParsedBoxes):
+    if answer is None or not isinstance(answer.value, ParsedBoxes) or not question.images:
         return done.text.strip()
     return challenge_text(answer, row.prediction, size=_size(question), frame=_frame(row))
 
 
 def _boxes_only(text: str) -> Answer | None:
     """The boxes of a text that is nothing else. Their frame would be lost if `general` handed them in as they are."""
-    stripped = text.strip()
+    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", text.strip(), flags=re.DOTALL).strip()
     if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
         return None
-    answer = parse_answer(stripped, Task.INSTANCE_DETECTION if stripped.startswith("{") else Task.DETECTION)
+    maps = stripped.startswith("{") and "bbox" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
+    answer = parse_answer(stripped, Task.INSTANCE_DETECTION if maps else Task.DETECTION)
     return answer if answer.parsed else None
 
 

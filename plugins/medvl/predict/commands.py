@@ -104,7 +104,7 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
         help="model for profiles whose adapter is no model of the server (default: general, if it has that)",
     )
     add("--concurrency", type=_positive, default=8, metavar="N", help="requests at a time (default: %(default)s)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="seconds per attempt (default: %(default)s)")
+    add("--timeout", type=_seconds, default=120.0, metavar="S", help="seconds per attempt (default: %(default)s)")
     add("--retries", type=_natural, default=5, metavar="N", help="further attempts (default: %(default)s)")
     add(
         "--images",
@@ -127,6 +127,16 @@ def _natural(text: str, least: int = 0) -> int:
 
 def _positive(text: str) -> int:
     return _natural(text, 1)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds above 0")
+    return seconds
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -117,7 +117,9 @@ class Endpoint:
         if not completion.choices or completion.choices[0].message.content is None:
             return failed("the server sent no text")
         choice = completion.choices[0]
-        return Reply(choice.message.content or "", "length" if choice.finish_reason == "length" else "stop")
+        # Half of a pair, where a server cut an emoji in two, is no Unicode and cannot be written to a file.
+        text = choice.message.content.encode("utf-8", "replace").decode()
+        return Reply(text, "length" if choice.finish_reason == "length" else "stop")
 
     def _refused(self, error: openai.APIStatusError) -> UsageError:
         names = " or ".join(KEY_VARIABLES)

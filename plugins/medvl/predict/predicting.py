@@ -8,11 +8,11 @@ from rich.console import Console
 from medvl.instructions import GENERAL
 from medvl.predict import backends
 from medvl.predict.backends import Answering
-from medvl.predict.challenge import write_challenge
+from medvl.predict.challenge import check_challenge, write_challenge
 from medvl.predict.errors import UsageError
 from medvl.predict.plan import Asked, ask, batches, remaining, route
 from medvl.predict.progress import summary, write_answers
-from medvl.predict.questions import Question, choose, read_questions, source_rows
+from medvl.predict.questions import Question, choose, read_questions
 from medvl.predict.setup import Wanted
 from medvl.predict.writer import Row, done, opened, stale
 from medvl.profiles import Profile, Profiles, read_profiles
@@ -52,6 +52,8 @@ def predict(args: argparse.Namespace, errors: Console) -> list[Row]:
         todo = remaining(batches(asked, args.batch_size), wanted, whole=answering.together)
         if todo:
             write_answers(answering.start().answers(todo), predictions, wanted, errors)
+        if args.frame:
+            predictions.reframe(fingerprints, args.frame)
         predictions.finish([question.id for question in questions])
         rows = predictions.rows
     if args.challenge:
@@ -65,6 +67,12 @@ def _read(args: argparse.Namespace) -> tuple[Profiles, list[Question]]:
         profiles = read_profiles(args.profiles)
     except ValueError as error:
         raise UsageError(f"--profiles {error}") from error
+    if args.challenge and args.challenge.resolve() == args.out.resolve():
+        raise UsageError("--out and --challenge are the same file; the formats differ, give two")
+    if args.no_router and args.router:
+        raise UsageError("--no-router and --router contradict each other; give one")
+    if args.model_name and not args.endpoint:
+        raise UsageError("--model-name is a model of a server; give its --endpoint, or --model for one in this process")
     if args.challenge and args.shard != (1, 1):
         raise UsageError(
             "--challenge wants all questions and --shard gives a part; join the parts into one file (cat), then run "
@@ -74,8 +82,10 @@ def _read(args: argparse.Namespace) -> tuple[Profiles, list[Question]]:
     questions = choose(questions, args.limit, args.shard)
     if not questions:
         raise UsageError(f"--shard {args.shard[0]}/{args.shard[1]}: no question is left for it")
-    if args.challenge:
-        next(source_rows(questions))  # what cannot be handed in is refused before hours of predicting
+    if args.challenge:  # what cannot be handed in is refused before hours of predicting
+        check_challenge(args.challenge, questions)
+    if args.out.resolve() in {question.file.resolve() for question in questions} | {args.data.resolve()}:
+        raise UsageError(f"--out {args.out} is a file of questions, which would be overwritten; choose another")
     return profiles, questions
 
 

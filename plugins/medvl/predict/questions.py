@@ -16,8 +16,8 @@ from medvl.predict.errors import DataError
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, read_manifest, read_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
-# Written by tools into folders of question files; none of them holds questions.
-_NOT_QUESTIONS = ("predictions", "dataset_info", "manifest", "report")
+# Written by tools into folders of question files; none of them holds questions. `report_generation.json` may.
+_NOT_QUESTIONS = ("dataset_info", "manifest", "report")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, In
         yield from (question for file, prefix in files for question in _asked(file, prefix))
     elif not path.is_file():
         raise DataError(f"{path}: there is no such file or folder")
+    elif splits:
+        raise DataError(f"{path}: a file has no splits to choose from; remove --splits")
     elif _holds(path, {"conversations", "images"}):
         yield from (_from_record(record, instructions) for record in _records(path, instructions))
     else:
@@ -100,11 +102,13 @@ def _files(folder: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str 
         return [(file, None) for file in (files if splits else rest or files)]
     above = next((parent for parent in (inside, *inside.parents) if parent.name in names), None)
     if above is not None:
+        if splits and not {above.name, next(s.name for s in SPLITS.values() if s.folder == above.name)} & set(splits):
+            raise DataError(f"{folder}: lies in the split {above.name}; remove --splits")
         files = [file for file in find_question_files(above.parent, [above.name]) if file.path.is_relative_to(inside)]
         return [(file, None) for file in files]
     if splits:
         raise DataError(f"{folder}: no FLARE tree, so that it has no splits; remove --splits")
-    loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path)]
+    loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path, inside)]
     answered = {path.with_name(path.name.replace("_withGT", "")) for path in loose if "_withGT" in path.name}
     return [
         (question_file(path), path.relative_to(inside).with_suffix("").as_posix())
@@ -113,18 +117,21 @@ def _files(folder: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str 
     ]
 
 
-def _is_loose_file(path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    named = any(word in path.stem.lower() for word in _NOT_QUESTIONS)
-    return not hidden and not named and _holds(path, {"ImageName", "Question"})
+def _is_loose_file(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+    named = path.stem.lower() in _NOT_QUESTIONS or "predictions" in path.stem.lower()
+    return not hidden and not named and _holds(path, {"ImageName", "Question"}, broken=True)
 
 
-def _holds(path: Path, keys: Iterable[str]) -> bool:
-    """Whether a file is a JSON list of objects with these keys. One that is not JSON is reported when it is read."""
+def _holds(path: Path, keys: Iterable[str], *, broken: bool = False) -> bool:
+    """Whether a file is a JSON list of objects with these keys; `broken` for one that is not JSON.
+
+    A broken file counts as questions in a folder, so that reading it refuses it: questions would be lost silently.
+    """
     try:
         content = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+        return broken
     if isinstance(content, dict):
         content = next((value for value in content.values() if isinstance(value, list)), [])
     return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and set(keys) <= set(content[0])

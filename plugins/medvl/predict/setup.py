@@ -26,6 +26,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # LLaMA-Factory's own defaults, for a model without a run card.
 _MAX_PIXELS, _MIN_PIXELS = 768 * 768, 32 * 32
 _TEMPLATES = {"qwen3_vl": "qwen3_vl_nothink", "internvl": "intern_vl"}
+_PIECES, _PIECE_BYTES = 32, 2**16  # read of each weight file of a base model
 _T = TypeVar("_T")
 _NOT_QUANTISED = Quantization(bit=None, method="bnb", type="nf4", double_quantization=False)
 
@@ -65,7 +66,7 @@ class Setup:
 
     Attributes:
         model: Folder or hub name of the base model.
-        identity: Changes whenever its weights do, as far as names and sizes tell.
+        identity: Changes whenever its weights do, as far as names, sizes and samples tell.
         template: LLaMA-Factory's name of the prompt's form.
         enable_thinking: LLaMA-Factory's key of that name.
         quantization: On-the-fly quantisation.
@@ -182,7 +183,7 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
         dtype=wanted.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
         base=_served(None, None, identity, own, wanted.frame),
         adapters={
-            name: _served(name, folder, file_sha256(folder / WEIGHTS), cards[name], wanted.frame)
+            name: _served(name, folder, _adapter_identity(folder), cards[name], wanted.frame)
             for name, folder in adapters.items()
         },
         warnings=(*warnings, *_other_base(model, cards)),
@@ -239,12 +240,34 @@ def trained_frame(card: RunCard) -> Frame | None:
     return next((known for known in FRAMES if stated == {known}), None)
 
 
+def _adapter_identity(folder: Path) -> str:
+    """What tells this adapter from others: its weights, and its scaling and modules; not where its base model lies."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        stated = {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "revision")}
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{folder / CONFIG}: no adapter's configuration: {error}") from error
+    return hashlib.sha256(json.dumps([file_sha256(folder / WEIGHTS), stated], sort_keys=True).encode()).hexdigest()
+
+
+def _sample(file: Path) -> str:
+    """SHA-256 of pieces of a file, evenly spaced: trained further, weights differ in every one of them."""
+    digest, size = hashlib.sha256(), file.stat().st_size
+    with file.open("rb") as stream:
+        for place in range(_PIECES):
+            stream.seek(max(0, size - _PIECE_BYTES) * place // (_PIECES - 1))
+            digest.update(stream.read(_PIECE_BYTES))
+    return digest.hexdigest()
+
+
 def _identity(model: str) -> str:
-    """What tells this model from others without reading gigabytes: config, names and sizes of the weight files."""
+    """What tells this model from others without reading gigabytes: config, and name, size and pieces of each file."""
     config, commit = base_model(model, "main")
     folder = Path(model)
     weights = (
-        sorted((file.name, file.stat().st_size) for file in folder.glob("*.safetensors")) if folder.is_dir() else []
+        sorted((file.name, file.stat().st_size, _sample(file)) for file in folder.glob("*.safetensors"))
+        if folder.is_dir()
+        else []
     )
     return hashlib.sha256(json.dumps([config, commit, weights or model]).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ torn line at the end, which the next run drops. When everything is there, the fi
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 
 from medvl.predict.errors import DataError, UsageError
 from medvl.sharegpt import write_atomic
+
+_START = b'{"id":"'  # of every line
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,10 @@ class Predictions:
         os.fsync(self._stream.fileno())
         self.rows.update((row.id, row) for row in rows)
 
+    def reframe(self, names: Iterable[str], frame: str) -> None:
+        """State another frame for the boxes of these rows: it says how answers are read, not how they were asked."""
+        self.rows.update({name: msgspec.structs.replace(self.rows[name], frame=frame) for name in names})
+
     def finish(self, order: Sequence[str]) -> None:
         """One line per id, these in this order, others (of other shards, say) behind them as they stood."""
         ordered = [self.rows[name] for name in order if name in self.rows]
@@ -77,6 +83,7 @@ def opened(path: Path) -> Iterator[Predictions]:
         UsageError: another run is writing to it.
         DataError: it holds something else than predictions.
     """
+    path = path.resolve()  # one file, one lock, whatever link it is reached by
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -92,11 +99,14 @@ def opened(path: Path) -> Iterator[Predictions]:
 
 
 def _read(path: Path) -> dict[str, Row]:
-    """The rows by id, of several the last; a torn line at the end is cut off the file."""
+    """The rows by id, of several the last; a torn line at the end is cut off the file, if it is one of ours."""
     if not path.exists():
         return {}
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
+    torn = data[whole:]
+    if torn[: len(_START)] != _START[: len(torn)]:  # a question file without a line break must not be emptied
+        raise DataError(f"{path}: its last line is no prediction; choose another --out")
     rows: dict[str, Row] = {}
     for number, line in enumerate(data[:whole].splitlines(), 1):
         try:
@@ -105,7 +115,7 @@ def _read(path: Path) -> dict[str, Row]:
             raise DataError(f"{path}, line {number}: no prediction ({error}); choose another --out") from error
         rows.pop(row.id, None)
         rows[row.id] = row
-    if whole < len(data):
+    if torn:
         os.truncate(path, whole)
     return rows
 

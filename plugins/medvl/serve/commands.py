@@ -178,6 +178,8 @@ def _limits(args: argparse.Namespace) -> Limits:
 
     if args.image_folder is not None and not args.image_folder.is_dir():
         raise UsageError(f"--image-folder {args.image_folder}: there is no such folder")
+    if args.api_key is not None and not args.api_key.strip():  # an unset variable on the command line
+        raise UsageError("--api-key is empty, so that anybody might ask; give a key, or leave the option out")
     return Limits(
         body_bytes=args.max_request_mib * MIB,
         pictures=args.max_images,
@@ -185,7 +187,7 @@ def _limits(args: argparse.Namespace) -> Limits:
         new_tokens=args.max_tokens,
         unfinished=args.max_waiting,
         folder=args.image_folder,
-        hosts=frozenset(args.image_host),
+        hosts=frozenset(map(str.lower, args.image_host)),
     )
 
 
@@ -204,6 +206,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _prepared(args: argparse.Namespace) -> tuple["Answering", "Chooser"]:
+    from medvl.instructions import GENERAL
     from medvl.predict.backends import in_process
     from medvl.predict.setup import Wanted
     from medvl.profiles import read_profiles
@@ -214,7 +217,8 @@ def _prepared(args: argparse.Namespace) -> tuple["Answering", "Chooser"]:
     router = None if args.no_router else load_router(args.router)
     bits = {None: None, "none": 0}.get(args.quantization, args.quantization)
     wanted = Wanted(args.model, args.template, None if bits is None else int(bits), args.dtype)
-    answering = in_process([profiles[name] for name in PROFILES], wanted, args.adapters, args.adapter)
+    served, general = [profiles[name] for name in PROFILES], profiles[GENERAL].adapter
+    answering = in_process(served, wanted, args.adapters, args.adapter, general)
     return answering, Chooser(profiles, answering.serves, router)
 
 
