@@ -70,7 +70,7 @@ class Record:
             return
         if self.boxes + self.skipped == 0:
             self.warned = True
-            log.warning("grounding loss: no answer so far holds a box, so nothing but the language model is trained")
+            log.warning("grounding loss: no answer so far holds a box; is this the dataset you meant?")
         elif self.skipped > SKIPPED_WARNING * (self.boxes + self.skipped):
             self.warned = True
             log.warning(
