@@ -85,7 +85,7 @@ def panels(settings: Settings) -> dict[str, str]:
     """Logged names to the titles of their plots."""
     weighted = {
         "loss_w1": f"W1 of digits (x {settings.w1:g})",
-        "loss_iou": f"1 - {settings.iou} (x {settings.scale * settings.alpha:g})",
+        "loss_iou": f"1 - {settings.iou} + corners (x {settings.scale * settings.alpha:g})",
         "loss_fp": f"false positives (x {settings.scale * settings.beta:g})",
         "loss_fn": f"misses (x {settings.scale * settings.gamma:g})",
     }
