@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import Frame, as_boxes, from_frame, to_frame
 from medvl.factory.augmentation import AugmentedCollator, TellEpoch, find_frame
+from medvl.factory.frames import require_frame
 from medvl.sharegpt import dataset_entry
 
 Recipe = Callable[..., dict[str, Any]]
@@ -241,3 +242,10 @@ def test_unnumbered_records_are_handed_on() -> None:
     collator = AugmentedCollator(lambda features: {"seen": features}, None, None, None)  # type: ignore[arg-type]
     record = {"input_ids": [1], "images": ["a.png"]}
     assert collator([record])["seen"][0] is record
+
+
+def test_grounding_loss_refuses_boxes_in_another_frame(boxes_dataset: Callable[..., Path]) -> None:
+    folder = boxes_dataset("pixel")
+    require_frame(frame_arguments(folder, "boxes_train", grounding_frame="pixel"))
+    with pytest.raises(ValueError, match=r"grounding_frame is norm1000.*boxes_train.json are in the frame pixel"):
+        require_frame(frame_arguments(folder, "boxes_train", grounding_frame="norm1000"))

@@ -1,6 +1,9 @@
 """The grounding loss in real training runs, through LLaMA-Factory's own `run_exp`."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import torch
 from llamafactory.hparams import parser
 from llamafactory.train.tuner import run_exp
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from medvl.box_text import format_boxes
@@ -168,6 +172,38 @@ def test_gradient_accumulation_divides_the_terms_as_one_batch(family: str, recip
     assert added[0].norm() > 0.1 * stock[0].norm()
     torch.testing.assert_close(added[1], added[0], rtol=1e-3, atol=1e-5 * added[0].abs().max().item())
     assert (stock[1] - stock[0]).norm() > 1e-3 * stock[0].norm(), "upstream has changed: the note can go"
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe, tmp_path: Path) -> None:
+    """Through torchrun and plain `llamafactory-cli train`; each process has other boxes, one of them none at times."""
+    settings = recipe("qwen3vl", **GROUNDING, per_device_train_batch_size=1, max_steps=4, plot_loss=True)
+    (tmp_path / "two.yaml").write_text(json.dumps(settings | {"output_dir": str(tmp_path / "two")}))
+    environment = os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # torchrun is looked up there
+    command = ["llamafactory-cli", "train", str(tmp_path / "two.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run_exp(settings | {"output_dir": str(tmp_path / "one"), "gradient_accumulation_steps": 2})
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-7)
+    logged = [[{key: entry[key] for key in PARTS & entry.keys()} for entry in history(tmp_path / name)[:4]]
+              for name in ("one", "two")]  # fmt: skip
+    assert logged[1] == [pytest.approx(entry, abs=1e-4) for entry in logged[0]]
+    assert "'loss_fp': " in done.stdout and (tmp_path / "two" / "training_loss_components.png").is_file()
+
+
+def test_balanced_loss_and_augmentation_beside_it(recipe: Recipe, tmp_path: Path) -> None:
+    settings = recipe("qwen3vl", dataset="boxes,letters", per_device_train_batch_size=8, **GROUNDING)
+    run_exp(settings | {"output_dir": str(tmp_path / "alone")})
+    others = {"loss_balance": "weighted", "loss_balance_weights": {"a": 3.0}, "augment": "basic"}
+    others |= {"augment_frame": "norm1000"}
+    run_exp(settings | others | {"output_dir": str(tmp_path / "together")})
+    alone, together = (history(tmp_path / name)[0] for name in ("alone", "together"))
+    assert together.keys() >= PARTS
+    assert together["boxes_per_batch"] == alone["boxes_per_batch"] > 0
+    assert together["loss_lm"] != pytest.approx(alone["loss_lm"], rel=1e-3)
 
 
 def test_head_that_is_trained_gets_the_gradient_of_the_whole_logits(

@@ -113,6 +113,14 @@ def test_a_batch_without_supervised_tokens_is_zero_and_has_a_gradient() -> None:
     assert torch.equal(gradient(loss, logits), torch.zeros_like(logits))
 
 
+def test_logits_whose_sum_no_half_can_hold_have_a_finite_loss() -> None:
+    logits = torch.full((1, 9, 64), 300.0, dtype=torch.float16, requires_grad=True)
+    assert logits.sum().isinf()
+    loss = balanced_loss(logits, torch.arange(9)[None], torch.ones(1), torch.zeros(1))
+    assert loss.item() == pytest.approx(math.log(64), abs=1e-5)
+    assert gradient(loss, logits).isfinite().all()
+
+
 @pytest.mark.parametrize("logits", [None, torch.zeros(0, 0, 5), torch.zeros(2, 5)])
 def test_missing_logits_are_an_error(logits: torch.Tensor | None) -> None:
     with pytest.raises(ValueError, match="needs logits for every label"):
@@ -187,6 +195,10 @@ def test_a_letter_is_compared_only_with_answers_to_the_same_options() -> None:
         "And this one? A: normal B: benign lesion C: Malignant lesion", "A"
     )
     assert answer_class(LETTERED, "A") != answer_class(other, "A")
+
+
+def test_shuffled_options_are_the_same_options() -> None:
+    assert answer_class("Which? A: cyst B: tumour", "A") == answer_class("Which? A: tumour B: cyst", "B")
 
 
 def counted(counts: dict[str, int], *, group: str = "q", tokens: int = 1) -> list[tuple[AnswerClass | None, int]]:

@@ -169,6 +169,16 @@ def test_the_signature_of_grpo_trainers() -> None:
     assert rewards(completions=messages, completion_ids=[[1], [2]], **columns) == [pytest.approx(1, abs=0.02), 1]
 
 
+def test_grpo_trainers_can_have_another_frame_and_penalty() -> None:
+    def worth(said: str, **options: Any) -> float:
+        return rewards([said], [TRUTH], [SIZE], **options)[0]
+
+    assert worth(text(TRUTH, frame="pixel"), frame="pixel") == pytest.approx(1)
+    assert worth(text(TRUTH, frame="pixel")) < 0.9, "the frame was not ignored"
+    twice = text([*TRUTH, *TRUTH])
+    assert worth(twice, length_penalty=0.0) == pytest.approx(2 * worth(twice))
+
+
 @pytest.mark.slow
 def test_neither_torch_nor_scipy_is_needed_to_import() -> None:
     code = "import sys; from medvl.losses.grounding import reward; assert not {'torch', 'scipy'} & set(sys.modules)"

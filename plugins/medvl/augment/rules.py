@@ -29,10 +29,12 @@ _ORIENTED = re.compile(
     r"""\b(?: left | right(?!\s+(?:answer|option|choice|one)) | sides? | sided | lateral(?:ity|i[sz]ed)?
           | (?:bi|uni)lateral(?:ly)? | (?:ipsi|contra)lateral | medial(?:ly)? | mesial | distal | proximal | nasal
           | temporal | quadrants? | upper | lower | top | bottom | above | below | beneath | superior | inferior
-          | anterior(?:ly)? | posterior(?:ly)? | cranial | caudal | cephalic | breech | vertex | occiput | transverse
-          | longitudinal | sagittal | presentation | orientation | oriented | direction | facing | situs
-          | (?:dextro|laevo|levo)\w+ | (?:counter|anti)?-?clockwise | o'?\s?clock | tooth | teeth | (?:pre)?molars?
-          | incisors? | canines? | FDI | mirror(?:ed)? | flipped | rotat\w+ | tilt\w*
+          | anterior(?:ly)? | posterior(?:ly)? | dorsal(?:ly)? | ventral(?:ly)? | palmar | volar | plantar | apical
+          | basal | (?:up|down)wards? | horizontal(?:ly)? | vertical(?:ly)? | cranial | caudal | cephalic | breech
+          | vertex | occiput | transverse | longitudinal | sagittal | presentation | orientation | oriented | direction
+          | facing | situs
+          | (?:dextro|laevo|levo)\w+ | (?:counter|anti)?-?clockwise | o'?\s?clock | tooth | teeth | dental
+          | (?:pre)?molars? | incisors? | canines? | FDI | mirror(?:ed)? | flipped | rotat\w+ | tilt\w*
         )\b | [左右上下]""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -54,6 +56,8 @@ _MEASURE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\s*[-+]?[0-9][0-9.,]*\s*(?:%|°)?\s*")
+# Names of classes are often written so: left_kidney, LeftLung, tooth36.
+_JOINT = re.compile(r"_|(?<=[a-z])(?=[A-Z0-9])")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def permission(question: str, answer: str | None, *, pictures: int, prompt: str 
         return Permission(False, False, False, False, reason="no picture")
     # A letter stands for its option; by itself, L is no side.
     text = f"{question}\n{options(question).get((answer or '').strip(' .)'), answer or '')}"
+    text = _JOINT.sub(" ", text)
     ultrasound = _ULTRASOUND.search(f"{prompt}\n{text}") is not None
     tones = _APPEARANCE.search(text) is None
     boxes = read_box_answer(answer) if answer is not None else None

@@ -182,7 +182,10 @@ class GroundingArguments(KeyGroup):
     )
     grounding_alpha: float = field(
         default=GROUNDING.alpha,
-        metadata={"help": "Weight of 1 - IoU of the expected boxes. More: tighter boxes; 0 switches it off."},
+        metadata={
+            "help": "Weight of 1 - IoU of the expected boxes, and of the distance of their corners. More: tighter "
+            "boxes; 0 switches it off."
+        },
     )
     grounding_beta: float = field(
         default=GROUNDING.beta,

@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from PIL import Image
@@ -26,8 +24,8 @@ from medvl.augment.pictures import Changes, augment
 from medvl.augment.rewriting import BoxAnswer
 from medvl.augment.rules import Permission, permission
 from medvl.boxes import FRAMES, Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
+from medvl.factory.frames import stated_frames
 from medvl.factory.rows import RowReader, read_rows, row_reader
-from medvl.sharegpt import read_manifest
 
 ROW = "medvl_row"
 _LIMIT = {"norm1000": 1000.0, "norm1": 1.0, "pixel": np.inf}
@@ -60,11 +58,7 @@ def find_frame(arguments: Any) -> Frame | None:
 
     None if a file has no manifest. Raises ValueError if they do not agree.
     """
-    stated: dict[str | None, str] = {}
-    for file in _training_files(arguments.setting("dataset") or [], Path(arguments.setting("dataset_dir"))):
-        manifest = read_manifest(file.parent)
-        listed = manifest is not None and file.name in manifest.files
-        stated[manifest.options.frame if manifest and listed else None] = str(file)
+    stated = stated_frames(arguments)
     if "grounding_frame" in arguments.medvl_recipe.keys:
         stated.pop(None, None)
         stated.setdefault(arguments.grounding_frame, "grounding_frame")
@@ -72,14 +66,6 @@ def find_frame(arguments: Any) -> Frame | None:
         said = ", ".join(f"{frame} ({place})" for frame, place in sorted(stated.items(), key=str))
         raise ValueError(f"augment: the boxes of this recipe are in different frames: {said}; convert them to one")
     return next((frame for frame in FRAMES if set(stated) == {frame}), None)
-
-
-def _training_files(names: list[str], folder: Path) -> list[Path]:
-    info = folder / "dataset_info.json"
-    if not info.is_file():
-        return []  # with `tokenized_path` the files may be gone
-    entries = msgspec.json.decode(info.read_bytes(), type=dict[str, dict[str, Any]])
-    return [folder / entries.get(name, {}).get("file_name", name) for name in names]
 
 
 def augment_training(keywords: dict[str, Any]) -> TrainerCallback:

@@ -63,7 +63,7 @@ class ColumnLogits:
                 "under an adapter): set `enable_liger_kernel: false`, or remove use_grounding_loss"
             )
         flat = logits.reshape(-1, logits.shape[-1])
-        return flat[rows.to(flat.device)][:, columns.to(flat.device)].float()
+        return flat[rows.to(flat.device)[:, None], columns.to(flat.device)].float()
 
     def none(self, outputs: Mapping[str, Any]) -> torch.Tensor | None:
         """What a batch that asks for no logits has to add to its loss: nothing, or a zero with a gradient of zeros.
@@ -75,7 +75,7 @@ class ColumnLogits:
         self._states = None
         if self.usable() or outputs.get("logits") is None:
             return None
-        return 0.0 * outputs["logits"].flatten()[0].float()
+        return outputs["logits"].flatten()[:0].float().sum()
 
     def usable(self) -> bool:
         """Whether this process holds the head's plain weights: not quantised, adapted, or split by ZeRO-3 or FSDP."""

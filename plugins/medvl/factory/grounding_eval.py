@@ -212,7 +212,7 @@ def summary(judged: Sequence[Judged], weights: Settings) -> dict[str, float]:
     `boxes_iou` is the mean over answers of the mean IoU of their pairs, 0 for an unreadable answer; `boxes_iou_all` the
     mean over all true boxes. `boxes_fp` and `boxes_fn` are per answer. `boxes_loss` is what the reference documents, LM
     + alpha (1 - IoU) + beta #FP + gamma #FN with the recipe's weights; `boxes_loss_script` what its script computes, LM
-    - log(exp(-|dN|) mean IoU).
+    - log(exp(-|dN|) mean IoU); both take an unreadable answer for one without boxes, as the reference does.
     """
     comparisons, answers = [one.comparison for one in judged], len(judged)
     language = math.fsum(one.loss for one in judged) / answers

@@ -70,7 +70,7 @@ class Record:
             return
         if self.boxes + self.skipped == 0:
             self.warned = True
-            log.warning("grounding loss: no answer so far holds a box, so nothing but the language model is trained")
+            log.warning("grounding loss: no answer so far holds a box; is this the dataset you meant?")
         elif self.skipped > SKIPPED_WARNING * (self.boxes + self.skipped):
             self.warned = True
             log.warning(
@@ -85,7 +85,7 @@ def panels(settings: Settings) -> dict[str, str]:
     """Logged names to the titles of their plots."""
     weighted = {
         "loss_w1": f"W1 of digits (x {settings.w1:g})",
-        "loss_iou": f"1 - {settings.iou} (x {settings.scale * settings.alpha:g})",
+        "loss_iou": f"1 - {settings.iou} + corners (x {settings.scale * settings.alpha:g})",
         "loss_fp": f"false positives (x {settings.scale * settings.beta:g})",
         "loss_fn": f"misses (x {settings.scale * settings.gamma:g})",
     }

@@ -44,9 +44,11 @@ class TrainerFactory:
 
             callbacks.append(augment_training(kwargs))
         if "use_grounding_loss" in requested and kwargs["args"].do_train:
+            from medvl.factory.frames import require_frame
             from medvl.factory.grounding import BoxFinder, grounding_trainer
             from medvl.losses.vocabulary import Vocabulary
 
+            require_frame(arguments)
             trainer_class = grounding_trainer(trainer_class)
             kwargs["plain_collator"] = plain = kwargs["data_collator"]
             vocabulary = Vocabulary.of(kwargs["tokenizer"])

@@ -53,7 +53,7 @@ def balanced_loss(
     rows, targets = logits[records, places], labels[records, places + 1]
     weights, gammas = (values.to(rows.device, torch.float32)[records] for values in (weights, gammas))
     focal = bool(gammas.any())
-    total = rows.sum().float() * 0.0  # in the graph even without tokens: every rank takes part in the backward pass
+    total = rows[:0].float().sum()  # 0, in the graph even without tokens: every rank takes part in the backward pass
     for part in zip(*(values.split(ROWS) for values in (rows, targets, weights, gammas)), strict=True):
         total = total + checkpoint(_sum, *part, focal, use_reentrant=False, preserve_rng_state=False)
     return total / (max(len(targets), 1) if items is None else items)

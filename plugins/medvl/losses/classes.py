@@ -3,8 +3,8 @@
 A record has a class if its answer is one label. Told from question and answer alone, so that mixed datasets work:
 
 - The name of a class is the answer in lower case; of a letter, the option it stands for.
-- Answers are compared among records with the same options, or with the same question where there are none: "A" of one
-  dataset has nothing to do with "A" of another.
+- Answers are compared among records with the same options in any order, or with the same question where there are none:
+  "A" of one dataset has nothing to do with "A" of another.
 - No class have box answers, numbers (counts and measures), answers to select-all questions or with a `;`, and
   answers of more than `MAX_WORDS` words.
 - Answers of a question are classes only if there are at most `MAX_CLASSES` of them and each stands, on average, in
@@ -55,7 +55,7 @@ def answer_class(question: str, answer: str) -> AnswerClass | None:
         return None
     if choices:
         letter, _ = pick_one(answer, choices)
-        return AnswerClass(tuple(map(normal, choices.values())), normal(choices[letter])) if letter else None
+        return AnswerClass(tuple(sorted(map(normal, choices.values()))), normal(choices[letter])) if letter else None
     if ";" in name or _NUMBER.fullmatch(name) or offered_labels(question) or parse_boxes(answer).parsed:
         return None
     return AnswerClass(normal(question), name)

@@ -127,14 +127,25 @@ def reward(
     return float(quality * min(1.0, n / m) ** length_penalty)
 
 
-def rewards(completions: Sequence[Any], truth: Sequence[Any], size: Sequence[Size], **_: Any) -> list[float]:
+def rewards(
+    completions: Sequence[Any],
+    truth: Sequence[Any],
+    size: Sequence[Size],
+    *,
+    frame: Frame = "norm1000",
+    length_penalty: float = 1.0,
+    **_: Any,
+) -> list[float]:
     """`reward` of each completion, with the signature that TRL and ms-swift call reward functions by.
 
-    `truth` and `size` are columns of the data set. A completion is text, or a list of messages of which the last is the
-    answer.
+    `truth` and `size` are columns of the data set, others are ignored. A completion is text, or a list of messages of
+    which the last is the answer. For another frame or penalty hand the trainer a function that calls this one with it.
     """
     texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-    return [reward(text, true, wide) for text, true, wide in zip(texts, truth, size, strict=True)]
+    return [
+        reward(text, true, wide, frame=frame, length_penalty=length_penalty)
+        for text, true, wide in zip(texts, truth, size, strict=True)
+    ]
 
 
 def _pixels(boxes: Boxes, size: Size, frame: Frame) -> Boxes:
