@@ -30,7 +30,13 @@ _TEN_OR_MORE = re.compile(r"(?<![0-9.])[1-9][0-9]")
 _CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
 _NUMBERS_FROM = 8  # rows: for quartiles
 
-_options = lru_cache(maxsize=4096)(options)  # questions are templates: 120 of them in 4,206 rows of dental
+# Questions are templates: 120 of them in 4,206 rows of dental.
+_options = lru_cache(maxsize=4096)(options)
+
+
+@lru_cache(maxsize=4096)
+def _single_spaced(question: str) -> str:
+    return " ".join(question.split())
 
 
 def audit(part: Converted) -> Converted:
@@ -167,7 +173,7 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.source.answer:
-            groups[(" ".join(record.question.split()), *record.images)].append(record)
+            groups[(_single_spaced(record.question), *record.images)].append(record)
     for rows in groups.values():
         if len(rows) == 1:
             continue

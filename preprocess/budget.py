@@ -7,7 +7,6 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from medvl.yaml_files import read_yaml
 from preprocess.errors import RefusedError, UsageError
 from preprocess.report import Action, Converted, Finding, leave_out
 from preprocess.token_count import TokenCounter
-from preprocess.token_formula import Settings, Tokens, count_tokens, read_settings
+from preprocess.token_formula import Settings, Tokens, formula, read_settings
 
 Count = Callable[[Record], Tokens]
 RECIPE_MODEL = "the recipe's"  # value of --processor without one
@@ -96,7 +95,7 @@ def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
 
 
 def _formula(name: str, settings: Settings) -> Budget:
-    return Budget(name, "formula", settings, partial(count_tokens, settings=settings))
+    return Budget(name, "formula", settings, formula(settings))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -150,7 +149,7 @@ def _count_all(
     records = [record for part in parts for record in part.records]
     # The formula is over before a bar would be seen.
     steps = track(records, "tokens", console=Console(stderr=True)) if budget.method == "processor" else records
-    return {record.id: max(map(budget.count, views(record)), key=lambda tokens: tokens.total) for record in steps}
+    return {record.id: max(map(budget.count, views(record)), key=sum) for record in steps}
 
 
 def _over(parts: Sequence[Converted], budget: Budget, counts: Mapping[str, Tokens]) -> dict[str, str]:

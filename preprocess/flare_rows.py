@@ -15,8 +15,7 @@ from medvl.tasks import UnknownNameError, label_separator
 from preprocess.decoding import Picture
 from preprocess.report import Action, Finding
 
-# (Folder of the question file, name as written there) -> what was found.
-Pictures = Mapping[tuple[str, str], Picture]
+Pictures = Mapping[str, Picture]  # by their names in the question file
 OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
@@ -63,7 +62,7 @@ def convert(question: Question, pictures: Pictures, options: Options) -> tuple[R
 
     Args:
         question: The row.
-        pictures: What was found at each picture's path.
+        pictures: What was found where its names lead.
         options: Frame, style and policy.
 
     Returns:
@@ -127,8 +126,7 @@ def _names(question: Question) -> tuple[str, ...]:
 
 def _pictures(question: Question, names: tuple[str, ...], pictures: Pictures, on_missing: OnMissing) -> list[Picture]:
     try:
-        folder = str(question.file.path.parent)
-        found = [pictures[folder, name] for name in names]
+        found = [pictures[name] for name in names]
     except KeyError:
         raise _no_picture(question, names) from None
     unusable = [picture for picture in found if picture.size is None]
@@ -183,6 +181,9 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
 
 
 def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:
+    low, high = boxes[:, :2], boxes[:, 2:]
+    if (low >= 0).all() and (low < high).all() and (high <= size).all():
+        return []
     ordered = order_corners(boxes)
     odd = {
         "INVERTED_BOX": (boxes != ordered).any(axis=1),

@@ -1,6 +1,8 @@
 """The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from preprocess.report import REPORT, counts_of, sha256, summary
 
 SCHEMA = 1
 _RETIRED = ".manifest.before.json"
+_WRITERS = 4  # files that are written at a time
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,7 @@ def write_outputs(
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
     before = _retire_manifest(out)
-    files: dict[str, dict[str, Any]] = {}
-    for name, records in shaped.groups.items():
-        data = encode_records(records)
-        write_atomic(out / f"{name}.json", data)
-        files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
-        if name in shaped.samples:
-            files[f"{name}.json"]["num_samples"] = shaped.samples[name]
+    files = _write_records(out, shaped)
     entries_before = {entry["entry"]: entry.get("num_samples") for entry in before.values()}
     paths = {name: out / f"{name}.json" for name in shaped.groups}
     moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
@@ -90,6 +87,24 @@ def write_outputs(
     return [f"{name} pointed at another file before" for name in moved] + [
         f"{file_name} of an earlier run was removed, with its entry" for file_name in gone
     ]
+
+
+def _write_records(out: Path, shaped: Shaped) -> dict[str, dict[str, Any]]:
+    """Write the records of every entry. Returns what the manifest says of their files."""
+    files: dict[str, dict[str, Any]] = {}
+    under_way: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than the encoder
+        for name, records in shaped.groups.items():
+            data = encode_records(records)
+            under_way.append(writers.submit(write_atomic, out / f"{name}.json", data))
+            files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
+            if name in shaped.samples:
+                files[f"{name}.json"]["num_samples"] = shaped.samples[name]
+            if len(under_way) > _WRITERS:  # not all data waits in memory
+                under_way.popleft().result()
+        for written in under_way:
+            written.result()
+    return files
 
 
 def _retire_manifest(out: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, PngImagePlugin, features
 
 from preprocess import decoding, pictures
 from preprocess.decoding import examine, window
-from preprocess.pictures import inspect_all
+from preprocess.pictures import PictureCache, look_at
 
 
 def noise(*shape: int, dtype: type = np.uint8, high: int = 255) -> np.ndarray:
@@ -30,7 +30,7 @@ PNG, JPEG = encoded(RGB, "PNG"), encoded(RGB, "JPEG")
 
 def look(tmp_path: Path, data: bytes, name: str = "x.bin") -> decoding.Picture:
     (tmp_path / name).write_bytes(data)
-    return examine(tmp_path / name, tmp_path / "copies" / f"{name}.png")
+    return examine(str(tmp_path / name), str(tmp_path / "copies" / f"{name}.png"))
 
 
 def test_whole_pictures_are_used_as_they_are(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_every_cut_is_found_or_harmless(tmp_path: Path, data: bytes) -> None:
 def test_a_missing_picture_and_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     for name in ("gone.png", "folder.png", "folder.png/x.png"):
-        assert examine(tmp_path / name, tmp_path / "copy").problem == "IMAGE_MISSING"
+        assert examine(str(tmp_path / name), str(tmp_path / "copy")).problem == "IMAGE_MISSING"
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
@@ -194,6 +194,14 @@ def test_copies_hold_no_metadata(tmp_path: Path) -> None:
     assert b"Jane" not in Path(picture.path).read_bytes()
 
 
+def inspect(items: dict[str, str], folder: Path, *, hashes: bool = False) -> dict[str, decoding.Picture]:
+    """What a run finds that keeps its cache in `folder`."""
+    cache = PictureCache(folder)
+    cache.add(look_at(items, cache.seen, hashes=hashes))
+    cache.save()
+    return {path: cache.seen[path].picture for path in items}
+
+
 class TestCache:
     @pytest.fixture
     def items(self, tmp_path: Path) -> dict[str, str]:
@@ -210,8 +218,8 @@ class TestCache:
         seen: list[str] = []
         original: Callable[..., decoding.Picture] = pictures.examine
 
-        def recording(path: Path, copy: Path) -> decoding.Picture:
-            seen.append(path.name)
+        def recording(path: str, copy: str) -> decoding.Picture:
+            seen.append(Path(path).name)
             return original(path, copy)
 
         monkeypatch.setattr(pictures, "examine", recording)
@@ -220,56 +228,49 @@ class TestCache:
     def test_an_unchanged_picture_is_not_opened_again(
         self, items: dict[str, str], looked_at: list[str], tmp_path: Path
     ) -> None:
-        first = inspect_all(items, tmp_path, 1)
+        first = inspect(items, tmp_path)
         looked_at.clear()
-        assert inspect_all(items, tmp_path, 1) == first
+        assert inspect(items, tmp_path) == first
         assert looked_at == []
 
     @pytest.mark.parametrize("hashes", [False, True], ids=["size and time", "content"])
     def test_a_changed_picture_is(
         self, items: dict[str, str], looked_at: list[str], tmp_path: Path, hashes: bool
     ) -> None:
-        inspect_all(items, tmp_path, 1, hashes=hashes)
+        inspect(items, tmp_path, hashes=hashes)
         looked_at.clear()
         (tmp_path / "tree/1.png").write_bytes(PNG)
-        assert inspect_all(items, tmp_path, 1, hashes=hashes)[str(tmp_path / "tree/1.png")].size == (100, 80)
+        assert inspect(items, tmp_path, hashes=hashes)[str(tmp_path / "tree/1.png")].size == (100, 80)
         assert looked_at == ["1.png"]
 
     def test_by_content_a_touched_picture_is_unchanged(
         self, items: dict[str, str], looked_at: list[str], tmp_path: Path
     ) -> None:
-        inspect_all(items, tmp_path, 1, hashes=True)
+        inspect(items, tmp_path, hashes=True)
         looked_at.clear()
         (tmp_path / "tree/1.png").touch()
-        inspect_all(items, tmp_path, 1, hashes=True)
+        inspect(items, tmp_path, hashes=True)
         assert looked_at == []
 
     def test_a_copy_that_was_deleted_is_made_again(
         self, items: dict[str, str], looked_at: list[str], tmp_path: Path
     ) -> None:
-        inspect_all(items, tmp_path, 1)
+        inspect(items, tmp_path)
         looked_at.clear()
         (tmp_path / "copies/turned.jpg.png").unlink()
-        inspect_all(items, tmp_path, 1)
+        inspect(items, tmp_path)
         assert looked_at == ["turned.jpg"]
 
     def test_a_missing_picture_is_looked_for_every_time(self, tmp_path: Path) -> None:
         items = {str(tmp_path / "x.png"): str(tmp_path / "copy.png")}
-        assert inspect_all(items, tmp_path, 1)[str(tmp_path / "x.png")].problem == "IMAGE_MISSING"
+        assert inspect(items, tmp_path)[str(tmp_path / "x.png")].problem == "IMAGE_MISSING"
         (tmp_path / "x.png").write_bytes(PNG)
-        assert inspect_all(items, tmp_path, 1)[str(tmp_path / "x.png")].problem is None
+        assert inspect(items, tmp_path)[str(tmp_path / "x.png")].problem is None
 
     def test_a_damaged_cache_costs_time_only(self, items: dict[str, str], looked_at: list[str], tmp_path: Path) -> None:
-        first = inspect_all(items, tmp_path, 1)
+        first = inspect(items, tmp_path)
         cache = tmp_path / pictures.CACHE
         cache.write_bytes(cache.read_bytes()[:-9])
         looked_at.clear()
-        assert inspect_all(items, tmp_path, 1) == first
+        assert inspect(items, tmp_path) == first
         assert len(looked_at) == 4
-
-    def test_workers_find_the_same(self, tmp_path: Path) -> None:
-        (tmp_path / "tree").mkdir()
-        for i in range(80):
-            (tmp_path / f"tree/{i}.png").write_bytes(PNG[: len(PNG) - 3 * (i % 3)])
-        items = {str(tmp_path / f"tree/{i}.png"): "" for i in range(80)}
-        assert inspect_all(items, tmp_path / "a", 1) == inspect_all(items, tmp_path / "b", 2)

@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,17 @@ class Question:
     index: int
     row: dict[str, Any]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Unique in a tree: `<split folder>/<category>/<dataset>/<row>`."""
         return f"{self.file.split.folder}/{self.file.category}/{self.file.dataset}/{self.index:06d}"
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """The canonical task of `TaskType`; raises `medvl.tasks.UnknownNameError`."""
         return canonical_task(str(self.row.get("TaskType", "")))
 
-    @property
+    @cached_property
     def images(self) -> tuple[str, ...]:
         """Picture names as written, relative to the file's folder; a string there means one picture."""
         names = self.row.get("ImageName")
@@ -110,7 +111,7 @@ class Question:
             raise FlareError(f"{self.id}: Question is {question!r}; expected text")
         return question
 
-    @property
+    @cached_property
     def answer(self) -> str:
         """The answer as text; empty where it is blank, null or absent, as in the public copy of hidden splits."""
         answer = self.row.get("Answer")

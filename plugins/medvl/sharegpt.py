@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,12 +68,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def question(self) -> str:
         """The human turn without its image tags and their numbers."""
-        return _NUMBERED.sub("", self.conversations[0].value).replace(IMAGE_TAG, "").strip()
+        return _question(self.conversations[0].value)
 
     @property
     def target(self) -> str:
         """The gpt turn."""
         return self.conversations[1].value
+
+
+@lru_cache(maxsize=16384)  # questions are templates
+def _question(prompt: str) -> str:
+    return _NUMBERED.sub("", prompt).replace(IMAGE_TAG, "").strip()
 
 
 class ManifestOptions(msgspec.Struct, frozen=True):
