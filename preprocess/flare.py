@@ -20,12 +20,14 @@ from preprocess import unchanged
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused, 130 after Ctrl-C."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if summary := unchanged.summary_if_unchanged(words):
+    command = unchanged.read_command(words)
+    if command and (summary := unchanged.summary_if_unchanged(command)):
         print(f"nothing has changed since the last run: {summary}")  # noqa: T201  (rich would take longer to import)
         return 0
-    from preprocess.flare_command import run  # a second to import, which nobody waits for in vain
+    inputs = unchanged.Inputs(command) if command else None
+    from preprocess.flare_command import run  # takes as long to import as the inputs to list
 
-    return run(words, __doc__ or "")
+    return run(words, __doc__ or "", inputs)
 
 
 if __name__ == "__main__":

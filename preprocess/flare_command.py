@@ -19,7 +19,7 @@ from preprocess import entries, judgement
 from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_conversion import convert_tree
 from preprocess.flare_rows import OnMissing
-from preprocess.unchanged import DATASET_INFO, OUT
+from preprocess.unchanged import DATASET_INFO, OUT, Inputs
 from preprocess.validate import print_flaws, validate
 
 Add = Callable[..., Any]  # `add_argument` of a group
@@ -97,7 +97,7 @@ def _output_arguments(add: Add) -> None:
     )
 
 
-def run(words: Sequence[str], about: str) -> int:
+def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
     """Do what the words of the command line say. Returns the exit code of `preprocess.flare.main`."""
     arguments = parser(about)
     args = arguments.parse_args(words)
@@ -111,7 +111,7 @@ def run(words: Sequence[str], about: str) -> int:
     gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time
     try:
         with locked(args.out.resolve()):
-            convert_tree(args, words, errors)
+            convert_tree(args, errors, inputs)
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False)
         return 2

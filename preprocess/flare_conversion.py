@@ -2,24 +2,25 @@
 
 import argparse
 import random
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from PIL import Image
 from rich.console import Console
 
 from medvl.flare import (
-    SPLITS,
     FlareError,
     Question,
     QuestionFile,
     find_question_files,
     picture_path,
-    picture_place,
+    picture_places,
     read_wrapped,
 )
 from medvl.sharegpt import Record, write_atomic
@@ -32,6 +33,7 @@ from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import PictureCache, Seen, look_at
 from preprocess.report import REPORT, Converted, Finding, counts_of, print_report
 
+Look = Callable[[Sequence[Question]], dict[str, Seen]]  # at the pictures of some rows of one file, by name
 LICENCE = (
     "The records quote questions and answers of FLARE-Task5-MLLM-2D and name its picture files. That release is gated "
     "and made of 19 datasets with licences of their own: what its terms of access say holds for these files too, and "
@@ -41,11 +43,11 @@ _CHUNK = 200  # rows that a worker takes at a time
 
 
 class Chunk(msgspec.Struct, array_like=True):
-    """What some rows of a file became, and the pictures that were looked at for them."""
+    """What some rows of a file became, and the pictures that they show."""
 
     records: list[Record]
     findings: list[Finding]
-    looked_at: dict[str, Seen]
+    seen: list[Seen]
 
 
 def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
@@ -57,24 +59,24 @@ def choose_rows(questions: Sequence[Question], limit: int | None, seed: int) -> 
     return [questions[index] for index in sorted(chosen)]
 
 
-def find_files(args: argparse.Namespace, root: Path) -> tuple[list[QuestionFile], list[str]]:
-    """The question files, with the archives beside them unpacked, and a line for every file or archive refused.
+def find_files(args: argparse.Namespace, root: Path) -> tuple[list[QuestionFile], list[str], list[Path]]:
+    """The question files, a line for every file or archive refused, and the folders unpacked from archives beside them.
 
     Raises:
         UnknownNameError: a dataset or split that is asked for is not there.
     """
     files: list[QuestionFile] = []
-    refused = []
+    refused, unpacked = [], []
     try:
         for file in find_question_files(root, args.splits, args.datasets):
             files.append(file)  # noqa: PERF402  (what came before the error is looked at too)
     except FlareError as error:
         refused.append(str(error))
     try:
-        unpack_all(files)
+        unpacked = unpack_all(files)
     except FlareError as error:
         refused.append(str(error))
-    return files, refused
+    return files, refused, unpacked
 
 
 def read_rows(
@@ -104,18 +106,15 @@ def read_rows(
 
 
 def convert_rows(
-    rows: Mapping[QuestionFile, Sequence[Question]], options: Options, cache: PictureCache, args: argparse.Namespace
+    rows: Mapping[QuestionFile, Sequence[Question]], options: Options, look: Look, cache: PictureCache, workers: int
 ) -> Iterator[Converted]:
     """The rows of every file as records and findings, one file after the other.
 
-    Workers look at pictures and convert the rows that show them. Mended copies of pictures go to
-    OUT/copies/<split>/<category>/<dataset>/….
+    Workers look at pictures and convert the rows that show them.
     """
     chunks = {file: list(_chunks(questions)) for file, questions in rows.items()}
     jobs = [chunk for of_file in chunks.values() for chunk in of_file]
-    out, hashes = args.out.resolve(), args.hash_pictures
-    convert_chunk = partial(_convert_chunk, options=options, known=cache.seen, out=out, hashes=hashes)
-    done = crew.work(convert_chunk, jobs, args.workers, "pictures")
+    done = crew.work(partial(_convert_chunk, options=options, look=look), jobs, workers, "pictures")
     for file, of_file in chunks.items():
         part = Converted(
             dataset=file.dataset,
@@ -128,7 +127,7 @@ def convert_rows(
         )
         for _ in of_file:
             chunk = msgspec.msgpack.decode(next(done), type=Chunk)
-            cache.add(chunk.looked_at)
+            cache.add(chunk.seen)
             part.records += chunk.records
             part.findings += chunk.findings
         part.records.sort(key=lambda record: record.source.index)
@@ -153,32 +152,34 @@ def _chunks(questions: Sequence[Question]) -> Iterator[list[Question]]:
         yield chunk
 
 
-def _convert_chunk(
-    questions: Sequence[Question], *, options: Options, known: Mapping[str, Seen], out: Path, hashes: bool
-) -> bytes:
-    file = questions[0].file
-    tree, copies = f"{file.path.parents[3]}/", f"{out}/copies"
-    places = _places(questions)
-    items = {place: f"{copies}/{place.removeprefix(tree)}.png" for place in places.values()}
-    looked_at = look_at(items, known, hashes=hashes)
-    pictures = {name: (looked_at.get(place) or known[place]).picture for name, place in places.items()}
-    records, findings = [], []
-    for question in questions:
-        record, found = convert(question, pictures, options)
-        findings += found
-        if record:
-            records.append(record)
-    return msgspec.msgpack.encode(Chunk(records, findings, looked_at))
+def _convert_chunk(questions: Sequence[Question], *, options: Options, look: Look) -> bytes:
+    seen = look(questions)
+    pictures = {name: found.picture for name, found in seen.items()}
+    outcomes = [convert(question, pictures, options) for question in questions]
+    return msgspec.msgpack.encode(
+        Chunk(
+            records=[record for record, _ in outcomes if record],
+            findings=[finding for _, findings in outcomes for finding in findings],
+            seen=list(seen.values()),
+        )
+    )
 
 
-def _places(questions: Sequence[Question]) -> dict[str, str]:
-    """Where the pictures of some rows of one file lie, by their names in the rows."""
-    file = questions[0].file
-    places = {}
-    for name in dict.fromkeys(name for question in questions for name in _names(question)):
-        with suppress(FlareError):  # `convert` meets the same error and reports it with the record
-            places[name] = picture_place(str(file.path.parent), file.split.images, name)
-    return places
+def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path, hashes: bool) -> dict[str, Seen]:
+    """The pictures of some rows of one file, by their names in the rows."""
+    file, seen = questions[0].file, {}
+    folder, tree, copies = str(file.path.parent), f"{file.path.parents[3]}/", f"{out}/copies"
+
+    def copy_of(path: str) -> str:
+        return f"{copies}/{path.removeprefix(tree)}.png"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
+        for name in dict.fromkeys(name for question in questions for name in _names(question)):
+            with suppress(FlareError):  # `convert` meets the same error and reports it with the record
+                places = picture_places(folder, file.split.images, name)
+                seen[name] = look_at(places, copy_of, known, hashes=hashes)
+    return seen
 
 
 def _names(question: Question) -> tuple[str, ...]:
@@ -188,13 +189,13 @@ def _names(question: Question) -> tuple[str, ...]:
         return ()  # `convert` meets the same error and reports it with the record
 
 
-def convert_tree(args: argparse.Namespace, words: Sequence[str], errors: Console) -> None:
+def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.Inputs | None) -> None:
     """All steps, in order.
 
     Args:
         args: The command line.
-        words: The same, unparsed, by which the next run tells whether there is anything to do.
         errors: Where notes go.
+        inputs: By which the next run tells whether there is anything to do.
 
     Raises:
         UnknownNameError: a dataset or split that is asked for is not there.
@@ -209,21 +210,23 @@ def convert_tree(args: argparse.Namespace, words: Sequence[str], errors: Console
         args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images
     )
     judged = judgement.plan(args)
-    files, refused = find_files(args, root)
-    command, folders = _repeatable(args, words), _folders(args.root.resolve(), root)
-    before = unchanged.input_state(command, folders) if command else ""
+    files, refused, unpacked = find_files(args, root)
+    command = inputs.command if inputs and _repeatable(args, inputs.command) else None
+    before = ""
+    if command and inputs:
+        before = unchanged.input_state(command) if unpacked else inputs.state()
     read, file_findings = read_rows(files, refused, args.name)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
     cache, converted = PictureCache(out), []
-    for part in convert_rows(rows, options, cache, args):
+    look = partial(_look, known=cache.seen, out=out, hashes=args.hash_pictures)
+    for part in convert_rows(rows, options, look, cache, args.workers):
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
         converted.append(audit(part))  # while the workers are at the next files
     if args.on_missing == "error":
         refuse_missing(converted)
 
     def convert_again(question: Question) -> tuple[Record | None, list[Finding]]:
-        pictures = {name: cache.seen[place].picture for name, place in _places([question]).items()}
-        return convert(question, pictures, options)
+        return convert(question, {name: seen.picture for name, seen in look([question]).items()}, options)
 
     converted, changes = judgement.judge(judged, converted, rows, convert_again)
     shaped = entries.shape(plan, converted, out)
@@ -238,27 +241,19 @@ def convert_tree(args: argparse.Namespace, words: Sequence[str], errors: Console
         raise FlareError(f"{root}: no record was kept; {out / REPORT} says why")
     counts = ", ".join(f"{count} {name}" for name, count in counts_of(shaped.converted).items())
     summary = f"rows: {counts}; {len(shaped.groups)} entries in {info}, files in {out}"
-    if command:
-        names = list(shaped.groups)
-        after = unchanged.output_state(command, names)
-        unchanged.write_stamp(command, unchanged.Stamp(folders, before, after, names, summary))
+    if command and before:
+        unchanged.write_stamp(command, before, list(shaped.groups), summary)
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
     Console().print(summary, markup=False, highlight=False)
 
 
-def _repeatable(args: argparse.Namespace, words: Sequence[str]) -> unchanged.Command | None:
-    """The command, if the next run can tell from it and the tree alone that there is nothing to do."""
+def _repeatable(args: argparse.Namespace, command: unchanged.Command) -> bool:
+    """Whether the next run can tell from the command and the tree alone that there is nothing to do."""
     if args.hash_pictures or args.download or args.recipe or args.processor:  # asked to look; or a checkpoint is read
-        return None
-    command = unchanged.read_command(words)
-    places = [str(path.resolve()) for path in (args.root, args.out, args.dataset_info)]
-    return command if command and list(command[:3]) == places else None  # an option may be abbreviated
-
-
-def _folders(given: Path, tree: Path) -> list[str]:
-    """The folders that are looked through for changes: those of the splits, there or not, or all around a tree."""
-    return [str(tree / split.folder) for split in SPLITS.values()] if tree == given else [str(given)]
+        return False
+    # An option may be abbreviated.
+    return list(command[:3]) == [str(path.resolve()) for path in (args.root, args.out, args.dataset_info)]
 
 
 def refused_pictures(

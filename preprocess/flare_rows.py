@@ -168,14 +168,15 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
     refused = [code for code in REFUSED if code in answer.notes]
     if refused:  # training on what is left would teach that the other objects are not there
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {question.answer[:200]!r}")
-    structures = {name.lower() for name in _STRUCTURE.findall(text)}
-    label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
     repaired = sorted(answer.notes.keys() - {"inverted"})
     notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {question.answer[:200]!r}")] if repaired else []
     if isinstance(answer.value, tuple) and (odd := unoffered(answer.value, text)):
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
-    if isinstance(answer.value, ParsedBoxes):
-        notes += _box_notes(answer.value.boxes, size)
+    if not isinstance(answer.value, ParsedBoxes):
+        return question.answer, notes
+    notes += _box_notes(answer.value.boxes, size)
+    structures = {name.lower() for name in _STRUCTURE.findall(text)}
+    label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
     style = options.box_style
     return target_text(answer, question.answer, size=size, frame=options.frame, style=style, label=label), notes
 

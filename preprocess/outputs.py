@@ -1,6 +1,5 @@
 """The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from medvl.sharegpt import MANIFEST, encode_records, register, to_json, write_atomic
+from medvl.sharegpt import MANIFEST, Record, encode_records, register, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.entries import Shaped
 from preprocess.page import PAGE, render_page
@@ -17,7 +16,7 @@ from preprocess.report import REPORT, counts_of, sha256, summary
 
 SCHEMA = 1
 _RETIRED = ".manifest.before.json"
-_WRITERS = 4  # files that are written at a time
+_WRITERS = 8  # files that are written at a time
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,25 @@ def write_outputs(
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
     before = _retire_manifest(out)
-    files = _write_records(out, shaped)
+    options = provenance.options | shaped.options
+    head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
+    with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than all that is done beside
+        under_way = _begin_to_write(out, shaped, writers)
+        counts = summary(shaped.converted)
+        files = {f"{name}.json": _listed(name, shaped, hashing.result()) for name, (hashing, _) in under_way.items()}
+        report = to_json(head | counts | shaped.sections | {"outputs": files})
+        contents = msgspec.json.decode(report)
+        page = render_page(contents, shaped, pictures)
+        for _, writing in under_way.values():
+            writing.result()
     entries_before = {entry["entry"]: entry.get("num_samples") for entry in before.values()}
     paths = {name: out / f"{name}.json" for name in shaped.groups}
     moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
     gone = sorted(set(before) - set(files))
     for file_name in gone:
         (out / file_name).unlink(missing_ok=True)
-    options = provenance.options | shaped.options
-    head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
-    report = to_json(head | summary(shaped.converted) | shaped.sections | {"outputs": files})
     write_atomic(out / REPORT, report)
-    contents = msgspec.json.decode(report)
-    write_atomic(out / PAGE, render_page(contents, shaped, pictures).encode())
+    write_atomic(out / PAGE, page.encode())
     write_atomic(out / CARD, render_card(contents, provenance.licence, sha256(report)).encode())
     write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
     (out / _RETIRED).unlink(missing_ok=True)
@@ -89,22 +94,29 @@ def write_outputs(
     ]
 
 
-def _write_records(out: Path, shaped: Shaped) -> dict[str, dict[str, Any]]:
-    """Write the records of every entry. Returns what the manifest says of their files."""
-    files: dict[str, dict[str, Any]] = {}
-    under_way: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than the encoder
-        for name, records in shaped.groups.items():
-            data = encode_records(records)
-            under_way.append(writers.submit(write_atomic, out / f"{name}.json", data))
-            files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
-            if name in shaped.samples:
-                files[f"{name}.json"]["num_samples"] = shaped.samples[name]
-            if len(under_way) > _WRITERS:  # not all data waits in memory
-                under_way.popleft().result()
-        for written in under_way:
-            written.result()
-    return files
+def _begin_to_write(
+    out: Path, shaped: Shaped, writers: ThreadPoolExecutor
+) -> dict[str, tuple[Future[str], Future[None]]]:
+    """Write the records of every entry. Returns the hash of every file, and what says that it is written."""
+    lines: dict[int, bytes] = {}
+
+    def encode(record: Record) -> bytes:  # once, though it is in several entries
+        return lines.get(id(record)) or lines.setdefault(id(record), msgspec.json.encode(record))
+
+    under_way: dict[str, tuple[Future[str], Future[None]]] = {}
+    for place, (name, records) in enumerate(shaped.groups.items()):
+        data = encode_records(records, encode)
+        path = out / f"{name}.json"
+        under_way[name] = writers.submit(sha256, data), writers.submit(write_atomic, path, data)
+        if place >= _WRITERS:  # not all data waits in memory
+            list(under_way.values())[place - _WRITERS][1].result()
+    return under_way
+
+
+def _listed(name: str, shaped: Shaped, digest: str) -> dict[str, Any]:
+    """What the manifest says of the file of an entry."""
+    listed = {"entry": name, "records": len(shaped.groups[name]), "sha256": digest}
+    return listed | ({"num_samples": shaped.samples[name]} if name in shaped.samples else {})
 
 
 def _retire_manifest(out: Path) -> dict[str, dict[str, Any]]:

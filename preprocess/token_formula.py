@@ -67,8 +67,8 @@ _FRAME = 10
 _SYSTEM_FRAME = 5
 _INTERN_SYSTEM = 50  # the Chinese system prompt that the template intern_vl brings, about a token per character
 
-# What counts as one: a digit, 4 letters of a word, 2 marks, any other character, a new line.
-_TOKEN = re.compile(r"[0-9]|[A-Za-z]{1,4}|[!-/:-@\[-`{-~]{1,2}|[^\s\x00-\x7f]|\n")
+_ONE = "0123456789\n"  # characters that are tokens
+_PIECE = re.compile(r"[A-Za-z]{1,4}|[!-/:-@\[-`{-~]{1,2}|[^\s\x00-\x7f]")  # and what else is one
 
 
 @lru_cache(maxsize=16384)  # questions are templates, answers letters
@@ -77,7 +77,7 @@ def text_tokens(text: str) -> int:
 
     Both families split numbers into digits. English prose has longer tokens than that, rare medical words have not.
     """
-    return len(_TOKEN.findall(text))
+    return sum(map(text.count, _ONE)) + len(_PIECE.findall(text))
 
 
 def formula(settings: Settings) -> Callable[[Record], Tokens]:

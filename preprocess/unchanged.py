@@ -36,14 +36,12 @@ class Stamp(NamedTuple):
     """The last complete run.
 
     Attributes:
-        folders: Where the tree lies.
         before: Hash of what went in, see `input_state`.
         after: Hash of what came out, see `output_state`.
         entries: Its entries in the registry.
         summary: What it said at its end.
     """
 
-    folders: list[str]
     before: str
     after: str
     entries: list[str]
@@ -65,8 +63,8 @@ def read_command(words: Sequence[str]) -> Command | None:
     return Command(root, out, dataset_info, options)
 
 
-def input_state(command: Command, folders: Sequence[str]) -> str:
-    """Hash of the command, the files that it names, the code, and every file in the `folders` of the tree."""
+def input_state(command: Command) -> str:
+    """Hash of the command, the files that it names, the code, and all that lies below the root but the output."""
     packages = Path(PIL.__file__).parent.parent
     versions = [sys.version, *sorted(path.name for path in packages.glob("*-info"))]
     digest = hashlib.sha256(repr((command, versions)).encode())
@@ -74,9 +72,32 @@ def input_state(command: Command, folders: Sequence[str]) -> str:
         path = word.partition("=")[2] if word.startswith("--") else word
         if os.path.isfile(path):  # noqa: PTH113
             digest.update(Path(path).read_bytes())
-    for folder in (*_CODE, *folders):
-        digest.update(_listing(folder))
+    for folder in (*_CODE, command.root):
+        digest.update(_listing(folder, command.out))
     return digest.hexdigest()
+
+
+class Inputs:
+    """What goes into a run, listed by a child process while this one goes on importing."""
+
+    def __init__(self, command: Command) -> None:
+        """Begin."""
+        self.command = command
+        self._pipe, end = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            try:
+                os.write(end, input_state(command).encode())
+            finally:
+                os._exit(0)
+        os.close(end)
+
+    def state(self) -> str:
+        """The `input_state` of when this was made; empty if the child failed. To be asked for once."""
+        with open(self._pipe) as pipe:  # noqa: PTH123
+            state = pipe.read()
+        os.waitpid(self._child, 0)
+        return state
 
 
 def output_state(command: Command, entries: Sequence[str]) -> str:
@@ -86,43 +107,47 @@ def output_state(command: Command, entries: Sequence[str]) -> str:
     except (FileNotFoundError, ValueError):
         registry = {}
     listed = json.dumps([registry.get(name) for name in entries], sort_keys=True)
-    # Names of caches, locks and stamps begin with a dot.
-    return hashlib.sha256(_listing(command.out, hidden=False) + listed.encode()).hexdigest()
+    return hashlib.sha256(_listing(command.out, command.out) + listed.encode()).hexdigest()
 
 
-def _listing(folder: str, *, hidden: bool = True) -> bytes:
-    """Path, size and time of all files below a folder. Links are followed: a tree may be made of them."""
+def _listing(folder: str, out: str) -> bytes:
+    """Path, size and time of all files below a folder: of `out` those that a reader sees, of others all not in `out`.
+
+    Links are followed: a tree may be made of them.
+    """
+
+    def counts(path: str, name: str) -> bool:  # names of caches, locks and stamps begin with a dot
+        return name != "__pycache__" and (name[0] != "." if folder == out else f"{path}/{name}" != out)
+
     lines = []
-    open_folders = [folder] if os.path.isdir(folder) else []  # noqa: PTH112
-    while open_folders:
-        with os.scandir(open_folders.pop()) as entries:
-            for entry in entries:
-                if entry.name == "__pycache__" or (entry.name[0] == "." and not hidden):
-                    continue
-                if entry.is_dir():
-                    open_folders.append(entry.path)
-                elif entry.is_file():
-                    status = entry.stat()
-                    lines.append(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\0")
+    for path, folders, names, descriptor in os.fwalk(folder, follow_symlinks=True):
+        lines.append(path)
+        folders[:] = sorted(name for name in folders if counts(path, name))
+        for name in sorted(names):
+            if counts(path, name):
+                try:
+                    status = os.stat(name, dir_fd=descriptor)
+                except FileNotFoundError:  # a link to nothing
+                    lines.append(name)
                 else:
-                    lines.append(f"{entry.path}\0\0\0")  # a link to nothing
-    return os.fsencode("".join(sorted(lines)))
+                    lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+    return os.fsencode("\0".join(lines))
 
 
-def summary_if_unchanged(words: Sequence[str]) -> str | None:
+def summary_if_unchanged(command: Command) -> str | None:
     """What the last run of the same command said, if it would write the same now; else None."""
-    command = read_command(words)
     try:
-        stamp = Stamp(*json.loads(Path(command.out, STAMP).read_bytes())) if command else None
-    except (FileNotFoundError, ValueError, TypeError):  # none, or a damaged one
+        stamp = Stamp(*json.loads(Path(command.out, STAMP).read_bytes()))
+        if stamp.after != output_state(command, stamp.entries) or stamp.before != input_state(command):
+            return None
+    except (FileNotFoundError, ValueError, TypeError):  # no stamp, a damaged one, or no tree
         return None
-    if command is None or stamp is None or stamp.after != output_state(command, stamp.entries):
-        return None
-    return stamp.summary if stamp.before == input_state(command, stamp.folders) else None
+    return stamp.summary
 
 
-def write_stamp(command: Command, stamp: Stamp) -> None:
-    """Note a complete run."""
+def write_stamp(command: Command, before: str, entries: Sequence[str], summary: str) -> None:
+    """Note a complete run; `before` is the `input_state` of before it read anything."""
     from medvl.sharegpt import write_atomic
 
+    stamp = Stamp(before, output_state(command, entries), list(entries), summary)
     write_atomic(Path(command.out, STAMP), json.dumps(stamp).encode())

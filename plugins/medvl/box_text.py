@@ -69,9 +69,8 @@ def _tagged(label: str | None, rows: list[list[float]], style: BoxStyle) -> str:
     return "".join(f"{name}<box>({x1},{y1}),({x2},{y2})</box>" for x1, y1, x2, y2 in rows)
 
 
-def _dump(value: object) -> str:
-    # No space after comma or colon: it would be a token of its own between any two numbers.
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+# No space after comma or colon: it would be a token of its own between any two numbers.
+_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _number(value: float, decimals: int) -> float:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -188,9 +188,9 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
 
 
-def encode_records(records: Iterable[Record]) -> bytes:
+def encode_records(records: Iterable[Record], encode: Callable[[Record], bytes] = msgspec.json.encode) -> bytes:
     """A JSON list with one record per line, so that files can be compared and searched line by line."""
-    lines = [msgspec.json.encode(record) for record in records]
+    lines = [encode(record) for record in records]
     return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
 
 
