@@ -84,7 +84,7 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
             raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
         flaws = list(_flaws(image, data))
         if layout in ("JPEG", "MPO"):
-            if data.rfind(_END) < data.rfind(_SCAN):
+            if not data.endswith(_END) and data.rfind(_END) < data.rfind(_SCAN):
                 raise ValueError("image file is truncated: no end marker")
             image.draft("L", (1, 1))
             image.load()
@@ -110,7 +110,7 @@ def _flaws(image: ImageFile.ImageFile, data: bytes) -> Iterator[tuple[str, str, 
         yield "DEPTH_WINDOWED", f"has more than 8 bits ({image.mode}), windowed to 8", True
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         yield "ALPHA_FLATTENED", "has transparent pixels, laid on black", True
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if image.format not in ("JPEG", "MPO") and getattr(image, "is_animated", False):
         yield "IMAGE_FRAMES", "has several frames; the first is shown", False
     if image.mode == "CMYK":
         yield "IMAGE_CMYK", "is CMYK; shown without its colour profile", False

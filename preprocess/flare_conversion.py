@@ -32,6 +32,7 @@ from preprocess.flare_rows import Options, convert
 from preprocess.outputs import Provenance, write_outputs
 from preprocess.pictures import PictureCache, Seen, look_at
 from preprocess.report import REPORT, Converted, Finding, counts_of, print_report
+from preprocess.token_formula import record_text_tokens
 
 Look = Callable[[Sequence[Question]], dict[str, Seen]]  # at the pictures of some rows of one file, by name
 LICENCE = (
@@ -221,7 +222,9 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     look = partial(_look, known=cache.seen, out=out, hashes=args.hash_pictures)
     for part in convert_rows(rows, options, look, cache, args.workers):
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
-        converted.append(audit(part))  # while the workers are at the next files
+        converted.append(audit(part))
+        for record in part.records:
+            record_text_tokens(record)  # while the workers are at the next files
     if args.on_missing == "error":
         refuse_missing(converted)
 

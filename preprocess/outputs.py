@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from medvl.sharegpt import MANIFEST, Record, encode_records, register, to_json, write_atomic
+from medvl.sharegpt import MANIFEST, join_records, register, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.entries import Shaped
 from preprocess.page import PAGE, render_page
@@ -44,7 +44,7 @@ def write_outputs(
     pictures: Mapping[str, Sequence[Path]],
     dataset_info: Path,
 ) -> list[str]:
-    """Write one file per entry, register them, then the reports, and last the manifest that marks all as complete.
+    """Write one file per entry and the reports, register the entries, and last the manifest that marks all as complete.
 
     Files and entries of an earlier run into the same folder that this one does not write again are removed: a split
     that is left over would overlap with the new ones.
@@ -75,8 +75,11 @@ def write_outputs(
         files = {f"{name}.json": _listed(name, shaped, hashing.result()) for name, (hashing, _) in under_way.items()}
         report = to_json(head | counts | shaped.sections | {"outputs": files})
         contents = msgspec.json.decode(report)
-        page = render_page(contents, shaped, pictures)
-        for _, writing in under_way.values():
+        page = render_page(contents, shaped, pictures).encode()
+        card = render_card(contents, provenance.licence, sha256(report)).encode()
+        reports = [writers.submit(write_atomic, out / name, data)
+                   for name, data in ((REPORT, report), (PAGE, page), (CARD, card))]  # fmt: skip
+        for writing in (*(writing for _, writing in under_way.values()), *reports):
             writing.result()
     entries_before = {entry["entry"]: entry.get("num_samples") for entry in before.values()}
     paths = {name: out / f"{name}.json" for name in shaped.groups}
@@ -84,9 +87,6 @@ def write_outputs(
     gone = sorted(set(before) - set(files))
     for file_name in gone:
         (out / file_name).unlink(missing_ok=True)
-    write_atomic(out / REPORT, report)
-    write_atomic(out / PAGE, page.encode())
-    write_atomic(out / CARD, render_card(contents, provenance.licence, sha256(report)).encode())
     write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
     (out / _RETIRED).unlink(missing_ok=True)
     return [f"{name} pointed at another file before" for name in moved] + [
@@ -98,14 +98,11 @@ def _begin_to_write(
     out: Path, shaped: Shaped, writers: ThreadPoolExecutor
 ) -> dict[str, tuple[Future[str], Future[None]]]:
     """Write the records of every entry. Returns the hash of every file, and what says that it is written."""
-    lines: dict[int, bytes] = {}
-
-    def encode(record: Record) -> bytes:  # once, though it is in several entries
-        return lines.get(id(record)) or lines.setdefault(id(record), msgspec.json.encode(record))
-
+    lines: dict[int, bytes] = {}  # by identity: a record is in several entries
     under_way: dict[str, tuple[Future[str], Future[None]]] = {}
     for place, (name, records) in enumerate(shaped.groups.items()):
-        data = encode_records(records, encode)
+        lines |= {id(record): msgspec.json.encode(record) for record in records if id(record) not in lines}
+        data = join_records(map(lines.__getitem__, map(id, records)))
         path = out / f"{name}.json"
         under_way[name] = writers.submit(sha256, data), writers.submit(write_atomic, path, data)
         if place >= _WRITERS:  # not all data waits in memory

@@ -100,9 +100,12 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
 
 
 def _read(path: str) -> tuple[os.stat_result, bytes]:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (half the time of Path.read_bytes; there are 50,000)
-        status = os.fstat(file.fileno())
-        return status, file.read(status.st_size)
+    descriptor = os.open(path, os.O_RDONLY)  # a third of the time of Path.read_bytes; there are 50,000
+    try:
+        status = os.fstat(descriptor)
+        return status, os.read(descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def _unchanged(seen: Seen, hashes: bool) -> bool:

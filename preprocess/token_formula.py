@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 from medvl.boxes import Size
-from medvl.sharegpt import Record
+from medvl.sharegpt import Record, question_of
 
 Family = Literal["qwen3_vl", "intern_vl"]
 
@@ -80,6 +80,16 @@ def text_tokens(text: str) -> int:
     return sum(map(text.count, _ONE)) + len(_PIECE.findall(text))
 
 
+def record_text_tokens(record: Record) -> int:
+    """Tokens of the question and the answer of a record. They are remembered, so that no formula counts them again."""
+    return _turns_tokens(record.conversations[0].value, record.target)
+
+
+@lru_cache(maxsize=1 << 17)
+def _turns_tokens(prompt: str, answer: str) -> int:
+    return text_tokens(question_of(prompt)) + text_tokens(answer)
+
+
 def formula(settings: Settings) -> Callable[[Record], Tokens]:
     """What counts the tokens of a record.
 
@@ -97,8 +107,7 @@ def formula(settings: Settings) -> Callable[[Record], Tokens]:
 
     def count(record: Record) -> Tokens:
         marks = 3 * len(record.images)  # two around a picture, and a new line
-        text = frame + text_tokens(record.question) + text_tokens(record.target) + marks
-        return Tokens(text, sum(map(picture, record.source.sizes)))
+        return Tokens(frame + marks + record_text_tokens(record), sum(map(picture, record.source.sizes)))
 
     return count
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def question(self) -> str:
         """The human turn without its image tags and their numbers."""
-        return _question(self.conversations[0].value)
+        return question_of(self.conversations[0].value)
 
     @property
     def target(self) -> str:
@@ -77,7 +77,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=16384)  # questions are templates
-def _question(prompt: str) -> str:
+def question_of(prompt: str) -> str:
+    """A prompt without its image tags and their numbers."""
     return _NUMBERED.sub("", prompt).replace(IMAGE_TAG, "").strip()
 
 
@@ -188,10 +189,19 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
 
 
-def encode_records(records: Iterable[Record], encode: Callable[[Record], bytes] = msgspec.json.encode) -> bytes:
+def encode_records(records: Iterable[Record]) -> bytes:
     """A JSON list with one record per line, so that files can be compared and searched line by line."""
-    lines = [encode(record) for record in records]
-    return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
+    return join_records(map(msgspec.json.encode, records))
+
+
+def join_records(encoded: Iterable[bytes]) -> bytes:
+    """`encode_records` for records that are encoded already."""
+    lines = list(encoded)
+    if not lines:
+        return b"[]\n"
+    lines[0] = b"[\n" + lines[0]  # the whole is tens of megabytes, and adding to it would copy it
+    lines[-1] += b"\n]\n"
+    return b",\n".join(lines)
 
 
 def dataset_entry(file_name: str) -> dict[str, Any]:
