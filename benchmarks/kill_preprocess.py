@@ -23,6 +23,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from preprocess.unchanged import STAMP
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -73,7 +75,7 @@ def snapshot(out: Path) -> dict[str, str]:
 def _prepare(tree: Path, out: Path, root: Path, *, again: bool) -> None:
     """An untouched tree and no output; or with `again` an output that is written once more from end to end."""
     if again:
-        (out / ".last_run.msgpack").unlink(missing_ok=True)
+        (out / STAMP).unlink(missing_ok=True)
     else:
         shutil.rmtree(out)
         shutil.rmtree(tree)

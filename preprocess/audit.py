@@ -30,7 +30,14 @@ _TEN_OR_MORE = re.compile(r"(?<![0-9.])[1-9][0-9]")
 _CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
 _NUMBERS_FROM = 8  # rows: for quartiles
 
-_options = lru_cache(maxsize=4096)(options)  # questions are templates: 120 of them in 4,206 rows of dental
+# Questions are templates, 120 of them in 4,206 rows of dental, and answers letters.
+_options = lru_cache(maxsize=4096)(options)
+_normal = lru_cache(maxsize=4096)(normal)
+
+
+@lru_cache(maxsize=4096)
+def _single_spaced(question: str) -> str:
+    return " ".join(question.split())
 
 
 def audit(part: Converted) -> Converted:
@@ -56,7 +63,7 @@ def audit(part: Converted) -> Converted:
 def _row_faults(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     for record in records:
         if answer := record.source.answer:
-            for fault in _CHECKS[Task(record.task)](record, answer):
+            for fault in _CHECKS[record.task](record, answer):
                 yield record, fault
 
 
@@ -74,7 +81,7 @@ def _choice(record: Record, answer: str) -> Iterator[Fault]:
 
 def _labels(record: Record, answer: str) -> Iterator[Fault]:
     separator = label_separator(record.dataset) or (";" if ";" in answer else ",")
-    labels = [label for label in map(normal, answer.split(separator)) if label]
+    labels = [label for label in map(_normal, answer.split(separator)) if label]
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         yield "LABEL_REPEATED", f"{', '.join(repeated)} more than once"
@@ -127,7 +134,7 @@ def _is_map(answer: str) -> bool:
     )
 
 
-_CHECKS: dict[Task, Callable[[Record, str], Iterator[Fault]]] = {
+_CHECKS: dict[str, Callable[[Record, str], Iterator[Fault]]] = {
     Task.CLASSIFICATION: _choice, Task.MULTI_LABEL: _labels, Task.DETECTION: _boxes, Task.INSTANCE_DETECTION: _boxes,
     Task.COUNTING: _quantity, Task.REGRESSION: _quantity, Task.REPORT: _report,
 }  # fmt: skip
@@ -153,7 +160,7 @@ def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     for record in records:
         if record.task == Task.CLASSIFICATION and record.source.answer:
             offered = tuple(_options(record.question).values())
-            groups[offered][normal(record.source.answer)].append(record)
+            groups[offered][_normal(record.source.answer)].append(record)
     for answers in groups.values():
         total = sum(map(len, answers.values()))
         for rows in answers.values():
@@ -167,11 +174,11 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.source.answer:
-            groups[(" ".join(record.question.split()), *record.images)].append(record)
+            groups[(_single_spaced(record.question), *record.images)].append(record)
     for rows in groups.values():
         if len(rows) == 1:
             continue
-        answers = {normal(record.source.answer) for record in rows}
+        answers = {_normal(record.source.answer) for record in rows}
         if len(answers) > 1:
             for record in rows:
                 others = ", ".join(str(other.source.index) for other in rows if other is not record)
@@ -219,7 +226,7 @@ def read_reviewed(path: Path) -> set[str]:
 
 def exclude(part: Converted, reviewed: Set[str]) -> Converted:
     """The part without the records that a person chose to leave out."""
-    gone = [record for record in part.records if record.id in reviewed]
+    gone = [record for record in part.records if record.id in reviewed] if reviewed else []
     return leave_out(
         part,
         [

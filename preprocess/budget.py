@@ -5,13 +5,13 @@ LLaMA-Factory cuts without notice: the end of the answer is lost, or the run sto
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -20,9 +20,11 @@ from medvl.yaml_files import read_yaml
 from preprocess.errors import RefusedError, UsageError
 from preprocess.report import Action, Converted, Finding, leave_out
 from preprocess.token_count import TokenCounter
-from preprocess.token_formula import Settings, Tokens, count_tokens, read_settings
+from preprocess.token_formula import Settings, Tokens, formula, read_settings
 
 Count = Callable[[Record], Tokens]
+Views = Callable[[Record], Sequence[Record]]
+Counts = NDArray[np.int64]  # tokens of some records, shape (n, 2): text, pictures
 RECIPE_MODEL = "the recipe's"  # value of --processor without one
 EDGES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384)  # upper ends of the bars
 
@@ -96,7 +98,7 @@ def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
 
 
 def _formula(name: str, settings: Settings) -> Budget:
-    return Budget(name, "formula", settings, partial(count_tokens, settings=settings))
+    return Budget(name, "formula", settings, formula(settings))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -115,14 +117,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def check_budget(
-    parts: Sequence[Converted], budgets: Sequence[Budget], views: Callable[[Record], Sequence[Record]], policy: str
+    parts: Sequence[Converted], budgets: Sequence[Budget], views: Views | None, policy: str
 ) -> tuple[list[Converted], list[dict[str, Any]]]:
     """Count every record, flag the long ones and treat those to train on as `policy` says.
 
     Args:
         parts: The outcome per dataset and split.
         budgets: Ways to count.
-        views: What a record becomes in training: itself, or several shorter ones. The longest is counted.
+        views: What a record becomes in training, if not itself: several shorter ones. The longest is counted.
         policy: flag, drop, quarantine or error.
 
     Returns:
@@ -135,37 +137,33 @@ def check_budget(
     shaped = list(parts)
     for budget in budgets:
         counts = _count_all(shaped, budget, views)
-        over = _over(shaped, budget, counts)
-        if policy == "error" and over:
-            first = next(iter(over.values()))
-            raise RefusedError(f"{len(over)} records would be cut and nothing was written; the first is {first}")
-        sections.append(_section(shaped, budget, counts, len(over)))
-        shaped = [leave_out(part, _findings(part, over, policy)) for part in shaped]
+        over = [_over(part, budget, tokens, policy) for part, tokens in zip(shaped, counts, strict=True)]
+        found = [finding for findings in over for finding in findings]
+        if policy == "error" and found:
+            raise RefusedError(
+                f"{len(found)} records would be cut and nothing was written; the first is {found[0].detail}"
+            )
+        sections.append(_section(shaped, budget, counts, len(found)))
+        shaped = [leave_out(part, findings) for part, findings in zip(shaped, over, strict=True)]
     return shaped, sections
 
 
-def _count_all(
-    parts: Sequence[Converted], budget: Budget, views: Callable[[Record], Sequence[Record]]
-) -> dict[str, Tokens]:
+def _count_all(parts: Sequence[Converted], budget: Budget, views: Views | None) -> list[Counts]:
     records = [record for part in parts for record in part.records]
     # The formula is over before a bar would be seen.
     steps = track(records, "tokens", console=Console(stderr=True)) if budget.method == "processor" else records
-    return {record.id: max(map(budget.count, views(record)), key=lambda tokens: tokens.total) for record in steps}
+    if views is None:
+        tokens = [budget.count(record) for record in steps]
+    else:
+        tokens = [max(map(budget.count, views(record)), key=sum) for record in steps]
+    ends = np.cumsum([len(part.records) for part in parts])
+    return np.split(np.array(tokens, dtype=np.int64).reshape(-1, 2), ends[:-1])
 
 
-def _over(parts: Sequence[Converted], budget: Budget, counts: Mapping[str, Tokens]) -> dict[str, str]:
-    """What is to be said of every record above the limit."""
+def _over(part: Converted, budget: Budget, counts: Counts, policy: str) -> list[Finding]:
     limit = budget.settings.cutoff_len
-    return {
-        record.id: f"{record.id}: {tokens.total} tokens ({tokens.image} of them pictures) by {budget.method}, "
-        f"cutoff_len is {limit} ({budget.name})"
-        for part in parts
-        for record in part.records
-        if limit is not None and (tokens := counts[record.id]).total > limit
-    }
-
-
-def _findings(part: Converted, over: Mapping[str, str], policy: str) -> list[Finding]:
+    if limit is None:
+        return []
     actions: dict[str, Action] = {"drop": "dropped", "quarantine": "quarantined"}
     action = actions.get(policy, "kept") if part.split == "training" else "kept"
     return [
@@ -173,41 +171,48 @@ def _findings(part: Converted, over: Mapping[str, str], policy: str) -> list[Fin
             id=record.id,
             code="OVER_BUDGET",
             action=action,
-            detail=over[record.id],
+            detail=f"{record.id}: {text + image} tokens ({image} of them pictures) by {budget.method}, "
+            f"cutoff_len is {limit} ({budget.name})",
             file=record.source.file,
             index=record.source.index,
         )
-        for record in part.records
-        if record.id in over
+        for record, (text, image) in zip(part.records, counts.tolist(), strict=True)
+        if text + image > limit
     ]
 
 
-def _section(parts: Sequence[Converted], budget: Budget, counts: Mapping[str, Tokens], over: int) -> dict[str, Any]:
-    by_split: dict[str, list[Record]] = defaultdict(list)
-    by_dataset: dict[str, list[Record]] = defaultdict(list)
-    for part in parts:
-        by_split[part.split] += part.records
-        by_dataset[part.dataset] += part.records
+def _section(parts: Sequence[Converted], budget: Budget, counts: Sequence[Counts], over: int) -> dict[str, Any]:
+    by_split: dict[str, list[int]] = defaultdict(list)
+    by_dataset: dict[str, list[int]] = defaultdict(list)
+    for place, part in enumerate(parts):
+        if part.records:
+            by_split[part.split].append(place)
+            by_dataset[part.dataset].append(place)
+
+    def summary_of(places: Sequence[int]) -> dict[str, Any]:
+        records = [record for place in places for record in parts[place].records]
+        return summary(records, np.concatenate([counts[place] for place in places]))
+
     return {
         "name": budget.name,
         "method": budget.method,
         "settings": asdict(budget.settings),
         "over_cutoff_len": over,
-        "splits": {name: summary(records, counts) for name, records in by_split.items() if records},
-        "datasets": {name: summary(records, counts) for name, records in sorted(by_dataset.items()) if records},
+        "splits": {name: summary_of(places) for name, places in by_split.items()},
+        "datasets": {name: summary_of(places) for name, places in sorted(by_dataset.items())},
     }
 
 
-def summary(records: Sequence[Record], counts: Mapping[str, Tokens]) -> dict[str, Any]:
+def summary(records: Sequence[Record], counts: Counts) -> dict[str, Any]:
     """Sums, percentiles and histogram of the tokens of some records. A bar holds what is above the bar before it."""
-    totals = np.array([counts[record.id].total for record in records])
+    totals = counts.sum(axis=1)
     median, p90, p99 = np.percentile(totals, (50, 90, 99), method="higher").tolist()
     bars = np.bincount(np.searchsorted(EDGES, totals), minlength=len(EDGES) + 1).tolist()
     ends: list[int | None] = [*EDGES, None]
     return {
         "records": len(records),
         "tokens": int(totals.sum()),
-        "image_tokens": sum(counts[record.id].image for record in records),
+        "image_tokens": int(counts[:, 1].sum()),
         "median": median,
         "p90": p90,
         "p99": p99,

@@ -104,10 +104,10 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
         parts = _report_leaks(parts, found, exclude=args.exclude_leaks)
 
     def views(record: Record) -> list[Record]:
-        flat = plan.sampling.flatten and split_of[record.id] == splits.REST
-        return sampling.views(record) if flat else [record]
+        return sampling.views(record) if split_of[record.id] == splits.REST else [record]
 
-    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, views, args.over_budget)
+    flattened = views if plan.sampling.flatten else None
+    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, flattened, args.over_budget)
     if plan.shares:
         training = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
         sections["splits"] = splits.split_table(training, split_of)
@@ -162,7 +162,8 @@ def _split_name(part: Converted) -> str:
 def _split_of(
     parts: Sequence[Converted], shares: Mapping[str, float], prints: Mapping[str, Fingerprint], seed: int
 ) -> dict[str, str]:
-    split_of = {record.id: _split_name(part) for part in parts for record in part.records}
+    names = [_split_name(part) for part in parts]
+    split_of = {record.id: name for part, name in zip(parts, names, strict=True) for record in part.records}
     if shares:
         training = [record for part in parts for record in part.records if split_of[record.id] == splits.REST]
         split_of |= splits.split_by_picture(training, prints, shares, seed)

@@ -15,8 +15,7 @@ from medvl.tasks import UnknownNameError, label_separator
 from preprocess.decoding import Picture
 from preprocess.report import Action, Finding
 
-# (Folder of the question file, name as written there) -> what was found.
-Pictures = Mapping[tuple[str, str], Picture]
+Pictures = Mapping[str, Picture]  # by their names in the question file
 OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
@@ -63,7 +62,7 @@ def convert(question: Question, pictures: Pictures, options: Options) -> tuple[R
 
     Args:
         question: The row.
-        pictures: What was found at each picture's path.
+        pictures: What was found where its names lead.
         options: Frame, style and policy.
 
     Returns:
@@ -127,8 +126,7 @@ def _names(question: Question) -> tuple[str, ...]:
 
 def _pictures(question: Question, names: tuple[str, ...], pictures: Pictures, on_missing: OnMissing) -> list[Picture]:
     try:
-        folder = str(question.file.path.parent)
-        found = [pictures[folder, name] for name in names]
+        found = [pictures[name] for name in names]
     except KeyError:
         raise _no_picture(question, names) from None
     unusable = [picture for picture in found if picture.size is None]
@@ -170,19 +168,23 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
     refused = [code for code in REFUSED if code in answer.notes]
     if refused:  # training on what is left would teach that the other objects are not there
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {question.answer[:200]!r}")
-    structures = {name.lower() for name in _STRUCTURE.findall(text)}
-    label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
     repaired = sorted(answer.notes.keys() - {"inverted"})
     notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {question.answer[:200]!r}")] if repaired else []
     if isinstance(answer.value, tuple) and (odd := unoffered(answer.value, text)):
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
-    if isinstance(answer.value, ParsedBoxes):
-        notes += _box_notes(answer.value.boxes, size)
+    if not isinstance(answer.value, ParsedBoxes):
+        return question.answer, notes
+    notes += _box_notes(answer.value.boxes, size)
+    structures = {name.lower() for name in _STRUCTURE.findall(text)}
+    label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
     style = options.box_style
     return target_text(answer, question.answer, size=size, frame=options.frame, style=style, label=label), notes
 
 
 def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:
+    low, high = boxes[:, :2], boxes[:, 2:]
+    if (low >= 0).all() and (low < high).all() and (high <= size).all():
+        return []
     ordered = order_corners(boxes)
     odd = {
         "INVERTED_BOX": (boxes != ordered).any(axis=1),

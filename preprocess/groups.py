@@ -36,14 +36,18 @@ def group_records(parts: Sequence[Converted], split_of: Mapping[str, str]) -> Gr
     """
     groups: Groups = defaultdict(list)
     datasets = {slug(part.dataset) for part in parts}
-    tasks = {slug(record.task) for part in parts for record in part.records} - datasets
+    tasks = {slug(task) for task in {record.task for part in parts for record in part.records}} - datasets
     for part in parts:
+        homes: dict[tuple[str, str], list[list[Record]]] = {}
         for record in part.records:
-            split = split_of[record.id]
-            groups[Entry("dataset", part.dataset, split)].append(record)
-            groups[Entry("all", "all", split)].append(record)
-            if slug(record.task) in tasks:
-                groups[Entry("task", record.task, split)].append(record)
-            if slug(part.category) not in datasets | tasks:
-                groups[Entry("category", part.category, split)].append(record)
+            split, task = split_of[record.id], record.task
+            if (split, task) not in homes:
+                entries = [Entry("dataset", part.dataset, split), Entry("all", "all", split)]
+                entries += [Entry("task", task, split)] if slug(task) in tasks else []
+                entries += (
+                    [Entry("category", part.category, split)] if slug(part.category) not in datasets | tasks else []
+                )
+                homes[split, task] = [groups[entry] for entry in entries]
+            for home in homes[split, task]:
+                home.append(record)
     return dict(groups)

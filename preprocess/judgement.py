@@ -1,4 +1,4 @@
-"""From converted rows to those worth training on: audit, then what a person excluded, then what `--clean` may mend."""
+"""From audited rows to those worth training on: without what a person excluded, then what `--clean` may mend."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from medvl.flare import SPLITS, Question, QuestionFile
 from medvl.sharegpt import Record
 from medvl.tasks import unknown_name
-from preprocess.audit import audit, exclude, read_reviewed
+from preprocess.audit import exclude, read_reviewed
 from preprocess.cleaning import Change, clean
 from preprocess.errors import UsageError
 from preprocess.report import Converted, Finding
@@ -70,11 +70,11 @@ def judge(
     rows: Mapping[QuestionFile, Sequence[Question]],
     convert: Callable[[Question], tuple[Record | None, list[Finding]]],
 ) -> tuple[list[Converted], list[Change]]:
-    """Audit all parts, leave out what was reviewed, clean what may be cleaned.
+    """Leave out what was reviewed, clean what may be cleaned.
 
     Args:
         judgement: What is asked for.
-        parts: The outcome per question file, in the order of `rows`.
+        parts: The audited outcome per question file, in the order of `rows`.
         rows: The rows of every file.
         convert: Makes a record of a row.
 
@@ -82,9 +82,10 @@ def judge(
         UsageError: a reviewed id belongs to a dataset that was converted, but is none of its rows.
     """
     judged, changes = [], []
-    _check_reviewed(judgement.reviewed, parts)
+    if judgement.reviewed:
+        _check_reviewed(judgement.reviewed, parts)
     for part, questions in zip(parts, rows.values(), strict=True):
-        audited = exclude(audit(part), judgement.reviewed)
+        audited = exclude(part, judgement.reviewed)
         if part.split in judgement.cleaned:
             audited, more = clean(audited, {question.index: question for question in questions}, convert)
             changes += more

@@ -1,13 +1,14 @@
 """The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from medvl.sharegpt import MANIFEST, encode_records, register, to_json, write_atomic
+from medvl.sharegpt import MANIFEST, join_records, register, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.entries import Shaped
 from preprocess.page import PAGE, render_page
@@ -15,6 +16,7 @@ from preprocess.report import REPORT, counts_of, sha256, summary
 
 SCHEMA = 1
 _RETIRED = ".manifest.before.json"
+_WRITERS = 8  # files that are written at a time
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def write_outputs(
     pictures: Mapping[str, Sequence[Path]],
     dataset_info: Path,
 ) -> list[str]:
-    """Write one file per entry, register them, then the reports, and last the manifest that marks all as complete.
+    """Write one file per entry and the reports, register the entries, and last the manifest that marks all as complete.
 
     Files and entries of an earlier run into the same folder that this one does not write again are removed: a split
     that is left over would overlap with the new ones.
@@ -65,31 +67,53 @@ def write_outputs(
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
     before = _retire_manifest(out)
-    files: dict[str, dict[str, Any]] = {}
-    for name, records in shaped.groups.items():
-        data = encode_records(records)
-        write_atomic(out / f"{name}.json", data)
-        files[f"{name}.json"] = {"entry": name, "records": len(records), "sha256": sha256(data)}
-        if name in shaped.samples:
-            files[f"{name}.json"]["num_samples"] = shaped.samples[name]
+    options = provenance.options | shaped.options
+    head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
+    with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than all that is done beside
+        under_way = _begin_to_write(out, shaped, writers)
+        counts = summary(shaped.converted)
+        files = {f"{name}.json": _listed(name, shaped, hashing.result()) for name, (hashing, _) in under_way.items()}
+        report = to_json(head | counts | shaped.sections | {"outputs": files})
+        contents = msgspec.json.decode(report)
+        page = render_page(contents, shaped, pictures).encode()
+        card = render_card(contents, provenance.licence, sha256(report)).encode()
+        reports = [writers.submit(write_atomic, out / name, data)
+                   for name, data in ((REPORT, report), (PAGE, page), (CARD, card))]  # fmt: skip
+        for writing in (*(writing for _, writing in under_way.values()), *reports):
+            writing.result()
     entries_before = {entry["entry"]: entry.get("num_samples") for entry in before.values()}
     paths = {name: out / f"{name}.json" for name in shaped.groups}
     moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
     gone = sorted(set(before) - set(files))
     for file_name in gone:
         (out / file_name).unlink(missing_ok=True)
-    options = provenance.options | shaped.options
-    head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
-    report = to_json(head | summary(shaped.converted) | shaped.sections | {"outputs": files})
-    write_atomic(out / REPORT, report)
-    contents = msgspec.json.decode(report)
-    write_atomic(out / PAGE, render_page(contents, shaped, pictures).encode())
-    write_atomic(out / CARD, render_card(contents, provenance.licence, sha256(report)).encode())
     write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
     (out / _RETIRED).unlink(missing_ok=True)
     return [f"{name} pointed at another file before" for name in moved] + [
         f"{file_name} of an earlier run was removed, with its entry" for file_name in gone
     ]
+
+
+def _begin_to_write(
+    out: Path, shaped: Shaped, writers: ThreadPoolExecutor
+) -> dict[str, tuple[Future[str], Future[None]]]:
+    """Write the records of every entry. Returns the hash of every file, and what says that it is written."""
+    lines: dict[int, bytes] = {}  # by identity: a record is in several entries
+    under_way: dict[str, tuple[Future[str], Future[None]]] = {}
+    for place, (name, records) in enumerate(shaped.groups.items()):
+        lines |= {id(record): msgspec.json.encode(record) for record in records if id(record) not in lines}
+        data = join_records(map(lines.__getitem__, map(id, records)))
+        path = out / f"{name}.json"
+        under_way[name] = writers.submit(sha256, data), writers.submit(write_atomic, path, data)
+        if place >= _WRITERS:  # not all data waits in memory
+            list(under_way.values())[place - _WRITERS][1].result()
+    return under_way
+
+
+def _listed(name: str, shaped: Shaped, digest: str) -> dict[str, Any]:
+    """What the manifest says of the file of an entry."""
+    listed = {"entry": name, "records": len(shaped.groups[name]), "sha256": digest}
+    return listed | ({"num_samples": shaped.samples[name]} if name in shaped.samples else {})
 
 
 def _retire_manifest(out: Path) -> dict[str, dict[str, Any]]:

@@ -98,7 +98,7 @@ class Converted(msgspec.Struct, kw_only=True):
 def leave_out(part: Converted, findings: Sequence[Finding]) -> Converted:
     """The part with more findings, and without the records that they drop or quarantine."""
     gone = {finding.id for finding in findings if finding.action != "kept"}
-    kept = [record for record in part.records if record.id not in gone]
+    kept = [record for record in part.records if record.id not in gone] if gone else part.records
     return msgspec.structs.replace(part, records=kept, findings=[*part.findings, *findings])
 
 
@@ -130,7 +130,7 @@ def _dataset_summary(part: Converted) -> dict[str, Any]:
     targets: dict[str, Counter[str]] = defaultdict(Counter)
     for record in part.records:
         targets[record.task][record.source.answer] += 1
-    sizes = Counter(f"{width}x{height}" for record in part.records for width, height in record.source.sizes)
+    sizes = Counter(size for record in part.records for size in record.source.sizes)
     return {
         "dataset": part.dataset,
         "split": part.split,
@@ -143,7 +143,7 @@ def _dataset_summary(part: Converted) -> dict[str, Any]:
         # Only answers that repeat make a histogram; boxes, counts and sentences are nearly all different.
         "answers": {task: dict(counts.most_common(40)) for task, counts in targets.items() if len(counts) <= 40},
         "pictures": len({image for record in part.records for image in record.images}),
-        "picture_sizes": dict(sizes.most_common(20)),
+        "picture_sizes": {f"{width}x{height}": count for (width, height), count in sizes.most_common(20)},
     }
 
 

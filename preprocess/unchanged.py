@@ -1,109 +1,153 @@
-"""Nothing to do: the same tree, options and code as in the last run, and its output still stands as it was written.
+"""Nothing to do: the same command on the same tree with the same code, and its output still stands as it was written.
 
 Everything is compared by size and time of change, as `make` does; `--validate` compares the output by its hashes.
+Hardly more than the standard library is imported: importing what a conversion needs takes longer than looking at
+50,000 files.
 """
 
+import argparse
 import hashlib
+import json
 import os
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import msgspec
-import numpy as np
 import PIL
 
-from medvl.flare import SPLITS
-from medvl.sharegpt import write_atomic
-
-STAMP = ".last_run.msgpack"
-# What does not change the output, or is compared on its own.
-_WITHOUT_EFFECT = ("workers", "download", "root", "dataset_info")
-_CODE = Path(__file__).resolve().parent, Path(__file__).resolve().parent.parent / "plugins" / "medvl"
-
-FileState = tuple[str, int, int]  # path below its folder, bytes, time of change in nanoseconds
+REPOSITORY = Path(__file__).resolve().parent.parent
+OUT = REPOSITORY / "data" / "flare"
+DATASET_INFO = REPOSITORY / "dataset_info" / "dataset_info.json"
+STAMP = ".last_run"
+_CODE = (str(REPOSITORY / "preprocess"), str(REPOSITORY / "plugins" / "medvl"))
 
 
-class Stamp(msgspec.Struct, frozen=True):
+class Command(NamedTuple):
+    """A command line: where it reads and writes, and all else it says but `--workers`, which changes no output."""
+
+    root: str
+    out: str
+    dataset_info: str
+    options: list[str]
+
+
+class Stamp(NamedTuple):
     """The last complete run.
 
     Attributes:
-        state: Hash of what went in, see `input_state`.
-        outputs: State of every file in the output folder.
+        before: Hash of what went in, see `input_state`.
+        after: Hash of what came out, see `output_state`.
         entries: Its entries in the registry.
         summary: What it said at its end.
     """
 
-    state: str
-    outputs: list[FileState]
-    entries: dict[str, Any]
+    before: str
+    after: str
+    entries: list[str]
     summary: str
 
 
-def input_state(args: Namespace, root: Path) -> str | None:
-    """Hash of options, code and every file of the tree; None if the run depends on more than can be listed here."""
-    if args.hash_pictures or args.recipe or args.processor:  # asked to look; or a checkpoint of many files
+def read_command(words: Sequence[str]) -> Command | None:
+    """What the words of a command line say; None if they are not understood here."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option, default in (("--root", None), ("--out", OUT), ("--dataset-info", DATASET_INFO), ("--workers", None)):
+        parser.add_argument(option, default=default)
+    try:
+        known, options = parser.parse_known_args(words)
+    except argparse.ArgumentError:
         return None
-    options = {name: value for name, value in sorted(vars(args).items()) if name not in _WITHOUT_EFFECT}
-    files = [value for value in options.values() if isinstance(value, Path) and value.is_file()]
-    digest = hashlib.sha256(repr((str(root), options, PIL.__version__, np.__version__)).encode())
-    for path in files:
-        digest.update(path.read_bytes())
-    folders = [*_CODE, *(root / split.folder for split in SPLITS.values())]
-    for folder in folders:
-        states = sorted(state for state in _states(folder) if "__pycache__" not in state[0])
-        digest.update(repr((str(folder), states)).encode())
+    if known.root is None:
+        return None
+    root, out, dataset_info = map(os.path.realpath, (known.root, known.out, known.dataset_info))
+    return Command(root, out, dataset_info, options)
+
+
+def input_state(command: Command) -> str:
+    """Hash of the command, the files that it names, the code, and all that lies below the root but the output."""
+    packages = Path(PIL.__file__).parent.parent
+    versions = [sys.version, *sorted(path.name for path in packages.glob("*-info"))]
+    digest = hashlib.sha256(repr((command, versions)).encode())
+    for word in command.options:
+        path = word.partition("=")[2] if word.startswith("--") else word
+        if os.path.isfile(path):  # noqa: PTH113
+            digest.update(Path(path).read_bytes())
+    for folder in (*_CODE, command.root):
+        digest.update(_listing(folder, command.out))
     return digest.hexdigest()
 
 
-def _states(folder: Path) -> Iterator[FileState]:
-    """All files below a folder. Links are followed: a tree may be made of them."""
-    open_folders = [str(folder)] if folder.is_dir() else []
-    while open_folders:
-        with os.scandir(open_folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    open_folders.append(entry.path)
-                elif entry.is_file():
-                    status = entry.stat()
-                    yield entry.path[len(str(folder)) :], status.st_size, status.st_mtime_ns
-                else:  # a link to nothing
-                    yield entry.path[len(str(folder)) :], -1, -1
+class Inputs:
+    """What goes into a run, listed by a child process while this one goes on importing."""
+
+    def __init__(self, command: Command) -> None:
+        """Begin."""
+        self.command = command
+        self._pipe, end = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            try:
+                os.write(end, input_state(command).encode())
+            finally:
+                os._exit(0)
+        os.close(end)
+
+    def state(self) -> str:
+        """The `input_state` of when this was made; empty if the child failed. To be asked for once."""
+        with open(self._pipe) as pipe:  # noqa: PTH123
+            state = pipe.read()
+        os.waitpid(self._child, 0)
+        return state
 
 
-def _output_states(out: Path) -> list[FileState]:
-    """Files that a reader sees: not the caches, locks and stamps, whose names begin with a dot."""
-    return sorted(state for state in _states(out) if not Path(state[0]).name.startswith("."))
-
-
-def _registry(dataset_info: Path) -> dict[str, Any]:
+def output_state(command: Command, entries: Sequence[str]) -> str:
+    """Hash of all that a reader sees in the output folder, and of its entries in the registry."""
     try:
-        return msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, Any])
-    except (FileNotFoundError, msgspec.DecodeError):
-        return {}
+        registry = json.loads(Path(command.dataset_info).read_bytes())
+    except (FileNotFoundError, ValueError):
+        registry = {}
+    listed = json.dumps([registry.get(name) for name in entries], sort_keys=True)
+    return hashlib.sha256(_listing(command.out, command.out) + listed.encode()).hexdigest()
 
 
-def summary_if_unchanged(out: Path, state: str | None, dataset_info: Path) -> str | None:
-    """What the last run said, if a new one would write the same; else None."""
+def _listing(folder: str, out: str) -> bytes:
+    """Path, size and time of all files below a folder: of `out` those that a reader sees, of others all not in `out`.
+
+    Links are followed: a tree may be made of them.
+    """
+
+    def counts(path: str, name: str) -> bool:  # names of caches, locks and stamps begin with a dot
+        return name != "__pycache__" and (name[0] != "." if folder == out else f"{path}/{name}" != out)
+
+    lines = []
+    for path, folders, names, descriptor in os.fwalk(folder, follow_symlinks=True):
+        lines.append(path)
+        folders[:] = sorted(name for name in folders if counts(path, name))
+        for name in sorted(names):
+            if counts(path, name):
+                try:
+                    status = os.stat(name, dir_fd=descriptor)
+                except FileNotFoundError:  # a link to nothing
+                    lines.append(name)
+                else:
+                    lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+    return os.fsencode("\0".join(lines))
+
+
+def summary_if_unchanged(command: Command) -> str | None:
+    """What the last run of the same command said, if it would write the same now; else None."""
     try:
-        stamp = msgspec.msgpack.decode((out / STAMP).read_bytes(), type=Stamp)
-    except (FileNotFoundError, msgspec.DecodeError):
+        stamp = Stamp(*json.loads(Path(command.out, STAMP).read_bytes()))
+        if stamp.after != output_state(command, stamp.entries) or stamp.before != input_state(command):
+            return None
+    except (FileNotFoundError, ValueError, TypeError):  # no stamp, a damaged one, or no tree
         return None
-    registry = _registry(dataset_info)
-    unchanged = (
-        stamp.state == state
-        and stamp.outputs == _output_states(out)
-        and all(registry.get(name) == entry for name, entry in stamp.entries.items())
-    )
-    return stamp.summary if unchanged else None
+    return stamp.summary
 
 
-def write_stamp(out: Path, state: str | None, dataset_info: Path, entries: Sequence[str], summary: str) -> None:
-    """Note a complete run; `state` is that of before it read anything."""
-    if state is None:
-        (out / STAMP).unlink(missing_ok=True)
-        return
-    registry = _registry(dataset_info)
-    stamp = Stamp(state, _output_states(out), {name: registry.get(name) for name in entries}, summary)
-    write_atomic(out / STAMP, msgspec.msgpack.encode(stamp))
+def write_stamp(command: Command, before: str, entries: Sequence[str], summary: str) -> None:
+    """Note a complete run; `before` is the `input_state` of before it read anything."""
+    from medvl.sharegpt import write_atomic
+
+    stamp = Stamp(before, output_state(command, entries), list(entries), summary)
+    write_atomic(Path(command.out, STAMP), json.dumps(stamp).encode())

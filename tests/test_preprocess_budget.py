@@ -12,8 +12,9 @@ from PIL import Image
 
 from medvl.demo.pictures import build_tree
 from medvl.sharegpt import Record, Source, make_record, read_records
-from preprocess.flare import REPOSITORY, main
-from preprocess.token_formula import Settings, count_tokens, image_tokens, read_settings, text_tokens
+from preprocess.flare import main
+from preprocess.token_formula import Settings, formula, image_tokens, read_settings, text_tokens
+from preprocess.unchanged import REPOSITORY
 
 SIZES = [(640, 480), (480, 640), (1, 1), (3000, 20), (28, 28), (31, 5000), (2048, 2048), (767, 769), (448, 448),
          (896, 448), (1000, 333), (4000, 3000), (5000, 5000), (449, 448), (64, 64), (7, 2000)]  # fmt: skip
@@ -92,14 +93,14 @@ class TestTextFormula:
         assert text_tokens(text) == tokens
 
     def test_a_record_is_frame_text_and_pictures(self) -> None:
-        settings = Settings("qwen3_vl_nothink", default_system="")
-        assert count_tokens(record("Which?", "A", (640, 480)), settings) == (10 + 3 + 1 + 3, 300)
-        assert count_tokens(record("Which?", "A", (640, 480), (640, 480)), settings).image == 600
-        assert count_tokens(record("Which?", "A"), Settings("intern_vl")).text > 50  # its own system prompt
+        count = formula(Settings("qwen3_vl_nothink", default_system=""))
+        assert count(record("Which?", "A", (640, 480))) == (10 + 3 + 1 + 3, 300)
+        assert count(record("Which?", "A", (640, 480), (640, 480))).image == 600
+        assert formula(Settings("intern_vl"))(record("Which?", "A")).text > 50  # its own system prompt
 
     def test_templates_without_a_formula_are_refused(self) -> None:
         with pytest.raises(ValueError, match="llava"):
-            count_tokens(record("Which?", "A"), Settings("llava"))
+            formula(Settings("llava"))
 
 
 def test_settings_of_a_recipe_are_its_own_and_llamafactorys_defaults() -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record, read_records
 from medvl.tasks import FLARE_DATASETS
-from preprocess.flare import REPOSITORY, main
+from preprocess.flare import main
+from preprocess.unchanged import REPOSITORY
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 FOLDERS = {"training": ("train", "imagesTr"), "validation-public": ("val", "imagesVal"),

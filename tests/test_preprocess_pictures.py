@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, PngImagePlugin, features
 from medvl.pictures import window
 from preprocess import decoding, pictures
 from preprocess.decoding import examine
-from preprocess.pictures import inspect_all
+from preprocess.pictures import PictureCache, look_at
 
 
 def noise(*shape: int, dtype: type = np.uint8, high: int = 255) -> np.ndarray:
@@ -31,7 +31,7 @@ PNG, JPEG = encoded(RGB, "PNG"), encoded(RGB, "JPEG")
 
 def look(tmp_path: Path, data: bytes, name: str = "x.bin") -> decoding.Picture:
     (tmp_path / name).write_bytes(data)
-    return examine(tmp_path / name, tmp_path / "copies" / f"{name}.png")
+    return examine(str(tmp_path / name), str(tmp_path / "copies" / f"{name}.png"), data)
 
 
 def test_whole_pictures_are_used_as_they_are(tmp_path: Path) -> None:
@@ -83,10 +83,32 @@ def test_every_cut_is_found_or_harmless(tmp_path: Path, data: bytes) -> None:
             Image.open(io.BytesIO(data[:length])).convert("RGB")  # what LLaMA-Factory does must then work too
 
 
+def inspect(folder: Path, *names: str, hashes: bool = False) -> dict[str, decoding.Picture]:
+    """What a run finds at `folder`/tree that keeps its cache and copies in `folder`."""
+    cache = PictureCache(folder)
+    seen = {
+        name: look_at([f"{folder}/tree/{name}"], lambda path: f"{folder}/copies/{Path(path).name}.png", cache.seen,
+                      hashes=hashes)
+        for name in names
+    }  # fmt: skip
+    cache.add(seen.values())
+    cache.save()
+    return {name: found.picture for name, found in seen.items()}
+
+
 def test_a_missing_picture_and_a_folder_in_its_place(tmp_path: Path) -> None:
-    (tmp_path / "folder.png").mkdir()
-    for name in ("gone.png", "folder.png", "folder.png/x.png"):
-        assert examine(tmp_path / name, tmp_path / "copy").problem == "IMAGE_MISSING"
+    (tmp_path / "tree/folder.png").mkdir(parents=True)
+    found = inspect(tmp_path, "gone.png", "folder.png", "folder.png/x.png")
+    assert {picture.problem for picture in found.values()} == {"IMAGE_MISSING"}
+
+
+def test_the_first_place_that_has_a_picture_counts(tmp_path: Path) -> None:
+    for name in ("b.png", "c.png"):
+        (tmp_path / name).write_bytes(PNG)
+    (tmp_path / "a.png").mkdir()
+    places = [str(tmp_path / name) for name in ("gone.png", "a.png", "b.png", "c.png")]
+    assert look_at(places, str, {}).picture.path == str(tmp_path / "b.png")
+    assert look_at(places[:2], str, {}).picture.path == str(tmp_path / "gone.png")
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
@@ -197,80 +219,71 @@ def test_copies_hold_no_metadata(tmp_path: Path) -> None:
 
 class TestCache:
     @pytest.fixture
-    def items(self, tmp_path: Path) -> dict[str, str]:
+    def names(self, tmp_path: Path) -> list[str]:
         (tmp_path / "tree").mkdir()
         for i in range(3):
             (tmp_path / f"tree/{i}.png").write_bytes(encoded(Image.fromarray(noise(9, 9 + i)), "PNG"))
         exif = Image.Exif()
         exif[0x0112] = 6
         (tmp_path / "tree/turned.jpg").write_bytes(encoded(RGB, "JPEG", exif=exif))
-        return {str(path): f"{tmp_path}/copies/{path.name}.png" for path in sorted((tmp_path / "tree").iterdir())}
+        return ["0.png", "1.png", "2.png", "turned.jpg"]
 
     @pytest.fixture
     def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen: list[str] = []
         original: Callable[..., decoding.Picture] = pictures.examine
 
-        def recording(path: Path, copy: Path) -> decoding.Picture:
-            seen.append(path.name)
-            return original(path, copy)
+        def recording(path: str, copy: str, data: bytes) -> decoding.Picture:
+            seen.append(Path(path).name)
+            return original(path, copy, data)
 
         monkeypatch.setattr(pictures, "examine", recording)
         return seen
 
     def test_an_unchanged_picture_is_not_opened_again(
-        self, items: dict[str, str], looked_at: list[str], tmp_path: Path
+        self, names: list[str], looked_at: list[str], tmp_path: Path
     ) -> None:
-        first = inspect_all(items, tmp_path, 1)
+        first = inspect(tmp_path, *names)
         looked_at.clear()
-        assert inspect_all(items, tmp_path, 1) == first
+        assert inspect(tmp_path, *names) == first
         assert looked_at == []
 
     @pytest.mark.parametrize("hashes", [False, True], ids=["size and time", "content"])
-    def test_a_changed_picture_is(
-        self, items: dict[str, str], looked_at: list[str], tmp_path: Path, hashes: bool
-    ) -> None:
-        inspect_all(items, tmp_path, 1, hashes=hashes)
+    def test_a_changed_picture_is(self, names: list[str], looked_at: list[str], tmp_path: Path, hashes: bool) -> None:
+        inspect(tmp_path, *names, hashes=hashes)
         looked_at.clear()
         (tmp_path / "tree/1.png").write_bytes(PNG)
-        assert inspect_all(items, tmp_path, 1, hashes=hashes)[str(tmp_path / "tree/1.png")].size == (100, 80)
+        assert inspect(tmp_path, *names, hashes=hashes)["1.png"].size == (100, 80)
         assert looked_at == ["1.png"]
 
     def test_by_content_a_touched_picture_is_unchanged(
-        self, items: dict[str, str], looked_at: list[str], tmp_path: Path
+        self, names: list[str], looked_at: list[str], tmp_path: Path
     ) -> None:
-        inspect_all(items, tmp_path, 1, hashes=True)
+        inspect(tmp_path, *names, hashes=True)
         looked_at.clear()
         (tmp_path / "tree/1.png").touch()
-        inspect_all(items, tmp_path, 1, hashes=True)
+        inspect(tmp_path, *names, hashes=True)
         assert looked_at == []
 
     def test_a_copy_that_was_deleted_is_made_again(
-        self, items: dict[str, str], looked_at: list[str], tmp_path: Path
+        self, names: list[str], looked_at: list[str], tmp_path: Path
     ) -> None:
-        inspect_all(items, tmp_path, 1)
+        inspect(tmp_path, *names)
         looked_at.clear()
         (tmp_path / "copies/turned.jpg.png").unlink()
-        inspect_all(items, tmp_path, 1)
+        inspect(tmp_path, *names)
         assert looked_at == ["turned.jpg"]
 
     def test_a_missing_picture_is_looked_for_every_time(self, tmp_path: Path) -> None:
-        items = {str(tmp_path / "x.png"): str(tmp_path / "copy.png")}
-        assert inspect_all(items, tmp_path, 1)[str(tmp_path / "x.png")].problem == "IMAGE_MISSING"
-        (tmp_path / "x.png").write_bytes(PNG)
-        assert inspect_all(items, tmp_path, 1)[str(tmp_path / "x.png")].problem is None
+        (tmp_path / "tree").mkdir()
+        assert inspect(tmp_path, "x.png")["x.png"].problem == "IMAGE_MISSING"
+        (tmp_path / "tree/x.png").write_bytes(PNG)
+        assert inspect(tmp_path, "x.png")["x.png"].problem is None
 
-    def test_a_damaged_cache_costs_time_only(self, items: dict[str, str], looked_at: list[str], tmp_path: Path) -> None:
-        first = inspect_all(items, tmp_path, 1)
+    def test_a_damaged_cache_costs_time_only(self, names: list[str], looked_at: list[str], tmp_path: Path) -> None:
+        first = inspect(tmp_path, *names)
         cache = tmp_path / pictures.CACHE
         cache.write_bytes(cache.read_bytes()[:-9])
         looked_at.clear()
-        assert inspect_all(items, tmp_path, 1) == first
+        assert inspect(tmp_path, *names) == first
         assert len(looked_at) == 4
-
-    def test_workers_find_the_same(self, tmp_path: Path) -> None:
-        (tmp_path / "tree").mkdir()
-        for i in range(80):
-            (tmp_path / f"tree/{i}.png").write_bytes(PNG[: len(PNG) - 3 * (i % 3)])
-        items = {str(tmp_path / f"tree/{i}.png"): "" for i in range(80)}
-        assert inspect_all(items, tmp_path / "a", 1) == inspect_all(items, tmp_path / "b", 2)

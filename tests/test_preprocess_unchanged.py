@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from test_preprocess_flare import convert, row, write_tree
 
-from preprocess import flare
+from preprocess import flare_conversion
 
 
 @pytest.fixture
@@ -21,13 +21,13 @@ def tree(tmp_path: Path) -> Path:
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every run that looks at rows."""
     runs: list[int] = []
-    original = flare.read_rows
+    original = flare_conversion.read_rows
 
-    def recording(files: list[flare.QuestionFile], refused: list[str], name: str) -> object:
+    def recording(files: list[flare_conversion.QuestionFile], refused: list[str], name: str) -> object:
         runs.append(len(files))
         return original(files, refused, name)
 
-    monkeypatch.setattr(flare, "read_rows", recording)
+    monkeypatch.setattr(flare_conversion, "read_rows", recording)
     return runs
 
 

@@ -83,6 +83,7 @@ def _options(question: str) -> tuple[tuple[str, str], ...]:
     return tuple((mark[1], question[mark.end() : end].strip(" \n\t,;(")) for mark, end in zip(best, ends, strict=True))
 
 
+@lru_cache(maxsize=4096)
 def offered_labels(question: str) -> tuple[str, ...]:
     """Labels a select-all question lists after "following … :", separated by semicolons; empty if it lists none."""
     match = _OFFER.search(question)

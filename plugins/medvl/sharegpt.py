@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,12 +68,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def question(self) -> str:
         """The human turn without its image tags and their numbers."""
-        return _NUMBERED.sub("", self.conversations[0].value).replace(IMAGE_TAG, "").strip()
+        return question_of(self.conversations[0].value)
 
     @property
     def target(self) -> str:
         """The gpt turn."""
         return self.conversations[1].value
+
+
+@lru_cache(maxsize=16384)  # questions are templates
+def question_of(prompt: str) -> str:
+    """A prompt without its image tags and their numbers."""
+    return _NUMBERED.sub("", prompt).replace(IMAGE_TAG, "").strip()
 
 
 class ManifestOptions(msgspec.Struct, frozen=True):
@@ -190,8 +197,17 @@ def to_json(value: Any) -> bytes:
 
 def encode_records(records: Iterable[Record]) -> bytes:
     """A JSON list with one record per line, so that files can be compared and searched line by line."""
-    lines = [msgspec.json.encode(record) for record in records]
-    return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
+    return join_records(map(msgspec.json.encode, records))
+
+
+def join_records(encoded: Iterable[bytes]) -> bytes:
+    """`encode_records` for records that are encoded already."""
+    lines = list(encoded)
+    if not lines:
+        return b"[]\n"
+    lines[0] = b"[\n" + lines[0]  # the whole is tens of megabytes, and adding to it would copy it
+    lines[-1] += b"\n]\n"
+    return b",\n".join(lines)
 
 
 def dataset_entry(file_name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Task(StrEnum):
@@ -60,6 +61,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
 
 
+@lru_cache(maxsize=256)
 def canonical_task(name: str) -> Task:
     """The task that a `TaskType` spelling means, whatever its case, hyphens, underscores and spaces.
 

@@ -1,0 +1,147 @@
+"""The command line of preprocess/flare.py, and what becomes of its errors."""
+
+import argparse
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from medvl.box_text import BoxStyle
+from medvl.boxes import FRAMES
+from medvl.flare import FlareError
+from medvl.sharegpt import TEMPORARY
+from medvl.tasks import UnknownNameError
+from preprocess import entries, judgement
+from preprocess.errors import RefusedError, UsageError
+from preprocess.flare_conversion import convert_tree
+from preprocess.flare_rows import OnMissing
+from preprocess.unchanged import DATASET_INFO, OUT, Inputs
+from preprocess.validate import print_flaws, validate
+
+Add = Callable[..., Any]  # `add_argument` of a group
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return number
+
+
+def parser(about: str) -> argparse.ArgumentParser:
+    """The command line; `about` is what it does, and examples."""
+    description, _, examples = about.partition("\n\n")
+    arguments = argparse.ArgumentParser(
+        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--validate",
+        type=Path,
+        metavar="PATH",
+        help="re-check an output folder against its manifest, and do nothing else",
+    )
+    _input_arguments(arguments.add_argument_group("what is read").add_argument)
+    _record_arguments(arguments.add_argument_group("what a record is").add_argument)
+    _output_arguments(arguments.add_argument_group("what is written").add_argument)
+    judgement.add_arguments(arguments)
+    entries.add_arguments(arguments)
+    return arguments
+
+
+def _input_arguments(add: Add) -> None:
+    add(
+        "--root",
+        type=Path,
+        help="the FLARE tree: the folder that holds training/, validation-public/, …",
+    )
+    add("--download", action="store_true", help="first fetch the gated dataset from the Hugging Face Hub to --root")
+    add("--datasets", nargs="+", default=[], metavar="NAME", help="datasets by folder name (default: all there are)")
+    add("--splits", nargs="+", default=[], metavar="SPLIT", help="train, val, hidden, test (default: all there are)")
+    add("--limit", type=positive, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
+    add("--seed", type=int, default=0, help="for everything that is drawn by lot (default: 0)")
+    add("--workers", type=positive, default=4, help="processes that decode pictures (default: 4)")
+    add("--hash-pictures", action="store_true", help="tell unchanged pictures by content, not by size and time")
+
+
+def _record_arguments(add: Add) -> None:
+    add("--frame", choices=FRAMES, default="norm1000", help="frame of boxes in answers (default: norm1000)")
+    add(
+        "--box-style",
+        choices=[style for style in get_args(BoxStyle) if style != "map"],
+        default="json",
+        help="text style of boxes (default: json). Instance answers stay maps in json and flare",
+    )
+    add(
+        "--on-missing",
+        choices=get_args(OnMissing),
+        default="drop",
+        help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
+    )
+    add("--max-images-per-sample", type=int, metavar="N", help="at most N pictures per record, evenly spaced")
+    add("--number-images", action="store_true", help="number several pictures in the prompt: Image-1: <image>")
+
+
+def _output_arguments(add: Add) -> None:
+    add("--out", type=Path, default=OUT, help="output folder (default: data/flare)")
+    add("--name", default="flare", help="first part of ids and entry names (default: flare)")
+    add(
+        "--dataset-info",
+        type=Path,
+        default=DATASET_INFO,
+        help="registry to merge the entries into (default: dataset_info/dataset_info.json)",
+    )
+
+
+def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
+    """Do what the words of the command line say. Returns the exit code of `preprocess.flare.main`."""
+    arguments = parser(about)
+    args = arguments.parse_args(words)
+    errors = Console(stderr=True)
+    if args.validate:
+        flaws = validate(args.validate.resolve(), args.dataset_info.resolve())
+        print_flaws(flaws, args.validate, Console())
+        return 3 if any(flaw.level == "error" for flaw in flaws) else 0
+    if args.root is None:
+        arguments.error("--root is missing: the folder that holds training/, validation-public/, …")
+    gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time
+    try:
+        with locked(args.out.resolve()):
+            convert_tree(args, errors, inputs)
+    except (UnknownNameError, UsageError) as error:
+        errors.print(f"error: {error}", markup=False)
+        return 2
+    except (FlareError, RefusedError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
+        errors.print(f"error: {error}", markup=False, soft_wrap=True)
+        return 3
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command starts over")
+        return 130
+    finally:
+        gc.enable()
+    return 0
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other runs out of the output folder.
+
+    Raises:
+        FlareError: another run is there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FlareError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+    try:
+        for half_written in out.rglob(f".*{TEMPORARY}"):  # by a run that was killed
+            half_written.unlink()
+        yield
+    finally:
+        lock.release()
