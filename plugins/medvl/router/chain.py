@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from medvl.router.labels import LABELS
+from medvl.router.reading import brief
 from medvl.router.request import asked
 from medvl.router.route import Route, abstain, margin, normalise
 from medvl.router.rules import match_rules, rules_fingerprint
@@ -52,7 +53,7 @@ class ClassifierStage:
         from medvl.router.calibration import probabilities
         from medvl.router.similarity import nearest
 
-        logits, features = self.classifier.score([asked(text) for text in texts])
+        logits, features = self.classifier.score([brief(text) for text in texts])
         scores = probabilities(logits, self.calibration.temperature)
         similar = nearest(features, self.index)
         return [

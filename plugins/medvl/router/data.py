@@ -50,7 +50,7 @@ class QuestionSet:
     Attributes:
         questions: In the order of files and rows.
         rows: Rows read.
-        files: Path -> SHA-256.
+        files: Path from the split's folder on -> SHA-256.
         contradictions: Questions that occur with several tasks; the most frequent task is kept.
     """
 
@@ -109,7 +109,9 @@ def read_question_set(paths: Sequence[Path], splits: Sequence[str] = ()) -> Ques
     if not found:
         raise DataError(f"{', '.join(map(str, paths))}: no question in these files")
     contradictions = [text for (_, text), counts in tasks.items() if len(counts) > 1]
-    return QuestionSet(found, rows, {str(path): file_sha256(path) for path in files}, contradictions)
+    return QuestionSet(
+        found, rows, {"/".join(path.resolve().parts[-4:]): file_sha256(path) for path in files}, contradictions
+    )
 
 
 def _question_files(path: Path, splits: Sequence[str]) -> list[Path]:

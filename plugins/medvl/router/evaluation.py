@@ -110,13 +110,13 @@ def _curve(confidence: np.ndarray, right: np.ndarray, routed: np.ndarray) -> lis
 
 def classifier_alone(router: Router, texts: Sequence[str]) -> list[str]:
     """The task that GLiClass scores highest, whatever its confidence: no rules, thresholds and gate."""
-    from medvl.router.request import asked
+    from medvl.router.reading import brief
     from medvl.router.route import normalise
 
     if router.stage is None:
         raise ValueError("a router of rules alone has no classifier")
     labels = list(router.stage.classifier.labels)
-    logits, _ = router.stage.classifier.score([asked(normalise(text)) for text in texts])
+    logits, _ = router.stage.classifier.score([brief(normalise(text)) for text in texts])
     return [labels[place] for place in logits.argmax(1)]
 
 

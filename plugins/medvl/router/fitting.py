@@ -16,7 +16,7 @@ from medvl.router.calibration import Calibration, calibrate, expected_calibratio
 from medvl.router.chain import ClassifierStage, Router
 from medvl.router.data import LabelledQuestion, QuestionSet, counts_by_task, split_by_phrasing, with_templates
 from medvl.router.folder import RouterCard, TrainingData, card_fingerprint, save_router
-from medvl.router.request import asked
+from medvl.router.reading import brief
 from medvl.router.similarity import nearest
 from medvl.router.training import TrainingOptions, build, stated, train
 
@@ -70,7 +70,7 @@ def fit(questions: Sequence[LabelledQuestion], options: TrainingOptions, *, devi
 def _trained(
     rows: Sequence[LabelledQuestion], options: TrainingOptions, device: str, progress: Progress | None, what: str
 ) -> tuple[QuestionClassifier, NDArray[np.float32], int]:
-    rows = [replace(row, text=asked(row.text)) for row in rows]
+    rows = [replace(row, text=brief(row.text)) for row in rows]
     classifier = build(options, [row.text for row in rows], device=device)
     result = train(
         classifier, rows, options, on_step=progress and (lambda step, planned, _: progress(what, step, planned))
@@ -84,7 +84,7 @@ def calibrated(
 ) -> tuple[Calibration, dict[str, Any]]:
     """The calibration that questions ask for which the classifier was not trained on, and what is then measured."""
     labels, tasks = list(classifier.labels), [row.task for row in questions]
-    logits, features = classifier.score([asked(row.text) for row in questions])
+    logits, features = classifier.score([brief(row.text) for row in questions])
     similarity = nearest(features, index)
     calibration = calibrate(logits, similarity, tasks, labels)
     scores = probabilities(logits, calibration.temperature)

@@ -20,18 +20,21 @@ _has_box = cue(
 _MARK = re.compile(r"(?<![\w'\"])[(\[]?([A-Za-z1-9])\s?(?:[:.)\]](?=\s|[A-Za-z])|\s[-=\u2013]\s)", re.ASCII)
 
 
-def _has_options(text: str) -> bool:
-    """Marks in sequence: A B, a b or 1 2."""
-    if options(text):
-        return True
-    awaited: set[str] = set()
+def option_marks(text: str) -> list[re.Match[str]]:
+    """The longest run of marks in sequence, A B C, a b c or 1 2 3; empty where there are not two."""
+    runs: dict[str, list[re.Match[str]]] = {}  # the mark awaited next -> those before
+    best: list[re.Match[str]] = []
     for match in _MARK.finditer(text):
         mark = match[1]
-        if mark in awaited:
-            return True
-        if mark in "Aa1":
-            awaited.add(chr(ord(mark) + 1))
-    return False
+        run = [*runs.pop(mark, []), match] if mark in runs else [match] if mark in "Aa1" else []
+        if run:
+            runs[chr(ord(mark) + 1)] = run
+            best = run if len(run) >= max(len(best), 2) else best
+    return best
+
+
+def _has_options(text: str) -> bool:
+    return bool(options(text) or option_marks(text))
 
 
 _select = cue(

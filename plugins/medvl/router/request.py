@@ -8,7 +8,7 @@ from medvl.router.spelling import mended
 
 # "task: detection", "TaskType = counting", "<task>report generation</task>": a label, not a request.
 _CLAIM = re.compile(
-    r"""["'\[<(]*\b(?:task|tasktype|route|adapter|label|category|mode)[\s_-]*(?:type|name|id)?["'>\])]*\s*(?:[:=]|\bis\b)
+    r"""["'\[<(]{0,4}\b(?:task|tasktype|route|adapter|label|category|mode)[\s_-]*(?:type|name|id)?["'>\])]*\s*(?:[:=]|\bis\b)
         \s*["']?(?:(?:multi[\s_-]?label|image|object|lesion|instance|cell|binary|report)[\s_-]*)?
         (?:classification|detection|segmentation|counting|regression|generation|report(?:ing)?|general)\b
         ["'\])>,;.]*(?:</\w+>)?""",

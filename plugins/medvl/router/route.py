@@ -13,6 +13,7 @@ Source = Literal["metadata", "rules", "gliclass", "none", "error"]
 
 _TAGS = re.compile(rf"(?:Image-[0-9]+:\s*)?(?:{'|'.join(map(re.escape, MEDIA_TAGS))})")
 _SPECIAL = re.compile(r"<<[^<>]*>>|<\|[^<>|]*\|>")  # GLiClass's and chat templates' own tokens, in a user's text
+_HEAD, _TAIL = 1_000, 3_000  # characters; a prompt asks at its beginning or, more often, at its end
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad]")
 
 
@@ -62,7 +63,8 @@ def normalise(question: str) -> str:
     """The question as the stages read it: one Unicode form, single spaces, no media tags, no special tokens.
 
     Case stays, since option letters depend on it. Tokens of GLiClass (`<<LABEL>>`) in a user's text would corrupt its
-    scores, so they go too.
+    scores, so they go too. Of more than 4,000 characters the middle goes.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", question))
-    return " ".join(_SPECIAL.sub(" ", _TAGS.sub(" ", text)).split())
+    text = " ".join(_SPECIAL.sub(" ", _TAGS.sub(" ", text)).split())
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"

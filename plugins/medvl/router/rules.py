@@ -89,8 +89,8 @@ _UNIT = any_of(
 _of_a_unit = cue(rf"how many (?:\w+ )?{_UNIT}", rf"number of (?:\w+ )?{_UNIT}")
 _how_many = cue(
     "how many", "numbers? of", "counts?(?! on)", "counting", "tall(?:y|ies)", "quantit(?:y|ies)", "head ?count",
-    "enumerat(?:e|ion)",
-    "how numerous", "add up", "census", "population (?:of|in|count)", r"(?:cell|nucle\w+|lesion|parasite|colony) number", "^number", "^count", "^sum",
+    "enumerat(?:e|ion)", "how numerous", "add up", "census", "population (?:of|in|count)", "^number", "^count", "^sum",
+    r"(?:cell|nucle\w+|lesion|parasite|colony) number",
     "total (?:of|number|sum)", r"(?:the |^)total (?!area|volume|length|size|percentage)\w+s?",
     rf"amount of (?:the |all )?{_PLURAL}",
     rf"quantify (?:the |all |visible |individual |every )*(?:[\w-]+ ){{0,2}}?{_PLURAL}(?! (?:of|percentage|rate))",
@@ -116,7 +116,8 @@ _how_much = cue(
            " derive gauge supply what's what_is what_are tell_me")
     + rf" (?:the |an? |its |this |their |your )?{_MODIFIERS}{_SIZE}\b"
     r"(?! (?:group|range|categor|bracket|class|grade|stage))",
-    "^(?:the )?rates? of", "(?:numeric(?:al)?|decimal) (?:estimate|value|answer)", "estimates? of", r"estimat(?:e|ion)\??$", "approximate",
+    "^(?:the )?rates? of", "(?:numeric(?:al)?|decimal) (?:estimate|value|answer)", "estimates? of",
+    r"estimat(?:e|ion)\??$", "approximate",
     r"^(?:estimate|measure|calculate|compute|quantify|predict)\b"
     r"(?![^.?]*\b(?:diagnosis|class|category|stage|grade|group|outcome|whether)\b)",
 )  # fmt: skip

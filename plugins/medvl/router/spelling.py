@@ -18,21 +18,21 @@ _CUES = frozenset(
 )
 # Right as they are, though a letter away from a cue.
 _RIGHT = frozenset(
-    """account anger ankle ankles being boat boats bones book brown calls camp cent chart cease centre choice chest
-    chose circle clarify coast cost coats counts court county crate date dead deal deaths depth draws empty
-    events ever every fetal final finding fine fish foot form formal formed from gates gaze gave given gift glad
-    grand great green grey gray hard have here hole images item items lane larger largest last late later latter
-    lead leant lean leave left level lever line lines link live liver lives lobe local lost loan made main make
-    mail male manly mane mangy many mare marsh mask mean means meat menu mice might mine minutes mind money more
-    most mount move much must mulch nuclear number numb objects over parent parents patent pattern peak piece
-    place plane plaque plot please post press prevent president price print proud quality quantities ration rare
-    rates real reason resort resent retina rise rice right role safe sale scar scale scales score scored shape
-    share shore short show shows side sides silk simple site sites skin skip slice slices slid slip small smell
-    snow solid some sound speak spear stain star start state states steps stricture table tale taken tall tally
-    tell test text than thank that their them then there they thin thing think third those three thus tissue
-    toll torn touch town tract type under upset value view vision visual wait walk wall want wards warm wear
-    weather weak week well were west when while white who whole whom whose wide wine with within word words work
-    worn wound wrist wrong wrote year""".split()  # noqa: SIM905 (a list of words, not of literals)
+    """account diagnostic identities localise localised anger ankle ankles being boat boats bones book brown calls
+    camp cent chart cease centre choice chest chose circle clarify coast cost coats counts court county crate
+    date dead deal deaths depth draws empty events ever every fetal final finding fine fish foot form formal
+    formed from gates gaze gave given gift glad grand great green grey gray hard have here hole images item
+    items lane larger largest last late later latter lead leant lean leave left level lever line lines link live
+    liver lives lobe local lost loan made main make mail male manly mane mangy many mare marsh mask mean means
+    meat menu mice might mine minutes mind money more most mount move much must mulch nuclear number numb
+    objects over parent parents patent pattern peak piece place plane plaque plot please post press prevent
+    president price print proud quality quantities ration rare rates real reason resort resent retina rise rice
+    right role safe sale scar scale scales score scored shape share shore short show shows side sides silk
+    simple site sites skin skip slice slices slid slip small smell snow solid some sound speak spear stain star
+    start state states steps stricture table tale taken tall tally tell test text than thank that their them
+    then there they thin thing think third those three thus tissue toll torn touch town tract type under upset
+    value view vision visual wait walk wall want wards warm wear weather weak week well were west when while
+    white who whole whom whose wide wine with within word words work worn wound wrist wrong wrote year""".split()  # noqa: SIM905 (a list of words, not of literals)
 )
 _ENDING = re.compile(r"(?:s|es|d|ed|al|ally|ic|ing|ion|ist|ly|ity|ive)$")
 _WORD = re.compile(r"[A-Za-z]{4,}")

@@ -44,9 +44,9 @@ class TrainingOptions:
     encoder: str | None = None
     label_encoder: str | None = None
     full: bool = False
-    epochs: int = 6
+    epochs: int = 5
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     encoder_learning_rate: float = 2e-5
     focal_alpha: float = -1.0
     focal_gamma: float = 1.0

@@ -1,0 +1,88 @@
+"""From scores to decisions: temperature, thresholds, gate, calibration error."""
+
+import numpy as np
+import pytest
+
+from medvl.instructions import GENERAL
+from medvl.router.calibration import (
+    LEAST,
+    MOST,
+    calibrate,
+    expected_calibration_error,
+    fit_temperature,
+    probabilities,
+)
+from medvl.router.similarity import nearest
+
+LABELS = ["counting", "detection"]
+
+
+def noisy(scale: float, questions: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a calibrated classifier, times `scale`, and the truth."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (questions, 2)).astype(np.float32)
+    truth = (rng.random(logits.shape) < probabilities(logits, 1.0)).astype(np.float32)
+    return logits * scale, truth
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
+def test_temperature_undoes_overconfidence(scale: float) -> None:
+    assert fit_temperature(*noisy(scale)) == pytest.approx(scale, rel=0.1)
+
+
+def test_temperature_lowers_the_calibration_error() -> None:
+    logits, truth = noisy(4.0)
+
+    def error(temperature: float) -> float:
+        return expected_calibration_error(probabilities(logits, temperature)[:, 0], truth[:, 0] == 1)
+
+    assert error(fit_temperature(logits, truth)) < 0.03 < error(1.0)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two bins: confidence .95 and right half the time, confidence .55 and always right."""
+    confidences = np.array([0.95, 0.95, 0.55, 0.55], np.float32)
+    right = np.array([True, False, True, True])
+    assert expected_calibration_error(confidences, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45, abs=1e-6)
+
+
+def test_thresholds_are_as_strict_as_each_task_needs() -> None:
+    sure = [([9.0, -9.0], "counting")] * 50
+    doubtful = [([-9.0, 3.0], "detection")] * 50 + [([-9.0, 1.0], GENERAL)] * 20
+    rows = sure + doubtful
+    logits = np.array([row for row, _ in rows], np.float32)
+    found = calibrate(logits, np.ones(len(rows), np.float32), [task for _, task in rows], LABELS)
+    wrong, right = probabilities(np.array([1.0, 3.0], np.float32), found.temperature)
+    assert found.thresholds["counting"] == LEAST
+    assert wrong < found.thresholds["detection"] <= right + 0.01
+
+
+def test_a_task_never_routed_to_rightly_is_as_strict_as_can_be() -> None:
+    logits = np.array([[5.0, -9.0], [5.0, -9.0]], np.float32)
+    found = calibrate(logits, np.ones(2, np.float32), ["detection", GENERAL], LABELS)
+    assert found.thresholds == {"counting": MOST, "detection": MOST}
+
+
+def test_the_gate_lets_held_out_questions_pass() -> None:
+    similarities = np.linspace(0.6, 1.0, 100, dtype=np.float32)
+    logits = np.tile(np.array([[4.0, -4.0]], np.float32), (100, 1))
+    gate = calibrate(logits, similarities, ["counting"] * 100, LABELS).similarity
+    assert (similarities >= gate).mean() >= 0.98
+    assert gate > 0.59
+
+
+def test_prompts_that_are_no_task_do_not_move_the_gate() -> None:
+    logits = np.tile(np.array([[4.0, -4.0]], np.float32), (4, 1))
+    similarities = np.array([0.9, 0.9, 0.1, 0.1], np.float32)
+    found = calibrate(logits, similarities, ["counting", "counting", GENERAL, GENERAL], LABELS)
+    assert found.similarity == pytest.approx(0.9)
+
+
+def test_nothing_to_calibrate_on() -> None:
+    with pytest.raises(ValueError, match="no held-out question has a task"):
+        calibrate(np.zeros((1, 2), np.float32), np.zeros(1, np.float32), [GENERAL], LABELS)
+
+
+def test_nearest_is_the_largest_cosine() -> None:
+    index = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)
+    assert nearest(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32), index) == pytest.approx([0.8, 1.0])
