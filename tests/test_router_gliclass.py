@@ -24,8 +24,9 @@ from medvl.router.fitting import fit
 from medvl.router.folder import RouterFolderError, check_replaceable, read_card
 from medvl.router.gliclass import LONGEST, QuestionClassifier, bi_encoder_config, from_scratch, longest_input
 from medvl.router.labels import LABELS
+from medvl.router.options import TrainingOptions, read_options
 from medvl.router.route import normalise
-from medvl.router.training import TrainingError, TrainingOptions, build, read_options, train
+from medvl.router.training import TrainingError, build, train
 
 QUESTIONS = [
     ("How many cells are there?", "counting"),
@@ -94,6 +95,16 @@ def test_trap_1_no_step_is_skipped_in_silence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(given.model.model, "get_loss", lambda logits, targets: logits.sum() * 0 + 1)
     with pytest.raises(TrainingError, match="no gradient although the loss is 1"):
         train(given, questions, TrainingOptions(epochs=3, batch_size=2))
+
+
+def test_labels_that_did_not_separate_are_an_error() -> None:
+    """On the plateau every label scores its share of the questions, with a loss that looks fine."""
+    given = untrained()
+    with torch.no_grad():
+        given.model.model.classes_projector.linear_2.weight.zero_()
+        given.model.model.classes_projector.linear_2.bias.fill_(1.0)
+    with pytest.raises(TrainingError, match="all labels have one embedding"):
+        train(given, rows("Count."), TrainingOptions(epochs=1, learning_rate=1e-9))
 
 
 def test_trap_2_focal_alpha_1_gives_negatives_no_gradient_and_is_refused() -> None:
@@ -452,7 +463,8 @@ def test_evaluate_prints_and_writes(trained: Path, tmp_path: Path, capsys: pytes
     data = Path(__file__).parent / "data"
     command = ["router", "evaluate", "--router", str(trained / "router"), "--data", str(trained / "tree"),
                "--paraphrases", str(data / "router_paraphrases.jsonl"),
-               "--out-of-domain", str(data / "router_out_of_domain.jsonl"), "--json", str(tmp_path / "e.json")]  # fmt: skip
+               "--out-of-domain", str(data / "router_out_of_domain.jsonl"),
+               "--json", str(tmp_path / "e.json")]  # fmt: skip
     assert main(command) == 0
     report = json.loads((tmp_path / "e.json").read_text())
     assert report["sets"]["paraphrases"]["accuracy"] >= 0.9

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medvl.router.augmentation import balanced
 from medvl.router.data import LabelledQuestion
-from medvl.router.training import TrainingOptions, balanced, read_options, stated
+from medvl.router.options import TrainingOptions, read_options, stated
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

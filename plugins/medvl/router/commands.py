@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from medvl.router.evaluation import Evaluation, LeftOut
     from medvl.router.fitting import Progress
 
 OK, USAGE, REFUSED, INCOMPLETE = 0, 2, 3, 4
@@ -155,7 +154,8 @@ def _train(args: argparse.Namespace, errors: Console) -> int:
     from medvl.router.data import read_question_set
     from medvl.router.fitting import fit, save
     from medvl.router.folder import check_replaceable
-    from medvl.router.training import read_options
+    from medvl.router.options import read_options
+    from medvl.router.tables import print_training
 
     options = read_options(
         args.recipe,
@@ -178,7 +178,7 @@ def _train(args: argparse.Namespace, errors: Console) -> int:
     report = {"rows": questions.rows, "contradictions": questions.contradictions, "tasks": card.data.tasks,
               "metrics": card.metrics, "temperature": card.temperature, "thresholds": card.thresholds,
               "similarity": card.similarity}  # fmt: skip
-    _print_training(report, len(questions.files))
+    print_training(report, len(questions.files))
     _write_json(args.json, report)
     return OK
 
@@ -190,6 +190,7 @@ def _calibrate(args: argparse.Namespace, errors: Console) -> int:
     from medvl.router.folder import recalibrate
     from medvl.router.lines import read_labelled
     from medvl.router.route import normalise
+    from medvl.router.tables import print_pairs
 
     if not args.data and not args.questions:
         raise ValueError("calibrate needs questions with tasks: --data or --questions")
@@ -206,7 +207,7 @@ def _calibrate(args: argparse.Namespace, errors: Console) -> int:
         "thresholds": card.thresholds,
         "similarity": card.similarity,
     }
-    _print_pairs("Calibration", report)
+    print_pairs("Calibration", report)
     _write_json(args.json, report)
     errors.print(f"{args.router / 'router.json'} written; give it questions it was not trained on", markup=False)
     return OK
@@ -218,7 +219,8 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
     from medvl.router.evaluation import evaluate, leave_one_dataset_out
     from medvl.router.folder import read_card
     from medvl.router.lines import read_labelled
-    from medvl.router.training import TrainingOptions, read_options
+    from medvl.router.options import TrainingOptions, read_options
+    from medvl.router.tables import print_evaluation, print_left_out
 
     if args.lodo and not args.data:
         raise ValueError("--lodo needs --data with at least two datasets")
@@ -236,7 +238,7 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
     report: dict[str, Any] = {"router": router.fingerprint, "sets": {}}
     for name, questions in sets.items():
         report["sets"][name] = evaluate(router, questions)
-        _print_evaluation(name, report["sets"][name])
+        print_evaluation(name, report["sets"][name])
     if args.lodo:
         options = (
             read_options(args.recipe)
@@ -245,7 +247,7 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
         )
         folds = leave_one_dataset_out(rows, options, on_dataset=_said_dataset(errors))
         report["leave_one_dataset_out"] = list(folds)
-        _print_left_out(report["leave_one_dataset_out"])
+        print_left_out(report["leave_one_dataset_out"])
     _write_json(args.json, report)
     return OK
 
@@ -277,75 +279,3 @@ def _write_json(path: Path | None, report: Any) -> None:
 
     if path:
         write_atomic(path, to_json(report))
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _print_training(report: dict[str, Any], files: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(
-        "task", "questions", "wordings", "synthetic", "threshold", title=f"{report['rows']} rows of {files} files"
-    )
-    for task, counts in report["tasks"].items():
-        table.add_row(
-            task,
-            *(str(counts[key]) for key in ("questions", "wordings", "synthetic")),
-            _number(report["thresholds"].get(task, "")),
-        )
-    console.print(table)
-    synthetic = sum(counts["synthetic"] for counts in report["tasks"].values())
-    console.print(f"{synthetic} questions are synthetic (the project's own templates)", markup=False, highlight=False)
-    if report["contradictions"]:
-        several = report["contradictions"]
-        said = f"{len(several)} questions have several tasks in the files, the most frequent one was taken; the first: "
-        console.print(said + several[0], markup=False)
-    _print_pairs("On wordings held out", {"metrics": report["metrics"]})
-
-
-def _print_pairs(title: str, report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, show_header=False)
-    for key, value in report.items():
-        for name, number in value.items() if isinstance(value, dict) else [(key, value)]:
-            table.add_row(str(name).replace("_", " "), _number(number))
-    Console().print(table)
-
-
-def _print_evaluation(name: str, found: Evaluation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    columns = sorted({routed for row in found.confusion.values() for routed in row})
-    table = Table("asked for", *columns, title=f"{name}: {found.questions} questions, accuracy {found.accuracy:.3f}")
-    for task, row in found.confusion.items():
-        table.add_row(task, *(str(row.get(column, "")) for column in columns))
-    console.print(table)
-    sources = ", ".join(f"{source} {number}" for source, number in sorted(found.sources.items()))
-    console.print(f"abstained {found.abstained:.3f}, wrong {found.wrong:.3f}; decided by {sources}", markup=False)
-    if found.curve:
-        curve = Table("confidence at least", "coverage", "accuracy", title="Coverage and accuracy")
-        for point in found.curve:
-            curve.add_row(f"{point.confidence:.2f}", f"{point.coverage:.3f}", _number(point.accuracy))
-        console.print(curve)
-    for text, task, routed in found.mistakes[:10]:
-        console.print(f"{task} -> {routed}: {text[:150]}", markup=False, highlight=False)
-
-
-def _print_left_out(folds: Sequence[LeftOut]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("left out", "questions", "rules", "GLiClass", "chain", title="Accuracy on datasets not trained on")
-    for fold in folds:
-        table.add_row(
-            fold.dataset, str(fold.questions), *(f"{value:.3f}" for value in (fold.rules, fold.gliclass, fold.chain))
-        )
-    Console().print(table)

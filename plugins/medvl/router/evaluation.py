@@ -15,8 +15,8 @@ from medvl.router.chain import Router
 from medvl.router.data import LabelledQuestion
 
 if TYPE_CHECKING:
+    from medvl.router.options import TrainingOptions
     from medvl.router.route import Route
-    from medvl.router.training import TrainingOptions
 
 _LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
