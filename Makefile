@@ -27,7 +27,7 @@ demo: $(STAMP)
 	$(BIN)/medvl demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

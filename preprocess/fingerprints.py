@@ -4,23 +4,23 @@ Kept between runs beside the output, keyed by path, size and time of change, so 
 """
 
 import hashlib
-import multiprocessing
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from medvl.sharegpt import write_atomic
+from preprocess import crew
 
 CACHE = ".fingerprints.msgpack"
 THUMBNAIL = 16  # side of the thumbnail, pixels
 _VERSION = 1
+_CHUNK = 100  # pictures that a worker takes at a time
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
@@ -83,10 +83,6 @@ def grey_of(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _fingerprint(item: tuple[str, bool]) -> Fingerprint:
-    return fingerprint(Path(item[0]), look=item[1])
-
-
 def fingerprints(paths: Iterable[str], folder: Path, workers: int, *, look: bool) -> dict[str, Fingerprint]:
     """The fingerprint of every picture, from the cache in `folder` where the file has not changed.
 
@@ -100,20 +96,15 @@ def fingerprints(paths: Iterable[str], folder: Path, workers: int, *, look: bool
     known = _read_cache(folder / CACHE)
     stale = [path for path in wanted if not _fresh(path, known.get(path), look)]
     if stale:
-        items = [(path, look) for path in stale]
-        known |= zip(stale, _read_all(items, workers), strict=True)
+        chunks = [stale[start : start + _CHUNK] for start in range(0, len(stale), _CHUNK)]
+        found = crew.work(partial(_look_at_all, look=look), chunks, workers, "fingerprints")
+        known |= zip(stale, chain.from_iterable(found), strict=True)
         write_atomic(folder / CACHE, msgspec.msgpack.encode(_Cache(_VERSION, {path: known[path] for path in wanted})))
     return {path: known[path] for path in wanted}
 
 
-def _read_all(items: list[tuple[str, bool]], workers: int) -> list[Fingerprint]:
-    console = Console(stderr=True)
-    if workers <= 1 or len(items) < 64:  # a pool costs more than that few pictures
-        return list(track(map(_fingerprint, items), "fingerprints", len(items), console=console))
-    # Forking is unsafe beside the progress bar's thread.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        found = pool.map(_fingerprint, items, chunksize=32)
-        return list(track(found, "fingerprints", len(items), console=console))
+def _look_at_all(paths: Sequence[str], *, look: bool) -> list[Fingerprint]:
+    return [fingerprint(Path(path), look=look) for path in paths]
 
 
 def _read_cache(path: Path) -> dict[str, Fingerprint]:

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_conversion import convert_tree
 from preprocess.flare_rows import OnMissing
 from preprocess.unchanged import DATASET_INFO, OUT, Inputs
-from preprocess.validate import print_flaws, validate
+from preprocess.validate import flaws_json, print_flaws, validate
 
 Add = Callable[..., Any]  # `add_argument` of a group
 
@@ -45,6 +46,7 @@ def parser(about: str) -> argparse.ArgumentParser:
         metavar="PATH",
         help="re-check an output folder against its manifest, and do nothing else",
     )
+    arguments.add_argument("--json", action="store_true", help="with --validate: what is found as a JSON list")
     _input_arguments(arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(arguments.add_argument_group("what is written").add_argument)
@@ -104,7 +106,10 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
     errors = Console(stderr=True)
     if args.validate:
         flaws = validate(args.validate.resolve(), args.dataset_info.resolve())
-        print_flaws(flaws, args.validate, Console())
+        if args.json:
+            sys.stdout.write(flaws_json(flaws))
+        else:
+            print_flaws(flaws, args.validate, Console())
         return 3 if any(flaw.level == "error" for flaw in flaws) else 0
     if args.root is None:
         arguments.error("--root is missing: the folder that holds training/, validation-public/, …")
@@ -113,7 +118,7 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
         with locked(args.out.resolve()):
             convert_tree(args, errors, inputs)
     except (UnknownNameError, UsageError) as error:
-        errors.print(f"error: {error}", markup=False)
+        errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2
     except (FlareError, RefusedError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
         errors.print(f"error: {error}", markup=False, soft_wrap=True)

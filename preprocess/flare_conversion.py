@@ -29,7 +29,7 @@ from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table
 from preprocess.download import download, tree_in
 from preprocess.flare_rows import Options, convert
-from preprocess.outputs import Provenance, write_outputs
+from preprocess.outputs import COPIES, Provenance, write_outputs
 from preprocess.pictures import PictureCache, Seen, look_at
 from preprocess.report import REPORT, Converted, Finding, counts_of, print_report
 from preprocess.token_formula import record_text_tokens
@@ -169,7 +169,7 @@ def _convert_chunk(questions: Sequence[Question], *, options: Options, look: Loo
 def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path, hashes: bool) -> dict[str, Seen]:
     """The pictures of some rows of one file, by their names in the rows."""
     file, seen = questions[0].file, {}
-    folder, tree, copies = str(file.path.parent), f"{file.path.parents[3]}/", f"{out}/copies"
+    folder, tree, copies = str(file.path.parent), f"{file.path.parents[3]}/", f"{out}/{COPIES}"
 
     def copy_of(path: str) -> str:
         return f"{copies}/{path.removeprefix(tree)}.png"

@@ -1,6 +1,6 @@
 """The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from preprocess.page import PAGE, render_page
 from preprocess.report import REPORT, counts_of, sha256, summary
 
 SCHEMA = 1
+COPIES = "copies"  # folder of mended pictures
 _RETIRED = ".manifest.before.json"
 _WRITERS = 8  # files that are written at a time
 
@@ -46,8 +47,8 @@ def write_outputs(
 ) -> list[str]:
     """Write one file per entry and the reports, register the entries, and last the manifest that marks all as complete.
 
-    Files and entries of an earlier run into the same folder that this one does not write again are removed: a split
-    that is left over would overlap with the new ones.
+    Files, entries and mended pictures of an earlier run into the same folder that this one does not need are removed: a
+    split that is left over would overlap with the new ones.
 
     Args:
         out: Output folder.
@@ -89,9 +90,19 @@ def write_outputs(
         (out / file_name).unlink(missing_ok=True)
     write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
     (out / _RETIRED).unlink(missing_ok=True)
+    _prune_copies(out, {image for part in shaped.converted for record in part.records for image in record.images})
     return [f"{name} pointed at another file before" for name in moved] + [
         f"{file_name} of an earlier run was removed, with its entry" for file_name in gone
     ]
+
+
+def _prune_copies(out: Path, used: Set[str]) -> None:
+    """Remove mended copies of pictures that no record shows any more, and folders that this empties."""
+    for path in sorted((out / COPIES).rglob("*"), reverse=True):
+        if path.is_file() and str(path) not in used:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _begin_to_write(

@@ -14,8 +14,17 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from medvl.boxes import FRAMES, Frame
-from medvl.sharegpt import MANIFEST, Record, RecordError, dataset_entry, read_records
+from medvl.boxes import FRAMES
+from medvl.sharegpt import (
+    MANIFEST,
+    Manifest,
+    Record,
+    RecordError,
+    dataset_entry,
+    read_manifest,
+    read_records,
+    to_json,
+)
 from preprocess.leaks import PUBLISHED
 from preprocess.report import REPORT, sha256
 from preprocess.validate_records import PictureFiles, check_record
@@ -65,15 +74,6 @@ class Flaw(msgspec.Struct, frozen=True, kw_only=True):
         return CHECKS[self.code][0]
 
 
-class CheckedManifest(msgspec.Struct, frozen=True):
-    """manifest.json, with all that is compared."""
-
-    schema: int
-    options: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    report_sha256: str
-
-
 def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
     """Everything that is wrong with a converted folder.
 
@@ -82,11 +82,13 @@ def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
         dataset_info: The registry that its entries should be in.
     """
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=CheckedManifest)
-        frame = manifest.options["frame"]
-        if frame not in FRAMES:
-            raise ValueError(f"unknown frame {frame!r}")
-    except (OSError, KeyError, ValueError) as error:  # msgspec's errors are ValueErrors
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise RecordError(f"{folder / MANIFEST} is not there")
+        frame = next((frame for frame in FRAMES if frame == manifest.options.frame), None)
+        if frame is None:
+            raise RecordError(f"unknown frame {manifest.options.frame!r}")
+    except (OSError, RecordError) as error:
         return [Flaw(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")]
     flaws = list(_check_files(folder, manifest))
     flaws += _check_registry(folder, manifest, dataset_info)
@@ -99,12 +101,12 @@ def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
         except (RecordError, OSError) as error:
             flaws.append(Flaw(code="FILE_UNREADABLE", where=name, detail=str(error)))
             continue
-        if len(records) != manifest.files[name].get("records"):
+        if len(records) != manifest.files[name].records:
             flaws.append(Flaw(code="COUNT", where=name, detail=f"{len(records)} records"))
         flaws += _check_ids(name, records, seen, pictures)
         for record in records:
             if seen.setdefault(record.id, record) is record:
-                found = check_record(record, _frame(frame), pictures, compare=record.id.split("#")[0] not in cleaned)
+                found = check_record(record, frame, pictures, compare=record.id.split("#")[0] not in cleaned)
                 flaws += [Flaw(code=code, where=record.id, detail=detail) for code, detail in found]
         split = _made_split(name, manifest)
         if split:
@@ -113,12 +115,8 @@ def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
     return flaws
 
 
-def _frame(name: Any) -> Frame:
-    return next(frame for frame in FRAMES if frame == name)
-
-
-def _check_files(folder: Path, manifest: CheckedManifest) -> Iterator[Flaw]:
-    expected = {name: str(entry.get("sha256")) for name, entry in manifest.files.items()}
+def _check_files(folder: Path, manifest: Manifest) -> Iterator[Flaw]:
+    expected = {name: listed.sha256 for name, listed in manifest.files.items()}
     for name, digest in {**expected, REPORT: manifest.report_sha256}.items():
         if not (folder / name).is_file():
             yield Flaw(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
@@ -129,24 +127,24 @@ def _check_files(folder: Path, manifest: CheckedManifest) -> Iterator[Flaw]:
             yield Flaw(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
 
 
-def _check_registry(folder: Path, manifest: CheckedManifest, dataset_info: Path) -> Iterator[Flaw]:
+def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Flaw]:
     try:
         entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
     except (OSError, msgspec.DecodeError) as error:
         yield Flaw(code="REGISTRY", where=str(dataset_info), detail=str(error))
         return
     for name, listed in manifest.files.items():
-        entry = entries.get(str(listed.get("entry")))
+        entry = entries.get(str(listed.entry))
         if entry is None:
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.get('entry')} is not in {dataset_info}")
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} is not in {dataset_info}")
             continue
         points_at = (dataset_info.parent / str(entry.get("file_name"))).resolve()
         if points_at != (folder / name).resolve():
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed['entry']} points at {points_at}")
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} points at {points_at}")
         elif {key: entry.get(key) for key in dataset_entry("")} != dataset_entry(str(entry["file_name"])):
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed['entry']} has other columns or tags")
-        elif listed.get("num_samples") not in (None, entry.get("num_samples")):
-            detail = f"num_samples is {entry.get('num_samples')}, not {listed['num_samples']}"
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} has other columns or tags")
+        elif listed.num_samples not in (None, entry.get("num_samples")):
+            detail = f"num_samples is {entry.get('num_samples')}, not {listed.num_samples}"
             yield Flaw(code="REGISTRY", where=name, detail=detail)
 
 
@@ -175,10 +173,10 @@ def _cleaned(folder: Path) -> set[str]:
     return {change["id"] for change in report.get("changes", [])}
 
 
-def _made_split(name: str, manifest: CheckedManifest) -> str | None:
+def _made_split(name: str, manifest: Manifest) -> str | None:
     """The split that a file of all datasets holds, if it was made of the training records."""
-    made = manifest.options.get("split_train") or {}
-    stem = f"{manifest.options.get('name')}_all_"
+    made = manifest.options.split_train or {}
+    stem = f"{manifest.options.name}_all_"
     split = name.removesuffix(".json").removeprefix(stem)
     return split if name.startswith(stem) and split in made and split not in PUBLISHED else None
 
@@ -205,3 +203,8 @@ def print_flaws(flaws: list[Flaw], folder: Path, console: Console) -> None:
             table.add_row(CHECKS[code][0], code, str(count), CHECKS[code][1])
         console.print(table)
     console.print(f"{folder}: {errors} errors, {len(flaws) - errors} notes", markup=False, highlight=False)
+
+
+def flaws_json(flaws: list[Flaw]) -> str:
+    """What was found, for a machine."""
+    return to_json([{"level": flaw.level} | msgspec.structs.asdict(flaw) for flaw in flaws]).decode()

@@ -282,6 +282,24 @@ def test_wrapping_changes_neither_boxes_nor_labels(text: str, mutation: str) -> 
     assert read(MUTATIONS[mutation](text))[:2] == read(text)[:2]
 
 
+CHALLENGE_NUMBER = st.one_of(st.integers(-5, 3000), st.sampled_from([0.5, 12.25, 640.0, 999_999_999, 1_000_000_000]))
+CHALLENGE_ROWS = st.lists(st.lists(CHALLENGE_NUMBER, min_size=3, max_size=5), max_size=4)
+CHALLENGE_KEYS = st.sampled_from(["1", "22", "X", "Y", "01", "label", "bbox", "x1", "a"])
+# Pairs and not a dictionary: a text may hold a key twice.
+CHALLENGE_MAPS = st.lists(st.tuples(CHALLENGE_KEYS, CHALLENGE_ROWS), max_size=4).map(
+    lambda pairs: "{" + ", ".join(f"{json.dumps(key)}: {json.dumps(rows)}" for key, rows in pairs) + "}"
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=st.one_of(CHALLENGE_ROWS.map(json.dumps), CHALLENGE_MAPS), compact=st.booleans())
+def test_the_short_way_reads_what_the_scanner_reads(text: str, compact: bool) -> None:
+    text = text.replace(", ", ",").replace(": ", ":") if compact else text
+    quick, scanned = parse_boxes(text), parse_boxes(f" {text}")  # nothing but the dataset's own form goes the short way
+    np.testing.assert_array_equal(quick.boxes, scanned.boxes)
+    assert (quick.labels, quick.notes, quick.explicit_empty) == (scanned.labels, scanned.notes, scanned.explicit_empty)
+
+
 def test_what_lies_behind_the_limit_is_not_read_and_noted() -> None:
     parsed = parse_boxes("[1, 2, 3, 4]" + " " * MAX_CHARACTERS + "[5, 6, 7, 8]")
     assert (parsed.boxes.tolist(), parsed.notes) == ([BOX], {"overlong": 1})

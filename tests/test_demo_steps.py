@@ -78,6 +78,7 @@ def test_a_failure_shows_the_end_of_the_output(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_the_command_and_what_it_started(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
     child = "import pathlib, time; time.sleep(3); pathlib.Path('alive').touch()"
     step = python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
     threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,)).start()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 from test_preprocess_flare import convert, row, write_tree
 
+from benchmarks.flare_tree import build
 from preprocess import flare_conversion
 
 
@@ -82,6 +84,62 @@ def test_other_options_are_other_work(tree: Path, tmp_path: Path, worked: list[i
     convert(tree, tmp_path / "out")
     convert(tree, tmp_path / "out", *options)
     assert worked == [2, 2]
+
+
+def test_what_changes_no_output_is_no_other_work(tree: Path, tmp_path: Path, worked: list[int]) -> None:
+    convert(tree, tmp_path / "out")
+    convert(tree, tmp_path / "out", "--workers", "2")
+    (tmp_path / "out/.cache").mkdir()
+    convert(tree, tmp_path / "out", "--workers=3")
+    assert worked == [2]
+
+
+@pytest.mark.parametrize("form", [["--exclude-audit", "{}"], ["--exclude-audit={}"], ["--exclude-a", "{}"]])
+def test_a_file_that_an_option_names_is_compared(
+    tree: Path, tmp_path: Path, worked: list[int], form: list[str]
+) -> None:
+    reviewed = tmp_path / "reviewed.txt"
+    options = [word.format(reviewed) for word in form]
+    reviewed.write_text("flare/training/Ultrasound/BUSI/000000\n")
+    for _ in range(2):
+        assert convert(tree, tmp_path / "out", *options)["counts"]["kept"] == 1
+    reviewed.write_text("# nothing is left out\n")
+    assert convert(tree, tmp_path / "out", *options)["counts"]["kept"] == 2
+    assert worked == [2, 2]
+
+
+@pytest.mark.parametrize("option", ["--ou", "--dataset-in"])
+def test_an_abbreviated_option_means_what_it_says(tree: Path, tmp_path: Path, worked: list[int], option: str) -> None:
+    other = str(tmp_path / "other")
+    for _ in range(2):
+        convert(tree, tmp_path / "out", option, other, code=0)
+    assert (tmp_path / "other").exists()
+    assert worked == [2, 2]  # it is not compared, so the work is done again
+
+
+def test_an_output_folder_in_the_tree_is_no_change_of_it(tree: Path, worked: list[int]) -> None:
+    convert(tree, tree / "converted")
+    convert(tree, tree / "converted")
+    assert worked == [2]
+
+
+def test_what_was_unpacked_is_part_of_the_tree(tmp_path: Path, worked: list[int]) -> None:
+    build(tmp_path / "tree", scale=0.001, side=24)
+    convert(tmp_path / "tree", tmp_path / "out")
+    convert(tmp_path / "tree", tmp_path / "out")
+    assert len(worked) == 1
+
+
+def test_a_copy_that_no_record_shows_is_removed(tree: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = next(tree.rglob("BUSI_1.png"))
+    Image.new("RGB", (8, 6)).save(picture, exif=exif)
+    convert(tree, tmp_path / "out")
+    assert len(list((tmp_path / "out/copies").rglob("*.png"))) == 1
+    Image.new("RGB", (8, 6)).save(picture)
+    convert(tree, tmp_path / "out")
+    assert not list((tmp_path / "out/copies").iterdir())
 
 
 def test_a_second_run_into_the_same_folder_is_refused(

@@ -63,6 +63,15 @@ def test_a_whole_folder_has_no_flaw(folder: Path, converted: Path) -> None:
     assert codes(folder) == set()  # moved together with its registry
 
 
+def test_findings_for_a_machine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(folder, gpt(" "), task="classification")
+    capsys.readouterr()
+    command = ["--validate", str(folder), "--dataset-info", str(folder / "dataset_info.json"), "--json"]
+    assert main(command) == 3
+    (found,) = [flaw for flaw in json.loads(capsys.readouterr().out) if flaw["code"] == "ANSWER_EMPTY"]
+    assert (found["level"], found["where"][:6]) == ("error", "flare/")
+
+
 def human(text: str) -> Change:
     return lambda record: record["conversations"][0].update(value=text)
 

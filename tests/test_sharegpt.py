@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,19 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_records(tmp_path / "set.json") == records
 
 
+def test_files_that_are_written_at_once_have_ordinary_permissions(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda name: write_atomic(tmp_path / str(name), b"x"), range(200)))
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+    assert os.umask(mask) == mask
+
+
 def test_one_record_per_line(tmp_path: Path) -> None:
     lines = encode_records([record(), record()]).splitlines()
     assert len(lines) == 4
+    assert json.loads(encode_records([record()])) == json.loads(encode_records([record(), record()]))[:1]
     assert encode_records([]) == b"[]\n"
     assert json.loads(lines[2]) == json.loads(lines[1].rstrip(b","))
 

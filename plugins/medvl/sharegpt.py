@@ -16,6 +16,8 @@ IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp"  # end of a hidden file's name while it is written
+_UMASK = os.umask(0)  # it can only be read by setting it, for all threads
+os.umask(_UMASK)
 _NUMBERED = re.compile(rf"^Image-[0-9]+: (?={IMAGE_TAG}$)", re.MULTILINE)
 
 
@@ -93,6 +95,8 @@ class ManifestOptions(msgspec.Struct, frozen=True):
     box_style: str | None = None
     profiles_fingerprint: str | None = None
     instructions: dict[str, str] | None = None
+    name: str | None = None
+    split_train: dict[str, float] | None = None
 
 
 class ListedFile(msgspec.Struct, frozen=True):
@@ -101,6 +105,7 @@ class ListedFile(msgspec.Struct, frozen=True):
     sha256: str | None = None
     entry: str | None = None
     records: int | None = None
+    num_samples: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -108,6 +113,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     options: ManifestOptions = msgspec.field(default_factory=ManifestOptions)
     files: dict[str, ListedFile] = msgspec.field(default_factory=dict)
+    report_sha256: str | None = None
 
 
 class RecordError(ValueError):
@@ -177,17 +183,11 @@ def write_atomic(path: Path, data: bytes) -> None:
             temporary.write(data)
             temporary.flush()
             os.fsync(temporary.fileno())
-            Path(temporary.name).chmod(0o666 & ~_umask())
+            Path(temporary.name).chmod(0o666 & ~_UMASK)
             Path(temporary.name).replace(path)
         except BaseException:
             Path(temporary.name).unlink(missing_ok=True)
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def to_json(value: Any) -> bytes:
