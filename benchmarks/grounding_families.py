@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from compact.arms import ARMS, Arm  # noqa: E402
-from compact.pictures import Scene, draw  # noqa: E402
+from compact.pictures import FAMILIES, Scene, draw, test_scenes  # noqa: E402
 from compact.report import show  # noqa: E402
 from compact.scoring import scores  # noqa: E402
 
@@ -63,7 +63,7 @@ def main() -> int:
     runs = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     plan = f"{args.family}, {args.start_steps} + {args.steps} steps"
     done = runs.setdefault(plan, {})
-    test = [draw(np.random.default_rng((2, 0, index))) for index in range(_TEST_PICTURES)]
+    test = test_scenes(_TEST_PICTURES)
     for seed in range(args.seeds):
         missing = [ARMS[name] for name in args.arms if str(seed) not in done.get(name, {})]
         if not missing:
@@ -91,7 +91,7 @@ def trained_start(
     start = place / "start"
     if (place / "start.done").exists():
         return start
-    train_scenes = [draw(np.random.default_rng((3, seed, index))) for index in range(2 * _TRAIN_PICTURES)]
+    train_scenes = [draw(np.random.default_rng((FAMILIES, seed, index))) for index in range(2 * _TRAIN_PICTURES)]
     sets = {"start": train_scenes[:_TRAIN_PICTURES], "train": train_scenes[_TRAIN_PICTURES:], "test": list(test)}
     write_dataset(place / "data", sets)
     corpus = [_QUESTION, *(scene.text for scene in train_scenes)]

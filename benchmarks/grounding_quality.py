@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from compact.arms import ARMS, CHECKED, Arm  # noqa: E402
 from compact.model import CompactDetector  # noqa: E402
-from compact.pictures import Scene, draw, read_bccd, stream  # noqa: E402
+from compact.pictures import COMPARED, Scene, read_bccd, stream, test_scenes  # noqa: E402
 from compact.report import show  # noqa: E402
 from compact.scoring import scores  # noqa: E402
 from compact.training import (  # noqa: E402
@@ -100,11 +100,11 @@ def work(
     if args.set == "bccd":
         source, test = read_bccd(args.bccd, train=True), read_bccd(args.bccd, train=False)
     else:
-        source, test = None, [draw(np.random.default_rng((2, 0, index))) for index in range(_TEST_PICTURES)]
+        source, test = None, test_scenes(_TEST_PICTURES)
 
     @functools.lru_cache(maxsize=1)
     def batches(seed: int) -> list[Batch]:
-        scenes = stream(source, (1, seed), BATCH)
+        scenes = stream(source, (COMPARED, seed), BATCH)
         return [collate(next(scenes), tokenizer, vocabulary) for _ in range(args.steps)]
 
     for seed, arm in todo:

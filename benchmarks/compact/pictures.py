@@ -21,6 +21,8 @@ CHANNELS = 3
 # Share of pictures with 0, 1, … 6 objects: most have few, as findings do.
 COUNTS = (0.10, 0.25, 0.22, 0.17, 0.12, 0.08, 0.06)
 LABELS = ("cell", "WBC", "Platelets")
+# First number of every random seed: what is drawn for one purpose is never drawn for another.
+START, COMPARED, TEST, FAMILIES = range(4)
 # BCCD: what is asked for. Red cells, up to 30 in a picture, would be nearly all of the boxes.
 _BCCD_LABELS = LABELS[1:]
 # BCCD lies in a folder per split; the blank hidden file has a twin with answers.
@@ -66,6 +68,11 @@ def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
             found.append(box)
     boxes = to_frame(as_boxes(found), (SIDE, SIDE), "norm1000")
     return _scene(np.repeat(canvas[None], CHANNELS, 0), boxes, [LABELS[0]] * len(boxes))
+
+
+def test_scenes(count: int) -> list[Scene]:
+    """The drawn pictures that every model is tested on."""
+    return [draw(np.random.default_rng((TEST, 0, index))) for index in range(count)]
 
 
 def _free_place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int] | None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from compact.arms import Arm
 from compact.model import CompactDetector
-from compact.pictures import CHANNELS, LABELS, SIDE, Scene, stream
+from compact.pictures import CHANNELS, LABELS, SIDE, START, Scene, stream
 from evaluation.matching import overlaps
 from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import match_greedy
@@ -119,10 +119,10 @@ def reference_loss(logits: Tensor, batch: Batch, tokenizer: Any) -> float:
 def start_batches(seed: int, tokenizer: Any, vocabulary: Vocabulary) -> Iterator[Batch]:
     """What the common start of a seed is trained on."""
     stages = [
-        itertools.islice(stream(None, (seed, stage), size, counts), steps)
+        itertools.islice(stream(None, (START, seed, stage), size, counts), steps)
         for stage, (steps, size, counts) in enumerate(_CURRICULUM)
     ]
-    for scenes in itertools.chain(*stages, stream(None, (seed, len(_CURRICULUM)), BATCH)):
+    for scenes in itertools.chain(*stages, stream(None, (START, seed, len(_CURRICULUM)), BATCH)):
         yield collate(scenes, tokenizer, vocabulary)
 
 
