@@ -8,6 +8,7 @@ from typing import Any
 
 from llamafactory.extras.logging import get_logger
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from transformers import TrainerCallback
 
 from medvl.sharegpt import write_atomic
@@ -59,7 +60,7 @@ def draw(curves: dict[str, list[tuple[int, float]]], titles: dict[str, str]) -> 
             axes.plot(steps, running_mean(values, len(values) // 20), color="#1f77b4")
         axes.set_title(titles[name], fontsize=10)
         axes.set_xlabel("step")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
