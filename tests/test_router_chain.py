@@ -68,6 +68,7 @@ def test_the_classifier_decides_what_rules_leave() -> None:
     ("given", "question", "reason"),
     [
         (stage(0.5), UNDECIDED, "not sure"),  # 0.62 < 0.7
+        (stage(1.2), UNDECIDED, "wanted 0.80"),  # 0.77: above 0.7, but the prompt names nothing of medicine
         (stage(5.0, feature=(0.0, 1.0)), UNDECIDED, "unlike"),  # the similarity gate
         (stage(9.0), "Compose a haiku on ultrasound.", "something else"),
         (stage(9.0), "What is the dose of ibuprofen?", "something else"),
@@ -81,6 +82,10 @@ def test_abstention_goes_to_general_and_says_why(given: ClassifierStage | None, 
     route = one(Router(given), question)
     assert (route.task, route.abstained, route.source) == (GENERAL, True, "none")
     assert reason in route.reason
+
+
+def test_a_medical_question_needs_its_threshold_alone() -> None:
+    assert one(Router(stage(1.2)), "Tell about the lesion, colleague.").source == "gliclass"
 
 
 def test_metadata_decides_only_where_trusted() -> None:

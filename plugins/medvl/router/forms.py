@@ -93,6 +93,7 @@ _choice = cue(
     "which of (?:the following|these|those)", "(?:with|by|the) (?:the )?(?:letter|option)",
     "into (?:one of|these|the following|either)", "one of (?:the following|these|:)",
     any_of("decide choose distinguish differentiate discriminate") + " between",
+    r"\w+: (?:[\w' -]{2,30}, ){1,12}(?:or )?[\w' -]{2,30} or [\w' -]{2,30}\?$",
 )  # fmt: skip
 
 FORMS = (
