@@ -475,11 +475,13 @@ def test_evaluate_prints_and_writes(trained: Path, tmp_path: Path, capsys: pytes
     assert "out of domain" in printed
 
 
+MEVLIP = str(Path(__file__).parents[1] / "recipes" / "router_gliclass_mevlip.yaml")
 REFUSED = [
     (["route", "{tmp}/absent.jsonl"], 3, "absent.jsonl"),
     (["route", "{tmp}/bad.jsonl", "--out", "{tmp}/out.jsonl"], 3, "bad.jsonl:2: no question"),
     (["route", "{tmp}/good.jsonl", "--router", "{tmp}"], 3, "router.json is missing"),
     (["train", "--data", "{tmp}/absent", "--out", "{tmp}/r"], 3, "no such file or folder"),
+    (["train", "--data", "{tmp}/absent", "--out", "{tmp}/r", "--recipe", MEVLIP], 3, "gives negatives no gradient"),
     (["train", "--data", "{tmp}", "--out", "{tmp}"], 3, "something else than a router"),
     (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--recipe", "{tmp}/r.yaml"], 2, "unknown key 'alpha'"),
     (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--epochs", "0"], 2, "expected more than 0"),
