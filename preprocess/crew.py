@@ -2,11 +2,14 @@
 
 import gc
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -49,6 +52,15 @@ def _inherit(function: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
     gc.set_threshold(100_000)  # pictures hold no cycles either; should there be some, they do not pile up
     gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this, workers of a parent that was killed would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _do(place: int) -> Any:

@@ -213,10 +213,10 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     judged = judgement.plan(args)
     files, refused, unpacked = find_files(args, root)
     command = inputs.command if inputs and _repeatable(args, inputs.command) else None
-    before = ""
+    state: Callable[[], str] = str  # empty: the next run works again
     if command and inputs:
-        before = unchanged.input_state(command) if unpacked else inputs.state()
-    read, file_findings = read_rows(files, refused, args.name)
+        state = partial(unchanged.input_state, command) if unpacked else inputs.state
+    read, file_findings, before = _read_and_list(files, refused, args.name, state)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
     cache, converted = PictureCache(out), []
     look = partial(_look, known=cache.seen, out=out, hashes=args.hash_pictures)
@@ -249,6 +249,23 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
     Console().print(summary, markup=False, highlight=False)
+
+
+def _read_and_list(
+    files: Sequence[QuestionFile], refused: Sequence[str], name: str, state: Callable[[], str]
+) -> tuple[dict[QuestionFile, list[Question]], list[Finding], str]:
+    """What `read_rows` gives, and the state of all inputs, which a child process may list meanwhile.
+
+    The state is empty if question files have changed since: what was read need not be what was listed.
+    """
+    changed = _times_of_change(files)
+    rows, findings = read_rows(files, refused, name)
+    listed = state()
+    return rows, findings, listed if _times_of_change(files) == changed else ""
+
+
+def _times_of_change(files: Sequence[QuestionFile]) -> list[int]:
+    return [file.path.stat().st_mtime_ns for file in files]
 
 
 def _repeatable(args: argparse.Namespace, command: unchanged.Command) -> bool:

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,33 @@ def test_ctrl_c_is_answered_by_the_parent_alone() -> None:
         return job
 
     assert list(work(interrupted, range(4), 2, "")) == [0, 1, 2, 3]
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib, time
+from preprocess.crew import work
+def job(_):
+    pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+    time.sleep(0.05)
+list(work(job, range(100_000), 3, ""))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    until(lambda: len(list(tmp_path.iterdir())) == 3)
+    parent.kill()
+    parent.wait()
+    until(lambda: not any(runs(worker.name) for worker in tmp_path.iterdir()))
+
+
+def runs(process: str) -> bool:
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -79,6 +79,23 @@ def test_every_change_is_noticed(
     assert worked == [2, 2]
 
 
+def test_a_question_file_that_changed_after_it_was_read(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked: list[int]
+) -> None:
+    read = flare_conversion.read_rows
+
+    def overtaken(files: list[flare_conversion.QuestionFile], refused: list[str], name: str) -> object:
+        rows = read(files, refused, name)
+        if len(worked) == 1:
+            touch(next(tree.rglob("BUSI_questions_train.json")))
+        return rows
+
+    monkeypatch.setattr(flare_conversion, "read_rows", overtaken)
+    convert(tree, tmp_path / "out")  # the tree may have been listed before or after that
+    convert(tree, tmp_path / "out")
+    assert worked == [2, 2]
+
+
 @pytest.mark.parametrize("options", [["--clean"], ["--frame", "pixel"], ["--limit", "1"], ["--hash-pictures"]])
 def test_other_options_are_other_work(tree: Path, tmp_path: Path, worked: list[int], options: list[str]) -> None:
     convert(tree, tmp_path / "out")

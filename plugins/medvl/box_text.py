@@ -41,7 +41,7 @@ def format_boxes(boxes: Boxes, labels: Sequence[str | None], style: BoxStyle, fr
     """
     if len(labels) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes but {len(labels)} labels")
-    rows = [[_number(value, DECIMALS[frame]) for value in box] for box in boxes.tolist()]
+    rows = _rows(boxes, DECIMALS[frame])
     groups: dict[str | None, list[list[float]]] = {}
     for row, label in zip(rows, labels, strict=True):
         groups.setdefault(label, []).append(row)
@@ -71,6 +71,14 @@ def _tagged(label: str | None, rows: list[list[float]], style: BoxStyle) -> str:
 
 # No space after comma or colon: it would be a token of its own between any two numbers.
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def _rows(boxes: Boxes, decimals: int) -> list[list[float]]:
+    """Numbers as they are written: rounded, whole ones without a decimal point."""
+    if decimals == 0:
+        whole: list[list[float]] = np.rint(boxes).astype(np.int64).tolist()
+        return whole
+    return [[_number(value, decimals) for value in box] for box in boxes.tolist()]
 
 
 def _number(value: float, decimals: int) -> float:
