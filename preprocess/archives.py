@@ -100,7 +100,9 @@ def unpack(archives: Sequence[Path], folder: Path, limits: Limits) -> None:
     write_atomic(marker, source)
     readers = {archive: zipfile.ZipFile(archive) for archive in archives}
     try:
-        for member in track(members, f"unpacking {archives[0].name}", console=Console(stderr=True)):
+        for member in track(
+            members, f"unpacking {folder.parent.name}/{archives[0].name}", console=Console(stderr=True)
+        ):
             _write(readers[member.archive], member.info, under_way / member.target)
     finally:
         for reader in readers.values():

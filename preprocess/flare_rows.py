@@ -72,6 +72,7 @@ def convert(question: Question, pictures: Pictures, options: Options) -> tuple[R
 
     def note(code: str, detail: str, action: Action = "kept") -> None:
         where = f"{options.name}/{question.id}"
+        detail = detail.removeprefix(f"{where}: ").removeprefix(f"{question.id}: ")  # some errors begin with it
         findings.append(
             Finding(
                 id=where,

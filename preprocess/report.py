@@ -148,21 +148,26 @@ def _dataset_summary(part: Converted) -> dict[str, Any]:
 
 
 def print_report(converted: Iterable[Converted], console: Console) -> None:
-    """The outcome as a table, one row per dataset and split, and the findings by code."""
+    """The outcome as a table, one row per dataset and split, and the findings by code with the first few of each."""
     parts = list(converted)
-    table = Table("dataset", "split", *("in", "kept", "dropped", "quarantined"), title="Records")
-    table.add_column("findings", overflow="fold")
+    actions: tuple[Action, ...] = get_args(Action)
+    table = Table("dataset", "split", title="Records")
+    for heading in ("in", *actions):
+        table.add_column(heading, justify="right")
     for part in parts:
-        codes = Counter(finding.code for finding in part.findings)
-        described = ", ".join(f"{code} {count}" for code, count in codes.items())
-        table.add_row(escape(part.dataset), part.split, *map(str, counts_of([part]).values()), described)
+        table.add_row(escape(part.dataset), part.split, *map(str, counts_of([part]).values()))
     table.add_section()
     table.add_row("all", "", *map(str, counts_of(parts).values()), style="bold")
     console.print(table)
-    for code in sorted({finding.code for part in parts for finding in part.findings}):
-        examples = [finding for part in parts for finding in part.findings if finding.code == code]
-        console.print(f"[bold]{code}[/]: {CODES[code]}", highlight=False)
-        for finding in examples[:3]:
-            console.print(f"  {finding.action} {finding.detail}", markup=False, highlight=False)
-        if len(examples) > 3:
-            console.print(f"  and {len(examples) - 3} more in {REPORT}", markup=False, highlight=False)
+    by_code: dict[str, list[tuple[str, Finding]]] = defaultdict(list)
+    for part in parts:
+        for finding in part.findings:
+            by_code[finding.code].append((part.dataset, finding))
+    for code, found in sorted(by_code.items()):
+        datasets = Counter(dataset for dataset, _ in found)
+        where = ", ".join(f"{dataset} {count}" for dataset, count in datasets.items())
+        console.print(f"[bold]{code}[/]: {CODES[code]} ({escape(where)})", highlight=False, soft_wrap=True)
+        for _, finding in found[:3]:
+            console.print(f"  {finding.action} {finding.detail}", markup=False, highlight=False, soft_wrap=True)
+        if len(found) > 3:
+            console.print(f"  and {len(found) - 3} more in {REPORT}", markup=False, highlight=False, soft_wrap=True)
