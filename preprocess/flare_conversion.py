@@ -248,7 +248,7 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
         unchanged.write_stamp(command, before, list(shaped.groups), summary)
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
-    Console().print(summary, markup=False, highlight=False)
+    Console().print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
 def _read_and_list(

@@ -139,12 +139,15 @@ def test_counts_are_those_of_llamafactory(
                               | {"images": [str(tmp_path / f"{number}.png")] * 2}))  # fmt: skip
     counter = TokenCounter(str(tiny_checkpoint(family)), {**recipe, "cutoff_len": 100_000})
     expected = tokenised(str(tiny_checkpoint(family)), recipe, records)
-    assert [counter(item).total for item in records] == [total for total, _ in expected]
-    assert [counter(item).image for item in records] == [image for _, image in expected]
+    assert [counter(item).total for item in records] == [total for total, _, _ in expected]
+    assert [counter(item).image for item in records] == [image for _, image, _ in expected]
+    # The label mask: the whole answer is trained on, and nothing but it and the end of the turn.
+    targets = [target.removeprefix("<think>\n\n</think>\n\n") for *_, target in expected]
+    assert targets == [f"{item.target}<|im_end|>\n" for item in records]
 
 
-def tokenised(checkpoint: str, recipe: dict[str, Any], records: list[Record]) -> list[tuple[int, int]]:
-    """Length, and number of picture tokens, of every record as LLaMA-Factory tokenises it for training."""
+def tokenised(checkpoint: str, recipe: dict[str, Any], records: list[Record]) -> list[tuple[int, int, str]]:
+    """Length, number of picture tokens, and text that is trained on of every record as LLaMA-Factory tokenises it."""
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.data.processor import SupervisedDatasetProcessor
     from llamafactory.hparams import DataArguments, ModelArguments
@@ -163,7 +166,8 @@ def tokenised(checkpoint: str, recipe: dict[str, Any], records: list[Record]) ->
         response = [{"role": "assistant", "content": item.target}]
         ids, labels = encoder._encode_data_example(prompt, response, None, None, item.images, [], [])
         assert len(ids) == len(labels)
-        lengths.append((len(ids), ids.count(pixel)))
+        target = loaded["tokenizer"].decode([label for label in labels if label != -100])
+        lengths.append((len(ids), ids.count(pixel), target))
     return lengths
 
 
