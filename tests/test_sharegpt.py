@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from medvl import sharegpt
 from medvl.sharegpt import (
     Record,
     RecordError,
@@ -150,6 +152,14 @@ def test_registering_twice_changes_nothing(tmp_path: Path) -> None:
     before = registry.read_bytes(), registry.stat().st_mtime_ns, registry.stat().st_ino
     assert register(registry, dict(reversed(files.items()))) == []
     assert (registry.read_bytes(), registry.stat().st_mtime_ns, registry.stat().st_ino) == before
+
+
+def test_a_registry_that_stays_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharegpt, "_LOCKED_FOR", 0.1)
+    registry = tmp_path / "dataset_info.json"
+    with FileLock(f"{registry}.lock"), pytest.raises(TimeoutError, match="another run has held"):
+        register(registry, {"set": tmp_path / "set.json"})
+    assert not registry.exists()
 
 
 def test_registering_keeps_other_entries_and_what_users_added(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp"  # end of a hidden file's name while it is written
+_LOCKED_FOR = 60  # seconds that the registry may be held by others; merging takes a fraction of one
 _UMASK = os.umask(0)  # it can only be read by setting it, for all threads
 os.umask(_UMASK)
 _NUMBERED = re.compile(rf"^Image-[0-9]+: (?={IMAGE_TAG}$)", re.MULTILINE)
@@ -243,9 +244,10 @@ def register(
 
     Raises:
         ValueError: the registry is something else than a JSON object of entries.
+        TimeoutError: another run holds the lock for a minute, or it cannot be made.
     """
     dataset_info.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{dataset_info}.lock"):
+    with _lock(dataset_info):
         entries = _read_registry(dataset_info)
         for name, number in (before or {}).items():
             if name not in files:
@@ -264,6 +266,16 @@ def register(
         if not dataset_info.exists() or dataset_info.read_bytes() != merged:
             write_atomic(dataset_info, merged)
     return moved
+
+
+def _lock(dataset_info: Path) -> AcquireReturnProxy:
+    try:
+        return FileLock(f"{dataset_info}.lock").acquire(_LOCKED_FOR)
+    except Timeout as error:
+        raise TimeoutError(
+            f"{dataset_info}: another run has held {error.lock_file} for {_LOCKED_FOR} s, or it cannot be made; "
+            "wait, delete it if no run is left, or choose another --dataset-info"
+        ) from error
 
 
 def _read_registry(dataset_info: Path) -> dict[str, dict[str, Any]]:
