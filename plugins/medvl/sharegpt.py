@@ -5,12 +5,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
@@ -268,7 +269,7 @@ def register(
     return moved
 
 
-def _lock(dataset_info: Path) -> AcquireReturnProxy:
+def _lock(dataset_info: Path) -> AbstractContextManager[object]:
     try:
         return FileLock(f"{dataset_info}.lock").acquire(_LOCKED_FOR)
     except Timeout as error:
