@@ -131,10 +131,19 @@ def _pictures(question: Question, names: tuple[str, ...], pictures: Pictures, on
     except KeyError:
         raise _no_picture(question, names) from None
     unusable = [picture for picture in found if picture.size is None]
-    if unusable and (on_missing != "keep-sample-drop-image" or len(unusable) == len(found)):
+    if unusable and (on_missing != "keep-sample-drop-image" or not _can_stand_in(question, found)):
         action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
         raise _RefusedError(unusable[0].problem or "", action, "; ".join(picture.detail for picture in unusable))
     return found
+
+
+def _can_stand_in(question: Question, found: list[Picture]) -> bool:
+    """Whether the usable pictures do without the others. Boxes lie on the first: on another they enclose nothing."""
+    try:
+        has_boxes = question.task.has_boxes
+    except UnknownNameError:  # `_target` reports it
+        has_boxes = False
+    return any(picture.size for picture in (found[:1] if has_boxes else found))
 
 
 def _no_picture(question: Question, names: tuple[str, ...]) -> _RefusedError:

@@ -235,6 +235,21 @@ class TestOnMissing:
         assert len(record.images) == record.conversations[0].value.count("<image>") == 2
         assert [finding["code"] for finding in report["findings"]] == ["IMAGE_DROPPED"]
 
+    @pytest.mark.parametrize(
+        ("names", "counts"),
+        [
+            pytest.param(["gone.png", "b.png"], (0, 1), id="boxes lie on the first"),
+            pytest.param(["b.png", "gone.png"], (1, 0), id="another is lost"),
+        ],
+    )
+    def test_boxes_never_move_to_another_picture(
+        self, tmp_path: Path, names: list[str], counts: tuple[int, int]
+    ) -> None:
+        rows = [row("iugc"), row("iugc", ImageName=[f"imagesTr/{name}" for name in names])]
+        write_tree(tmp_path / "tree", {"iugc": rows})
+        report = convert(tmp_path / "tree", tmp_path / "out", "--on-missing", "keep-sample-drop-image")
+        assert (report["counts"]["kept"] - 1, report["counts"]["dropped"]) == counts
+
 
 class TestHiddenSplit:
     def test_file_with_answers_is_preferred_and_never_both_are_read(self, tmp_path: Path) -> None:
