@@ -13,6 +13,7 @@ from medvl.sharegpt import Record
 from medvl.tasks import Task
 from preprocess import budget, leaks, prompts, sampling, splits
 from preprocess.budget import Budget
+from preprocess.errors import RefusedError, UsageError
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.groups import Entry, Groups, group_records
 from preprocess.leaks import Leak
@@ -73,6 +74,8 @@ def plan(args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: options that cannot be followed.
     """
+    if args.exclude_leaks and args.leaks == "off":
+        raise UsageError("--exclude-leaks needs leaks to be looked for, and --leaks off looks for none")
     return Plan(
         args,
         splits.chosen_shares(args),
@@ -138,11 +141,24 @@ def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[
         made = [split for split in plan.shares if split not in (splits.REST, "dev")]
         groups, samples, lines = sampling.resample(groups, plan.sampling, [splits.REST, *made])
     first = plan.args.name
+    _check_names(groups, first)
     return (
         {entry.name(first): records for entry, records in groups.items()},
         {entry.name(first): count for entry, count in samples.items()},
         [{"entry": entry.name(first)} | line for entry, line in lines],
     )
+
+
+def _check_names(groups: Groups, first: str) -> None:
+    """Raise `RefusedError` if two entries would have one name: the records of one would be lost."""
+    named: dict[str, Entry] = {}
+    for entry in groups:
+        other = named.setdefault(entry.name(first), entry)
+        if other != entry:
+            raise RefusedError(
+                f"{other.kind} {other.of!r}, split {other.split}, and {entry.kind} {entry.of!r}, split {entry.split}, "
+                f"would both be the entry {entry.name(first)}; rename the folder or the split of one"
+            )
 
 
 def _fingerprints(plan: Plan, parts: Sequence[Converted], out: Path) -> dict[str, Fingerprint]:

@@ -5,6 +5,7 @@ Validation and test entries are never touched. Copies carry `#copy2`, `#copy3`, 
 """
 
 import argparse
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -96,18 +97,20 @@ def chosen_sampling(args: argparse.Namespace) -> Sampling:
     """What the command line asks for.
 
     Raises:
-        UsageError: a dataset has two rates.
+        UsageError: a dataset has two rates, or is the donor of a task twice.
     """
     rates = dict(args.sample)
     if len(rates) < len(args.sample):
         raise UsageError("--sample names a dataset twice")
+    if len({(donor.task, donor.dataset) for donor in args.donor}) < len(args.donor):
+        raise UsageError("--donor names a dataset twice for one task")  # the same rows could be drawn twice
     return Sampling(rates, args.balance, tuple(args.donor), args.flatten_multi_image, args.seed)
 
 
 def _rate(text: str) -> tuple[str, float]:
     name, _, rate = text.partition("=")
-    if not name or not float(rate) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected DATASET=RATE with a rate above 0")
+    if not name or not 0 < float(rate) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected DATASET=RATE with a finite rate above 0")
     return name, float(rate)
 
 
@@ -158,12 +161,15 @@ def resample(
 
     Raises:
         UnknownNameError: a dataset that is not there.
-        RefusedError: a donor has fewer rows than are asked of it.
+        RefusedError: a donor has fewer rows than are asked of it, or there are no rows that its own could join.
     """
     known = sorted({entry.of for entry in groups if entry.kind == "dataset"})
     for name in (*sampling.rates, *(donor.dataset for donor in sampling.donors)):
         if name not in known:
             raise unknown_name("dataset", name, known)
+    for donor in sampling.donors:
+        if not any(Entry("task", donor.task, split) in groups for split in splits):
+            raise RefusedError(f"--donor {donor.task}={donor.dataset}:{donor.rows}: no training record is {donor.task}")
     resampled = dict(groups)
     samples: dict[Entry, int] = {}
     lines = []

@@ -229,7 +229,10 @@ class TestCommandLine:
             pytest.param(["--sample", "BUSI=0"], 2, id="rate of nothing"),
             pytest.param(["--sample", "BUSI=1", "BUSI=2"], 2, id="twice"),
             pytest.param(["--donor", "regresion=BUSI:5"], 2, id="unknown task"),
+            pytest.param(["--sample", "BUSI=inf"], 2, id="endless rate"),
             pytest.param(["--donor", "regression=BUSI"], 2, id="no rows"),
+            pytest.param(["--donor", "regression=BUSI:2"], 3, id="a task that no record has"),
+            pytest.param(["--donor", "counting=BUSI:2", "counting=BUSI:2"], 2, id="a donor twice"),
         ],
     )
     def test_what_cannot_be_followed_is_refused(

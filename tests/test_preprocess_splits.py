@@ -1,6 +1,7 @@
 """Splits by picture, and pictures on both sides of a split."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -225,10 +226,20 @@ class TestCommandLine:
             pytest.param(["--split-train", "A"], id="no share"),
             pytest.param(["--dev-fraction", "1.5"], id="not a fraction"),
             pytest.param(["--dev-fraction", "0.1", "--split-train", "A=0.1"], id="both"),
+            pytest.param(["--exclude-leaks", "--leaks", "off"], id="leaks that nobody looks for"),
         ],
     )
     def test_splits_that_cannot_be_made_are_refused(self, tree: Path, tmp_path: Path, options: list[str]) -> None:
         assert convert(tree, tmp_path / "out", *options) == (2, {})
+
+    def test_two_entries_never_share_a_name(
+        self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        second = tree / "training" / "Ultrasound" / "BUSI_A"
+        shutil.copytree(second.parent / "BUSI", second)
+        (second / "BUSI_questions_train.json").rename(second / "BUSI_A_questions_train.json")
+        assert convert(tree, tmp_path / "out", "--split-train", "a_train=0.5") == (3, {})
+        assert "would both be the entry flare_busi_a_train" in capsys.readouterr().err
 
     def test_same_bytes_with_two_workers(self, tree: Path, tmp_path: Path) -> None:
         outputs = []
