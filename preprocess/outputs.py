@@ -82,7 +82,7 @@ def write_outputs(
                    for name, data in ((REPORT, report), (PAGE, page), (CARD, card))]  # fmt: skip
         for writing in (*(writing for _, writing in under_way.values()), *reports):
             writing.result()
-    entries_before = {entry["entry"]: entry.get("num_samples") for entry in before.values()}
+    entries_before = {entry["entry"]: (out / name, entry.get("num_samples")) for name, entry in before.items()}
     paths = {name: out / f"{name}.json" for name in shaped.groups}
     moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
     gone = sorted(set(before) - set(files))

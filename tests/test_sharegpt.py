@@ -170,6 +170,16 @@ def test_registering_keeps_other_entries_and_what_users_added(tmp_path: Path) ->
     assert json.loads(registry.read_bytes()) == {"mine": other, "set": dataset_entry("set.json") | {"num_samples": 50}}
 
 
+def test_registering_takes_out_what_an_earlier_run_left_but_not_what_moved_on(tmp_path: Path) -> None:
+    registry = tmp_path / "dataset_info.json"
+    register(registry, {name: tmp_path / "a" / f"{name}.json" for name in ("old", "moved")})
+    register(registry, {"moved": tmp_path / "b" / "moved.json"})
+    before = {name: (tmp_path / "a" / f"{name}.json", None) for name in ("old", "moved", "gone")}
+    register(registry, {"new": tmp_path / "a" / "new.json"}, before=before)
+    assert {name: entry["file_name"] for name, entry in json.loads(registry.read_bytes()).items()} == {
+        "moved": "b/moved.json", "new": "a/new.json"}  # fmt: skip
+
+
 @pytest.mark.parametrize("content", [b"[]", b'{"set": []}', b'{"set": ', b'{"\xff": {}}', b""])
 def test_a_registry_that_is_none_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     registry = tmp_path / "dataset_info.json"

@@ -227,7 +227,7 @@ def register(
     files: Mapping[str, Path],
     *,
     samples: Mapping[str, int] | None = None,
-    before: Mapping[str, int | None] | None = None,
+    before: Mapping[str, tuple[Path, int | None]] | None = None,
 ) -> list[str]:
     """Merge entries into a dataset_info.json, under a lock, sorted, file names relative to its folder.
 
@@ -237,8 +237,9 @@ def register(
         dataset_info: The registry; made if absent, its other entries kept.
         files: Entry name -> file of records.
         samples: Entry name -> `num_samples`: LLaMA-Factory then draws that many records, each once before any twice.
-        before: Entries that an earlier run made in the same folder, with their `num_samples`. Those not among `files`
-            are taken out, and a `num_samples` that stands as the earlier run wrote it goes.
+        before: Entries that an earlier run made, with their files and their `num_samples`. Those not among `files`
+            are taken out unless they point at another file by now, and a `num_samples` that stands as the earlier run
+            wrote it goes.
 
     Returns:
         Names of entries that pointed at another file before.
@@ -250,14 +251,16 @@ def register(
     dataset_info.parent.mkdir(parents=True, exist_ok=True)
     with _lock(dataset_info):
         entries = _read_registry(dataset_info)
-        for name, number in (before or {}).items():
+        folder = dataset_info.parent.resolve()
+        for name, (path, number) in (before or {}).items():
             if name not in files:
-                entries.pop(name, None)
+                if entries.get(name, {}).get("file_name") == _relative(path, folder):
+                    del entries[name]
             elif number is not None and entries.get(name, {}).get("num_samples") == number:
                 del entries[name]["num_samples"]
         moved = []
         for name, path in files.items():
-            relative = Path(os.path.relpath(path.resolve(), dataset_info.parent.resolve())).as_posix()
+            relative = _relative(path, folder)
             entry = entries.get(name, {})
             if entry.get("file_name", relative) != relative:
                 moved.append(name)
@@ -267,6 +270,10 @@ def register(
         if not dataset_info.exists() or dataset_info.read_bytes() != merged:
             write_atomic(dataset_info, merged)
     return moved
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder)).as_posix()
 
 
 def _lock(dataset_info: Path) -> AbstractContextManager[object]:
