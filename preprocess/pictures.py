@@ -86,15 +86,17 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
         copies: Path of a picture -> path of its mended copy if it needs one.
         known: What was found before.
         hashes: Whether a file counts as unchanged by its content, not by size and time of change.
-
     """
     for place in places:
-        if (seen := known.get(place)) and _unchanged(seen, hashes):
+        # A copy elsewhere is of a folder that this one was duplicated from.
+        if (seen := known.get(place)) and seen.picture.path in (place, copies(place)) and _unchanged(seen, hashes):
             return seen
         try:
             status, data = _read(place)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
+        except OSError as error:  # no permission, a name that is too long, a disk that fails: looked at again next time
+            return Seen(place, -1, -1, None, Picture(place, None, "IMAGE_UNREADABLE", f"{place}: {error.strerror}"))
         # Read after its state was noted: a file that changes in between is looked at again next time.
         digest = hashlib.sha256(data).digest() if hashes else None
         return Seen(place, status.st_size, status.st_mtime_ns, digest, examine(place, copies(place), data))

@@ -140,7 +140,7 @@ def summary_if_unchanged(command: Command) -> str | None:
         stamp = Stamp(*json.loads(Path(command.out, STAMP).read_bytes()))
         if stamp.after != output_state(command, stamp.entries) or stamp.before != input_state(command):
             return None
-    except (FileNotFoundError, ValueError, TypeError):  # no stamp, a damaged one, or no tree
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):  # no stamp, damaged files, or no tree
         return None
     return stamp.summary
 

@@ -1,6 +1,7 @@
 """Pictures: each kind is decoded for real, shown to the model as a viewer would show it, and looked at only once."""
 
 import io
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_a_missing_picture_and_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "tree/folder.png").mkdir(parents=True)
     found = inspect(tmp_path, "gone.png", "folder.png", "folder.png/x.png")
     assert {picture.problem for picture in found.values()} == {"IMAGE_MISSING"}
+
+
+def test_a_name_that_no_disk_can_hold_is_a_finding_like_others(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (picture,) = inspect(tmp_path, "x" * 300).values()
+    assert picture.problem == "IMAGE_UNREADABLE"
+    assert picture.detail.endswith("File name too long")
 
 
 def test_the_first_place_that_has_a_picture_counts(tmp_path: Path) -> None:
@@ -273,6 +281,13 @@ class TestCache:
         (tmp_path / "copies/turned.jpg.png").unlink()
         inspect(tmp_path, *names)
         assert looked_at == ["turned.jpg"]
+
+    def test_a_duplicate_of_a_folder_makes_copies_of_its_own(self, names: list[str], tmp_path: Path) -> None:
+        inspect(tmp_path, *names)
+        shutil.copytree(tmp_path / "copies", tmp_path / "duplicate/copies")
+        known = PictureCache(tmp_path).seen
+        found = look_at([f"{tmp_path}/tree/turned.jpg"], lambda _: f"{tmp_path}/duplicate/copies/turned.jpg.png", known)
+        assert found.picture.path == f"{tmp_path}/duplicate/copies/turned.jpg.png"
 
     def test_a_missing_picture_is_looked_for_every_time(self, tmp_path: Path) -> None:
         (tmp_path / "tree").mkdir()

@@ -67,6 +67,12 @@ CHANGES: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
+def test_a_registry_that_is_none_is_refused_after_a_complete_run_too(tree: Path, tmp_path: Path) -> None:
+    convert(tree, tmp_path / "out")
+    (tmp_path / "out" / "dataset_info.json").write_text("[]")
+    convert(tree, tmp_path / "out", code=3)
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_every_change_is_noticed(
     tree: Path, tmp_path: Path, worked: list[int], change: Callable[[Path, Path], object]
