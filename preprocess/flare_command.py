@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: at least 1")
     return number
+
+
+def entry_name(text: str) -> str:
+    """A name that files and entries can begin with, for argparse: recipes separate entries by commas."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits, _, . and - only, the first a letter or digit")
+    return text
 
 
 def parser(about: str) -> argparse.ArgumentParser:
@@ -90,7 +98,7 @@ def _record_arguments(add: Add) -> None:
 
 def _output_arguments(add: Add) -> None:
     add("--out", type=Path, default=OUT, help="output folder (default: data/flare)")
-    add("--name", default="flare", help="first part of ids and entry names (default: flare)")
+    add("--name", type=entry_name, default="flare", help="first part of ids and entry names (default: flare)")
     add(
         "--dataset-info",
         type=Path,

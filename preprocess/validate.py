@@ -61,6 +61,11 @@ CHECKS: dict[str, tuple[Level, str]] = {
 }
 
 
+# Keys of an entry by which LLaMA-Factory reads something else, or the file as something else.
+_REDIRECTS = {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "ranking", "subset", "split",
+              "folder"}  # fmt: skip
+
+
 class Flaw(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong: `where` names a file or a record."""
 
@@ -143,6 +148,8 @@ def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Ite
             yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} points at {points_at}")
         elif {key: entry.get(key) for key in dataset_entry("")} != dataset_entry(str(entry["file_name"])):
             yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} has other columns or tags")
+        elif redirects := sorted(_REDIRECTS & entry.keys()):
+            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} is redirected by {', '.join(redirects)}")
         elif listed.num_samples not in (None, entry.get("num_samples")):
             detail = f"num_samples is {entry.get('num_samples')}, not {listed.num_samples}"
             yield Flaw(code="REGISTRY", where=name, detail=detail)

@@ -266,6 +266,12 @@ class TestHiddenSplit:
         assert converted(tmp_path / "out", "dental_test")[0].target == ""
 
 
+@pytest.mark.parametrize("name", ["../flare", "a,b", ".hidden", ""])
+def test_names_that_no_entry_can_have(all_datasets: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        convert(all_datasets, tmp_path / "out", "--name", name)
+
+
 def test_unknown_dataset_is_converted_by_its_task_type(tmp_path: Path) -> None:
     place = tmp_path / "tree/training/Clinical/wounds"
     (place / "imagesTr").mkdir(parents=True)

@@ -177,6 +177,7 @@ class TestRegistry:
             pytest.param(lambda entries: entries.pop("flare_all_train"), id="no entry"),
             pytest.param(lambda entries: entries["flare_all_train"].update(file_name="x.json"), id="another file"),
             pytest.param(lambda entries: entries["flare_all_train"].pop("tags"), id="other tags"),
+            pytest.param(lambda entries: entries["flare_all_train"].update(hf_hub_url="a/b"), id="another source"),
         ],
     )
     def test_entry(self, folder: Path, change: Change) -> None:
