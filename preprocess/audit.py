@@ -9,10 +9,11 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from medvl.answers import parse_answer
@@ -25,6 +26,8 @@ from preprocess.report import Converted, Finding, leave_out
 
 Fault = tuple[str, str]  # code, words
 AUDIT_FILE = "audit.csv"
+_MARKED = "audit.marked.csv"
+_COMPARED = ("ROWS_CONTRADICT", "ROW_REPEATED")
 _LETTERS = re.compile(r"[A-Z](?:[ ,;/&]+[A-Z])*")
 _TEN_OR_MORE = re.compile(r"(?<![0-9.])[1-9][0-9]")
 _CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
@@ -42,22 +45,24 @@ def _single_spaced(question: str) -> str:
 
 def audit(part: Converted) -> Converted:
     """The part with a finding for everything odd about its records; all of them are kept."""
-    found: list[Finding] = []
     checks = [_row_faults(part.records), _outliers(part.records), _singletons(part.records), _repeated(part.records)]
-    for check in checks:
-        for record, (code, words) in check:
-            found.append(
-                Finding(
-                    id=record.id,
-                    code=code,
-                    action="kept",
-                    detail=f"{record.id}: {words}",
-                    file=part.file,
-                    index=record.source.index,
-                )
-            )
+    found = [finding for check in checks for finding in _findings(part, check)]
     found.sort(key=lambda finding: (finding.index, finding.code))
     return leave_out(part, found)
+
+
+def _findings(part: Converted, faults: Iterable[tuple[Record, Fault]]) -> list[Finding]:
+    return [
+        Finding(
+            id=record.id,
+            code=code,
+            action="kept",
+            detail=f"{record.id}: {words}",
+            file=part.file,
+            index=record.source.index,
+        )
+        for record, (code, words) in faults
+    ]
 
 
 def _row_faults(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
@@ -189,17 +194,24 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
                 yield record, ("ROW_REPEATED", f"the same as row {rows[0].source.index}")
 
 
-def review_table(parts: Sequence[Converted]) -> bytes:
-    """All findings about records as a table for a spreadsheet: mark rows in `exclude`, pass it to --exclude-audit."""
-    answers = {record.id: record.source.answer for part in parts for record in part.records}
+def review_table(parts: Sequence[Converted], answers: Mapping[str, str], reviewed: Set[str]) -> bytes:
+    """All findings about records as a table for a spreadsheet: mark rows in `exclude`, pass it to --exclude-audit.
+
+    Args:
+        parts: The outcome per dataset and split.
+        answers: Answer of every record, those that were left out after review among them.
+        reviewed: Ids of these. They stay in the table with their marks, so that it can be handed back again.
+    """
+    listed = {record.id for part in parts for record in part.records} | (reviewed & answers.keys())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["exclude", "id", "code", "answer", "detail"])
     for part in parts:
         for finding in part.findings:
-            if finding.id in answers and finding.action == "kept":
+            if finding.id in listed and (finding.action == "kept" or finding.code == "EXCLUDED"):
+                mark = "x" if finding.id in reviewed else ""
                 # A cell that starts with "=" would be run as a formula.
-                writer.writerow(["", finding.id, finding.code, f" {answers[finding.id]}"[:500], finding.detail])
+                writer.writerow([mark, finding.id, finding.code, f" {answers[finding.id]}"[:500], finding.detail])
     return text.getvalue().encode()
 
 
@@ -214,20 +226,42 @@ def read_reviewed(path: Path) -> set[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--exclude-audit {path}: {error}") from error
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if not lines or "," not in lines[0]:
-        return {line.split()[0] for line in lines}
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not {"exclude", "id"} <= set(rows[0] if rows else ()):
+    heading = lines[0] if lines else ""
+    # Spreadsheets separate by semicolons where the comma is the decimal mark.
+    separator = next((mark for mark in ",;\t" if {"exclude", "id"} <= set(heading.replace('"', "").split(mark))), None)
+    if separator:
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        return {row["id"] for row in rows if (row["exclude"] or "").strip()}
+    if "," in heading:
         raise UsageError(
             f"--exclude-audit {path}: expected the columns exclude and id of {AUDIT_FILE}, or an id per line"
         )
-    return {row["id"] for row in rows if (row["exclude"] or "").strip()}
+    return {line.split()[0] for line in lines}
+
+
+def set_marked_aside(folder: Path, reviewed: Set[str]) -> list[str]:
+    """Rename a review table that is about to be replaced, if somebody marked rows of it that are not left out now.
+
+    Returns:
+        What the user should know about it.
+    """
+    table = folder / AUDIT_FILE
+    try:
+        forgotten = table.is_file() and read_reviewed(table) - reviewed
+    except UsageError:  # damaged, but perhaps somebody's work
+        forgotten = {AUDIT_FILE}
+    if not forgotten:
+        return []
+    aside = table.replace(folder / _MARKED)
+    return [f"{table} had rows marked that this run keeps; it is now {aside}"]
 
 
 def exclude(part: Converted, reviewed: Set[str]) -> Converted:
-    """The part without the records that a person chose to leave out."""
+    """The part without the records that a person chose to leave out; what is left of it is compared anew."""
     gone = [record for record in part.records if record.id in reviewed] if reviewed else []
-    return leave_out(
+    if not gone:
+        return part
+    left = leave_out(
         part,
         [
             Finding(
@@ -241,3 +275,6 @@ def exclude(part: Converted, reviewed: Set[str]) -> Converted:
             for record in gone
         ],
     )
+    ids = {record.id for record in left.records}
+    others = [finding for finding in left.findings if not (finding.id in ids and finding.code in _COMPARED)]
+    return msgspec.structs.replace(left, findings=others + _findings(left, _repeated(left.records)))

@@ -26,7 +26,7 @@ from medvl.flare import (
 from medvl.sharegpt import Record, write_atomic
 from preprocess import crew, entries, judgement, unchanged
 from preprocess.archives import unpack_all
-from preprocess.audit import AUDIT_FILE, audit, review_table
+from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
 from preprocess.flare_rows import Options, convert
 from preprocess.outputs import COPIES, Provenance, write_outputs
@@ -231,14 +231,17 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     def convert_again(question: Question) -> tuple[Record | None, list[Finding]]:
         return convert(question, {name: seen.picture for name, seen in look([question]).items()}, options)
 
+    answers = {record.id: record.source.answer for part in converted for record in part.records}
     converted, changes = judgement.judge(judged, converted, rows, convert_again)
     shaped = entries.shape(plan, converted, out)
     shaped.sections["changes"] = changes
     print_report(shaped.converted, Console())
     provenance = Provenance("flare", root, stated_options(args), LICENCE)
-    write_atomic(out / AUDIT_FILE, review_table(shaped.converted))
+    notes = set_marked_aside(out, judged.reviewed)
+    write_atomic(out / AUDIT_FILE, review_table(shaped.converted, answers, judged.reviewed))
     left_out = refused_pictures(rows, shaped.converted)
-    for note in write_outputs(out, shaped, provenance, pictures=left_out, dataset_info=info):
+    notes += write_outputs(out, shaped, provenance, pictures=left_out, dataset_info=info)
+    for note in notes:
         errors.print(f"note: {note}", markup=False)
     if not shaped.groups:
         raise FlareError(f"{root}: no record was kept; {out / REPORT} says why")

@@ -79,7 +79,7 @@ def judge(
         convert: Makes a record of a row.
 
     Raises:
-        UsageError: a reviewed id belongs to a dataset that was converted, but is none of its rows.
+        UsageError: a reviewed id has another first part, or is no row of its dataset though that was converted.
     """
     judged, changes = [], []
     if judgement.reviewed:
@@ -96,7 +96,10 @@ def judge(
 def _check_reviewed(reviewed: frozenset[str], parts: Sequence[Converted]) -> None:
     known = {record.id for part in parts for record in part.records}
     known |= {finding.id for part in parts for finding in part.findings}
-    folders = {name.rpartition("/")[0] for name in known} | {""}
-    unknown = sorted(name for name in reviewed - known if name.rpartition("/")[0] in folders)
+    folders, firsts = {name.rpartition("/")[0] for name in known}, {name.partition("/")[0] for name in known}
+    unknown = sorted(
+        name for name in reviewed - known if name.rpartition("/")[0] in folders or name.partition("/")[0] not in firsts
+    )
     if unknown:
-        raise UsageError(f"--exclude-audit: no such records: {', '.join(unknown[:5])}; was it made from another tree?")
+        names = ", ".join(unknown[:5])
+        raise UsageError(f"--exclude-audit: no such records: {names}; was it made from another tree, or --name?")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,56 @@ class TestExclude:
         assert codes(report, "dropped") == [(2, "EXCLUDED")]
         assert report["counts"] == {"in": 4, "kept": 3, "dropped": 1, "quarantined": 0}
 
+    @pytest.mark.parametrize(
+        "write",
+        [
+            pytest.param(
+                lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), id="byte order mark, CRLF"
+            ),
+            pytest.param(lambda text: text.replace(",", ";").encode(), id="semicolons"),
+            pytest.param(lambda text: text.replace(",", "\t").encode(), id="tabs"),
+            pytest.param(lambda text: text.replace("\n", "\r").encode(), id="CR"),
+        ],
+    )
+    def test_tables_as_spreadsheets_save_them(self, tree: Path, tmp_path: Path, write: Callable[[str], bytes]) -> None:
+        text = '"code","id","exclude"\nX,flare/training/Retinography/retino/000001,\nX,{},yes\n'
+        (tmp_path / "t.csv").write_bytes(write(text.format("flare/training/Retinography/retino/000002")))
+        report = convert(tree, tmp_path / "out", "--exclude-audit", str(tmp_path / "t.csv"))
+        assert codes(report, "dropped") == [(2, "EXCLUDED")]
+
+    def mark(self, table: Path) -> None:
+        """Mark the first row, in place."""
+        heading, first, *rest = table.read_text().splitlines()
+        table.write_text("\n".join([heading, f"x{first}", *rest, ""]))
+
+    def test_a_table_that_is_marked_where_it_lies_can_be_handed_back_again(self, tree: Path, tmp_path: Path) -> None:
+        table = tmp_path / "out/audit.csv"
+        convert(tree, tmp_path / "out")
+        self.mark(table)
+        for _ in range(2):
+            report = convert(tree, tmp_path / "out", "--exclude-audit", str(table), "--seed", "1")
+            assert codes(report, "dropped") == [(1, "EXCLUDED")]
+        written = table.read_bytes()
+        convert(tree, tmp_path / "out", "--exclude-audit", str(table), "--seed", "2")
+        assert table.read_bytes() == written
+
+    def test_marks_that_a_run_does_not_follow_are_kept_beside(
+        self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        convert(tree, tmp_path / "out")
+        self.mark(tmp_path / "out/audit.csv")
+        marked = (tmp_path / "out/audit.csv").read_bytes()
+        convert(tree, tmp_path / "out")
+        assert (tmp_path / "out/audit.marked.csv").read_bytes() == marked
+        assert "audit.marked.csv" in "".join(capsys.readouterr().err.split())
+
+    def test_a_contradiction_that_a_person_resolved_is_none_any_more(self, tmp_path: Path) -> None:
+        write_tree(tmp_path / "tree", {"retino": [row("retino", Answer="A"), row("retino", Answer="B")]})
+        (tmp_path / "ids").write_text("flare/training/Retinography/retino/000000\n")
+        report = convert(tmp_path / "tree", tmp_path / "out", "--clean", "--exclude-audit", str(tmp_path / "ids"))
+        assert [item.target for item in converted(tmp_path / "out", "all_train")] == ["B"]
+        assert codes(report) == [(0, "ROWS_CONTRADICT")]
+
     def test_a_plain_list(self, tree: Path, tmp_path: Path) -> None:
         (tmp_path / "ids").write_text("# reviewed\nflare/training/Retinography/retino/000001  a typo\n")
         report = convert(tree, tmp_path / "out", "--exclude-audit", str(tmp_path / "ids"))
@@ -110,6 +161,7 @@ class TestExclude:
         ("content", "message"),
         [
             pytest.param("flare/training/Retinography/retino/000009\n", "no such records", id="row that is not there"),
+            pytest.param("starter/training/Retinography/retino/000001\n", "or --name", id="another name"),
             pytest.param("id,code\nx,y\n", "columns exclude and id", id="other table"),
             pytest.param(None, "No such file", id="no file"),
         ],
