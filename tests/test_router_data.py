@@ -53,6 +53,15 @@ def test_a_tree_gives_each_training_question_once(tmp_path: Path) -> None:
     assert list(found.files) == ["training/X/d/d_questions_train.json", "training/X/e/e_questions_train.json"]
 
 
+def test_trees_below_a_folder_are_read_as_trees(tmp_path: Path) -> None:
+    root = tree(tmp_path / "A" / "flare")
+    question_file(tmp_path / "B" / "testing" / "X" / "f", "f_questions_test.json", ("counting", "How many here?"))
+    question_file(tmp_path / "own", "my_questions.json", ("regression", "How wide?"))
+    found = read_question_set([tmp_path])
+    assert found.questions[:2] == read_question_set([root]).questions
+    assert [it.text for it in found.questions[2:]] == ["How many here?", "How wide?"]
+
+
 def test_other_splits_and_files_on_request(tmp_path: Path) -> None:
     root = tree(tmp_path)
     assert [it.task for it in read_question_set([root], ["val"]).questions] == ["regression"]

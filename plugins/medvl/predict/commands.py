@@ -44,7 +44,7 @@ def _input_arguments(group: argparse._ArgumentGroup) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="a FLARE tree or a folder in one, a folder of question files, a question file, or a converted file",
+        help="a FLARE tree, a folder in or above one, a folder of question files, a question file, or a converted file",
     )
     add("--splits", nargs="+", default=[], help="splits of a tree (default: all but training)")
     add("--out", type=Path, required=True, metavar="JSONL", help="predictions, a line per question, raw text")
