@@ -371,7 +371,7 @@ def test_prompt_that_the_model_cannot_read_is_refused(qwen: Running) -> None:
 
 
 def test_pictures_are_limited(marked_adapters: Callable[[str], Path]) -> None:
-    limits = Limits(body_bytes=20_000, picture_pixels=100 * 100, pictures=1)
+    limits = Limits(body_bytes=20_000, picture_pixels=100 * 100, pixels=9000, pictures=1)
     with serving(marked_adapters("qwen3vl"), limits=limits) as server:
         assert server.post(shown("?")).status_code == 200
         cases = {
@@ -380,6 +380,7 @@ def test_pictures_are_limited(marked_adapters: Callable[[str], Path]) -> None:
             "http://127.0.0.1:1/": (403, "fetches nothing"),
             "data:image/png;base64,AAAA": (400, "no known format"),
             png((101, 100)): (413, "101 x 100 pixels"),
+            png((91, 100)): (413, "9,000 pixels together"),
         }
         for url, (status, says) in cases.items():
             for stream in (False, True):
