@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -270,6 +271,20 @@ def test_client_that_hangs_up_ends_its_generation(talking: Running) -> None:
         talking.post("?", model="report_generation", max_tokens=3000, timeout=0.3)
     talking.wait_until_idle()
     assert talking.ask("?", model="detection", max_tokens=4) == "CCCC"
+
+
+def test_client_that_hangs_up_while_it_sends_is_no_error_of_the_server(
+    qwen: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = qwen.url.removeprefix("http://").split(":")
+    with caplog.at_level("INFO"), socket.create_connection((host, int(port))) as client:
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: 99\r\n\r\n{{".encode())
+        time.sleep(0.2)  # until the server waits for the rest
+        client.close()
+        time.sleep(0.3)
+        assert qwen.ask("How many cells?", model="counting") == LETTERS["counting"]
+    assert "Traceback" not in caplog.text
 
 
 def test_full_queue_asks_to_come_back(endless: Path) -> None:
