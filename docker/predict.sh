@@ -2,8 +2,9 @@
 # The challenge's call: questions below /workspace/inputs -> /workspace/outputs/predictions.json, without a network.
 #
 # What was answered before is kept in predictions.jsonl beside it: started again, it goes on where it was stopped.
-# Exit codes: 0 all answered; 2 a folder or model is missing; 3 questions that cannot be read; 4 predictions.json is
-# there, but some questions have no answer (predictions.jsonl says why); 130 stopped.
+# Exit codes: 0 all answered; 2 a folder or model is missing; 3 questions that cannot be read; 4 some questions have no
+# answer (predictions.jsonl says why): it is empty in predictions.json, which is missing where nothing could be answered;
+# 130 stopped, without predictions.json: MEDVL_OPTIONS=--ask-nothing writes one from the answers so far.
 set -eu
 
 inputs=${MEDVL_INPUTS:-/workspace/inputs}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from evaluation.predictions import read_predictions
 from medvl.predict.challenge import answer_for, check_challenge, write_challenge
-from medvl.predict.errors import DataError
+from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, read_questions
 from medvl.predict.writer import Row
 from medvl.profiles import read_profiles
@@ -95,6 +95,10 @@ def test_a_rotated_picture_has_the_size_it_is_shown_in(tmp_path: Path) -> None:
 def test_what_cannot_be_handed_in_is_said_before_anything_is_asked(question_tree: Path, tmp_path: Path) -> None:
     questions = read_questions(question_tree)
     check_challenge(tmp_path / "predictions.json", questions)
+    (tmp_path / "folder").mkdir()
+    for place in (Path("/proc/predictions.json"), tmp_path / "folder"):
+        with pytest.raises(UsageError, match="--challenge"):
+            check_challenge(place, questions)
     with pytest.raises(DataError, match="2 records come from it"):
         check_challenge(tmp_path / "predictions.json", [*questions, questions[-1]])
     with pytest.raises(DataError, match="would be overwritten"):

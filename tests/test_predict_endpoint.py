@@ -261,6 +261,20 @@ def test_a_frame_that_is_stated_later_holds(server: Server, question_tree: Path,
     [
         pytest.param(["--no-router", "--router", "x"], "--no-router and --router", id="two routers"),
         pytest.param(["--model-name", "x"], "give its --endpoint", id="a server's model without a server"),
+        pytest.param(["--concurrency", "8"], "--concurrency: for a server; give", id="requests at a time, no server"),
+        pytest.param(["--timeout", "9"], "--timeout: for a server; give", id="seconds per attempt, no server"),
+        pytest.param(["--retries", "0"], "--retries: for a server; give", id="further attempts, no server"),
+        pytest.param(["--images", "data"], "--images: for a server; give", id="ways to send pictures, no server"),
+        pytest.param(["--template-breaks-lines"], "--template-breaks-lines: for", id="a server's template, no server"),
+        pytest.param(
+            ["--endpoint", "x", "--batch-size", "8"], "--batch-size: for a model in", id="batches at a server"
+        ),
+        pytest.param(
+            ["--endpoint", "x", "--dtype", "auto", "--template", "qwen3_vl", "--quantization", "none"],
+            "--quantization, --dtype, --template: for a model in this process",
+            id="how a model is loaded, at a server",
+        ),
+        pytest.param(["--ask-nothing"], "--ask-nothing writes --challenge", id="nothing asked and nothing written"),
         pytest.param(["--challenge", "{out}"], "the same file", id="two formats in one file"),
         pytest.param(["--out", "{file}"], "choose another", id="predictions over questions"),
         pytest.param(["--timeout", "0"], "--timeout", id="no time"),
@@ -347,6 +361,54 @@ def test_no_server_is_said_at_once(question_tree: Path, tmp_path: Path, capsys: 
     options = ["--endpoint", url, "--retries", "0", "--out", str(tmp_path / "p.jsonl")]
     assert main(["predict", "--data", str(question_tree), *options]) == 2
     assert "no server answers there" in capsys.readouterr().err
+
+
+def test_a_stopped_run_hands_nothing_in_unless_told_to(
+    server: Server, question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A part of predictions.json would look whole. With --ask-nothing it is what the user wants, and said."""
+    out, challenge = tmp_path / "p.jsonl", tmp_path / "predictions.json"
+    options = ["--concurrency", "1", "--challenge", str(challenge)]
+    answers = iter(["A", "B", "C"])
+
+    def stopped(request: dict[str, Any]) -> str:
+        try:
+            return next(answers)
+        except StopIteration:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # until the main thread, which waits, has got it
+            return "too late"
+
+    server.answer = stopped
+    code, rows = predict(server, question_tree, out, *options)
+    assert (code, [row.prediction for row in rows], challenge.exists()) == (130, ["A", "B", "C"], False)
+    assert f"{challenge} was not written: that is done" in capsys.readouterr().err
+
+    asked = len(server.requests)
+    code, rows = predict(server, question_tree, out, *options, "--ask-nothing")
+    said = capsys.readouterr().err
+    handed_in = [row["Answer"] for row in json.loads(challenge.read_text())]
+    assert (code, len(rows), len(server.requests)) == (4, 3, asked)
+    assert sorted(handed_in) == ["", "", "", "", "", "A", "B", "C"]
+    assert f"5 questions have no answer, and {challenge} has empty ones for them; the same command without" in said
+
+    server.answer = lambda request: "D"
+    code, rows = predict(server, question_tree, out, *options)
+    handed_in = [row["Answer"] for row in json.loads(challenge.read_text())]
+    assert (code, len(rows), sorted(handed_in)) == (0, 8, ["A", "B", "C", "D", "D", "D", "D", "D"])
+
+
+def test_answers_to_another_prompt_are_not_handed_in(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    out, challenge = tmp_path / "p.jsonl", tmp_path / "predictions.json"
+    options = ["--challenge", str(challenge)]
+    assert predict(server, question_tree, out, *options)[0] == 0
+    before = out.read_bytes()
+    (tmp_path / "profiles.yaml").write_text(json.dumps({"counting": {"instruction": "Answer with a number."}}))
+    options += ["--profiles", str(tmp_path / "profiles.yaml"), "--ask-nothing"]
+    assert predict(server, question_tree, out, *options)[0] == 2
+    assert predict(server, question_tree, out, *options, "--redo")[0] == 4
+    handed_in = [row["Answer"] for row in json.loads(challenge.read_text())]
+    assert (handed_in.count(""), out.read_bytes()) == (1, before)
 
 
 @pytest.mark.slow

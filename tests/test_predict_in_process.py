@@ -313,6 +313,8 @@ def test_a_bad_sample_is_recorded_and_asked_again(
     assert [row.prediction for row in rows] == ["", "B", "", "", "E", "F", "G", "H"]
     assert [bool(row.error) for row in rows] == [True, False, True, True, False, False, False, False]
     assert "3 questions have no answer" in capsys.readouterr().err
+    for row, name, why in ((rows[0], "p0-0.png", "No such file"), (rows[2], "p2-0.png", "cannot be decoded")):
+        assert row.error is not None and name in row.error and why in row.error
     assert [item["Answer"] for item in json.loads((tmp_path / "predictions.json").read_text())][:2] == ["", "B"]
     before = out.read_bytes().splitlines()
     for name in ("p0-0.png", "p2-0.png"):

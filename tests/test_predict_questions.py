@@ -73,6 +73,33 @@ def test_no_question_file_of_a_folder_is_passed_over(tmp_path: Path) -> None:
         read_questions(folder)
 
 
+def test_a_folder_above_a_tree_is_read_as_the_tree(tmp_path: Path) -> None:
+    tree = tmp_path / "download" / "FLARE"
+    question_file(tree / "training" / "X" / "d", "d_questions_train.json")
+    question_file(tree / "testing" / "X" / "e", "e_questions_test.json")
+    question_file(tmp_path / ".cache" / "testing" / "X" / "e", "e_questions_test.json")
+    (tmp_path / "testing.json").write_text('{"no": "questions"}')
+    assert [question.id for question in read_questions(tmp_path)] == ["flare/testing/X/e/000000"]
+    assert read_questions(tmp_path, splits=["train"]) == read_questions(tree, splits=["train"])
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        pytest.param("B/testing/X/e/e_questions_test.json", "2 FLARE trees lie below it: ", id="two trees"),
+        pytest.param("loose/mine.json", "a FLARE tree lies below it and question files beside: ", id="other files"),
+    ],
+)
+def test_a_folder_above_more_than_a_tree_is_refused(tmp_path: Path, other: str, says: str) -> None:
+    question_file(tmp_path / "A" / "testing" / "X" / "e", "e_questions_test.json")
+    beside = tmp_path / other
+    question_file(beside.parent, beside.name)
+    shown = tmp_path / "B" if "testing" in other else beside
+    with pytest.raises(DataError) as refusal:
+        read_questions(tmp_path)
+    assert str(refusal.value) == f"{tmp_path}: {says}{tmp_path / 'A'}, {shown}; give one of them as --data"
+
+
 def test_splits_that_choose_nothing_are_refused(tmp_path: Path) -> None:
     file = question_file(tmp_path / "testing" / "X" / "e", "e_questions_test.json")
     assert len(read_questions(tmp_path / "testing", splits=["test"])) == 1

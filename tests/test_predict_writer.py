@@ -74,6 +74,15 @@ def test_only_one_run_writes(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("name", ["p.jsonl", "deep/p.jsonl"])
+def test_a_place_where_nothing_can_be_written_is_no_other_run(name: str) -> None:
+    with (
+        pytest.raises(UsageError, match=r"cannot be written to \(.+\); choose another --out"),
+        opened(Path("/proc") / name),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("content", [b"[{}]", b'[\n{"Question": "How many?"}\n]', b"torn", b"\0\0"])
 def test_a_file_of_something_else_is_not_emptied(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p.jsonl").write_bytes(content)

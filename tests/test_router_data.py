@@ -53,6 +53,15 @@ def test_a_tree_gives_each_training_question_once(tmp_path: Path) -> None:
     assert list(found.files) == ["training/X/d/d_questions_train.json", "training/X/e/e_questions_train.json"]
 
 
+def test_trees_below_a_folder_are_read_as_trees(tmp_path: Path) -> None:
+    root = tree(tmp_path / "A" / "flare")
+    question_file(tmp_path / "B" / "testing" / "X" / "f", "f_questions_test.json", ("counting", "How many here?"))
+    question_file(tmp_path / "own", "my_questions.json", ("regression", "How wide?"))
+    found = read_question_set([tmp_path])
+    assert found.questions[:2] == read_question_set([root]).questions
+    assert [it.text for it in found.questions[2:]] == ["How many here?", "How wide?"]
+
+
 def test_other_splits_and_files_on_request(tmp_path: Path) -> None:
     root = tree(tmp_path)
     assert [it.task for it in read_question_set([root], ["val"]).questions] == ["regression"]
@@ -153,6 +162,8 @@ def test_lines_are_read_in_order(tmp_path: Path) -> None:
         b'\xef\xbb\xbf{"question": "a", "TaskType": "x"}\r\n{"question": "", "task": 3}\n{"question": "c", "task": "t"}'
     )
     assert [(line.question, line.task) for line in read_lines(path)] == [("a", "x"), ("", None), ("c", "t")]
+    path.write_bytes(b'{"question": "a"}\r\n\r\n\n')
+    assert [line.question for line in read_lines(path)] == ["a"], "blank lines at the end are no questions"
     path.write_bytes(b"")
     assert read_lines(path) == []
 
@@ -175,6 +186,13 @@ def test_a_bad_line_is_named_with_its_number(tmp_path: Path, bad: str, said: str
         read_lines(path)
     assert f"{path}:2: " in str(refused.value)
     assert said in str(refused.value)
+
+
+def test_another_encoding_is_said_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(b'{"question": "a"}\n' + '{"question": "Zählen"}\n'.encode("latin-1"))
+    with pytest.raises(LinesError, match=r"q\.jsonl:2: not UTF-8 \(.*\); save the file as UTF-8"):
+        read_lines(path)
 
 
 def test_all_bad_lines_are_named(tmp_path: Path) -> None:

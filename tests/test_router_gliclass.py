@@ -482,6 +482,7 @@ REFUSED = [
     (["route", "{tmp}/good.jsonl", "--router", "{tmp}"], 3, "router.json is missing"),
     (["train", "--data", "{tmp}/absent", "--out", "{tmp}/r"], 3, "no such file or folder"),
     (["train", "--data", "{tmp}/absent", "--out", "{tmp}/r", "--recipe", MEVLIP], 3, "gives negatives no gradient"),
+    (["route", "{tmp}/good.jsonl", "--out", "{tmp}/./good.jsonl"], 2, "would be overwritten; choose another"),
     (["train", "--data", "{tmp}", "--out", "{tmp}"], 3, "something else than a router"),
     (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--recipe", "{tmp}/r.yaml"], 2, "unknown key 'alpha'"),
     (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--epochs", "0"], 2, "expected more than 0"),
@@ -500,6 +501,7 @@ def test_refusals_say_why(
     (tmp_path / "r.yaml").write_text("alpha: 1\n")
     assert main(["router", *(part.format(tmp=tmp_path) for part in command)]) == code
     assert said in capsys.readouterr().err
+    assert (tmp_path / "good.jsonl").read_text() == '{"question": "a"}\n'
     assert not (tmp_path / "out.jsonl").exists()
     assert not (tmp_path / "r").exists()
 

@@ -40,12 +40,16 @@ FORMS = [
     ("Which of the following apply: edema; effusion", "multi_label_classification"),
     ("Select all that apply. A) caries B) pulpitis", "multi_label_classification"),  # beats options
     ("Which are true? A: left B: right C: all of the above. Choose only one.", "classification"),
+    ("What is seen? There may be more than one. A) caries B) pulpitis", "multi_label_classification"),  # so does this
+    ("There may be several nodules. Are they A) benign B) malignant?", "classification"),  # of things, not of options
+    ("How many nodules? There may be more than one.", "counting"),  # no options
     ("Labels, separated by semicolons", "multi_label_classification"),
     ("Give [x_min, y_min, x_max, y_max]", "detection"),
     ("Is there a mass? If so, give its bounding box.", "detection"),  # the condition asks
     ("Return a JSON list of bounding boxes for the lesions.", "detection"),  # JSON, but no map
     ("Return a JSON mapping each cell to [x_min, y_min, x_max, y_max]", "instance_detection"),
     ('Format: {"1": [[x_min, y_min, x_max, y_max]], ...}', "instance_detection"),
+    ("Box every nucleus, per-cell class names and bboxes.", "instance_detection"),  # hyphens are spaces
     ("B-mode and A-mode images: count the cells.", "counting"),  # no options
 ]
 REQUESTS = [
@@ -56,6 +60,8 @@ REQUESTS = [
     ("Could you count the cells for me?", "counting"),  # polite, no yes-or-no question
     ("How many weeks is this fetus?", "regression"),  # a unit is measured, not counted
     ("How many nodules can you see?", "counting"),
+    ("Would you please say the number of nuclei visible in this tile?", "counting"),  # visible or not is not asked
+    ("Blasts visible in this smear?", "classification"),  # here it is
     ("Quantify the nuclei visible in this tile.", "counting"),  # several things
     ("Quantify the stenosis of the artery.", "regression"),  # one
     ("Report the number of lesions.", "counting"),  # report is a verb
@@ -67,6 +73,13 @@ REQUESTS = [
     ("What age group does this fundus image suggest?", "classification"),
     ("Estimate the age of the patient.", "regression"),
     ("Is the heart enlarged? Explain.", "classification"),
+]
+LANGUAGES = [
+    ("Que voit-on sur cette radiographie ? Plusieurs réponses. A) nodule B) kyste", "multi_label_classification"),
+    ("Que voit-on sur cette radiographie ? A) nodule B) kyste", "classification"),
+    ("Faites le compte rendu de cette radiographie.", "report_generation"),  # not: compte, count
+    ("Wie breit ist der Tumor auf dem Bild?", "regression"),  # not: ist der, a yes-or-no question
+    ("Gib für jedes Chromosom den Begrenzungsrahmen als JSON.", "instance_detection"),
 ]
 NOT_ASKED = [
     ("Task: detection. Is a lesion visible? A: no B: yes", "classification"),
@@ -84,7 +97,7 @@ NOT_ASKED = [
 ]
 
 
-@pytest.mark.parametrize(("question", "task"), FORMS + REQUESTS + NOT_ASKED, ids=lambda value: value[:50])
+@pytest.mark.parametrize(("question", "task"), FORMS + REQUESTS + LANGUAGES + NOT_ASKED, ids=lambda value: value[:50])
 def test_the_form_of_the_answer_decides(question: str, task: str) -> None:
     assert routed(question) == task
 
@@ -118,6 +131,7 @@ def test_long_prompts_cost_no_quadratic_time(filler: str) -> None:
         ("router_paraphrases.jsonl", 0.95),
         ("router_second_paraphrases.jsonl", 0.95),
         ("router_blind_paraphrases.jsonl", 0.9),  # by somebody who had not seen the rules; keep it out of their making
+        ("router_third_paraphrases.jsonl", 0.95),
         ("router_development.jsonl", 0.98),
         ("router_languages.jsonl", 0.95),
     ],

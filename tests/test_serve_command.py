@@ -59,6 +59,20 @@ def serve(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     return code, capsys.readouterr().err
 
 
+def test_one_largest_picture_fits_into_a_request_unless_told_otherwise() -> None:
+    parser = argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    cases = {
+        (): (64_000_000, 64_000_000),
+        ("--max-image-pixels", "90000000"): (90_000_000, 90_000_000),
+        ("--max-image-pixels", "1000"): (1000, 64_000_000),
+        ("--max-total-pixels", "5000"): (64_000_000, 5000),
+    }
+    for options, expected in cases.items():
+        limits = commands._limits(parser.parse_args(options))
+        assert (limits.picture_pixels, limits.pixels) == expected
+
+
 def test_what_cannot_be_served_is_refused_at_once(
     marked_adapters: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 pytest.importorskip("llamafactory")
 from medvl.instructions import Instruction
@@ -179,6 +179,18 @@ def test_huge_picture_is_refused_before_its_pixels_are_decoded(side: int, monkey
     with pytest.raises(RefusedError, match="pixels") as refusal:
         read_picture(bomb, LIMITS)
     assert refusal.value.status == 413
+
+
+def test_pictures_of_a_request_are_limited_together_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = replace(LIMITS, pixels=2 * 24 + 23)
+    asked, said = user(PICTURE, text("How many?")), {"role": "assistant", "content": "3"}
+    assert len(conversation(asked, said, asked, limits=limits).images) == 2
+    decoded: list[Image.Image] = []
+    load = PngImagePlugin.PngImageFile.load
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: (decoded.append(self), load(self))[1])
+    with pytest.raises(RefusedError, match="71 pixels together; one of 6 x 4 is beyond that: send fewer") as refusal:
+        conversation(asked, said, asked, said, asked, limits=limits)
+    assert (refusal.value.status, len(set(map(id, decoded)))) == (413, 2)
 
 
 def test_folder_that_may_be_read_and_nothing_outside_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -272,6 +273,20 @@ def test_client_that_hangs_up_ends_its_generation(talking: Running) -> None:
     assert talking.ask("?", model="detection", max_tokens=4) == "CCCC"
 
 
+def test_client_that_hangs_up_while_it_sends_is_no_error_of_the_server(
+    qwen: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = qwen.url.removeprefix("http://").split(":")
+    with caplog.at_level("INFO"), socket.create_connection((host, int(port))) as client:
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: 99\r\n\r\n{{".encode())
+        time.sleep(0.2)  # until the server waits for the rest
+        client.close()
+        time.sleep(0.3)
+        assert qwen.ask("How many cells?", model="counting") == LETTERS["counting"]
+    assert "Traceback" not in caplog.text
+
+
 def test_full_queue_asks_to_come_back(endless: Path) -> None:
     with serving(endless, limits=Limits(unfinished=1)) as server:
         with server.stream("?", max_tokens=3000) as answer:
@@ -371,7 +386,7 @@ def test_prompt_that_the_model_cannot_read_is_refused(qwen: Running) -> None:
 
 
 def test_pictures_are_limited(marked_adapters: Callable[[str], Path]) -> None:
-    limits = Limits(body_bytes=20_000, picture_pixels=100 * 100, pictures=1)
+    limits = Limits(body_bytes=20_000, picture_pixels=100 * 100, pixels=9000, pictures=1)
     with serving(marked_adapters("qwen3vl"), limits=limits) as server:
         assert server.post(shown("?")).status_code == 200
         cases = {
@@ -380,6 +395,7 @@ def test_pictures_are_limited(marked_adapters: Callable[[str], Path]) -> None:
             "http://127.0.0.1:1/": (403, "fetches nothing"),
             "data:image/png;base64,AAAA": (400, "no known format"),
             png((101, 100)): (413, "101 x 100 pixels"),
+            png((91, 100)): (413, "9,000 pixels together"),
         }
         for url, (status, says) in cases.items():
             for stream in (False, True):

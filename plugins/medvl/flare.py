@@ -154,9 +154,23 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
         raise FlareError("\n".join(refused))
 
 
+def trees_below(folder: Path) -> Iterator[Path]:
+    """The roots of the trees somewhere below a folder that is none itself. What tools leave behind is passed over."""
+    for place, names, _ in os.walk(folder):
+        root = Path(place)
+        if root != folder and any(any((root / split.folder).glob("*/*/*.json")) for split in SPLITS.values()):
+            yield root
+            names.clear()  # nothing is looked for inside a tree
+        names[:] = sorted(name for name in names if not _is_litter_name(name))
+
+
 def _is_litter(folder: Path) -> bool:
-    """Whether it is a folder that tools leave behind: `.ipynb_checkpoints`, a Mac zip's `__MACOSX`."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in (folder.parent.name, folder.name))
+    return _is_litter_name(folder.parent.name) or _is_litter_name(folder.name)
+
+
+def _is_litter_name(name: str) -> bool:
+    """Whether tools leave behind folders of that name: `.ipynb_checkpoints`, a Mac zip's `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _chosen_splits(root: Path, splits: Sequence[str]) -> list[Split]:

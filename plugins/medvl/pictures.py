@@ -4,10 +4,13 @@ LLaMA-Factory opens a picture with Pillow and calls `convert("RGB")`: no EXIF or
 colours under transparent pixels uncovered. Such pictures are mended, everywhere by these rules.
 """
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # LLaMA-Factory could not open more: Pillow raises at twice its warning level (Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 2 * 89_478_485
@@ -19,6 +22,32 @@ UPRIGHT = (None, 0, 1)  # values of the EXIF orientation that ask for nothing
 Image.init()  # without it Pillow knows five formats
 _ORIENTATION = 0x0112  # EXIF tag
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+@contextmanager
+def decoded(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """A picture with its pixels.
+
+    Args:
+        path: Where it lies.
+        data: Its bytes, where they have been read already.
+
+    Raises:
+        ValueError: it is no whole picture of a known format, or larger than LLaMA-Factory opens; names the file, which
+            few decoders do.
+        OSError: the file cannot be read.
+    """
+    content = path.read_bytes() if data is None else data
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            image.load()
+            yield image
+    except UnidentifiedImageError as error:  # its message has a memory address in it
+        raise ValueError(f"{path}: no picture of a known format; known: {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise a dozen types
+        raise ValueError(f"{path}: cannot be decoded: {error}; save it anew") from error
 
 
 def shown(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from medvl.pictures import FORMATS, MAX_PIXELS, shown
+from medvl.pictures import decoded, shown
 from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory, vision_budget
 from medvl.predict.plan import Asked
 from medvl.predict.reply import Reply, failed
@@ -142,8 +142,5 @@ class Batches:
 
 def _open(path: Path, *, mended: bool) -> Image.Image:
     """A picture as it is shown, decoded once; LLaMA-Factory looks at it twice."""
-    with Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        image.load()
+    with decoded(path) as image:
         return image if mended else shown(image)

@@ -1,6 +1,7 @@
 """The challenge's predictions.json: every question's own row, untouched but for its `Answer`."""
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from medvl.boxes import FRAMES, Frame, Size
 from medvl.instructions import GENERAL
 from medvl.pictures import FORMATS, UPRIGHT, orientation
 from medvl.postprocessing import postprocess
-from medvl.predict.errors import DataError
+from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, source_rows
 from medvl.predict.writer import Row
 from medvl.profiles import Profiles
@@ -28,7 +29,16 @@ def check_challenge(path: Path, questions: Sequence[Question]) -> None:
     Raises:
         DataError: a question's row is not where its record says; several questions come from one row; or `path` is a
             question file.
+        UsageError: no file can be written there.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written to ({error.strerror}); choose another --challenge") from error
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; --challenge names a file")
     for _ in source_rows(questions):
         pass
     places = Counter((question.file, question.index) for question in questions)

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 OK, USAGE, REFUSED, INCOMPLETE, INTERRUPTED = 0, 2, 3, 4, 130
 _SHOWN = 5
+# Options that one back end alone follows -> what holds where they are not given.
+_IN_PROCESS = {"batch_size": 8, "quantization": None, "dtype": None, "template": None}
+_AT_ENDPOINT = {
+    "model_name": None,
+    "concurrency": 8,
+    "timeout": 120.0,
+    "retries": 5,
+    "images": "data",
+    "template_breaks_lines": False,
+}
 _EPILOG = """
 examples:
   medvl predict --data TREE --splits val --adapters saves/routes --router saves/router --out val.jsonl
@@ -23,6 +33,8 @@ examples:
   medvl predict --data TREE --adapters saves/routes --out part1.jsonl --shard 1/4
 
 The same command goes on where a run was stopped or killed, and asks again what has no answer.
+--challenge is written when every question has been asked, never before: a part of it would look whole. Questions that
+could not be answered have an empty Answer in it. --ask-nothing writes it from what there is.
 Exit codes: 0 all answered, 2 wrong options, 3 data refused, 4 some questions have no answer, 130 stopped.
 """
 
@@ -44,11 +56,16 @@ def _input_arguments(group: argparse._ArgumentGroup) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="a FLARE tree or a folder in one, a folder of question files, a question file, or a converted file",
+        help="a FLARE tree, a folder in or above one, a folder of question files, a question file, or a converted file",
     )
     add("--splits", nargs="+", default=[], help="splits of a tree (default: all but training)")
     add("--out", type=Path, required=True, metavar="JSONL", help="predictions, a line per question, raw text")
     add("--challenge", type=Path, metavar="JSON", help="also write the challenge's predictions.json")
+    add(
+        "--ask-nothing",
+        action="store_true",
+        help="write --challenge from what --out has by now; all other answers are empty (exit code 4)",
+    )
     add("--limit", type=_positive, metavar="N", help="only the first N questions")
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th question from the I-th on")
     add(
@@ -80,9 +97,8 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     add(
         "--batch-size",
         type=_positive,
-        default=8,
         metavar="N",
-        help="questions at a time (default: %(default)s); halved when memory runs out",
+        help=f"questions at a time (default: {_IN_PROCESS['batch_size']}); halved when memory runs out",
     )
     add("--quantization", choices=["4", "8", "none"], help="bits of the base model (default: as trained)")
     add("--dtype", choices=["auto", "bfloat16", "float16", "float32"], help="of its weights (default: as trained)")
@@ -103,18 +119,20 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="model for profiles whose adapter is no model of the server (default: general, if it has that)",
     )
-    add("--concurrency", type=_positive, default=8, metavar="N", help="requests at a time (default: %(default)s)")
-    add("--timeout", type=_seconds, default=120.0, metavar="S", help="seconds per attempt (default: %(default)s)")
-    add("--retries", type=_natural, default=5, metavar="N", help="further attempts (default: %(default)s)")
+    default = "(default: {})".format
+    concurrency, timeout, retries = (default(_AT_ENDPOINT[name]) for name in ("concurrency", "timeout", "retries"))
+    add("--concurrency", type=_positive, metavar="N", help=f"requests at a time {concurrency}")
+    add("--timeout", type=_seconds, metavar="S", help=f"seconds per attempt {timeout}")
+    add("--retries", type=_natural, metavar="N", help=f"further attempts {retries}")
     add(
         "--images",
         choices=["data", "path"],
-        default="data",
-        help="send pictures in the request, or as file:// addresses that the server opens (default: %(default)s)",
+        help="send pictures in the request, or as file:// addresses that the server opens (default: data)",
     )
     add(
         "--template-breaks-lines",
         action="store_true",
+        default=None,
         help="the server's chat template writes a line break after each picture, as InternVL3's own does",
     )
 
@@ -159,31 +177,64 @@ def run(args: argparse.Namespace) -> int:
 
     errors = Console(stderr=True)
     try:
+        _complete(args)
         return _report(args, predict(args, errors), errors)
     except (UsageError, UnknownNameError, OSError) as error:  # OSError: no right to write --out, say
         return _said(errors, f"error: {error}", USAGE)
     except (DataError, FlareError, RecordError) as error:
         return _said(errors, f"error: {error}", REFUSED)
     except HopelessError as error:
-        return _said(errors, f"stopped: {error}", INCOMPLETE)
+        return _said(errors, f"stopped: {error}{_without_challenge(args)}", INCOMPLETE)
     except KeyboardInterrupt:
-        return _said(errors, f"stopped; the same command goes on with what is in {args.out}", INTERRUPTED)
+        going_on = f"stopped; the same command goes on with what is in {args.out}"
+        return _said(errors, going_on + _without_challenge(args), INTERRUPTED)
 
 
-def _report(args: argparse.Namespace, rows: "Sequence[Row]", errors: "Console") -> int:
-    written = [f"{len(rows)} predictions in {args.out}"]
+def _complete(args: argparse.Namespace) -> None:
+    """Fill in the defaults of both back ends; raise UsageError for an option that the chosen one would not follow."""
+    from medvl.predict.errors import UsageError
+
+    unused, cure = (
+        (_IN_PROCESS, "for a model in this process; the server of --endpoint decides that itself, leave it out")
+        if args.endpoint
+        else (_AT_ENDPOINT, "for a server; give its --endpoint, or leave it out")
+    )
+    given = [f"--{name.replace('_', '-')}" for name in unused if getattr(args, name) is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: {cure}")
+    for name, value in (_IN_PROCESS | _AT_ENDPOINT).items():
+        setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+
+
+def _without_challenge(args: argparse.Namespace) -> str:
+    """What a run that was stopped says about the challenge's file."""
+    if not args.challenge:
+        return ""
+    earlier = " (the one there is of an earlier run)" if args.challenge.exists() else ""
+    return (
+        f"; {args.challenge} was not written{earlier}: that is done when all questions have been asked, or by the same "
+        "command with --ask-nothing, with empty answers for the rest"
+    )
+
+
+def _report(args: argparse.Namespace, rows: "Mapping[str, Row | None]", errors: "Console") -> int:
+    there = [row for row in rows.values() if row is not None]
+    written = [f"{len(there)} predictions in {args.out}"]
     written += [f"the challenge's format in {args.challenge}"] if args.challenge else []
     for line in written:
         _said(type(errors)(), line, OK)
-    failures = [row for row in rows if row.error is not None]
-    if not failures:
+    failures = [row for row in there if row.error is not None]
+    missing = len(rows) - len(there) + len(failures)
+    if not missing:
         return OK
     for row in failures[:_SHOWN]:
         _said(errors, f"{row.id}: {row.error}", INCOMPLETE)
     more = f", {_SHOWN} of them above" if len(failures) > _SHOWN else ""
-    return _said(
-        errors, f"{len(failures)} questions have no answer{more}; the same command asks them again", INCOMPLETE
+    handed_in = f", and {args.challenge} has empty ones for them" if args.challenge else ""
+    again = (
+        "the same command without --ask-nothing asks them" if args.ask_nothing else "the same command asks them again"
     )
+    return _said(errors, f"{missing} questions have no answer{more}{handed_in}; {again}", INCOMPLETE)
 
 
 def _said(console: "Console", message: str, code: int) -> int:

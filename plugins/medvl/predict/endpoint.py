@@ -17,7 +17,7 @@ from typing import Any, Literal
 import openai
 from PIL import Image
 
-from medvl.pictures import FORMATS, MAX_PIXELS, shown
+from medvl.pictures import decoded, shown
 from medvl.predict.errors import UsageError
 from medvl.predict.plan import Asked
 from medvl.predict.reply import Reply, failed
@@ -170,14 +170,11 @@ def picture_data(path: Path, max_pixels: int | None, *, mended: bool) -> tuple[b
     """A picture as training shows it: mended, and within the budget. Its bytes, media type, and whether the file's own.
 
     Raises:
-        Exception: of many types, if the picture is missing or broken.
+        ValueError, OSError: the picture is broken, or missing.
     """
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with decoded(path, data) as image:
         layout = image.format or ""
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        image.load()
         picture = image if mended else shown(image)
         if picture is image and layout in _MEDIA_TYPES and not _too_large(image, max_pixels):
             return data, _MEDIA_TYPES[layout], True

@@ -20,8 +20,8 @@ from medvl.router.chain import Router, load_router
 from medvl.router.route import Route
 
 
-def predict(args: argparse.Namespace, errors: Console) -> list[Row]:
-    """Do what the command line asks for; the rows of all questions, in their order.
+def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
+    """Do what the command line asks for; id -> row of all questions, in their order, None for one that was not asked.
 
     Raises:
         UsageError, UnknownNameError: options that cannot be followed.
@@ -49,17 +49,20 @@ def predict(args: argparse.Namespace, errors: Console) -> list[Row]:
                 f"{other[0]}; choose another --out, or replace them with --redo"
             )
         wanted = set(fingerprints) - done(predictions.rows, fingerprints)
-        todo = remaining(batches(asked, args.batch_size), wanted, whole=answering.together)
+        planned = [] if args.ask_nothing else batches(asked, args.batch_size)
+        todo = remaining(planned, wanted, whole=answering.together)
         if todo:
             write_answers(answering.start().answers(todo), predictions, wanted, errors)
         if args.frame:
             predictions.reframe(fingerprints, args.frame)
         predictions.finish([question.id for question in questions])
         rows = predictions.rows
+    if args.ask_nothing:  # what stands there for another prompt or model is no answer to this one
+        rows = {name: row for name, row in rows.items() if name not in wanted or row.error is not None}
     if args.challenge:
         write_challenge(args.challenge, questions, rows, profiles)
     Console().print(summary(asked, rows, profiles))
-    return [rows[question.id] for question in questions]
+    return {question.id: rows.get(question.id) for question in questions}
 
 
 def _read(args: argparse.Namespace) -> tuple[Profiles, list[Question]]:
@@ -71,8 +74,8 @@ def _read(args: argparse.Namespace) -> tuple[Profiles, list[Question]]:
         raise UsageError("--out and --challenge are the same file; the formats differ, give two")
     if args.no_router and args.router:
         raise UsageError("--no-router and --router contradict each other; give one")
-    if args.model_name and not args.endpoint:
-        raise UsageError("--model-name is a model of a server; give its --endpoint, or --model for one in this process")
+    if args.ask_nothing and not args.challenge:
+        raise UsageError("--ask-nothing writes --challenge from what is in --out; name that file")
     if args.challenge and args.shard != (1, 1):
         raise UsageError(
             "--challenge wants all questions and --shard gives a part; join the parts into one file (cat), then run "

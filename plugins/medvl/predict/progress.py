@@ -83,12 +83,14 @@ def summary(asked: Sequence[Asked], rows: Mapping[str, Row], profiles: Profiles)
         table.add_column(heading, justify="right")
     counts: dict[tuple[str, str], Counter[str]] = {}
     for item in asked:
-        row = rows[item.question.id]
+        row = rows.get(item.question.id)
         count = counts.setdefault((item.profile.name, item.served.name or "base model"), Counter())
         count["questions"] += 1
-        count["errors"] += row.error is not None
-        count["cut"] += row.finish == "length"
-        count["odd"] += row.error is None and not _has_form(item, row, profiles)
+        if row is None or row.error is not None:
+            count["errors"] += 1
+        else:
+            count["cut"] += row.finish == "length"
+            count["odd"] += not _has_form(item, row, profiles)
     for (profile, adapter), count in sorted(counts.items()):
         table.add_row(profile, adapter, *(str(count[name]) for name in ("questions", "errors", "odd", "cut")))
     return table

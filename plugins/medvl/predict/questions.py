@@ -10,7 +10,15 @@ import msgspec
 
 from medvl import flare
 from medvl.boxes import Size
-from medvl.flare import SPLITS, FlareError, QuestionFile, find_question_files, picture_path, question_file
+from medvl.flare import (
+    SPLITS,
+    FlareError,
+    QuestionFile,
+    find_question_files,
+    picture_path,
+    question_file,
+    trees_below,
+)
 from medvl.instructions import Instruction, fingerprint
 from medvl.predict.errors import DataError
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, read_manifest, read_records
@@ -57,7 +65,8 @@ def read_questions(
     """All questions of a path, in the order of its files.
 
     Args:
-        path: A FLARE tree or a folder in one, a folder of question files, a question file, or a file of records.
+        path: A FLARE tree, a folder in one or right above one, a folder of question files, a question file, or a file
+            of records.
         splits: Splits of a tree; default: all but training, training only if there is nothing else.
         instructions: Those of the profiles in use. Records that were made with them hold them already; the question
             that the router and the profiles see is the one before.
@@ -97,24 +106,47 @@ def _files(folder: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str 
     inside = folder.resolve()
     names = {split.folder for split in SPLITS.values()}
     if any((inside / name).is_dir() for name in names):
-        files = list(find_question_files(inside, splits))
-        rest = [file for file in files if file.split.name != "train"]
-        return [(file, None) for file in (files if splits else rest or files)]
+        return _tree_files(inside, splits)
     above = next((parent for parent in (inside, *inside.parents) if parent.name in names), None)
     if above is not None:
         if splits and not {above.name, next(s.name for s in SPLITS.values() if s.folder == above.name)} & set(splits):
             raise DataError(f"{folder}: lies in the split {above.name}; remove --splits")
         files = [file for file in find_question_files(above.parent, [above.name]) if file.path.is_relative_to(inside)]
         return [(file, None) for file in files]
+    loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path, inside)]
+    if trees := list(trees_below(inside)):
+        return _tree_files(_only_tree(folder, trees, loose), splits)
     if splits:
         raise DataError(f"{folder}: no FLARE tree, so that it has no splits; remove --splits")
-    loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path, inside)]
     answered = {path.with_name(path.name.replace("_withGT", "")) for path in loose if "_withGT" in path.name}
     return [
         (question_file(path), path.relative_to(inside).with_suffix("").as_posix())
         for path in loose
         if path not in answered
     ]
+
+
+def _tree_files(root: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str | None]]:
+    files = list(find_question_files(root, splits))
+    rest = [file for file in files if file.split.name != "train"]
+    return [(file, None) for file in (files if splits else rest or files)]
+
+
+def _only_tree(folder: Path, trees: Sequence[Path], loose: Iterable[Path]) -> Path:
+    """The tree below a folder, where it is all there is.
+
+    Read as loose files, it would be asked for its training split too, and under ids that scoring does not know.
+
+    Raises:
+        DataError: there are several, or other question files beside it.
+    """
+    beside = [path for path in loose if not any(path.is_relative_to(tree) for tree in trees)]
+    if len(trees) == 1 and not beside:
+        return trees[0]
+    found = ", ".join(map(str, [*trees, *beside[:1]]))
+    number = f"{len(trees)} FLARE trees lie" if len(trees) > 1 else "a FLARE tree lies"
+    others = " and question files beside" if beside else ""
+    raise DataError(f"{folder}: {number} below it{others}: {found}; give one of them as --data")
 
 
 def _is_loose_file(path: Path, folder: Path) -> bool:

@@ -80,11 +80,15 @@ def opened(path: Path) -> Iterator[Predictions]:
     """The file for appending, with what is in it already; no other run may write to it meanwhile.
 
     Raises:
-        UsageError: another run is writing to it.
+        UsageError: another run is writing to it, or nobody may.
         DataError: it holds something else than predictions.
     """
     path = path.resolve()  # one file, one lock, whatever link it is reached by
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()  # before the lock: one that cannot be made looks like one that is held
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written to ({error.strerror}); choose another --out") from error
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)

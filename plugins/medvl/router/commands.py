@@ -133,6 +133,8 @@ def _route(args: argparse.Namespace, errors: Console) -> int:
     from medvl.router.lines import encode_routes, read_lines
     from medvl.sharegpt import write_atomic
 
+    if args.out and args.out.resolve() == args.file.resolve():
+        raise ValueError(f"--out {args.out} is the file of questions, which would be overwritten; choose another")
     lines = read_lines(args.file)
     router = load_router(args.router, trust_metadata=args.trust_metadata)
     routes = router.route([line.question for line in lines], metadata=[line.task for line in lines])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvl.flare import SPLITS, FlareError, find_question_files, question_file, read_questions
+from medvl.flare import SPLITS, FlareError, find_question_files, question_file, read_questions, trees_below
 from medvl.instructions import GENERAL
 from medvl.router.route import normalise
 from medvl.router.templates import make_questions
@@ -74,7 +74,7 @@ def read_question_set(paths: Sequence[Path], splits: Sequence[str] = ()) -> Ques
     """The questions of FLARE trees and question files.
 
     Args:
-        paths: Roots of trees, folders with question files, or question files.
+        paths: Roots of trees, folders with trees or question files, or question files.
         splits: Splits of the trees; the training split alone where there is one, else all. Files are read whatever
             their split.
 
@@ -125,9 +125,12 @@ def _question_files(path: Path, splits: Sequence[str]) -> list[Path]:
             return [file.path for file in find_question_files(path, chosen)]
         except (FlareError, UnknownNameError) as error:
             raise DataError(str(error)) from error
-    found = sorted(path.rglob("*questions*.json"))
+    trees = list(trees_below(path))  # a tree is read as a tree wherever it lies: without its validation split
+    in_trees = [file for tree in trees for file in _question_files(tree, splits)]
+    found = [file for file in sorted(path.rglob("*questions*.json")) if not any(map(file.is_relative_to, trees))]
     # The copy with answers and the blank one ask the same.
     found = [file for file in found if not file.with_name(f"{file.stem}_withGT.json").is_file()]
+    found = in_trees + found
     if not found:
         raise DataError(f"{path}: neither a FLARE tree nor a folder with *questions*.json files")
     return found

@@ -55,6 +55,12 @@ _separated = cue(
     r"semi-?colons?", r"separated? (?:\w+ ){0,3}(?:by|with) a? ?(?:commas?|semicolons?)",
     r"comma[ -](?:separated|delimited)",
 )  # fmt: skip
+# "There can be more than one." says nothing of labels by itself, but it does behind a list of options.
+_several = cue(
+    any_of("can could may might") + " be " + any_of("more_than_one several multiple any_number") + "(?! ?[^.;,:!?) ])",
+    any_of("more_than_one several multiple") + " " + any_of("can could may might is are") + " "
+    + any_of("be_(?:correct|true|right|present) correct true apply allowed possible"),
+)  # fmt: skip
 _only_one = cue("(?:all|none|both) of (?:the above|these)", "both A and B", "(?:only|exactly|just) one")
 _ticks_boxes = cue("(?:tick|check|mark) (?:all|every|each|any) (?:the )?box(?:es)?")
 
@@ -62,14 +68,16 @@ _ticks_boxes = cue("(?:tick|check|mark) (?:all|every|each|any) (?:the )?box(?:es
 def _selects(text: str) -> bool:
     if _has_box(text) and not _ticks_boxes(text):
         return False
-    return (_select(text) and not (_has_options(text) and _only_one(text))) or _separated(text)
+    options = _has_options(text)
+    selects = _select(text) or (options and _several(text))
+    return (selects and not (options and _only_one(text))) or _separated(text)
 
 
 _map = cue(
     "mapping", "(?:json|an?) maps?", "maps? (?:of|from)", r"map(?:s|ped)?\b[^.?!]*\bto",
     "dict(?:ionary|ionaries)?", "keys?", "keyed", "identifiers?", "ids?", "json object", "inventory", "karyotype",
     "chromosomes?", "instance (?:detection|segmentation)",
-    r"(?:by|per|for each) (?:\w+ )?(?:type|class|category|species|label|stage)",
+    r"(?:by|per|for each)[ -](?:\w+ )?(?:type|class|category|species|label|stage)",
 )  # fmt: skip
 _arrow_or_braces = re.compile(r"->|=>|\u2192|\{\s*\"?[\w\s]+\"?\s*:\s*\[").search
 _json, _json_list = cue("json"), cue("json (?:list|array)")

@@ -21,12 +21,15 @@ _PICTURE = _cue(
     r" schnitt\w* l[ée]si[oó]n\w*"
     r" lesi\w+ les[ãõ]\w+ l[äa]sion\w* cellul\w* c[ée]lulas? zell\w* tumeurs? tumor\w* fractur\w* frattur\w*"
     r" fratur\w* poumon\w* lunge\w*"
+    r" chromosom\w* cromosom\w*"
     r" pulm\w* polmon\w* patient\w* pacient\w* pazient\w* dents? dientes? z[äa]hn\w* kiefer\w*",
-    "图像|图片|影像|照片|切片|涂片|X线|X光|超声|细胞|病灶|病变|肿瘤|胸片|患者|牙",
+    "图像|图片|影像|照片|切片|涂片|X线|X光|超声|细胞|病灶|病变|肿瘤|胸片|患者|牙|染色体",
 )
 _CUES = (
     (Task.MULTI_LABEL, _cue(
         "toutes_les_(?:réponses|options|propositions) tout_ce_qui alle_zutreffenden mehrere_(?:antworten|optionen)"
+        " plusieurs_(?:réponses|options|propositions) varias_(?:respuestas|opciones) várias_(?:respostas|opções)"
+        " più_(?:risposte|opzioni)"
         " todas_las_(?:opciones|que) todas_as_(?:opções|que) tutte_le_(?:opzioni|risposte) point-virgule semikolon"
         " punto_y_coma"
         " punto_e_virgola ponto_e_vírgula",
@@ -39,13 +42,13 @@ _CUES = (
         " cajas?_delimitadoras? coordenadas caixas?_delimitadoras? riquadr[oi] coordinate",
         "边界框|坐标|包围框")),
     (Task.COUNTING, _cue(
-        r"combien_d\S+ nombre_(?:total_)?d\S+ compte[zr]? dénombre[zr]? wie_?viele anzahl zähle?n? cuánt[oa]s"
-        r" número_de cuente contar"
+        r"combien_d\S+ nombre_(?:total_)?d\S+ compte[zr]?(?![-_]rendu) dénombre[zr]? wie_?viele anzahl zähle?n?"
+        r" cuánt[oa]s número_de cuente contar"
         r" cuenta quant[ie](?!_per) quant[oa]s conta(?:re|te)? conte",
         "多少个|有多少|几个|数量|计数|数一数")),
     (Task.REGRESSION, _cue(
         r"pourcentage prozent\w* porcentaje percentuale porcentagem quel_âge wie_alt qué_edad quale_età que_idade"
-        r" âge alter angle winkel"
+        r" âge alter angle winkel wie_(?:groß|lang|hoch|breit|dick|tief|weit)"
         r" ángulo angolo ângulo mesure[zr]? messe?n? mide mida medir misura taille größe tamaño diamètre durchmesser"
         r" diámetro diametro"
         r" diâmetro estime[zr]? schätze?n? estim[ae]",

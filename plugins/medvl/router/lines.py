@@ -36,14 +36,19 @@ def read_lines(path: Path) -> list[Line]:
     """The questions of a file, one JSON object per line with a `question`; other keys may be there.
 
     Raises:
-        LinesError: no such file, or a line that is blank, no object, or without a text under `question`.
+        LinesError: no such file, not UTF-8, or a line that is blank, no object, or without a text under `question`.
     """
     try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode()
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
         raise LinesError(f"{path}: {error}") from error
+    try:
+        content = data.decode().rstrip("\r\n")  # an editor's blank lines at the end are no questions
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise LinesError(f"{path}:{number}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     lines, problems = [], []
-    for number, text in enumerate(content.removesuffix("\n").split("\n") if content else [], 1):
+    for number, text in enumerate(content.split("\n") if content else [], 1):
         try:
             lines.append(_line(text.removesuffix("\r")))
         except ValueError as error:

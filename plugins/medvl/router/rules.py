@@ -71,7 +71,8 @@ _yes_or_no = cue(
     any_of("determine decide assess tell tell_me check judge evaluate see state say indicate") + " if",
     r"\w+ or (?:[\w-]+ ?){1,5}\?$",
     # "Smear positive for malaria?"
-    r"^(?!.*\b(?:what|which|how|where)\b)[^?]{1,60}\b" + any_of(
+    # but not "The number of cells visible?"
+    r"^(?!.*\b(?:what|which|how|where|numbers?|counts?|total|percentage|proportion|fraction)\b)[^?]{1,60}\b" + any_of(
         "positive negative present absent visible seen intact normal abnormal enlarged malignant benign"
     ) + r"\b[^?]*\?$",
     r"\((?:\d{1,2}[,/] ?){1,9}(?:or )?\d{1,2}\)",
@@ -181,11 +182,13 @@ def match_rules(question: str) -> Evidence | None:
     text = asked(question)
     if asks_for_writing(text):
         return None
+    foreign = foreign_cue(focus(question))
     for rule in FORMS:
-        if rule.matches(text):
+        # Options are seen in any language, and that several may be chosen is said in the question's own.
+        if rule.matches(text) and not (rule.task == Task.CLASSIFICATION and foreign == Task.MULTI_LABEL):
             return Evidence(rule.task, rule.name, strong=True)
-    if task := foreign_cue(focus(question)):
-        return Evidence(task, "a cue in another language", strong=False)
+    if foreign:
+        return Evidence(foreign, "a cue in another language", strong=False)
     if not is_medical_picture(text):
         return None
     found = [evidence for single in requests(text) if (evidence := _match_request(single))]

@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from llamafactory.api.protocol import ModelCard, ModelList
 from sse_starlette import EventSourceResponse
+from starlette.requests import ClientDisconnect
 
 from medvl.serve.choice import Choice, Chooser
 from medvl.serve.conversation import read_conversation
@@ -110,8 +111,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """The body of a request, never more of it than the limit.
 
     Raises:
-        RefusedError: it is longer (413), takes too long (408), or is not declared as JSON (415), which web pages cannot
-            send to other servers unasked.
+        RefusedError: it is longer (413), takes too long (408), its client is gone (499), or it is not declared as JSON
+            (415), which web pages cannot send to other servers unasked.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "send JSON, as `Content-Type: application/json`")
@@ -129,6 +130,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                     raise too_large
     except TimeoutError as error:
         raise RefusedError(408, f"the request did not arrive within {limits.body_seconds:.0f} seconds") from error
+    except ClientDisconnect as error:
+        raise RefusedError(499, "the client is gone") from error
     return bytes(body)
 
 

@@ -98,6 +98,13 @@ def _limit_arguments(group: argparse._ArgumentGroup) -> None:
         help="largest picture that is decoded, width times height (default: %(default)s)",
     )
     add(
+        "--max-total-pixels",
+        type=_positive,
+        metavar="N",
+        help="all pictures of a request together; decoded, a pixel takes 3 bytes of memory "
+        f"(default: {_DEFAULTS.pixels}, or one of the largest)",
+    )
+    add(
         "--max-tokens",
         type=_positive,
         default=_DEFAULTS.new_tokens,
@@ -184,6 +191,7 @@ def _limits(args: argparse.Namespace) -> Limits:
         body_bytes=args.max_request_mib * MIB,
         pictures=args.max_images,
         picture_pixels=args.max_image_pixels,
+        pixels=args.max_total_pixels or max(_DEFAULTS.pixels, args.max_image_pixels),
         new_tokens=args.max_tokens,
         unfinished=args.max_waiting,
         folder=args.image_folder,

@@ -8,7 +8,7 @@ from PIL import Image
 
 from medvl.instructions import Instruction, instruct
 from medvl.serve.limits import Limits, RefusedError
-from medvl.serve.pictures import read_picture
+from medvl.serve.pictures import read_pictures
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS
 
 
@@ -101,7 +101,7 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
     conversation = Conversation(turns, (), system)
     if not conversation.question:
         raise RefusedError(400, "the last message holds no question")
-    return replace(conversation, images=tuple(read_picture(address, limits) for address in addresses))
+    return replace(conversation, images=tuple(read_pictures(addresses, limits)))
 
 
 def _written(message: Message) -> str:

@@ -25,6 +25,7 @@ class Limits:
         characters: Text of one conversation.
         pictures: Pictures of one conversation.
         picture_pixels: Largest picture, width times height, before any resizing.
+        pixels: All pictures of one conversation together. Decoded, a pixel takes 3 bytes, in every request that waits.
         new_tokens: Longest answer that a client may ask for.
         unfinished: Requests that wait or are being answered; more are told to come back.
         folder: Folder whose pictures may be named by path; None: no file of this machine is read.
@@ -36,6 +37,7 @@ class Limits:
     characters: int = 200_000
     pictures: int = 16
     picture_pixels: int = 64_000_000
+    pixels: int = 64_000_000
     new_tokens: int = 8192
     unfinished: int = 64
     folder: Path | None = None

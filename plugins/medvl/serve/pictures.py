@@ -8,6 +8,7 @@ import base64
 import binascii
 import io
 import urllib.parse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -18,31 +19,53 @@ from medvl.serve.limits import MIB, Limits, RefusedError
 FETCH_SECONDS = 20.0
 
 
-def read_picture(url: str, limits: Limits) -> Image.Image:
+def read_pictures(urls: Iterable[str], limits: Limits) -> Iterator[Image.Image]:
+    """The decoded pictures of one conversation. None is decoded that would go beyond what all may have together.
+
+    Raises:
+        RefusedError: as `read_picture`.
+    """
+    left = limits.pixels
+    for url in urls:
+        picture = read_picture(url, limits, left)
+        left -= picture.width * picture.height
+        yield picture
+
+
+def read_picture(url: str, limits: Limits, left: int | None = None) -> Image.Image:
     """The decoded picture behind an `image_url`, as the model is shown it.
 
     Args:
         url: `data:image/…;base64,…`; an http(s) address of an allowed host; a path in the allowed folder.
         limits: What is allowed.
+        left: Pixels that the conversation's other pictures leave; None: all that it may have.
 
     Raises:
         RefusedError: not allowed (403), too large (413), or no whole picture (400).
     """
     scheme, colon, rest = url.partition(":")
     if colon and scheme.lower() == "data":
-        return decode(_data(rest), limits)
-    if colon and scheme.lower() in ("http", "https"):
-        return decode(_fetched(url, limits), limits)
-    return decode(_file(url, limits), limits)
+        data = _data(rest)
+    elif colon and scheme.lower() in ("http", "https"):
+        data = _fetched(url, limits)
+    else:
+        data = _file(url, limits)
+    return decode(data, limits, limits.pixels if left is None else left)
 
 
-def decode(data: bytes, limits: Limits) -> Image.Image:
+def decode(data: bytes, limits: Limits, left: int) -> Image.Image:
     """The whole picture in these bytes; its size is looked at before its pixels are."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > limits.picture_pixels:
-            size = f"{image.width} x {image.height}"
+        pixels, size = image.width * image.height, f"{image.width} x {image.height}"
+        if pixels > limits.picture_pixels:
             raise RefusedError(413, f"a picture has {size} pixels, the limit is {limits.picture_pixels:,}; shrink it")
+        if pixels > left:
+            raise RefusedError(
+                413,
+                f"the pictures of a request may have {limits.pixels:,} pixels together; one of {size} is beyond that: "
+                "send fewer or smaller ones",
+            )
         image.load()
         return shown(image)
     except RefusedError:
