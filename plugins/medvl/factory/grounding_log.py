@@ -76,7 +76,7 @@ class Record:
             self.warned = True
             log.warning(
                 "grounding loss: %d of %d boxes are left out, since this tokenizer joins their digits with other "
-                "characters; they are trained by the language-model loss alone",
+                "characters, or a number is too long; they are trained by the language-model loss alone",
                 self.skipped,
                 self.boxes + self.skipped,
             )
