@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,10 @@ from transformers import TrainerCallback
 
 from medvl.box_text import format_boxes
 from medvl.boxes import as_boxes
+from medvl.factory import loss_plot
 from medvl.factory.column_logits import ColumnLogits
+from medvl.factory.grounding_eval import BoxEvaluation
+from medvl.factory.loss_plot import draw
 
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
@@ -43,7 +47,7 @@ BOXES = [
 
 @pytest.fixture(scope="module")
 def box_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dataset_info.json with `boxes` (8 records as above) and `letters` (8 records without a box)."""
+    """dataset_info.json with `boxes` and `more` (the 8 records above) and `letters` (8 records without a box)."""
     folder = tmp_path_factory.mktemp("box_data")
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
     shape = {"formatting": "sharegpt", "columns": {"messages": "conversations", "images": "images"}, "tags": tags}
@@ -65,6 +69,7 @@ def box_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         (folder / f"{name}.json").write_text(json.dumps(records))
     info = {name: shape | {"file_name": f"{name}.json"} for name in answers}
+    info["more"] = info["boxes"]
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder
 
@@ -245,6 +250,18 @@ def test_asking_changes_no_training_and_no_log(recipe: Recipe, tmp_path: Path) -
     assert all(entry["eval_boxes_answers"] == 3 for entry in judged)
 
 
+def test_every_named_eval_set_has_its_curve(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(loss_plot, "draw", lambda *given: drawn.append(given) or draw(*given))
+    asking = {"eval_dataset": "boxes,more", "eval_on_each_dataset": True, "grounding_eval_steps": 1}
+    run_exp(recipe("qwen3vl", **GROUNDING, **asking, grounding_eval_samples=2, plot_loss=True))
+    ((curves, titles),) = drawn
+    names = [f"eval_{name}_boxes_{metric}" for metric in ("iou", "f1") for name in ("boxes", "more")]
+    assert [name for name in curves if name.startswith("eval_")] == names
+    assert [[step for step, _ in curves[name]] for name in names] == [[1, 2]] * 4
+    assert [titles[name] for name in names] == ["eval IoU"] * 2 + ["eval F1"] * 2, "one panel for each metric"
+
+
 def test_generated_boxes_can_choose_the_best_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
     steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "do_eval": True}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_boxes_f1", "greater_is_better": True}
@@ -280,6 +297,9 @@ REFUSED = {
     "prompt": (GROUNDING | {"train_on_prompt": True}, "cannot be combined with `train_on_prompt`"),
     "another loss": (GROUNDING | {"use_dft_loss": True}, "cannot be combined with `use_dft_loss`"),
     "misspelt": (GROUNDING | {"grounding_gama": 1.0}, "did you mean `grounding_gamma`"),
+    "quoted no": ({"use_grounding_loss": "no"}, "use_grounding_loss: 'no' is neither true nor false"),
+    "text for steps": (GROUNDING | {"grounding_eval_steps": "50"}, "grounding_eval_steps: '50' is not a whole number"),
+    "no eval set": (GROUNDING | {"grounding_eval_steps": 5}, "grounding_eval_steps: there is no eval_dataset"),
     "misspelt switch": ({"use_grounding": True}, "did you mean `use_grounding_loss`"),
 }
 
@@ -290,9 +310,23 @@ def test_recipe_is_refused_before_anything_is_loaded(keys: dict[str, Any], messa
         parser.get_train_args(recipe("qwen3vl", **keys))
 
 
+def test_everything_wrong_is_told_at_once(recipe: Recipe) -> None:
+    numbers = ("grounding_alpha", "grounding_beta", "grounding_gamma", "grounding_w1", "grounding_scale")
+    wrong = dict.fromkeys((*numbers, "grounding_warmup_ratio", "grounding_eval_steps", "grounding_eval_samples"), -1)
+    wrong |= {"grounding_iou": None, "grounding_frame": 1000, "medvl_run_card": "false", "grounding_gama": 1}
+    wrong |= {"loss_balance": "focal", "loss_balance_gamma": "2", "loss_balance_weights": 3, "augment": "much"}
+    clashing = {"packing": True, "train_on_prompt": True, "use_dft_loss": True}
+    with pytest.raises(ValueError) as told:
+        parser.get_train_args(recipe("qwen3vl", **GROUNDING | wrong | clashing))
+    sentences = str(told.value).splitlines()
+    assert {sentence.split(":")[0] for sentence in sentences} == {*wrong, "use_grounding_loss"}
+    assert sum(sentence.startswith("use_grounding_loss: cannot be combined") for sentence in sentences) == 3
+
+
 def test_no_eval_set_is_refused(recipe: Recipe) -> None:
+    without = SimpleNamespace(eval_dataset=None)  # as where `tokenized_path` holds none
     with pytest.raises(ValueError, match="grounding_eval_steps: there is no eval_dataset"):
-        run_exp(recipe("qwen3vl", **GROUNDING, grounding_eval_steps=1))
+        BoxEvaluation(without, None, 1, 1)
     with pytest.raises(ValueError, match="no record of the eval set has a box answer"):
         run_exp(recipe("qwen3vl", **GROUNDING, grounding_eval_steps=1, eval_dataset="letters"))
 

@@ -210,6 +210,20 @@ def test_a_tokenizer_that_cannot_serve_is_refused() -> None:
         Vocabulary.of(tokenizer)
 
 
+def test_a_number_that_is_damage_leaves_its_box_out() -> None:
+    targets = targets_of("qwen", f"[[1,2,3,4],[{'9' * 400},2,3,4],[1,2,3,1234567890],[1,2,3,123456789]]" + END)
+    assert (targets.boxes, targets.skipped) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", ["qwen", "internvl", "merging"])
+def test_wherever_an_answer_is_cut_off_its_first_box_is_a_reason_not_to_stop(kind: str) -> None:
+    row = labels(kind, format_boxes(as_boxes([[1, 2, 30, 40]]), ["left lung"], "json", "norm1000") + END)[0]
+    cuts = [find_targets(row[None, :stop], vocabulary_of(kind)) for stop in range(2, len(row) + 1)]
+    assert any(targets.boxes for targets in cuts[:-3])
+    for targets in cuts:
+        assert float(targets.fn_shares.sum()) == pytest.approx(targets.boxes)
+
+
 # Shares
 
 
@@ -238,8 +252,9 @@ def test_place_weights_fall_to_the_right_and_signs_are_kept() -> None:
     assert targets.digit_shares[0].sum(-1).tolist() == pytest.approx([1 / 4] * 4)
 
 
-def test_pixels_beyond_a_thousand_set_the_unit() -> None:
-    targets = targets_of("qwen", "[[0, 0, 2000, 500]]" + END, frame="pixel")
+@pytest.mark.parametrize("frame", ["pixel", "norm1000", "norm1"])
+def test_what_goes_beyond_its_frame_sets_the_unit(frame: Any) -> None:
+    targets = targets_of("qwen", "[[0, 0, 2000, 500]]" + END, frame=frame)
     assert coordinates(targets, 1).tolist() == [[0, 0, 1, 0.25]]
 
 

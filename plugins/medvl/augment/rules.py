@@ -6,7 +6,8 @@ Nothing moves (rotation, scale, shift, crop, elastic) if
 - an answer without boxes holds a digit, or an option of its question does: counts, angles, percentages, sizes, ages
   in weeks and grades can depend on scale or on what is still inside the picture;
 - a box answer gives a measure beside the boxes, or boxes that cannot be rewritten (see rewriting.py), or that have no
-  area.
+  area;
+- question or answer speaks of tilt, rotation, angles or orientation (`_TURNED`): a turn of some degrees may decide.
 Nothing is mirrored that may not move, a number alone excepted, nor what speaks of sides, quadrants, teeth, eyes or
 orientation in question or answer (`_ORIENTED`, `_SIDE_CODES`). What a text does not say no rule can know (a mirrored
 chest film shows the heart on the right), so mirroring is off unless a recipe asks for it.
@@ -36,6 +37,15 @@ _ORIENTED = re.compile(
           | (?:dextro|laevo|levo)\w+ | (?:counter|anti)?-?clockwise | o'?\s?clock | tooth | teeth | dental
           | (?:pre)?molars? | incisors? | canines? | FDI | mirror(?:ed)? | flipped | rotat\w+ | tilt\w*
         )\b | [左右上下]""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Long-axis and short-axis views are cuts, and turn with the picture.
+_TURNED = re.compile(
+    r"""\b(?: tilt\w* | rotat\w* | angl(?:e|es|ed|ing) | (?:mesio|disto)?angula\w* | (?:mal|mis)?(?:re)?align\w*
+          | (?:dis)?orient\w* | inclin(?:e|es|ed|ation|ations) | slant\w* | skew\w* | crooked\w* | upright | oblique\w*
+          | deviat\w+ | horizontal\w* | vertical\w* | parallel\w* | perpendicular\w* | cobb | scolio\w+
+          | (?<!long[ -])(?<!short[ -])ax[ei]s
+        )\b | 倾斜 | 旋转 | 角度 | 夹角 | 方向""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Codes, only in capitals: eyes, quadrants of the breast, lobes of the lung, views of the breast, chambers of the heart;
@@ -98,7 +108,7 @@ def permission(question: str, answer: str | None, *, pictures: int, prompt: str 
     ultrasound = _ULTRASOUND.search(f"{prompt}\n{text}") is not None
     tones = _APPEARANCE.search(text) is None
     boxes = read_box_answer(answer) if answer is not None else None
-    reason = _why_still(question, answer, boxes, pictures)
+    reason = _why_still(question, answer, boxes, pictures) or (_TILT if _TURNED.search(text) else "")
     number_alone = reason == _DIGITS and answer is not None and _NUMBER.fullmatch(answer) is not None
     oriented = _ORIENTED.search(text) or _SIDE_CODES.search(text)
     mirror = (not reason or number_alone) and not oriented
@@ -106,6 +116,7 @@ def permission(question: str, answer: str | None, *, pictures: int, prompt: str 
 
 
 _DIGITS = "a number in the answer or its options"
+_TILT = "a tilt, an angle or an orientation"
 
 
 def _why_still(question: str, answer: str | None, boxes: BoxAnswer | None, pictures: int) -> str:

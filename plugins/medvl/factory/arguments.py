@@ -99,8 +99,10 @@ class BalanceArguments(KeyGroup):
         found = []
         if self.loss_balance not in ("weighted", "focal"):
             found.append(f"loss_balance: `{self.loss_balance}` is none of none, weighted, focal")
-        if not 0 <= self.loss_balance_gamma <= 10:
-            found.append(f"loss_balance_gamma: {self.loss_balance_gamma} is not between 0 and 10")
+        if not _is_number(self.loss_balance_gamma, 10):
+            found.append(f"loss_balance_gamma: {self.loss_balance_gamma!r} is not a number from 0 to 10")
+        if not isinstance(self.loss_balance_weights, dict | str | None):
+            found.append(f"loss_balance_weights: {self.loss_balance_weights!r} is neither label: weight nor a file")
         fused = ("enable_liger_kernel", "use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor")
         clashing = [key for key in (*fused, "packing", "train_on_prompt", "streaming") if self.setting(key)]
         return found + [f"loss_balance: cannot be combined with `{key}`; remove one of the two" for key in clashing]
@@ -268,6 +270,8 @@ class GroundingArguments(KeyGroup):
         for key, kinds in (("grounding_iou", IOU_KINDS), ("grounding_frame", FRAMES)):
             if getattr(self, key) not in kinds:
                 found.append(f"{key}: {getattr(self, key)!r} is none of {', '.join(kinds)}")
+        if self.setting("do_train") and self.grounding_eval_steps and not self._has_eval_set():
+            found.append("grounding_eval_steps: there is no eval_dataset (or val_size); add one, or set 0")
         one_sequence = "the answers of several records would follow each other in one sequence"
         other_loss = "it replaces the loss function and its scale under gradient accumulation"
         clashing = {
@@ -281,6 +285,10 @@ class GroundingArguments(KeyGroup):
             for key, reason in clashing.items()
             if self.setting(key)
         ]
+
+    def _has_eval_set(self) -> bool:
+        """A set that was tokenised before may hold its own; the trainer looks once more when all is loaded."""
+        return any(self.setting(key) for key in ("eval_dataset", "val_size", "tokenized_path"))
 
 
 def _is_number(value: Any, most: float) -> bool:
@@ -327,7 +335,13 @@ def requested_keys(arguments: Any) -> list[str]:
 
 def problems(arguments: Any) -> list[str]:
     """Every reason why these arguments cannot be trained with the medvl keys they ask for."""
-    found = [sentence for group in KEY_GROUPS for sentence in group.problems(arguments)]
+    # A quoted "no" is text, and any text is true.
+    found = [
+        f"{key}: {value!r} is neither true nor false; write it without quotes"
+        for key, default in defaults().items()
+        if type(default) is bool and type(value := getattr(arguments, key, default)) is not bool
+    ]
+    found += [sentence for group in KEY_GROUPS for sentence in group.problems(arguments)]
     requested = requested_keys(arguments)
     if not requested:
         return found
@@ -342,23 +356,16 @@ def problems(arguments: Any) -> list[str]:
     ]
 
 
-def refuse_unknown(keys: Iterable[str]) -> None:
-    """Raise ValueError for a key that carries a medvl prefix and does not exist, naming the nearest that does.
+def misspelt(keys: Iterable[str]) -> dict[str, str]:
+    """Keys that carry a medvl prefix and do not exist, each with a sentence that names the nearest that does.
 
     LLaMA-Factory refuses unknown keys by itself, but drops them silently under ALLOW_EXTRA_ARGS=1: a misspelt key would
     then train without what it asks for.
     """
     known = defaults()
     wrong = [key for key in keys if key.startswith(PREFIXES) and key not in known]
-    if not wrong:
-        return
-    hints = []
-    for key in wrong:
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        hints.append(f"`{key}` (did you mean `{nearest[0]}`?)")
-    raise ValueError(
-        f"Some keys are not used by the HfArgumentParser: {', '.join(hints)}. medvl knows: {', '.join(known)}."
-    )
+    nearest = {key: difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0] for key in wrong}
+    return {key: f"{key}: there is no such key; did you mean `{nearest[key]}`?" for key in wrong}
 
 
 def extend_arguments(base: type) -> type:

@@ -94,7 +94,8 @@ class GroundingMixin(Stock):  # type: ignore[misc]
             self.box_evaluation = BoxEvaluation(self, collator, keys.grounding_eval_steps, keys.grounding_eval_samples)
             self.add_callback(self.box_evaluation)
         if keys.plot_loss:
-            self.add_callback(LossPlotCallback(panels(self.grounding)))
+            asked = () if self.box_evaluation is None else self.box_evaluation.questions
+            self.add_callback(LossPlotCallback(panels(self.grounding, asked)))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any

@@ -23,6 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from medvl.box_text import parse_boxes
 from medvl.boxes import order_corners
+from medvl.factory.grounding_log import eval_prefix
 from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty
 from medvl.losses.grounding import Settings
 
@@ -115,8 +116,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self.step, self.metrics = state.global_step, {}
             for name, questions in self.questions.items():
-                prefix = f"eval_{name}_" if name else "eval_"
-                self.metrics |= {prefix + key: value for key, value in self.ask(questions).items()}
+                self.metrics |= {eval_prefix(name) + key: value for key, value in self.ask(questions).items()}
             should_log = control.should_log
             self.trainer.log(dict(self.metrics))
             control.should_log = should_log  # any log marks the step as logged; its training loss still has to be

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -75,19 +76,34 @@ class Record:
             self.warned = True
             log.warning(
                 "grounding loss: %d of %d boxes are left out, since this tokenizer joins their digits with other "
-                "characters; they are trained by the language-model loss alone",
+                "characters, or a number is too long; they are trained by the language-model loss alone",
                 self.skipped,
                 self.boxes + self.skipped,
             )
 
 
-def panels(settings: Settings) -> dict[str, str]:
-    """Logged names to the titles of their plots."""
+def panels(settings: Settings, eval_sets: Iterable[str] = ()) -> dict[str, str]:
+    """Logged names to the titles of their plots.
+
+    Args:
+        settings: The weights, for the titles.
+        eval_sets: Names of the eval sets whose records are answered; "" for a single one.
+    """
     weighted = {
         "loss_w1": f"W1 of digits (x {settings.w1:g})",
         "loss_iou": f"1 - {settings.iou} + corners (x {settings.scale * settings.alpha:g})",
         "loss_fp": f"false positives (x {settings.scale * settings.beta:g})",
         "loss_fn": f"misses (x {settings.scale * settings.gamma:g})",
     }
-    others = {"iou_teacher_forced": "IoU, teacher-forced", "eval_boxes_iou": "eval IoU", "eval_boxes_f1": "eval F1"}
-    return {"loss": "loss, all parts", "loss_lm": "language model"} | weighted | others
+    generated = {
+        f"{eval_prefix(name)}boxes_{metric}": title
+        for metric, title in (("iou", "eval IoU"), ("f1", "eval F1"))
+        for name in eval_sets
+    }
+    language = {"loss": "loss, all parts", "loss_lm": "language model"}
+    return language | weighted | {"iou_teacher_forced": "IoU, teacher-forced"} | generated
+
+
+def eval_prefix(name: str) -> str:
+    """What the metrics of an eval set begin with, as the trainer names its own; "" is the name of a single set."""
+    return f"eval_{name}_" if name else "eval_"

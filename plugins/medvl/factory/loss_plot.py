@@ -23,7 +23,7 @@ class LossPlotCallback(TrainerCallback):  # type: ignore[misc]
     """Draws at the end of training, on the main process."""
 
     def __init__(self, titles: dict[str, str]) -> None:
-        """titles: logged name to the title of its panel, in the order of the panels."""
+        """titles: logged name to the title of its panel, in the order of the panels; equal titles share one."""
         self.titles = titles
 
     def on_train_end(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -47,21 +47,27 @@ def curve(history: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
 
 
 def draw(curves: dict[str, list[tuple[int, float]]], titles: dict[str, str]) -> bytes:
-    """A PNG with one panel per curve: values as logged, and their running mean over a twentieth of them."""
-    rows = -(-len(curves) // COLUMNS)
+    """A PNG with one panel per title: values as logged, and their running mean over a twentieth of them."""
+    panels: dict[str, list[str]] = {}
+    for name in curves:
+        panels.setdefault(titles[name], []).append(name)
+    rows = -(-len(panels) // COLUMNS)
     # A figure of its own, not pyplot's: nothing of the process's plotting state is touched.
     figure = Figure(figsize=(4.2 * COLUMNS, 2.8 * rows), layout="constrained")
-    for index, (name, points) in enumerate(curves.items()):
+    for index, (title, names) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
-        steps, values = zip(*points, strict=True)
-        few = len(points) < 20
-        axes.plot(steps, values, color="#1f77b4", alpha=1.0 if few else 0.35, marker="." if few else None)
-        if not few:
-            axes.plot(steps, running_mean(values, len(values) // 20), color="#1f77b4")
-        axes.set_title(titles[name], fontsize=10)
+        for number, name in enumerate(names):
+            steps, values = zip(*curves[name], strict=True)
+            few, color = len(steps) < 20, f"C{number}"
+            axes.plot(steps, values, color=color, alpha=1.0 if few else 0.35, marker="." if few else None, label=name)
+            if not few:
+                axes.plot(steps, running_mean(values, len(values) // 20), color=color)
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

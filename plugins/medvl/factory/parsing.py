@@ -13,7 +13,7 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from medvl.factory import hook
-from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, problems, refuse_unknown, requested_keys
+from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, misspelt, problems, requested_keys
 
 ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
 WORKFLOW = "llamafactory.train.sft.workflow"
@@ -44,45 +44,42 @@ class RecipeParser(HfArgumentParser):  # type: ignore[misc]
     """
 
     def parse_dict(self, args: dict[str, Any], allow_extra_keys: bool = False) -> tuple[Any, ...]:
-        """As HfArgumentParser; ValueError for a misspelt medvl key, RuntimeError for one that would be ignored."""
-        self._refuse(args)
-        parsed: tuple[Any, ...] = super().parse_dict(args, allow_extra_keys=allow_extra_keys)
-        self._finish(parsed, args)
+        """As HfArgumentParser; ValueError for a medvl key that is misspelt or cannot be honoured.
+
+        All of them are named at once. RuntimeError for a key that would be ignored.
+        """
+        wrong = self._misspelt(args)
+        known = {key: value for key, value in args.items() if key not in wrong}
+        parsed: tuple[Any, ...] = super().parse_dict(known, allow_extra_keys=allow_extra_keys)
+        self._finish(parsed, args, wrong)
         return parsed
 
     def parse_args_into_dataclasses(self, args: list[str] | None = None, *rest: Any, **options: Any) -> tuple[Any, ...]:
-        """The same for keys given as `--key value`."""
+        """The same for keys given as `--key value`, where misspelt ones are told first."""
         keys = [word[2:].split("=", 1)[0].replace("-", "_") for word in args or [] if word.startswith("--")]
-        self._refuse(keys)
+        if wrong := self._misspelt(keys):
+            raise ValueError("\n".join(wrong.values()))
         parsed: tuple[Any, ...] = super().parse_args_into_dataclasses(args, *rest, **options)
-        self._finish(parsed, keys)
+        self._finish(parsed, keys, {})
         return parsed
 
-    def _refuse(self, keys: Iterable[str]) -> None:
-        if any(issubclass(known, KeyGroup) for known in self.dataclass_types):
-            refuse_unknown(keys)
+    def _misspelt(self, keys: Iterable[str]) -> dict[str, str]:
+        return misspelt(keys) if any(issubclass(known, KeyGroup) for known in self.dataclass_types) else {}
 
-    def _finish(self, parsed: tuple[Any, ...], keys: Iterable[str]) -> None:
+    def _finish(self, parsed: tuple[Any, ...], keys: Iterable[str], wrong: dict[str, str]) -> None:
+        found = list(wrong.values())
         for arguments in parsed:
             if isinstance(arguments, KeyGroup):
                 arguments.medvl_recipe = Recipe(tuple(keys), parsed)  # type: ignore[attr-defined]
-                if any(hasattr(item, "do_train") for item in parsed):
-                    require_trainer(arguments)
-                elif "medvl_image_positions" in requested_keys(arguments):
+                trains = any(hasattr(item, "do_train") for item in parsed)
+                found += problems(arguments) if trains else []
+                if found:
+                    raise ValueError("\n".join(found))
+                requested = requested_keys(arguments)
+                if trains and requested:
+                    require_extended(WORKFLOW, requested)
+                elif "medvl_image_positions" in requested:
                     require_extended(ENGINE, ["medvl_image_positions"])
-
-
-def require_trainer(arguments: Any) -> None:
-    """Refuse to start a training run whose medvl keys nothing would act on.
-
-    Raises ValueError for settings that exclude each other, RuntimeError when the trainer could not be extended.
-    """
-    found = problems(arguments)
-    if found:
-        raise ValueError("; ".join(found))
-    requested = requested_keys(arguments)
-    if requested:
-        require_extended(WORKFLOW, requested)
 
 
 def require_extended(module: str, requested: list[str]) -> None:

@@ -72,8 +72,9 @@ def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = "norm100
     """Targets of labels of shape (batch, length), on the CPU.
 
     Give labels that are on the CPU (in the collator, or before the forward pass is queued): a copy from a GPU waits
-    for everything queued there. A row may hold several answers. In frame `pixel`, where the labels do not tell the
-    picture's size, the unit is 1000 pixels, or the largest coordinate of the answer if that is larger.
+    for everything queued there. A row may hold several answers. The unit of `pixel`, where the labels do not tell the
+    picture's size, is 1000 pixels. An answer that goes beyond its frame has its largest coordinate for unit, so that
+    one slip of the annotator does not outweigh everything else.
     """
     table = labels.detach().cpu().numpy()
     found = [
@@ -137,10 +138,8 @@ def _stack(arrays: list[NDArray[Any]], fill: int) -> NDArray[Any]:
 
 def _unit(answer: Answer, frame: Frame) -> float:
     """What a coordinate is divided by to lie between 0 and 1."""
-    if frame == "norm1":
-        return 1.0
     coordinates = np.abs((answer.places * answer.digits).sum(-1))
-    return max(1000.0, float(coordinates.max(initial=0))) if frame == "pixel" else 1000.0
+    return max(1.0 if frame == "norm1" else 1000.0, float(coordinates.max(initial=0)))
 
 
 def _shares(rows: Integers, batch: int) -> Floats:

@@ -113,8 +113,9 @@ class _Reader:
         self.numbers = [tuple(n.span() for n in _NUMBER.finditer(text, *box)) for box in self.boxes]
         self.digit_ends = [numbers[-1][1] for numbers in self.numbers]
         for container in reversed(self.containers):  # cut off: what is open holds what was found in it
-            if container.end is None and container.item is not None and container.item.boxes:
-                container.items.append(container.item)
+            if container.end is None:
+                if container.item is not None and container.item.boxes:
+                    container.items.append(container.item)
                 if container.parent is not None and container.parent.item is not None:
                     container.parent.item.boxes += container.boxes
         self.maps = {container.start for container in self.containers if container.boxes and self.is_map(container)}

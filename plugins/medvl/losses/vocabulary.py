@@ -21,6 +21,7 @@ from medvl.losses.structure import CONTEXT, Decision, Structure, read_structure
 
 REMEMBERED_ANSWERS = 2048  # some 40 kB each at 100 boxes
 REMEMBERED_FORKS = 16384
+MOST_DIGITS = 9  # before the point; a longer number is damage, no coordinate
 
 _PROBE = 'Ergebnis: [{"bbox_2d":[12,345],"label":"läs 船"}]</box>\n'
 Integers = NDArray[np.int64]
@@ -38,7 +39,7 @@ class Answer:
         decisions: (m,) positions of the tokens that decide.
         others: (m, c) the ids that would have gone the other way, -1 where there are fewer.
         more: (m,) whether the other way holds more objects.
-        skipped: Boxes left out because a digit is not a token of its own.
+        skipped: Boxes left out because a digit is not a token of its own, or a number has too many.
     """
 
     positions: Integers
@@ -173,11 +174,13 @@ def _locate(ids: list[int], vocabulary: Vocabulary) -> Answer:
 def _digits(
     box: tuple[tuple[int, int], ...], data: bytes, ids: list[int], token_at: Integers, vocabulary: Vocabulary
 ) -> list[list[tuple[int, int, float]]] | None:
-    """(position, digit, place value) of each digit of each number; None if one is not a token of its own."""
+    """(position, digit, place value) of each digit of each number; None if one is no token, or there are too many."""
     numbers = []
     for start, end in box:
         text = data[start:end].decode()
         whole = text.lstrip("+-").split(".")[0]
+        if len(whole) > MOST_DIGITS:
+            return None
         sign, exponent, number = (-1 if text[0] == "-" else 1), len(whole), []
         for offset, character in enumerate(text):
             if character in "+-.":
