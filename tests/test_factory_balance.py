@@ -75,7 +75,7 @@ def test_weights_of_the_batch_reach_the_loss_and_compose_with_grounding(
     ("keys", "message"),
     [
         ({"loss_balance": "focl"}, "`focl` is none of none, weighted, focal"),
-        ({"loss_balance": "focal", "loss_balance_gamma": -1.0}, "-1.0 is not between 0 and 10"),
+        ({"loss_balance": "focal", "loss_balance_gamma": -1.0}, "-1.0 is not a number from 0 to 10"),
         ({"loss_balance_gamma": 1.0}, "does nothing without `loss_balance: weighted` or `focal`"),
         ({"loss_balance": "weighted", "packing": True}, "cannot be combined with `packing`"),
         ({"loss_balance": "weighted", "use_dft_loss": True}, "cannot be combined with `use_dft_loss`"),
