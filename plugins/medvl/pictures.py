@@ -5,12 +5,12 @@ colours under transparent pixels uncovered. Such pictures are mended, everywhere
 """
 
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 # LLaMA-Factory could not open more: Pillow raises at twice its warning level (Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 2 * 89_478_485
@@ -24,8 +24,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
-@contextmanager
-def decoded(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+def decode(path: Path, data: bytes | None = None) -> ImageFile:
     """A picture with its pixels.
 
     Args:
@@ -39,15 +38,19 @@ def decoded(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """
     content = path.read_bytes() if data is None else data
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        fits = image.width * image.height <= MAX_PIXELS
+        if fits:
             image.load()
-            yield image
     except UnidentifiedImageError as error:  # its message has a memory address in it
         raise ValueError(f"{path}: no picture of a known format; known: {', '.join(FORMATS)}") from error
+    except MemoryError:  # the machine's fault, not the file's
+        raise
     except Exception as error:  # decoders raise a dozen types
         raise ValueError(f"{path}: cannot be decoded: {error}; save it anew") from error
+    if not fits:
+        raise ValueError(f"{path}: {image.width} x {image.height} pixels, more than {MAX_PIXELS}; shrink it")
+    return image
 
 
 def shown(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from medvl.pictures import decoded, shown
+from medvl.pictures import decode, shown
 from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory, vision_budget
 from medvl.predict.plan import Asked
 from medvl.predict.reply import Reply, failed
@@ -142,5 +142,5 @@ class Batches:
 
 def _open(path: Path, *, mended: bool) -> Image.Image:
     """A picture as it is shown, decoded once; LLaMA-Factory looks at it twice."""
-    with decoded(path) as image:
-        return image if mended else shown(image)
+    image = decode(path)
+    return image if mended else shown(image)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import openai
 from PIL import Image
 
-from medvl.pictures import decoded, shown
+from medvl.pictures import decode, shown
 from medvl.predict.errors import UsageError
 from medvl.predict.plan import Asked
 from medvl.predict.reply import Reply, failed
@@ -173,13 +173,13 @@ def picture_data(path: Path, max_pixels: int | None, *, mended: bool) -> tuple[b
         ValueError, OSError: the picture is broken, or missing.
     """
     data = path.read_bytes()
-    with decoded(path, data) as image:
-        layout = image.format or ""
-        picture = image if mended else shown(image)
-        if picture is image and layout in _MEDIA_TYPES and not _too_large(image, max_pixels):
-            return data, _MEDIA_TYPES[layout], True
-        buffer = io.BytesIO()
-        _within(picture, max_pixels).convert("RGB").save(buffer, "PNG")
+    image = decode(path, data)
+    layout = image.format or ""
+    picture = image if mended else shown(image)
+    if picture is image and layout in _MEDIA_TYPES and not _too_large(image, max_pixels):
+        return data, _MEDIA_TYPES[layout], True
+    buffer = io.BytesIO()
+    _within(picture, max_pixels).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue(), "image/png", False
 
 
