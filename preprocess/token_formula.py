@@ -106,10 +106,8 @@ def formula(settings: Settings) -> Callable[[Record], Tokens]:
     picture = lru_cache(maxsize=65536)(partial(image_tokens, settings=settings))
 
     def count(record: Record) -> Tokens:
-        sizes = record.source.sizes
-        marks = 3 * len(sizes)  # two around a picture, and a new line
-        pixels = picture(sizes[0]) if len(sizes) == 1 else sum(map(picture, sizes))
-        return Tokens(frame + marks + record_text_tokens(record), pixels)
+        marks = 3 * len(record.images)  # two around a picture, and a new line
+        return Tokens(frame + marks + record_text_tokens(record), sum(map(picture, record.source.sizes)))
 
     return count
 
