@@ -7,6 +7,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _count_all(parts: Sequence[Converted], budget: Budget, views: Views | None) 
     else:
         tokens = [max(map(budget.count, views(record)), key=sum) for record in steps]
     ends = np.cumsum([len(part.records) for part in parts])
-    return np.split(np.array(tokens, dtype=np.int64).reshape(-1, 2), ends[:-1])
+    return np.split(np.fromiter(chain.from_iterable(tokens), np.int64).reshape(-1, 2), ends[:-1])
 
 
 def _over(part: Converted, budget: Budget, counts: Counts, policy: str) -> list[Finding]:

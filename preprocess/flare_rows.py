@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from medvl.answers import parse_answer, target_text, unoffered
+from medvl.answers import Answer, parse_answer, target_text, unoffered
 from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.flare import FlareError, OutsideError, Question, picture_path
 from medvl.sharegpt import Record, RecordError, Source, make_record
-from medvl.tasks import UnknownNameError, label_separator
+from medvl.tasks import Task, UnknownNameError, label_separator
 from preprocess.decoding import Picture
 from preprocess.report import Action, Finding
 
@@ -21,8 +21,11 @@ OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
 _STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
 
-# Questions are templates and most answers letters: a third of FLARE's rows have been parsed before.
-_parse = lru_cache(maxsize=4096)(parse_answer)
+
+@lru_cache(maxsize=4096)  # questions are templates and most answers letters: a third of FLARE's rows come again
+def _parse(answer: str, task: Task, question: str, separator: str | None) -> Answer:
+    return parse_answer(answer, task, question=question, separator=separator)
+
 
 # Reasons of `medvl.answers` that have a code of their own.
 _REASONS = {"letter_not_an_option": "LETTER_NOT_OPTION", "several_letters": "SEVERAL_LETTERS"}
@@ -164,31 +167,31 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         raise _RefusedError("TASK_UNKNOWN", "quarantined", str(error)) from error
     except FlareError as error:
         raise _RefusedError("QUESTION_EMPTY", "dropped", str(error)) from error
-    if not question.answer:
+    given = question.answer
+    if not given:
         if question.file.split.name in ("train", "val"):
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
         return "", []
-    dataset = question.file.dataset
-    answer = _parse(question.answer, task, question=text, separator=label_separator(dataset))
+    answer = _parse(given, task, text, label_separator(question.file.dataset))
     if not answer.parsed:
-        detail = f"{answer.reason}: {question.answer[:200]!r}"
+        detail = f"{answer.reason}: {given[:200]!r}"
         if task.has_boxes or task.is_number:
             raise _RefusedError("ANSWER_UNUSABLE", "quarantined", detail)
-        return question.answer, [(_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
+        return given, [(_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
     refused = [code for code in REFUSED if code in answer.notes]
     if refused:  # training on what is left would teach that the other objects are not there
-        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {question.answer[:200]!r}")
+        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {given[:200]!r}")
     repaired = sorted(answer.notes.keys() - {"inverted"})
-    notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {question.answer[:200]!r}")] if repaired else []
+    notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {given[:200]!r}")] if repaired else []
     if isinstance(answer.value, tuple) and (odd := unoffered(answer.value, text)):
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if not isinstance(answer.value, ParsedBoxes):
-        return question.answer, notes
+        return given, notes
     notes += _box_notes(answer.value.boxes, size)
     structures = {name.lower() for name in _STRUCTURE.findall(text)}
     label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
     style = options.box_style
-    return target_text(answer, question.answer, size=size, frame=options.frame, style=style, label=label), notes
+    return target_text(answer, given, size=size, frame=options.frame, style=style, label=label), notes
 
 
 def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:

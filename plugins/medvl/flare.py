@@ -87,12 +87,12 @@ class Question:
     index: int
     row: dict[str, Any]
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Unique in a tree: `<split folder>/<category>/<dataset>/<row>`."""
         return f"{self.file.split.folder}/{self.file.category}/{self.file.dataset}/{self.index:06d}"
 
-    @cached_property
+    @property
     def task(self) -> Task:
         """The canonical task of `TaskType`; raises `medvl.tasks.UnknownNameError`."""
         return canonical_task(str(self.row.get("TaskType", "")))
@@ -114,7 +114,7 @@ class Question:
             raise FlareError(f"{self.id}: Question is {question!r}; expected text")
         return question
 
-    @cached_property
+    @property
     def answer(self) -> str:
         """The answer as text; empty where it is blank, null or absent, as in the public copy of hidden splits."""
         answer = self.row.get("Answer")
@@ -236,7 +236,9 @@ def read_wrapped(file: QuestionFile) -> tuple[list[Question], str | None]:
     content = file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         rows = msgspec.json.decode(content)
-        json.loads(content, object_pairs_hook=_refuse_repeated_keys)  # msgspec would keep the last of them silently
+        # Of repeated keys msgspec keeps the last silently. Where what it kept is all there was, none was repeated.
+        if msgspec.json.encode(rows) != msgspec.json.format(content, indent=-1):
+            json.loads(content, object_pairs_hook=_refuse_repeated_keys)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         hint = "; NaN is not JSON: write null where a value is missing" if b"NaN" in content else ""
         raise FlareError(f"{file.path}: not JSON: {error}{hint}") from error
