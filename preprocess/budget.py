@@ -76,6 +76,8 @@ def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
     Raises:
         UsageError: options that cannot be followed.
     """
+    if args.cutoff_len is not None and args.cutoff_len < 1:
+        raise UsageError(f"--cutoff-len {args.cutoff_len}: a record has at least one token")
     if args.over_budget != "flag" and args.recipe is None and args.cutoff_len is None:
         raise UsageError("--over-budget needs to know the limit: give --recipe or --cutoff-len")
     if args.recipe is None:

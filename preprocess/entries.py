@@ -101,6 +101,11 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
     prints = _fingerprints(plan, parts, out)
     split_of = _split_of(parts, plan.shares, prints, args.seed)
     by_split = _by_split(parts, split_of, plan.shares)
+    if args.exclude_leaks and len(by_split) < 2:
+        raise RefusedError(
+            f"--exclude-leaks compares splits, and all records are in {', '.join(by_split) or 'none'}; nothing was "
+            "written. Convert validation and test with them, or leave the option out"
+        )
     if args.leaks != "off":
         found = leaks.find_leaks(by_split, prints, near=args.leaks == "near") if len(by_split) > 1 else []
         sections["leaks"] = found

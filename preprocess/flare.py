@@ -19,7 +19,14 @@ from preprocess import unchanged
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused, 130 after Ctrl-C."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _convert(sys.argv[1:] if argv is None else list(argv))
+    except KeyboardInterrupt:
+        print("stopped; the same command starts over", file=sys.stderr)  # noqa: T201  (see below)
+        return 130
+
+
+def _convert(words: Sequence[str]) -> int:
     command = unchanged.read_command(words)
     if command and (summary := unchanged.summary_if_unchanged(command)):
         print(f"nothing has changed since the last run: {summary}")  # noqa: T201  (rich would take longer to import)

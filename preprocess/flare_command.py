@@ -131,9 +131,6 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
     except (FlareError, RefusedError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 3
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command starts over")
-        return 130
     finally:
         gc.enable()
     return 0

@@ -214,6 +214,20 @@ def test_exif_rotation_is_applied_to_a_copy_and_to_the_boxes(tmp_path: Path) -> 
     assert parse_boxes(record.target).boxes.tolist() == [[0, 0, 500, 500]]
 
 
+@pytest.mark.parametrize("step", ["preprocess.unchanged.summary_if_unchanged", "preprocess.flare_command.convert_tree"])
+def test_ctrl_c_at_any_step_says_how_to_go_on(
+    all_datasets: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(step, stop)
+    assert convert(all_datasets, tmp_path, code=130) == {}
+    assert "stopped; the same command starts over" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert convert(all_datasets, tmp_path)["counts"]["kept"] == 19
+
+
 class TestOnMissing:
     @pytest.fixture
     def tree(self, tmp_path: Path) -> Path:

@@ -195,6 +195,13 @@ class TestCommandLine:
         assert not {"p0.png", "p1.png"} & {Path(item.images[0]).name for item in trained}
         assert len(read_records(tmp_path / "out" / "flare_all_val.json")) == 6
 
+    def test_leaks_are_not_excluded_where_there_is_nothing_to_compare_with(
+        self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert convert(tree, tmp_path / "out", "--exclude-leaks", "--splits", "train") == (3, {})
+        assert "all records are in train" in capsys.readouterr().err
+        assert convert(tree, tmp_path / "out", "--exclude-leaks", "--splits", "train", "--dev-fraction", "0.2")[0] == 0
+
     def test_exact_leaks_alone(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out", "--leaks", "exact")
         assert [leak["kind"] for leak in report["leaks"]] == ["exact"]

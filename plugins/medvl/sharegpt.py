@@ -187,8 +187,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(temporary.fileno())
             Path(temporary.name).chmod(0o666 & ~_UMASK)
             Path(temporary.name).replace(path)
-        except BaseException:
+        except BaseException as error:
             Path(temporary.name).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:  # a full disk is reported without a name
+                error.filename = str(path)
             raise
 
 
