@@ -1,5 +1,6 @@
-"""What preprocessing and scoring need starts without the large libraries."""
+"""What every module keeps to: preprocessing and scoring start without the large libraries, and on every Python."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,18 @@ def test_core_preprocessing_and_scoring_import_nothing_heavy(repository: Path) -
     modules = set(done.stdout.split())
     assert modules >= set(names)
     assert modules & HEAVY == set()
+
+
+def test_no_pattern_repeats_a_group_possessively(repository: Path) -> None:
+    """Python before 3.11.5, Debian 12's among them, matches `(...)*+` wrongly; `(?>(...)*)` means the same."""
+    sources = [
+        path for folder in ("plugins", "preprocess", "evaluation") for path in (repository / folder).rglob("*.py")
+    ]
+    assert len(sources) > 100
+    wrong = [
+        f"{path}: {line.strip()}"
+        for path in sources
+        for line in path.read_text().splitlines()
+        if re.search(r"\)(?:[*+?]|\{[0-9,]+\})\+", line.partition("  #")[0])
+    ]
+    assert wrong == []

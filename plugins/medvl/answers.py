@@ -50,11 +50,11 @@ class Answer:
 # Producers of prediction files write failures as answers ("Error: …", spec of ME-VLIP).
 _ERROR = re.compile(r"\s*(?:error\s*:|traceback \(most recent call last\)|cuda (?:error|out of memory))", re.IGNORECASE)
 _NUMBER = re.compile(
-    r"(?<![\w.])(?<![0-9],)[-+\u2212]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)(?:\.[0-9]++)?+|\.[0-9]++)"
+    r"(?<![\w.])(?<![0-9],)[-+\u2212]?(?:(?:[0-9]{1,3}(?>(?:,[0-9]{3})+)|[0-9]++)(?>(?:\.[0-9]++)?)|\.[0-9]++)"
     r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"[0-9]\s*+(?:%\s*+)?+(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
+_RANGE = re.compile(r"[0-9]\s*+(?>(?:%\s*+)?)(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
 _LIST_MARK = re.compile(r"^[^\S\n]*([0-9]+)[.)][^\S\n]+(?=\S)", re.MULTILINE)
 _FENCE = re.compile(r"```[\w-]*\n(.*)```", re.DOTALL)
 

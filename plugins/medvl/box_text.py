@@ -113,13 +113,13 @@ _TOKEN = re.compile(
       | (?P<nothing><box></box>|<\|box_start\|><\|box_end\|>)
       | (?P<tag><box>|<\|box_start\|>)
       | (?P<open>[\[({]) | (?P<close>[\])}])
-      | (?P<number>(?<![\w.])[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?!\w))
+      | (?P<number>(?<![\w.])[-+]?(?:[0-9]++(?>(?:\.[0-9]*+)?)|\.[0-9]++)(?>(?:[eE][-+]?[0-9]++)?)(?!\w))
       | (?P<quote>"|(?<!\w)')""",
     re.VERBOSE,
-)  # possessive everywhere: a failing match costs its own length only
+)  # atomic everywhere: a failing match costs its own length only. `(...)*+` errs before Python 3.11.5
 _STRING = {
-    '"': re.compile(r'"((?:[^"\\\n]|\\.)*+)"'),
-    "'": re.compile(r"'((?:[^'\\\n]|\\.|(?<=\w)'(?=\w))*+)'(?!\w)"),  # an apostrophe inside a word closes nothing
+    '"': re.compile(r'"((?>(?:[^"\\\n]++|\\.)*))"'),
+    "'": re.compile(r"'((?>(?:[^'\\\n]++|\\.|(?<=\w)'(?=\w))*))'(?!\w)"),  # an apostrophe inside a word closes nothing
 }
 _KEY_FOLLOWS = re.compile(r"\s*:")
 _BOXES_INSIDE = re.compile(r"""[\[({]\s*[\[({"'0-9.-]""")
@@ -349,9 +349,9 @@ def parse_boxes(text: str) -> ParsedBoxes:
 
 _DIGITS = r"-?(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,9})?"
 _ROW = r"\[" + r",\s?".join([_DIGITS] * 4) + r"\]"
-_ROWS = rf"\[{_ROW}(?:,\s?{_ROW})*+\]"
+_ROWS = rf"\[{_ROW}(?>(?:,\s?{_ROW})*)\]"
 _KEYED_ROWS = rf'"(?:[0-9]{{1,2}}|[A-Z])":\s?{_ROWS}'
-_PLAIN = re.compile(rf"(?:{_ROWS}|\{{{_KEYED_ROWS}(?:,\s?{_KEYED_ROWS})*+\}})")
+_PLAIN = re.compile(rf"(?:{_ROWS}|\{{{_KEYED_ROWS}(?>(?:,\s?{_KEYED_ROWS})*)\}})")
 
 
 def _parse_plain(text: str) -> ParsedBoxes | None:

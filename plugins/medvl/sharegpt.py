@@ -189,7 +189,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             Path(temporary.name).replace(path)
         except BaseException as error:
             Path(temporary.name).unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename is None:  # a full disk is reported without a name
+            if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk names no file
                 error.filename = str(path)
             raise
 

@@ -19,11 +19,11 @@ from medvl.boxes import as_boxes
 
 CONTEXT = 24  # bytes taken of what follows a decision, enough for every token that starts in it
 
-_N = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)"
+_N = r"[-+]?(?:[0-9]++(?>(?:\.[0-9]*+)?)|\.[0-9]++)"
 _FOUR = rf"{_N}\s*,\s*{_N}\s*,\s*{_N}\s*,\s*{_N}"
 _PAIR = rf"{_N}\s*,\s*{_N}"
 _TOKEN = re.compile(
-    rf"""(?P<string>"(?:[^"\\\n]|\\.)*+")
+    rf"""(?P<string>"(?>(?:[^"\\\n]++|\\.)*)")
       | (?P<box>\[\s*{_FOUR}\s*\] | \(\s*{_FOUR}\s*\) | (?<=<box>){_FOUR}(?=</box>)
           | \(\s*{_PAIR}\s*\)\s*,\s*\(\s*{_PAIR}\s*\) | \[\s*{_PAIR}\s*\]\s*,\s*\[\s*{_PAIR}\s*\])
       | (?P<name><ref>[^<]*</ref>|<\|object_ref_start\|>[^<]*<\|object_ref_end\|>)
