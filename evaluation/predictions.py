@@ -124,7 +124,7 @@ def decode_rows(data: bytes, path: Path) -> list[Row]:
     try:
         values = msgspec.json.decode(data)
         values = [values] if isinstance(values, dict) else values
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if data.lstrip()[:1] == b"[":
             raise DataError(f"{path}: not JSON ({error}); write the file again, it may have been cut off") from error
         lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
@@ -142,7 +142,7 @@ def decode_rows(data: bytes, path: Path) -> list[Row]:
 def _decode_line(line: bytes, where: str) -> Any:
     try:
         return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f"{where}: not JSON ({error}); remove the line if a run was cut off while writing it"
         ) from error

@@ -131,7 +131,7 @@ def _boxes(record: Record, answer: str) -> Iterator[Fault]:
 def _is_map(answer: str) -> bool:
     try:
         msgspec.json.decode(answer, type=dict[str, list[tuple[Any, Any, Any, Any]]])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 

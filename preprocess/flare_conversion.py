@@ -232,7 +232,7 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
         return convert(question, {name: seen.picture for name, seen in look([question]).items()}, options)
 
     answers = {record.id: record.source.answer for part in converted for record in part.records}
-    converted, changes = judgement.judge(judged, converted, rows, convert_again)
+    converted, changes = judgement.judge(judged, converted, rows, convert_again, partial(_ids, read, args.name))
     shaped = entries.shape(plan, converted, out)
     shaped.sections["changes"] = changes
     print_report(shaped.converted, Console())
@@ -252,6 +252,10 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
     Console().print(summary, markup=False, highlight=False, soft_wrap=True)
+
+
+def _ids(rows: Mapping[QuestionFile, Sequence[Question]], name: str) -> set[str]:
+    return {f"{name}/{question.id}" for questions in rows.values() for question in questions}
 
 
 def _read_and_list(

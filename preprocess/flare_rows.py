@@ -172,15 +172,10 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         if question.file.split.name in ("train", "val"):
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
         return "", []
-    answer = _parse(given, task, text, label_separator(question.file.dataset))
+    answer = _usable_answer(question, given, task)
     if not answer.parsed:
         detail = f"{answer.reason}: {given[:200]!r}"
-        if task.has_boxes or task.is_number:
-            raise _RefusedError("ANSWER_UNUSABLE", "quarantined", detail)
         return given, [(_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
-    refused = [code for code in REFUSED if code in answer.notes]
-    if refused:  # training on what is left would teach that the other objects are not there
-        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {given[:200]!r}")
     repaired = sorted(answer.notes.keys() - {"inverted"})
     notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {given[:200]!r}")] if repaired else []
     if isinstance(answer.value, tuple) and (odd := unoffered(answer.value, text)):
@@ -188,10 +183,28 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
     if not isinstance(answer.value, ParsedBoxes):
         return given, notes
     notes += _box_notes(answer.value.boxes, size)
-    structures = {name.lower() for name in _STRUCTURE.findall(text)}
-    label = structures.pop() if len(structures) == 1 else None  # two structures in one question: whose box is which?
+    label = _structure(text)
+    if task is Task.INSTANCE_DETECTION and not all(name or label for name in answer.value.labels):
+        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"a box without an identifier: {given[:200]!r}")
     style = options.box_style
     return target_text(answer, given, size=size, frame=options.frame, style=style, label=label), notes
+
+
+def _usable_answer(question: Question, given: str, task: Task) -> Answer:
+    """The answer as parsed, unless boxes or numbers are asked for and it has none, or not all."""
+    answer = _parse(given, task, question.text, label_separator(question.file.dataset))
+    refused = [code for code in REFUSED if code in answer.notes]
+    if not answer.parsed and (task.has_boxes or task.is_number):
+        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{answer.reason}: {given[:200]!r}")
+    if answer.parsed and refused:  # training on what is left would teach that the other objects are not there
+        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {given[:200]!r}")
+    return answer
+
+
+def _structure(question: str) -> str | None:
+    """The name of what a question asks for; of two structures in one question: whose box is which?"""
+    structures = {name.lower() for name in _STRUCTURE.findall(question)}
+    return structures.pop() if len(structures) == 1 else None
 
 
 def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:

@@ -69,6 +69,7 @@ def judge(
     parts: Sequence[Converted],
     rows: Mapping[QuestionFile, Sequence[Question]],
     convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+    known: Callable[[], set[str]],
 ) -> tuple[list[Converted], list[Change]]:
     """Leave out what was reviewed, clean what may be cleaned.
 
@@ -77,13 +78,14 @@ def judge(
         parts: The audited outcome per question file, in the order of `rows`.
         rows: The rows of every file.
         convert: Makes a record of a row.
+        known: The ids of all rows of these files, those that --limit left out among them.
 
     Raises:
         UsageError: a reviewed id has another first part, or is no row of its dataset though that was converted.
     """
     judged, changes = [], []
     if judgement.reviewed:
-        _check_reviewed(judgement.reviewed, parts)
+        _check_reviewed(judgement.reviewed, known())
     for part, questions in zip(parts, rows.values(), strict=True):
         audited = exclude(part, judgement.reviewed)
         if part.split in judgement.cleaned:
@@ -93,9 +95,7 @@ def judge(
     return judged, changes
 
 
-def _check_reviewed(reviewed: frozenset[str], parts: Sequence[Converted]) -> None:
-    known = {record.id for part in parts for record in part.records}
-    known |= {finding.id for part in parts for finding in part.findings}
+def _check_reviewed(reviewed: frozenset[str], known: set[str]) -> None:
     folders, firsts = {name.rpartition("/")[0] for name in known}, {name.partition("/")[0] for name in known}
     unknown = sorted(
         name for name in reviewed - known if name.rpartition("/")[0] in folders or name.partition("/")[0] not in firsts

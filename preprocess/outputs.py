@@ -67,7 +67,7 @@ def write_outputs(
         rows, *outcomes = counts_of([part]).values()
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
-    before = _retire_manifest(out)
+    before = _retire_manifest(out, shaped)
     options = provenance.options | shaped.options
     head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
     with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than all that is done beside
@@ -127,17 +127,21 @@ def _listed(name: str, shaped: Shaped, digest: str) -> dict[str, Any]:
     return listed | ({"num_samples": shaped.samples[name]} if name in shaped.samples else {})
 
 
-def _retire_manifest(out: Path) -> dict[str, dict[str, Any]]:
+def _retire_manifest(out: Path, shaped: Shaped) -> dict[str, dict[str, Any]]:
     """Set the manifest of an earlier run aside, since the output is not complete until a new one is written.
 
     Returns:
-        The files that it lists; still known to the next run if this one does not finish.
+        The files that it lists. The next run knows of them, and of those that this one is about to write, if this one
+        does not finish.
     """
     if (out / MANIFEST).is_file():
         (out / MANIFEST).replace(out / _RETIRED)
     try:
         files = msgspec.json.decode((out / _RETIRED).read_bytes(), type=dict[str, Any]).get("files", {})
     except (FileNotFoundError, msgspec.DecodeError):  # the first run, or a file that was never whole
-        return {}
+        files = {}
     # Only plain names are followed: nothing outside of the folder is ever removed.
-    return {name: entry for name, entry in files.items() if Path(name).name == name and "entry" in entry}
+    before = {name: entry for name, entry in files.items() if Path(name).name == name and "entry" in entry}
+    planned = {f"{name}.json": {"entry": name} for name in shaped.groups}
+    write_atomic(out / _RETIRED, to_json({"files": planned | before}))
+    return before

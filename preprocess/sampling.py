@@ -167,6 +167,7 @@ def resample(
     for name in (*sampling.rates, *(donor.dataset for donor in sampling.donors)):
         if name not in known:
             raise unknown_name("dataset", name, known)
+    _check_twins(groups, splits)
     for donor in sampling.donors:
         if not any(Entry("task", donor.task, split) in groups for split in splits):
             raise RefusedError(f"--donor {donor.task}={donor.dataset}:{donor.rows}: no training record is {donor.task}")
@@ -192,6 +193,15 @@ def resample(
             if chosen != records or made in samples:
                 lines.append((made, _line(chosen, samples.get(made))))
     return {entry: records for entry, records in resampled.items() if records}, samples, lines
+
+
+def _check_twins(groups: Groups, splits: Sequence[str]) -> None:
+    """Raise `RefusedError` if a twin would have the name of a split: its records would be lost."""
+    taken = {entry.split for entry in groups} & {f"{split}_train" for split in splits if split != "train"}
+    if taken:
+        raise RefusedError(
+            f"{', '.join(sorted(taken))} would be both a split and another split's twin to train on: rename it"
+        )
 
 
 def _views(record: Record, sampling: Sampling) -> list[Record]:

@@ -136,6 +136,17 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         pytest.param('{"1": [[1, 2, 3, 4]], "2": [[5, 6, 7, 8', [BOX], ("1",), {"truncated": 1}, id="cut-off-map"),
         pytest.param("[[1, 2, 3], [5, 6, 7, 8]]", [OTHER], (None,), {"number_count": 1}, id="three-numbers"),
         pytest.param("[NaN, 1, 2, 3]", [], (), {"number_count": 1}, id="not-a-number"),
+        pytest.param(
+            '[[5, 6, 7, 8], ["1", "2", "3", "4"]]', [OTHER], (None,), {"number_count": 1}, id="quoted-numbers"
+        ),
+        pytest.param("[[5, 6, 7, 8], [a, b, c, d]]", [OTHER], (None,), {"number_count": 1}, id="words-for-numbers"),
+        pytest.param(
+            '{"1": [[5, 6, 7, 8]], "2": [[null, null, null, null]]}',
+            [OTHER],
+            ("1",),
+            {"number_count": 1},
+            id="nulls-for-numbers",
+        ),
         pytest.param("[1e999, 1, 2, 3]", [], (), {"not_finite": 1}, id="infinite"),
         pytest.param(f"[{'9' * 400}, 1, 2, 3]", [], (), {"not_finite": 1}, id="huge-number"),
         pytest.param("[\u0661, \u0662, \u0663, \u0664]", [], (), {}, id="digits-of-another-script"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medvl.box_text import parse_boxes
-from medvl.sharegpt import Record, read_records
+from medvl.sharegpt import Record, read_records, register
 from medvl.tasks import FLARE_DATASETS
 from preprocess.flare import main
 from preprocess.unchanged import REPOSITORY
@@ -212,6 +212,36 @@ def test_exif_rotation_is_applied_to_a_copy_and_to_the_boxes(tmp_path: Path) -> 
     assert record.source.sizes == [(80, 100)]
     assert Image.open(record.images[0]).size == (80, 100)
     assert parse_boxes(record.target).boxes.tolist() == [[0, 0, 500, 500]]
+
+
+@pytest.mark.parametrize("answer", ["[[1, 2, 30, 40]]", '{"": [[1, 2, 30, 40]]}'])
+@pytest.mark.parametrize("options", [(), ("--frame", "pixel", "--box-style", "flare"), ("--box-style", "internvl")])
+def test_an_instance_without_an_identifier_is_quarantined(
+    tmp_path: Path, answer: str, options: tuple[str, ...]
+) -> None:
+    write_tree(tmp_path / "tree", {"chromosome": [row("chromosome"), row("chromosome", Answer=answer)]})
+    report = convert(tmp_path / "tree", tmp_path / "out", *options)
+    assert (report["counts"]["kept"], report["counts"]["quarantined"]) == (1, 1)
+    assert "000001: a box without an identifier" in report["findings"][0]["detail"]
+
+
+def test_what_a_killed_run_registered_is_gone_after_the_next(
+    all_datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: Any, **options: Any) -> None:
+        register(*arguments, **options)
+        raise KeyboardInterrupt
+
+    convert(all_datasets, tmp_path)
+    before = {path.name for path in tmp_path.glob("*.json")}
+    registry = (tmp_path / "dataset_info.json").read_bytes()
+    monkeypatch.setattr("preprocess.outputs.register", killed)
+    convert(all_datasets, tmp_path, "--split-train", "A=0.5", code=130)
+    monkeypatch.undo()
+    assert (tmp_path / "flare_all_A.json").is_file()
+    convert(all_datasets, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.json")} == before
+    assert (tmp_path / "dataset_info.json").read_bytes() == registry
 
 
 @pytest.mark.parametrize("step", ["preprocess.unchanged.summary_if_unchanged", "preprocess.flare_command.convert_tree"])

@@ -186,6 +186,7 @@ def test_an_object_around_the_rows_is_a_finding(dataset: Path, tmp_path: Path, w
         pytest.param(b'[{"Answer": "\xff"}]', "not JSON", id="not UTF-8"),
         pytest.param("[]".encode("utf-16"), "not JSON", id="UTF-16"),
         pytest.param(b"[" * 100_000, "not JSON", id="hostile nesting"),
+        pytest.param(b'{"data": [{}], "items": [{}, {}]}', "several keys, data, items", id="several lists"),
     ],
 )
 def test_files_that_are_refused_say_why(dataset: Path, content: bytes, message: str) -> None:

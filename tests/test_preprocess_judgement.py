@@ -24,6 +24,7 @@ def codes(report: dict[str, Any], action: str = "kept") -> list[tuple[int, str]]
 
 
 # Reason -> (dataset, answers, findings by row). The first answer is always a good one.
+DEEP = '{"1": [[1, 2, 3, 4]], "2": ' + "[" * 3000 + "]" * 3000 + "}"
 REASONS: dict[str, tuple[str, list[Any], list[tuple[int, str]]]] = {
     "letter that is no option": ("retino", ["A", "Q"], [(1, "LETTER_NOT_OPTION")]),
     "several letters": ("retino", ["A", "A B"], [(1, "SEVERAL_LETTERS")]),
@@ -40,6 +41,7 @@ REASONS: dict[str, tuple[str, list[Any], list[tuple[int, str]]]] = {
     "counting is exempt": ("neurips22cell", [*map(str, range(20, 40)), "1664"], []),
     "one word": ("IU_XRay", ["No acute disease.", "Normal."], [(1, "REPORT_SHORT")]),
     "malformed map": ("chromosome", ['{"1": [[1, 2, 3, 4]]}', "{'1': [[1, 2, 3, 4]]}"], [(1, "MAP_MALFORMED")]),
+    "deep nesting": ("chromosome", ['{"1": [[1, 2, 3, 4]]}', DEEP], [(1, "MAP_MALFORMED")]),
     "normal beside findings": ("chestdr", ["Pneumonia", "Normal, Fibrosis"], [(1, "NORMAL_WITH_FINDINGS")]),
     "label twice": ("chestdr", ["Pneumonia", "Fibrosis, Nodule, fibrosis"], [(1, "LABEL_REPEATED")]),
     "singleton class": ("retino", [*"AAAAABBBBB", "C"], [(10, "CLASS_SINGLETON")]),
@@ -152,6 +154,11 @@ class TestExclude:
         report = convert(tree, tmp_path / "out", "--exclude-audit", str(tmp_path / "ids"))
         assert codes(report, "dropped") == [(1, "EXCLUDED")]
 
+    def test_a_list_may_name_rows_that_the_limit_leaves_out(self, tree: Path, tmp_path: Path) -> None:
+        (tmp_path / "ids").write_text("".join(f"flare/training/Retinography/retino/00000{row}\n" for row in range(3)))
+        report = convert(tree, tmp_path / "out", "--limit", "2", "--exclude-audit", str(tmp_path / "ids"))
+        assert (report["counts"]["in"], report["counts"]["kept"]) == (3, 1)
+
     def test_a_list_may_name_datasets_that_are_not_converted(self, tree: Path, tmp_path: Path) -> None:
         (tmp_path / "ids").write_text("flare/training/Retinography/retino/000001\n")
         report = convert(tree, tmp_path / "out", "--datasets", "BUSI", "--exclude-audit", str(tmp_path / "ids"))
@@ -208,6 +215,12 @@ class TestClean:
         assert report["counts"] == {"in": 2, "kept": 1 + len(kept), "dropped": 1 - len(kept), "quarantined": 0}
         for record in kept:  # the source's own answer travels on, untouched
             assert (record.target, record.source.answer) == (after, before)
+
+    def test_names_of_a_list_of_boxes_are_kept(self, tmp_path: Path) -> None:
+        write_tree(tmp_path / "tree", {"chromosome": rows("chromosome", '[{"label": "X", "bbox": [80, 60, 20, 10]}]')})
+        convert(tmp_path / "tree", tmp_path / "out", "--clean")
+        (kept,) = converted(tmp_path / "out", "all_train")
+        assert kept.target == '{"X":[[200,125,800,750]]}'
 
     @pytest.mark.parametrize(
         "question", ["Which? A: Ulcer, B: Erosion, C: Polyp, D: Tumor, E: None", "Which one is it?"]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from medvl.sharegpt import Record, Source, make_record, read_records
 from medvl.tasks import Task
+from preprocess.errors import RefusedError
 from preprocess.flare import main
 from preprocess.groups import Entry, Groups
 from preprocess.sampling import Donor, Sampling, resample, views
@@ -169,6 +170,12 @@ def test_named_splits_stay_and_get_a_twin_for_training() -> None:
     made, *_ = resample(groups(record(0, pictures=2), split="A"), sampling(flatten=True), ["train", "A"])
     assert len(made[Entry("all", "all", "A")]) == 1
     assert len(made[Entry("all", "all", "A_train")]) == 2
+
+
+def test_a_twin_that_is_a_split_already_is_refused() -> None:
+    splits = groups(record(0), split="A") | groups(record(1), split="A_train")
+    with pytest.raises(RefusedError, match="A_train would be both"):
+        resample(splits, sampling(flatten=True), ["train", "A", "A_train"])
 
 
 class TestCommandLine:

@@ -122,6 +122,7 @@ _STRING = {
     "'": re.compile(r"'((?>(?:[^'\\\n]++|\\.|(?<=\w)'(?=\w))*))'(?!\w)"),  # an apostrophe inside a word closes nothing
 }
 _KEY_FOLLOWS = re.compile(r"\s*:")
+_OPENING = re.compile(r"[\[({]")
 _BOXES_INSIDE = re.compile(r"""[\[({]\s*[\[({"'0-9.-]""")
 _BARE = re.compile(r"\s*" + r"[,;\s]+".join([r"([-+]?[0-9]+(?:\.[0-9]+)?)"] * 4) + r"\.?\s*")
 
@@ -248,6 +249,12 @@ class _Scanner:
             return
         bracket = self.stack.pop()
         self.close_boxes(bracket)
+        if bracket.kind == self.stack[-1].kind == "[" and not bracket.numbers:
+            inside = bracket.start + 1
+            # A list among lists that holds words instead of numbers: the box of an object that is not understood.
+            self.notes["number_count"] += (
+                not _OPENING.search(self.text, inside, end) and self.text[inside:end].strip() != ""
+            )
         if bracket.empty and bracket.kind != "(" and not self.text[bracket.start + 1 : end].strip():
             self.explicit_empty = True
 

@@ -240,9 +240,13 @@ def read_wrapped(file: QuestionFile) -> tuple[list[Question], str | None]:
         if msgspec.json.encode(rows) != msgspec.json.format(content, indent=-1):
             json.loads(content, object_pairs_hook=_refuse_repeated_keys)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        hint = "; NaN is not JSON: write null where a value is missing" if b"NaN" in content else ""
+        nan = re.search(rb"[:,\[]\s*NaN\b", content)
+        hint = "; NaN is not JSON: write null where a value is missing" if nan else ""
         raise FlareError(f"{file.path}: not JSON: {error}{hint}") from error
-    wrapper = next((key for key in _WRAPPERS if key in rows), None) if isinstance(rows, dict) else None
+    wrappers = [key for key in _WRAPPERS if key in rows] if isinstance(rows, dict) else []
+    if len(wrappers) > 1:
+        raise FlareError(f"{file.path}: rows stand under several keys, {', '.join(wrappers)}; leave one of them")
+    wrapper = wrappers[0] if wrappers else None
     rows = rows[wrapper] if wrapper else rows
     if not isinstance(rows, list):
         raise FlareError(f"{file.path}: expected a JSON list of question objects")
