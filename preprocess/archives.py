@@ -64,8 +64,7 @@ def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> l
             made.append(folder)
         except FlareError as error:
             refused.append(str(error))
-        # zipfile's NotImplementedError is a compression it does not know, its RuntimeError a password.
-        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # the last: a compression
             names = ", ".join(map(str, archives))
             refused.append(f"{names}: {error}; download it again, or unpack it yourself to {folder}")
     if refused:

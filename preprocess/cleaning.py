@@ -14,7 +14,6 @@ from medvl.boxes import area, order_corners
 from medvl.choices import options
 from medvl.flare import Question
 from medvl.sharegpt import Record
-from medvl.tasks import Task
 from preprocess.report import Converted, Finding
 
 # Code -> what is done about it. The order matters: a box is turned round before its area is looked at.
@@ -93,23 +92,23 @@ def _cleaned(record: Record, codes: list[str]) -> str | None:
     return answer
 
 
-def _mend_corners(record: Record, answer: str) -> str:
+def _mend_corners(_: Record, answer: str) -> str:
     parsed = parse_boxes(answer)
-    return _written(record, answer, order_corners(parsed.boxes).tolist(), list(parsed.labels))
+    return _written(order_corners(parsed.boxes).tolist(), list(parsed.labels))
 
 
-def _drop_empty_boxes(record: Record, answer: str) -> str | None:
+def _drop_empty_boxes(_: Record, answer: str) -> str | None:
     parsed = parse_boxes(answer)
     kept = [place for place, size in enumerate(area(parsed.boxes)) if size > 0]
     if not kept:  # "no box" would say that there is nothing to find
         return None
-    return _written(record, answer, parsed.boxes[kept].tolist(), [parsed.labels[place] for place in kept])
+    return _written(parsed.boxes[kept].tolist(), [parsed.labels[place] for place in kept])
 
 
-def _written(record: Record, answer: str, boxes: list[list[float]], labels: list[str | None]) -> str:
-    """Boxes in the form of FLARE's own answers."""
-    mapped = record.task == Task.INSTANCE_DETECTION or answer.lstrip().startswith("{")
-    style: BoxStyle = "map" if mapped and None not in labels else "flare"
+def _written(boxes: list[list[float]], labels: list[str | None]) -> str:
+    """Boxes in the form of FLARE's own answers; where only some have names, which it does not know, as objects."""
+    named = sum(label is not None for label in labels)
+    style: BoxStyle = "flare" if not named else "map" if named == len(labels) else "json"
     return format_boxes(np.array(boxes), labels, style, "pixel")
 
 

@@ -202,7 +202,7 @@ def _usable_answer(question: Question, given: str, task: Task) -> Answer:
 
 
 def _structure(question: str) -> str | None:
-    """The name of what a question asks for; of two structures in one question: whose box is which?"""
+    """The name of what a question asks for; None for two in one question: whose box is which?"""
     structures = {name.lower() for name in _STRUCTURE.findall(question)}
     return structures.pop() if len(structures) == 1 else None
 

@@ -82,7 +82,7 @@ def write_outputs(
                    for name, data in ((REPORT, report), (PAGE, page), (CARD, card))]  # fmt: skip
         for writing in (*(writing for _, writing in under_way.values()), *reports):
             writing.result()
-    entries_before = {entry["entry"]: (out / name, entry.get("num_samples")) for name, entry in before.items()}
+    entries_before = {entry["entry"]: (out / name, _numbers(entry)) for name, entry in before.items()}
     paths = {name: out / f"{name}.json" for name in shaped.groups}
     moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
     gone = sorted(set(before) - set(files))
@@ -142,6 +142,15 @@ def _retire_manifest(out: Path, shaped: Shaped) -> dict[str, dict[str, Any]]:
         files = {}
     # Only plain names are followed: nothing outside of the folder is ever removed.
     before = {name: entry for name, entry in files.items() if Path(name).name == name and "entry" in entry}
-    planned = {f"{name}.json": {"entry": name} for name in shaped.groups}
-    write_atomic(out / _RETIRED, to_json({"files": planned | before}))
+    known = {name: {"entry": entry["entry"], "num_samples": _numbers(entry)} for name, entry in before.items()}
+    for entry in shaped.groups:
+        listed = known.setdefault(f"{entry}.json", {"entry": entry, "num_samples": []})
+        listed["num_samples"] += [shaped.samples[entry]] if entry in shaped.samples else []
+    write_atomic(out / _RETIRED, to_json({"files": known}))
     return before
+
+
+def _numbers(listed: Mapping[str, Any]) -> list[int]:
+    """Every `num_samples` that may have been registered for a file: one in a manifest, several after killed runs."""
+    number = listed.get("num_samples", [])
+    return [number] if isinstance(number, int) else list(number)

@@ -237,6 +237,8 @@ def test_what_a_killed_run_registered_is_gone_after_the_next(
     registry = (tmp_path / "dataset_info.json").read_bytes()
     monkeypatch.setattr("preprocess.outputs.register", killed)
     convert(all_datasets, tmp_path, "--split-train", "A=0.5", code=130)
+    convert(all_datasets, tmp_path, "--sample", "endo=3", code=130)
+    assert b"num_samples" in (tmp_path / "dataset_info.json").read_bytes()
     monkeypatch.undo()
     assert (tmp_path / "flare_all_A.json").is_file()
     convert(all_datasets, tmp_path)

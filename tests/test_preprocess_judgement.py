@@ -23,8 +23,8 @@ def codes(report: dict[str, Any], action: str = "kept") -> list[tuple[int, str]]
     return [(finding["index"], finding["code"]) for finding in report["findings"] if finding["action"] == action]
 
 
-# Reason -> (dataset, answers, findings by row). The first answer is always a good one.
 DEEP = '{"1": [[1, 2, 3, 4]], "2": ' + "[" * 3000 + "]" * 3000 + "}"
+# Reason -> (dataset, answers, findings by row). The first answer is always a good one.
 REASONS: dict[str, tuple[str, list[Any], list[tuple[int, str]]]] = {
     "letter that is no option": ("retino", ["A", "Q"], [(1, "LETTER_NOT_OPTION")]),
     "several letters": ("retino", ["A", "A B"], [(1, "SEVERAL_LETTERS")]),
@@ -191,6 +191,13 @@ CLEANED: dict[str, tuple[str, str, str | None]] = {
     "zero-area box in a map": (
         "chromosome", '{"1": [[1, 2, 3, 4]], "X": [[5, 5, 5, 5], [6, 6, 9, 9]]}',
         '{"1":[[1,2,3,4]],"X":[[6,6,9,9]]}',
+    ),
+    "names in a list": (
+        "BUSI-det", '[{"label": "lesion", "bbox": [30, 40, 3, 4]}]', '{"lesion":[[3,4,30,40]]}',
+    ),
+    "names of some": (
+        "BUSI-det", '[{"label": "lesion", "bbox": [30, 40, 3, 4]}, [1, 2, 5, 6]]',
+        '[{"bbox_2d":[3,4,30,40],"label":"lesion"},{"bbox_2d":[1,2,5,6]}]',
     ),
     "T where D is no tumour": ("endo", "T", "T"),
     "endo's A B": ("endo", "A B", None),

@@ -175,7 +175,7 @@ def test_registering_takes_out_what_an_earlier_run_left_but_not_what_moved_on(tm
     registry = tmp_path / "dataset_info.json"
     register(registry, {name: tmp_path / "a" / f"{name}.json" for name in ("old", "moved")})
     register(registry, {"moved": tmp_path / "b" / "moved.json"})
-    before = {name: (tmp_path / "a" / f"{name}.json", None) for name in ("old", "moved", "gone")}
+    before = {name: (tmp_path / "a" / f"{name}.json", ()) for name in ("old", "moved", "gone")}
     register(registry, {"new": tmp_path / "a" / "new.json"}, before=before)
     assert {name: entry["file_name"] for name, entry in json.loads(registry.read_bytes()).items()} == {
         "moved": "b/moved.json", "new": "a/new.json"}  # fmt: skip

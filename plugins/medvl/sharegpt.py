@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -229,7 +229,7 @@ def register(
     files: Mapping[str, Path],
     *,
     samples: Mapping[str, int] | None = None,
-    before: Mapping[str, tuple[Path, int | None]] | None = None,
+    before: Mapping[str, tuple[Path, Collection[int]]] | None = None,
 ) -> list[str]:
     """Merge entries into a dataset_info.json, under a lock, sorted, file names relative to its folder.
 
@@ -239,9 +239,9 @@ def register(
         dataset_info: The registry; made if absent, its other entries kept.
         files: Entry name -> file of records.
         samples: Entry name -> `num_samples`: LLaMA-Factory then draws that many records, each once before any twice.
-        before: Entries that an earlier run made, with their files and their `num_samples`. Those not among `files`
-            are taken out unless they point at another file by now, and a `num_samples` that stands as the earlier run
-            wrote it goes.
+        before: Entries that earlier runs made, with their files and every `num_samples` they may have written. Those
+            not among `files` are taken out unless they point at another file by now, and a `num_samples` that stands
+            as an earlier run wrote it goes.
 
     Returns:
         Names of entries that pointed at another file before.
@@ -254,11 +254,11 @@ def register(
     with _lock(dataset_info):
         entries = _read_registry(dataset_info)
         folder = dataset_info.parent.resolve()
-        for name, (path, number) in (before or {}).items():
+        for name, (path, numbers) in (before or {}).items():
             if name not in files:
                 if entries.get(name, {}).get("file_name") == _relative(path, folder):
                     del entries[name]
-            elif number is not None and entries.get(name, {}).get("num_samples") == number:
+            elif entries.get(name, {}).get("num_samples") in numbers:
                 del entries[name]["num_samples"]
         moved = []
         for name, path in files.items():
