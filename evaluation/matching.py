@@ -92,26 +92,22 @@ _UNREADABLE = ParsedBoxes(as_boxes([0, 0, 0, 0]), (None,))
 
 
 def both_sides(sample: Sample) -> tuple[ParsedBoxes, ParsedBoxes]:
-    """Reference and predicted boxes of a sample, pixels. An invalid answer has none."""
+    """Reference and predicted boxes of a sample, pixels. An invalid answer has none; see `iou_matrix`."""
     truth = sample.truth.value if isinstance(sample.truth.value, ParsedBoxes) else _UNREADABLE
     predicted = sample.answer.value if isinstance(sample.answer.value, ParsedBoxes) else _NONE
     return truth, truth if sample.exact else predicted
 
 
 def iou_matrix(sample: Sample) -> NDArray[np.float64]:
-    """IoU of every pair, shape (truths, predictions); 0 between different labels in instance detection.
+    """IoU of every pair, shape (truths, claimed boxes); 0 between different labels in instance detection.
 
-    Labels matter for instance detection alone: a detection question names what to look for.
+    Labels matter for instance detection alone: a detection question names what to look for. An invalid answer claims
+    one box that touches nothing, so that failing to answer is never better than a wrong box.
     """
     truth, predicted = both_sides(sample)
+    if sample.invalid:
+        return np.zeros((len(truth.boxes), 1))
     matrix = overlaps(truth.boxes, predicted.boxes)
     if sample.reference.task is Task.INSTANCE_DETECTION:
         matrix = matrix * np.equal.outer(_labels(truth), _labels(predicted)).astype(np.float64)
     return matrix
-
-
-def claims(sample: Sample) -> int:
-    """Number of predicted boxes. Where there is nothing to find, an invalid answer counts as one: failing to answer is
-    never right."""
-    truth, predicted = both_sides(sample)
-    return 1 if sample.invalid and not len(truth.boxes) else len(predicted.boxes)

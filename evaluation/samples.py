@@ -11,7 +11,7 @@ from evaluation.predictions import DataError
 from evaluation.references import Reference
 from medvl.answers import Answer, parse_answer
 from medvl.boxes import Frame
-from medvl.choices import normal, options
+from medvl.choices import is_refusal, normal, offered_labels, options
 from medvl.tasks import Task, label_separator
 
 
@@ -70,7 +70,7 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
         truth = _parse(reference.answer, reference, labels)
         truth = to_pixels(truth, "pixel", None, reference.id)
         text = prediction.text if prediction else None
-        answer = _predicted(_parse(text, reference, labels), reference, frame)
+        answer = _predicted(_open_answer(_parse(text, reference, labels), text or "", reference), reference, frame)
         exact = text is not None and _squeezed(text) == _squeezed(reference.answer)
         if reference.task.has_boxes and truth.parsed and frame != "pixel":
             exact = False  # the reference is in pixels: the same numbers in another frame are other boxes
@@ -93,6 +93,16 @@ def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Ans
             "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
         )
     return to_pixels(answer, frame, reference.picture_size(), reference.id)
+
+
+def _open_answer(answer: Answer, text: str, reference: Reference) -> Answer:
+    """Where a question offers no labels any words are one, but neither a refusal nor a text without words such as
+    `???`, which are unreadable where labels are offered."""
+    if reference.task is not Task.MULTI_LABEL or not answer.value or offered_labels(reference.question):
+        return answer
+    if is_refusal(text):
+        return Answer(answer.task, None, "refusal")
+    return answer if any(map(str.isalnum, text)) else Answer(answer.task, None, "no_words")
 
 
 def _parse(text: str | None, reference: Reference, labels: dict[str, tuple[str, ...]]) -> Answer:

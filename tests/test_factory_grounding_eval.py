@@ -76,8 +76,9 @@ JUDGED = {
     "missed": ("[]", BOX, (0, 0, 0, 1, 0)),
     "nothing there, nothing said": ("[]", "[]", (1, 1, 0, 0, 0)),
     "nothing there, something said": (BOX, "[]", (0, 0, 1, 0, 0)),
-    "no box answer": ("no lesion", BOX, (0, 0, 0, 1, 1)),
-    "no box answer where nothing is": ("lesion lesion", "[]", (1, 0, 0, 0, 1)),
+    "no box answer: one wrong box": ("no lesion", BOX, (0, 0, 1, 1, 1)),
+    "a blank answer": (" ", BOX, (0, 0, 1, 1, 1)),
+    "no box answer where nothing is": ("lesion lesion", "[]", (0, 0, 1, 0, 1)),
 }
 
 
@@ -86,6 +87,16 @@ def test_worth_of_one_answer(text: str, truth: str, expected: tuple[float, ...])
     found = summary([judge(text, truth, 0.25)], Settings(alpha=2, beta=3, gamma=5))
     names = ("boxes_f1", "boxes_iou", "boxes_fp", "boxes_fn", "boxes_unreadable")
     assert tuple(found[name] for name in names) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("truth", ["[]", BOX, f"{BOX[:-1]},{OTHER[1:]}"], ids=["none", "one", "two"])
+def test_an_unreadable_answer_is_worth_one_wrong_box(truth: str) -> None:
+    weights = Settings(alpha=2, beta=3, gamma=5)
+    silent, wrong = (
+        summary([judge(BOX, BOX, 0.25), judge(text, truth, 0.25)], weights) for text in ("???", "[[800,800,900,900]]")
+    )
+    assert silent.pop("boxes_unreadable") == 0.5 and wrong.pop("boxes_unreadable") == 0
+    assert silent == wrong
 
 
 def test_documented_loss_has_the_recipes_weights_and_the_language_loss() -> None:

@@ -1,7 +1,8 @@
 """The metrics, one file per kind of answer. Importing this package declares them all.
 
 `official` holds the public scorer's rules, all others the strict ones, which they state where they apply:
-- an answer that is missing or cannot be read is wrong, never absent; `n_invalid` counts them;
+- an answer that is missing, blank or unreadable is wrong, never absent; `n_invalid` counts them. In every F1, micro and
+  macro, it is one wrong box or label besides those it misses, so that it is never better than a wrong answer;
 - an answer equal to the reference's own text, apart from case and spaces, is right, so that dirty references scored
   against themselves are perfect;
 - what counts as the same class or label never crosses datasets.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from evaluation.matching import Matched, both_sides, claims
+from evaluation.matching import Matched, both_sides
 from evaluation.metrics.registry import Column, Floats
 from evaluation.samples import Sample
 from medvl.boxes import Boxes, Size, area, iou, match_greedy
@@ -23,14 +23,18 @@ _OUTSIDE = 1.0  # pixels a box may leave its picture by rounding
 
 
 def box_columns(samples: Sequence[Sample], matrices: Sequence[NDArray[np.float64]]) -> dict[str, Column]:
-    """Columns of `grounding`; `matrices` holds the IoU of every pair per sample, shape (truths, predictions)."""
+    """Columns of `grounding`; `matrices` holds the IoU of every pair per sample (`matching.iou_matrix`).
+
+    An invalid answer is one wrong box wherever boxes are counted or paired; shares of boxes that were written leave it
+    out.
+    """
     rows = [_row(sample, matrix) for sample, matrix in zip(samples, matrices, strict=True)]
     return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}
 
 
 def _row(sample: Sample, matrix: NDArray[np.float64]) -> dict[str, float]:
     truth, predicted = (side.boxes for side in both_sides(sample))
-    n_truth, n_claims = len(truth), claims(sample)
+    n_truth, n_claims = matrix.shape
     pairs = match_greedy(matrix, 0.5)
     overlap = matrix[pairs[:, 0], pairs[:, 1]]
     in_order = _in_order(matrix)

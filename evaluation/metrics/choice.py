@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from evaluation.metrics.registry import Floats, Sums, Table, indicator, mean_of_classes, metric, ratio, table
+from evaluation.metrics.unreadable import charged_classes
 from evaluation.samples import Sample
 from medvl.choices import normal, options
 from medvl.tasks import Task
@@ -37,19 +38,27 @@ def truth_of(sample: Sample) -> str:
 
 @table(Task.CLASSIFICATION)
 def choices(samples: Sequence[Sample]) -> Table:
-    """Columns, one per class of the references: `truths`, `claims` (answered so) and `hits` (rightly)."""
+    """Columns, one per class of the references: `truths`, `claims` (answered so) and `hits` (rightly).
+
+    An invalid answer claims a class too, the one that costs most (`unreadable`): it is never better than a wrong one.
+    """
     codes: dict[tuple[str, str, str], int] = {}
     truth = np.array([codes.setdefault(class_of(sample, truth_of(sample)), len(codes)) for sample in samples])
     predicted = np.array(
         [code if sample.exact else _predicted(sample, codes) for code, sample in zip(truth, samples, strict=True)]
     )
+    invalid = np.array([sample.invalid for sample in samples], dtype=bool)
     hit = truth == predicted
+    counts = [np.bincount(each[each >= 0], minlength=len(codes)) for each in (truth[hit], truth, predicted)]
+    datasets = [sample.reference.dataset for sample in samples]
+    charged = charged_classes(np.array(counts, dtype=float), [dataset for dataset, _, _ in codes], datasets, invalid)
+    claimed = np.where(invalid, charged, predicted)
     return Table(
-        invalid=np.array([sample.invalid for sample in samples], dtype=bool),
+        invalid=invalid,
         score=hit.astype(np.float64),
         columns={
             "truths": indicator(truth, len(codes)),
-            "claims": indicator(predicted, len(codes)),
+            "claims": indicator(claimed, len(codes)),
             "hits": indicator(np.where(hit, truth, WRONG), len(codes)),
         },
     )
@@ -74,6 +83,6 @@ def accuracy(sums: Sums) -> Floats:
 
 @metric(Task.CLASSIFICATION, name="f1_macro")
 def f1_macro(sums: Sums) -> Floats:
-    """Mean F1 over the references' classes."""
+    """Mean F1 over the references' classes; an unreadable answer is a false positive of one of them."""
     f1 = ratio(2 * sums["hits"], sums["truths"] + sums["claims"])
     return mean_of_classes(np.where(sums["truths"] > 0, f1, np.nan))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.matching import THRESHOLDS, claims, iou_matrix, match
+from evaluation.matching import THRESHOLDS, iou_matrix, match
 from evaluation.metrics.box_columns import box_columns, group_columns
 from evaluation.metrics.label_sets import found_of
 from evaluation.metrics.registry import Column, Floats, Sums, Table, metric, ratio, table
@@ -19,13 +19,15 @@ NO_BOX = "no reference box"
 def matches(samples: Sequence[Sample]) -> Table:
     """Columns: reference boxes (`truths`), predicted ones (`claims`), `hits` at every threshold, sum of IoU (`iou`).
 
+    An invalid answer claims one box, which is wrong.
+
     Detection has those of `grounding` too.
     """
     matrices = [iou_matrix(sample) for sample in samples]
     matched = [match(matrix) for matrix in matrices]
     hits = np.array([part.hits for part in matched], dtype=np.float64).reshape(len(samples), -1)
     truths = np.array([len(matrix) for matrix in matrices], dtype=np.float64)
-    claimed = np.array([claims(sample) for sample in samples], dtype=np.float64)
+    claimed = np.array([matrix.shape[1] for matrix in matrices], dtype=np.float64)
     columns: dict[str, Column] = {
         "truths": truths,
         "claims": claimed,

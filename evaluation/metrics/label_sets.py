@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from evaluation.metrics.registry import Floats, Sums, Table, mean_of_classes, metric, ratio, table
+from evaluation.metrics.registry import Floats, Sums, Table, indicator, mean_of_classes, metric, ratio, table
+from evaluation.metrics.unreadable import charged_classes
 from evaluation.samples import Sample
 from medvl.choices import normal
 from medvl.tasks import Task
 
 Label = tuple[str, str]  # a label together with its dataset
-# In the place of a label: what an invalid answer to a question without findings says. See `label_sets`.
+# In the place of a label: what an invalid answer says. See `label_sets`.
 _NO_ANSWER = "\0no answer"
 
 
@@ -20,31 +21,37 @@ _NO_ANSWER = "\0no answer"
 def label_sets(samples: Sequence[Sample]) -> Table:
     """Columns: labels found (`hits`), asked for (`truths`) and named (`claims`), in all and per label; `f1`, `n`.
 
-    An invalid answer has no labels. Where the reference has none either that would be right, so it is given one false
-    label there: failing to answer is never right.
+    An invalid answer counts as one wrong label besides those it misses, so that failing to answer is never better than
+    a wrong one. Per label, where a wrong label is one of the others, it is the one that costs most (`unreadable`).
     """
+    invalid = np.array([sample.invalid for sample in samples], dtype=bool)
     truths, claims = [], []
     for sample in samples:
         truth = frozenset(_labels(sample.truth.value, [sample.reference.answer]))
-        claimed = truth if sample.exact else frozenset(_labels(sample.answer.value, []))
-        if sample.invalid and not truth:
-            claimed = frozenset([_NO_ANSWER])
+        claimed = truth if sample.exact else frozenset(_labels(sample.answer.value, [_NO_ANSWER]))
         truths.append({(sample.reference.dataset, label) for label in truth})
         claims.append({(sample.reference.dataset, label) for label in claimed})
     hits = [truth & claimed for truth, claimed in zip(truths, claims, strict=True)]
     labels = {label: code for code, label in enumerate(sorted(set().union(*truths)))}
     sizes = np.array([[len(part) for part in parts] for parts in zip(hits, truths, claims, strict=True)], dtype=float)
     score = ratio(2 * sizes[:, 0], sizes[:, 1] + sizes[:, 2], empty=1.0)
+    per_label = [_indicator(rows, labels) for rows in (hits, truths, claims)]
+    charged = charged_classes(
+        np.asarray(np.vstack([part.sum(axis=0) for part in per_label])),  # sparse sums are np.matrix
+        [dataset for dataset, _ in labels],
+        [sample.reference.dataset for sample in samples],
+        invalid,
+    )
     return Table(
-        invalid=np.array([sample.invalid for sample in samples], dtype=bool),
+        invalid=invalid,
         score=score,
         columns={
             "hits": sizes[:, 0],
             "truths": sizes[:, 1],
             "claims": sizes[:, 2],
-            "label_hits": _indicator(hits, labels),
-            "label_truths": _indicator(truths, labels),
-            "label_claims": _indicator(claims, labels),
+            "label_hits": per_label[0],
+            "label_truths": per_label[1],
+            "label_claims": per_label[2] + indicator(charged, len(labels)),
             "f1": score,
             "n": np.ones(len(samples)),
         },
@@ -77,7 +84,8 @@ def f1_micro(sums: Sums) -> Floats:
 
 @metric(Task.MULTI_LABEL, name="f1_macro", undefined="no reference has a label")
 def f1_macro(sums: Sums) -> Floats:
-    """Mean F1 over the references' labels; a label that is never the truth is a false positive, not a class."""
+    """Mean F1 over the references' labels; a label that is never the truth is a false positive, not a class, and an
+    unreadable answer a false positive of one of them."""
     f1 = ratio(2 * sums["label_hits"], sums["label_truths"] + sums["label_claims"])
     return mean_of_classes(np.where(sums["label_truths"] > 0, f1, np.nan))
 

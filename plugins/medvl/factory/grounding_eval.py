@@ -24,7 +24,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from medvl.box_text import parse_boxes
 from medvl.boxes import order_corners
 from medvl.factory.grounding_log import eval_prefix
-from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty
+from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty, unreadable
 from medvl.losses.grounding import Settings
 
 IGNORED = -100
@@ -201,25 +201,31 @@ class Judged:
 
 
 def judge(text: str, truth: str, loss: float) -> Judged:
-    """Compare in the numbers both were written in, which IoU does not depend on."""
+    """Compare in the numbers both were written in, which IoU does not depend on.
+
+    An unreadable answer, a blank one too, counts as one wrong box, as in evaluation/run.py: it is never better than a
+    wrong one.
+    """
     answer, true = parse_boxes(text), parse_boxes(truth)
-    return Judged(compare(order_corners(answer.boxes), order_corners(true.boxes)), answer.parsed, loss)
+    if not answer.parsed:
+        return Judged(unreadable(true.boxes), readable=False, loss=loss)
+    return Judged(compare(order_corners(answer.boxes), order_corners(true.boxes)), readable=True, loss=loss)
 
 
 def summary(judged: Sequence[Judged], weights: Settings) -> dict[str, float]:
-    """Metrics over all answers; pairs have IoU >= 0.5.
+    """Metrics over all answers; pairs have IoU >= 0.5. An unreadable answer is one wrong box in all of them.
 
-    `boxes_iou` is the mean over answers of the mean IoU of their pairs, 0 for an unreadable answer; `boxes_iou_all` the
-    mean over all true boxes. `boxes_fp` and `boxes_fn` are per answer. `boxes_loss` is what the reference documents, LM
-    + alpha (1 - IoU) + beta #FP + gamma #FN with the recipe's weights; `boxes_loss_script` what its script computes, LM
-    - log(exp(-|dN|) mean IoU); both take an unreadable answer for one without boxes, as the reference does.
+    `boxes_iou` is the mean over answers of the mean IoU of their pairs; `boxes_iou_all` the mean over all true boxes.
+    `boxes_fp` and `boxes_fn` are per answer. `boxes_loss` is what the reference documents, LM + alpha (1 - IoU) + beta
+    #FP + gamma #FN with the recipe's weights; `boxes_loss_script` what its script computes, LM - log(exp(-|dN|) mean
+    IoU). (The reference takes an unreadable answer for one without boxes, which pays where the boxes would be wrong.)
     """
     comparisons, answers = [one.comparison for one in judged], len(judged)
     language = math.fsum(one.loss for one in judged) / answers
     pairs = sum(len(one.overlaps) for one in comparisons)
     true, predicted = sum(one.true for one in comparisons), sum(one.predicted for one in comparisons)
     metrics = {
-        "boxes_iou": math.fsum(one.comparison.mean_iou for one in judged if one.readable) / answers,
+        "boxes_iou": math.fsum(one.mean_iou for one in comparisons) / answers,
         "boxes_iou_all": math.fsum(iou for one in comparisons for iou in one.overlaps) / max(true, 1),
         "boxes_f1": 2 * pairs / (true + predicted) if true + predicted else 1.0,
         "boxes_fp": sum(one.false_positives for one in comparisons) / answers,

@@ -59,6 +59,11 @@ def compare(predicted: Boxes, true: Boxes) -> Comparison:
     return Comparison(tuple(overlaps[pairs[:, 0], pairs[:, 1]].tolist()), len(predicted), len(true))
 
 
+def unreadable(true: Boxes) -> Comparison:
+    """What an answer that holds no boxes and does not say that there are none is worth: one box that is wrong."""
+    return Comparison((), 1, len(true))
+
+
 def documented_penalty(
     comparisons: Sequence[Comparison], alpha: float = 1.0, beta: float = 0.5, gamma: float = 1.0
 ) -> float:
