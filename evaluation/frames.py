@@ -38,6 +38,20 @@ def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
     return frame, ((note,) if changed else ())
 
 
+def is_as_written(path: Path) -> bool:
+    """Whether a converted file is the one that the manifest beside it lists, by its SHA-256.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
+    try:
+        manifest = read_manifest(path.parent)
+    except RecordError as error:
+        raise DataError(str(error)) from error
+    listed = manifest.files.get(path.name) if manifest else None
+    return listed is not None and listed.sha256 == file_sha256(path)
+
+
 def size_on_disk(path: Path) -> Size | None:
     """(width, height) of a picture as a viewer shows it, from its header; None if it is not there or not a picture."""
     try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.edited import edited_records
 from evaluation.join import Joined
 from evaluation.matching import has_zero_area
 from evaluation.predictions import PredictionFile
@@ -127,7 +128,7 @@ def _repeated(samples: Sequence[Sample]) -> list[Finding]:
 
 
 def _about_references(references: References, samples: Sequence[Sample]) -> list[Finding]:
-    """Dirt on the other side; it stops nothing."""
+    """Dirt on the other side; only edited records stop anything, since their scores are about another answer."""
     unclear = [sample for sample in samples if not sample.truth.parsed and sample.scorable]
     unscorable = [sample for sample in samples if not sample.scorable]
     flat = [sample.reference.id for sample in samples if has_zero_area(sample)]
@@ -137,6 +138,14 @@ def _about_references(references: References, samples: Sequence[Sample]) -> list
         ("references_zero_area", flat, "references hold a box without area; only a copy of it finds it"),
     )
     found = [Finding(code, len(items), text, tuple(items[:_SHOWN])) for code, items, text in listed]
+    edited = list(edited_records(references, samples))
+    found.append(
+        Finding(
+            "references_edited", len(edited), "converted records were edited: they train on one answer and are scored "
+            "by another, their source.answer", tuple(edited[:_SHOWN]), fatal=bool(edited),
+            cure="change the source and convert it again, or change both answers alike",
+        )
+    )  # fmt: skip
     blank = Finding("references_unanswered", references.unanswered, "questions have no answer to score against")
     return [*found, blank]
 

@@ -1,0 +1,85 @@
+"""Converted records that were edited: what is trained on is no longer what is scored.
+
+A converted record holds its answer twice, as the target of training and as the source's own answer, the truth here.
+Whoever changes one of them in the file scores something else than was trained.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from evaluation.frames import is_as_written
+from evaluation.references import References
+from evaluation.samples import Sample
+from medvl.answers import Answer, parse_answer
+from medvl.box_text import ParsedBoxes
+from medvl.boxes import DECIMALS, FRAMES, Frame, Size, order_corners, to_frame
+from medvl.choices import normal
+from medvl.tasks import Task, label_separator
+
+_REPORT = "report.json"
+
+
+def edited_records(references: References, samples: Sequence[Sample]) -> Iterator[str]:
+    """Every record whose target says something else than its source's answer, with both.
+
+    A file that is as its manifest says was converted so. What `--clean` changed is listed in report.json beside it, and
+    then the changed answer is what the target must say.
+    """
+    if references.kind != "records" or is_as_written(references.path):
+        return
+    cleaned = _cleaned(references.path.parent)
+    for sample in samples:
+        reference = sample.reference
+        target, answer = reference.target or "", cleaned.get(reference.id, reference.answer)
+        if not _same(sample, target, answer, references.frame):
+            yield f"{reference.id}: its answer is {target[:60]!r}, its source.answer {answer[:60]!r}"
+
+
+def _cleaned(folder: Path) -> dict[str, str]:
+    """Id -> answer as `--clean` left it; empty where there is no report that can be read."""
+    try:
+        report = msgspec.json.decode((folder / _REPORT).read_bytes(), type=dict[str, Any])
+        return {change["id"]: change["after"] for change in report.get("changes", []) if change["after"] is not None}
+    except (OSError, msgspec.DecodeError, TypeError, KeyError):
+        return {}
+
+
+def _same(sample: Sample, target: str, answer: str, frame: Frame | None) -> bool:
+    """Whether both texts mean the same, boxes to the rounding of the frame; any frame will do where it is not known."""
+    trained, truth = (_parsed(sample, text) for text in (target, answer))
+    if isinstance(trained.value, ParsedBoxes) and isinstance(truth.value, ParsedBoxes):
+        size = sample.reference.picture_size()
+        frames = FRAMES if frame is None else (frame,)
+        named = sample.reference.task is Task.INSTANCE_DETECTION
+        return any(_same_boxes(trained.value, truth.value, size, one, named=named) for one in frames)
+    if isinstance(trained.value, tuple) and isinstance(truth.value, tuple):
+        return {normal(label) for label in trained.value} == {normal(label) for label in truth.value}
+    return normal(target) == normal(answer) or (trained.parsed and trained.value == truth.value)
+
+
+def _parsed(sample: Sample, text: str) -> Answer:
+    reference = sample.reference
+    separator = label_separator(reference.dataset)
+    return parse_answer(text, reference.task, question=reference.question, separator=separator)
+
+
+def _same_boxes(trained: ParsedBoxes, truth: ParsedBoxes, size: Size | None, frame: Frame, *, named: bool) -> bool:
+    """Whether the boxes, in any order, are equal, and their labels where these are scored."""
+    if len(trained.boxes) != len(truth.boxes) or (size is None and frame != "pixel"):
+        return False
+    pixels = order_corners(truth.boxes)
+    boxes = pixels if size is None else to_frame(pixels, size, frame)
+    sides = [(order_corners(trained.boxes), trained.labels), (boxes, truth.labels)]
+    ours, theirs = (sorted(zip(_names(labels, named), rows.tolist(), strict=True)) for rows, labels in sides)
+    if [name for name, _ in ours] != [name for name, _ in theirs]:
+        return False
+    mine, other = (np.array([row for _, row in side]).reshape(-1, 4) for side in (ours, theirs))
+    return bool(np.allclose(mine, other, rtol=0, atol=1.5 * 10.0 ** -DECIMALS[frame]))
+
+
+def _names(labels: Sequence[str | None], named: bool) -> list[str]:
+    return [normal(label or "") if named else "" for label in labels]
