@@ -15,23 +15,20 @@ from evaluation.diagnosis import (
     Failure,
     Histogram,
     LengthBin,
-    OtherFrame,
     Worst,
 )
 from evaluation.evaluate import Evaluation
-from evaluation.matching import both_sides, iou_matrix, match, overlaps
+from evaluation.frame_evidence import other_frames
+from evaluation.matching import iou_matrix, match
 from evaluation.metrics.choice import letters_of, truth_of
 from evaluation.metrics.registry import Floats
 from evaluation.samples import Sample
 from evaluation.scoring import TaskScores
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import FRAMES, Frame, from_frame, order_corners, to_frame
 from medvl.tasks import Task
 
 EXCERPT = 300  # characters of a text that are kept
 _EXAMPLES, _WORST, _CLASSES, _BINS = 3, 20, 30, 5
-# How much larger the mean IoU in another frame must be, so that luck with a few boxes is no finding.
-_MUCH_BETTER = 0.2
 _ERROR_EDGES = tuple(step * 10.0**power for power in range(6) for step in (1, 2, 5))
 # An answer as long as this that ends in the middle of a sentence was cut off; short ones end as they like.
 _CUT_LEAST = 200
@@ -57,7 +54,7 @@ def diagnose(evaluation: Evaluation) -> Diagnosis:
     }
     return Diagnosis(
         failures=tuple(_failures(groups)),
-        other_frames=tuple(_other_frames(groups, evaluation.frame or "pixel")),
+        other_frames=tuple(other_frames(groups, evaluation.frame or "pixel")),
         cut_off=tuple(_cut_off(groups, score_of)),
         confusions=tuple(_confusions(groups)),
         lengths=tuple(chain.from_iterable(_lengths(task, part) for task, part in scores.items())),
@@ -93,35 +90,6 @@ def _failures(groups: Groups) -> Iterator[Failure]:
             yield Failure(task, dataset, kind, "invalid", len(found), len(found) / len(samples), _examples(found))
         for kind, found in sorted(repaired.items(), key=lambda item: -len(item[1])):
             yield Failure(task, dataset, kind, "repaired", len(found), len(found) / len(samples), _examples(found))
-
-
-def _other_frames(groups: Groups, frame: Frame) -> Iterator[OtherFrame]:
-    """Where the numbers of a dataset's boxes, read in another frame, overlap the truths far more."""
-    for (task, dataset), samples in groups.items():
-        usable = [sample for sample in samples if _has_boxes(sample)] if task.has_boxes else []
-        if not usable:
-            continue
-        fits = {other: _mean_iou(usable, frame, other) for other in FRAMES}
-        best = max(FRAMES, key=lambda other: fits[other])
-        if fits[best] >= fits[frame] + _MUCH_BETTER:
-            yield OtherFrame(dataset, task, frame, fits[frame], best, fits[best], len(usable))
-
-
-def _has_boxes(sample: Sample) -> bool:
-    sides = both_sides(sample)
-    return all(len(side.boxes) for side in sides) and sample.reference.picture_size() is not None
-
-
-def _mean_iou(samples: Sequence[Sample], frame: Frame, other: Frame) -> float:
-    """Mean IoU over all truths if predicted boxes, scored in `frame`, had been written in `other`."""
-    found: list[float] = []
-    for sample in samples:
-        size = sample.reference.picture_size()
-        truth, predicted = both_sides(sample)
-        if size is not None:
-            boxes = order_corners(from_frame(to_frame(predicted.boxes, size, frame), size, other))
-            found += match(overlaps(truth.boxes, boxes)).iou_of_truth.tolist()
-    return float(np.mean(found))
 
 
 def _cut_off(groups: Groups, score_of: dict[str, float]) -> Iterator[CutOff]:

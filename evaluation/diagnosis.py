@@ -49,7 +49,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class OtherFrame:
-    """Boxes of a dataset that fit their references much better in another frame. A finding, never a rescore.
+    """Boxes of a dataset, or of some of its pictures, that fit their references much better in another frame.
+
+    A finding, never a rescore.
 
     Attributes:
         dataset: Dataset name.
@@ -59,6 +61,8 @@ class OtherFrame:
         fits: Frame that fits better.
         mean_iou_there: Mean IoU over all truths in that one.
         n: Number of pictures it was measured on.
+        ids: References whose boxes fit that frame far better.
+        here: Number of pictures whose boxes fit the frame they were scored in far better.
     """
 
     dataset: str
@@ -68,6 +72,22 @@ class OtherFrame:
     fits: Frame
     mean_iou_there: float
     n: int
+    ids: tuple[str, ...] = ()
+    here: int = 0
+
+    @property
+    def cure(self) -> str:
+        """What to do about it. A whole file can be read in another frame, a mixed one cannot."""
+        if self.here:
+            return "the file mixes frames: write all its boxes in one and score again"
+        return f"check what the model was trained to write and score again with --frame {self.fits}"
+
+    @property
+    def text(self) -> str:
+        """The finding in one sentence."""
+        how = f"the references far better as {self.fits} than as {self.frame}, as which they were scored"
+        means = f"mean IoU {self.mean_iou_there:.3f} instead of {self.mean_iou:.3f}"
+        return f"boxes of {len(self.ids):,} of {self.n:,} pictures of {self.dataset} ({self.task}) fit {how} ({means})"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What scoring writes: metrics.json, diagnosis.json, per_sample.jsonl and the console tables."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.table import Table as ConsoleTable
 from evaluation import gate
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation, Scores, Settings
+from evaluation.frame_evidence import frames_of_rows
 from evaluation.join import Joined
 from evaluation.metrics import Metric, metrics_of
 from evaluation.predictions import Prediction
@@ -22,6 +23,7 @@ from evaluation.samples import Sample
 from evaluation.scoring import Entries, Entry, invalid_reasons
 from medvl.answers import Value
 from medvl.box_text import ParsedBoxes
+from medvl.boxes import Frame
 from medvl.sharegpt import to_json, write_atomic
 from medvl.tasks import Task
 
@@ -99,7 +101,8 @@ def write_scores(out: Path, evaluation: Evaluation, metrics: dict[str, Any], dia
     Raises:
         OSError: `out` cannot be written.
     """
-    lines = [*_sample_lines(evaluation), *_left_over_lines(evaluation.joined)]
+    fits = frames_of_rows(diagnosis.other_frames)
+    lines = [*_sample_lines(evaluation, fits), *_left_over_lines(evaluation.joined)]
     write_atomic(out / PER_SAMPLE, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
     write_json(out / DIAGNOSIS, msgspec.to_builtins(diagnosis))
     write_json(out / METRICS, metrics)
@@ -110,10 +113,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, to_json(value))
 
 
-def _sample_lines(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+def _sample_lines(evaluation: Evaluation, fits: Mapping[str, Frame]) -> Iterator[dict[str, Any]]:
     """A line per reference, in their order; scores are null where the reference cannot be scored.
 
-    `score` and the counts are those of the first rules, `score_<rules>` those of others.
+    `score` and the counts are those of the first rules, `score_<rules>` those of others. `fits_frame` stands where the
+    boxes fit another frame far better than that they were scored in.
     """
     rows = {
         rules: {id(sample): (part.table, row) for part in scores.values() for row, sample in enumerate(part.samples)}
@@ -126,6 +130,8 @@ def _sample_lines(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 table, row = places[id(sample)]
                 key = f"score_{rules}" if index else "score"
                 line |= {key: float(table.score[row])} | ({} if index else table.counts(row))  # NaN is written as null
+        if sample.reference.id in fits:
+            line["fits_frame"] = fits[sample.reference.id]
         yield line
 
 

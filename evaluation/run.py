@@ -197,6 +197,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write a file's outputs; returns the content of its metrics.json."""
     _note([finding_note(finding) for finding in evaluation.findings], errors)
+    _note([f"{other.text}; {other.cure}" for other in diagnosis.other_frames], errors)
     metrics = metrics_json(evaluation, chosen, command)
     if baseline is not None:
         metrics["comparison"] = compare(evaluation, baseline, chosen.resampling)

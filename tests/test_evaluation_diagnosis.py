@@ -50,6 +50,8 @@ TRUTH = "[[40, 20, 120, 80]]"  # on 200 x 100 pixels
     ("pixel", "[[200, 200, 600, 800]]", "norm1000"),
     ("pixel", "[[0.2, 0.2, 0.6, 0.8]]", "norm1"),
     ("norm1000", "[[40, 20, 120, 80]]", "pixel"),
+    ("norm1000", "[[0.2, 0.2, 0.6, 0.8]]", "norm1"),
+    ("norm1", "[[200, 200, 600, 800]]", "norm1000"),
     ("pixel", "[[40, 20, 120, 80]]", None),  # fits where it is
     ("pixel", "[[150, 0, 160, 9]]", None),  # fits nowhere
 ])  # fmt: skip
@@ -59,6 +61,38 @@ def test_boxes_that_fit_another_frame(frame: Frame, text: str, fits: Frame | Non
     assert [finding.fits for finding in found] == ([fits] if fits else [])
     for finding in found:
         assert finding.mean_iou < 0.3 < 0.95 < finding.mean_iou_there and (finding.frame, finding.n) == (frame, 3)
+
+
+PIXEL, NORM1000, NORM1 = TRUTH, "[[200, 200, 600, 800]]", "[[0.2, 0.2, 0.6, 0.8]]"
+NOWHERE = "[[150, 0, 160, 9]]"
+TWO = "[[40, 20, 120, 80], [140, 20, 180, 60]]"
+# Scored in, answers to TRUTH (or TWO), and per finding: the frame, pictures that fit it, pictures that fit as scored.
+MIXED: dict[str, tuple[Frame, list[Case], list[tuple[Frame, int, int]]]] = {
+    "half of them": ("pixel", [(TRUTH, PIXEL), (TRUTH, NORM1000)] * 3, [("norm1000", 3, 3)]),
+    "half, pixels in norm1000": ("norm1000", [(TRUTH, NORM1000), (TRUTH, PIXEL)] * 2, [("pixel", 2, 2)]),
+    "one of ten": ("pixel", [*[(TRUTH, PIXEL)] * 9, (TRUTH, NORM1)], [("norm1", 1, 9)]),
+    "one of eleven is luck": ("pixel", [*[(TRUTH, PIXEL)] * 10, (TRUTH, NORM1)], []),
+    "three frames": (
+        "pixel", [(TRUTH, PIXEL), (TRUTH, NORM1000), (TRUTH, NORM1)], [("norm1000", 1, 1), ("norm1", 1, 1)]),
+    "two in another frame, two nowhere": ("pixel", [(TRUTH, NORM1000), (TRUTH, NOWHERE)] * 2, [("norm1000", 2, 0)]),
+    "both frames in each answer": (
+        "pixel", [(TWO, "[[40, 20, 120, 80], [700, 200, 900, 600]]")] * 3, [("norm1000", 3, 3)]),
+    "unreadable ones are no evidence": ("pixel", [(TRUTH, PIXEL), (TRUTH, "???")], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [Task.DETECTION, Task.INSTANCE_DETECTION])
+@pytest.mark.parametrize(("frame", "cases", "expected"), MIXED.values(), ids=MIXED)
+def test_pictures_whose_boxes_fit_another_frame(
+    frame: Frame, cases: list[Case], expected: list[tuple[Frame, int, int]], task: Task
+) -> None:
+    if task is Task.INSTANCE_DETECTION:
+        cases = [(f'{{"1": {truth}}}', text and f'{{"1": {text}}}') for truth, text, *_ in cases]
+    found = diagnosed(task, cases, frame=frame, size=(200, 100)).other_frames
+    assert sorted((other.fits, len(other.ids), other.here) for other in found) == sorted(expected)
+    for other in found:
+        assert ("mixes frames" in other.cure) is bool(other.here)
+        assert f"boxes of {len(other.ids)} of {other.n} pictures of d" in other.text
 
 
 def test_frames_are_not_guessed_without_the_size_of_a_picture() -> None:
