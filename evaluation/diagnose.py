@@ -113,7 +113,8 @@ def _is_cut_off(sample: Sample) -> bool:
 
 def _mean(values: Iterable[float]) -> float | None:
     known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else None
+    with np.errstate(over="ignore"):  # infinite is null in JSON
+        return float(np.mean(known)) if known else None
 
 
 def _confusions(groups: Groups) -> Iterator[Confusion]:

@@ -61,8 +61,10 @@ def _found(sample: Sample, frame: Frame, other: Frame) -> Floats:
     size = sample.reference.picture_size()
     truth, predicted = both_sides(sample)
     assert size is not None  # `_has_boxes` let no other through
-    numbers = predicted.boxes / from_frame(np.ones((1, 4)), size, frame)  # unrounded, unlike `to_frame`
-    return match(overlaps(truth.boxes, order_corners(from_frame(numbers, size, other)))).iou_of_truth
+    with np.errstate(over="ignore"):
+        numbers = predicted.boxes / from_frame(np.ones((1, 4)), size, frame)  # unrounded, unlike `to_frame`
+        boxes = order_corners(from_frame(numbers, size, other))
+    return match(overlaps(truth.boxes, boxes)).iou_of_truth
 
 
 def _fits(there: Floats, here: Floats) -> bool:

@@ -21,9 +21,10 @@ def overlaps(truth: Boxes, predicted: Boxes) -> NDArray[np.float64]:
     """IoU of every pair, and 1 where a box repeats a truth without area to within a pixel.
 
     FLARE has such truths (19 in BUSI-det). IoU cannot match them, so even a perfect copy would miss. They stay in the
-    count of truths.
+    count of truths. Boxes of numbers so large that their areas overflow overlap nothing.
     """
-    matrix = iou(truth, predicted)
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = np.nan_to_num(iou(truth, predicted))
     flat = area(truth) == 0
     if flat.any() and len(predicted):
         distance = np.abs(truth[flat][:, None] - predicted[None]).max(axis=2)

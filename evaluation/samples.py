@@ -5,11 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from evaluation.frames import to_pixels
 from evaluation.join import Joined
 from evaluation.predictions import DataError
 from evaluation.references import Reference
 from medvl.answers import Answer, parse_answer
+from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame
 from medvl.choices import is_refusal, normal, offered_labels, options
 from medvl.tasks import Task, label_separator
@@ -92,7 +95,11 @@ def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Ans
             f"{reference.id}: the frame of its predicted boxes is not known, there is no manifest.json beside the "
             "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
         )
-    return to_pixels(answer, frame, reference.picture_size(), reference.id)
+    with np.errstate(over="ignore"):  # a number that no picture has may not fit in pixels
+        pixels = to_pixels(answer, frame, reference.picture_size(), reference.id)
+    if isinstance(pixels.value, ParsedBoxes) and not np.isfinite(pixels.value.boxes).all():
+        return Answer(answer.task, None, "not_finite", answer.notes)
+    return pixels
 
 
 def _open_answer(answer: Answer, text: str, reference: Reference) -> Answer:

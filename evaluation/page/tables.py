@@ -1,5 +1,6 @@
 """Rows of the score tables, for the page and for Markdown, and how a number is written."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,11 +95,13 @@ def _declared(runs: Sequence[Run], task: Task) -> Mapping[str, Metric]:
 def number(value: float | None) -> str:
     """A value as it is read: three decimals below ten, fewer above, none for a whole number; "-" if there is none.
 
-    >>> number(0.87349), number(271.4712), number(293.0), number(3e18)
-    ('0.873', '271.5', '293', '3e+18')
+    >>> number(0.87349), number(271.4712), number(293.0), number(3e18), number(float("nan")), number(float("-inf"))
+    ('0.873', '271.5', '293', '3e+18', '-', '-inf')
     """
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
+    if math.isinf(value):  # an error that overflowed
+        return f"{value}"
     return _written(value, abs(value), whole=value == round(value))
 
 
