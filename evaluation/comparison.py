@@ -99,6 +99,7 @@ def _entry(
         "ci95": interval(drawn, float(value[0])) if known and len(drawn) else None,
         "p_value": p_value(float(value[0]), swapped) if known and len(swapped) else None,
         "higher_is_better": metric.higher_is_better,
+        **({"few_images": True} if mine[metric.name].get("few_images") else {}),
     }
 
 

@@ -12,7 +12,7 @@ from rich.table import Table as ConsoleTable
 from evaluation.comparison import SIGNIFICANT, verdict
 from evaluation.evaluate import Evaluation
 from evaluation.metrics import metrics_of
-from evaluation.outputs import arrow, number, shown
+from evaluation.outputs import FEW_NOTE, any_few, arrow, left_out_note, number, only_predicted, shown
 from evaluation.scoring import Entry
 
 
@@ -33,6 +33,7 @@ def comparison_json(evaluations: Sequence[Evaluation], names: Sequence[str]) -> 
     """Entries of all files next to each other, under the first rules: part -> … -> metric -> file -> entry."""
     rules = evaluations[0].rules
     made: dict[str, Any] = {"schema": 1, "rules": rules, "tasks": {}, "macro": {}, "datasets": {}}
+    made |= only_predicted(evaluations[0])
     made["files"] = {
         name: {"path": str(evaluation.predictions.path), "sha256": evaluation.predictions.sha256}
         for name, evaluation in zip(names, evaluations, strict=True)
@@ -73,7 +74,12 @@ def print_files(evaluations: Sequence[Evaluation], names: Sequence[str], console
                 entries = [one.datasets[dataset][metric.name] for one in each]
                 grid.add_row(escape(dataset), task.value, arrow(metric), *_best_bold(entries))
         grid.add_section()
+    if (left_out := evaluations[0].left_out) is not None:
+        counts = {"references": len(evaluations[0].references.items), "left_out": len(left_out)}
+        console.print(left_out_note(counts), highlight=False)
     console.print(grid)
+    if any(any_few(evaluation.scores[rules]) for evaluation in evaluations):
+        console.print(FEW_NOTE, highlight=False)
 
 
 def _best_bold(entries: Sequence[Entry]) -> list[str]:
@@ -108,6 +114,6 @@ def print_comparison(comparison: dict[str, Any], name: str, console: Console) ->
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     values = tuple("-" if entry[key] is None else number(entry[key]) for key in ("value", "baseline"))
-    difference = shown({"value": entry["difference"], "ci95": entry["ci95"]})
+    difference = shown({"value": entry["difference"], "ci95": entry["ci95"], "few_images": entry.get("few_images")})
     p = "-" if entry["p_value"] is None else f"{entry['p_value']:.3f}"
     return *values, difference, p, verdict(entry)

@@ -1,7 +1,7 @@
 """One prediction file, evaluated: joined, understood, let through the gate, scored under all rules asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation import gate
@@ -10,7 +10,8 @@ from evaluation.gate import Finding
 from evaluation.join import Joined, join
 from evaluation.judges import judged
 from evaluation.predictions import DataError, PredictionFile, read_predictions
-from evaluation.references import References
+from evaluation.reading import readable
+from evaluation.references import Reference, References
 from evaluation.samples import Sample, make_samples
 from evaluation.scoring import NO_RESAMPLING, TaskScores, score
 from evaluation.statistics import Resampling
@@ -31,6 +32,7 @@ class Settings:
         force: Whether fatal findings are only noted.
         report_metrics: Metrics by models to compute for reports (`evaluation.judges.METRICS`).
         green_transcript: Responses of a GREEN judge that ran elsewhere.
+        only_predicted: Whether references without a prediction are left out instead of counted as wrong.
     """
 
     rules: tuple[str, ...] = ("strict",)
@@ -39,6 +41,7 @@ class Settings:
     force: bool = False
     report_metrics: tuple[str, ...] = ()
     green_transcript: Path | None = None
+    only_predicted: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Evaluation:
         samples: Every reference with its answer, in the order of the references.
         findings: What the gate found.
         scores: Rules -> task -> scores.
+        left_out: References left out for want of a prediction; None unless only predicted ones were to be scored.
     """
 
     references: References
@@ -62,11 +66,21 @@ class Evaluation:
     samples: list[Sample]
     findings: list[Finding]
     scores: dict[str, Scores]
+    left_out: tuple[Reference, ...] | None = None
 
     @property
     def rules(self) -> str:
         """The first set of rules asked for."""
         return next(iter(self.scores))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prediction file, joined to the references."""
+
+    predictions: PredictionFile
+    frame: Frame | None
+    joined: Joined
 
 
 def evaluate(path: Path, references: References, settings: Settings) -> Evaluation:
@@ -75,17 +89,55 @@ def evaluate(path: Path, references: References, settings: Settings) -> Evaluati
     Raises:
         DataError: it cannot be read, joined or scored, or the gate refuses it.
     """
-    predictions = read_predictions(path)
+    return evaluate_all([path], references, settings)[0]
+
+
+def evaluate_all(paths: Sequence[Path], references: References, settings: Settings) -> list[Evaluation]:
+    """Evaluate prediction files on the same references.
+
+    Raises:
+        DataError: one cannot be read, joined or scored, the gate refuses it, or nothing is predicted by all of them
+            where only that is to be scored.
+    """
+    read = [_read(path, references, settings) for path in paths]
+    left_out: tuple[Reference, ...] | None = None
+    if settings.only_predicted:
+        kept = set.intersection(*(_predicted(one.joined) for one in read))
+        if not kept:
+            raise DataError(f"no reference has a prediction in all of {', '.join(map(str, paths))}")
+        left_out = tuple(item for item in references.items if item.id not in kept)
+        references = replace(references, items=tuple(item for item in references.items if item.id in kept))
+        read = [replace(one, joined=_only(one.joined, kept)) for one in read]
+    return [_evaluated(one, references, settings, left_out) for one in read]
+
+
+def _read(path: Path, references: References, settings: Settings) -> _Read:
+    with readable(path):
+        predictions = read_predictions(path)
     frame = choose_frame(settings.frame, predictions, references.frame)
-    joined = join(references, predictions)
-    samples = make_samples(joined, frame)
-    found = gate.findings(references, predictions, joined, samples)
+    return _Read(predictions, frame, join(references, predictions))
+
+
+def _predicted(joined: Joined) -> set[str]:
+    """References that have a row, be its answer blank or null: that is an answer, and a wrong one."""
+    return {reference.id for reference, prediction in joined.pairs if prediction is not None}
+
+
+def _only(joined: Joined, kept: set[str]) -> Joined:
+    return replace(joined, pairs=[pair for pair in joined.pairs if pair[0].id in kept])
+
+
+def _evaluated(
+    read: _Read, references: References, settings: Settings, left_out: tuple[Reference, ...] | None
+) -> Evaluation:
+    samples = make_samples(read.joined, read.frame)
+    found = gate.findings(references, read.predictions, read.joined, samples, left_out or ())
     if not settings.force:
-        refuse(predictions.path, found, len(references.items))
+        refuse(read.predictions.path, found, len(references.items))
     if settings.report_metrics or settings.green_transcript:
         samples = judged(samples, settings.report_metrics, settings.green_transcript)
     scores = {rules: score(samples, rules, settings.resampling) for rules in settings.rules}
-    return Evaluation(references, predictions, joined, frame, samples, found, scores)
+    return Evaluation(references, read.predictions, read.joined, read.frame, samples, found, scores, left_out)
 
 
 def refuse(path: Path, found: Sequence[Finding], references: int) -> None:

@@ -13,7 +13,7 @@ from evaluation.edited import edited_records
 from evaluation.join import Joined
 from evaluation.matching import has_zero_area
 from evaluation.predictions import PredictionFile
-from evaluation.references import References
+from evaluation.references import Reference, References
 from evaluation.samples import Sample
 
 _SHOWN = 5
@@ -50,13 +50,18 @@ class Finding:
 
 
 def counts(
-    references: References, predictions: PredictionFile, joined: Joined, samples: list[Sample]
+    references: References,
+    predictions: PredictionFile,
+    joined: Joined,
+    samples: list[Sample],
+    left_out: Sequence[Reference] | None = None,
 ) -> dict[str, int]:
     """The counts of metrics.json.
 
     `matched` and `missing` add up to `references`; a null answer is missing. `invalid` holds the missing ones too.
+    `left_out` is there only where references without a prediction were to be left out.
     """
-    return {
+    made = {
         "references": len(references.items),
         "predictions": len(predictions.rows),
         "matched": len(references.items) - len(joined.missing),
@@ -65,17 +70,34 @@ def counts(
         "duplicates": len(joined.duplicates),
         "invalid": sum(sample.invalid for sample in samples),
     }
+    return made if left_out is None else made | {"left_out": len(left_out)}
 
 
 def findings(
-    references: References, predictions: PredictionFile, joined: Joined, samples: list[Sample]
+    references: References,
+    predictions: PredictionFile,
+    joined: Joined,
+    samples: list[Sample],
+    left_out: Sequence[Reference] = (),
 ) -> list[Finding]:
-    """Everything that a reader of the scores should know about the two files, fatal findings first."""
+    """Everything that a reader of the scores should know about the two files, fatal findings first.
+
+    Args:
+        references: Those that are scored.
+        predictions: The file.
+        joined: Which prediction answers which reference.
+        samples: The same, understood.
+        left_out: References that are not scored, since nothing was predicted for them.
+    """
     asked, said = len(references.items), len(predictions.rows)
     found = [
         _finding("missing", [reference.id for reference in joined.missing], asked,
                  "references have no prediction and count as wrong",
-                 "predict them, or name the part that was predicted (a split or dataset folder) as --references"),
+                 "predict them, name the part that was predicted (a split or dataset folder) as --references, or score "
+                 "what was predicted alone with --only-predicted"),
+        _finding("left_out", [reference.id for reference in left_out], len(left_out),
+                 f"references have no prediction and are left out (--only-predicted): scores are of {asked} of "
+                 f"{asked + len(left_out)}"),
         _finding("extra", [prediction.name for prediction in joined.extra], said,
                  "predictions answer no reference and are not scored"),
         _finding("duplicates", [prediction.name for prediction in joined.duplicates], said,

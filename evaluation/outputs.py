@@ -19,8 +19,10 @@ from evaluation.frame_evidence import frames_of_rows
 from evaluation.join import Joined
 from evaluation.metrics import Metric, metrics_of
 from evaluation.predictions import Prediction
+from evaluation.references import Reference
 from evaluation.samples import Sample
 from evaluation.scoring import Entries, Entry, invalid_reasons
+from evaluation.statistics import ENOUGH_CLUSTERS
 from medvl.answers import Value
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame
@@ -31,6 +33,8 @@ METRICS = "metrics.json"
 PER_SAMPLE = "per_sample.jsonl"
 DIAGNOSIS = "diagnosis.json"
 COMPARISON = "comparison.json"
+FEW = "†"  # behind an interval that is too narrow
+FEW_NOTE = f"{FEW} from fewer than {ENOUGH_CLUSTERS} images, so the interval is too narrow"
 # Numbers depend on these.
 _PACKAGES = ("medvl", "numpy", "scipy", "scikit-learn", "rouge-score", "sacrebleu")
 
@@ -75,11 +79,19 @@ def metrics_json(evaluation: Evaluation, settings: Settings, command: Sequence[s
     made = {
         "schema": 1,
         "rules": first[0],
-        "counts": gate.counts(evaluation.references, evaluation.predictions, evaluation.joined, evaluation.samples),
+        **only_predicted(evaluation),
+        "counts": gate.counts(
+            evaluation.references, evaluation.predictions, evaluation.joined, evaluation.samples, evaluation.left_out
+        ),
         **_parts(first[1]),
         "provenance": provenance(evaluation, settings, command),
     }
     return made | ({"other_rules": {rules: _parts(scores) for rules, scores in others}} if others else {})
+
+
+def only_predicted(evaluation: Evaluation) -> dict[str, bool]:
+    """The mark of outputs that leave out what was not predicted; empty where nothing was to be left out."""
+    return {} if evaluation.left_out is None else {"only_predicted": True}
 
 
 def _parts(scores: Scores) -> dict[str, Any]:
@@ -102,9 +114,10 @@ def write_scores(out: Path, evaluation: Evaluation, metrics: dict[str, Any], dia
         OSError: `out` cannot be written.
     """
     fits = frames_of_rows(diagnosis.other_frames)
-    lines = [*_sample_lines(evaluation, fits), *_left_over_lines(evaluation.joined)]
+    left_out = [_left_out_line(reference) for reference in evaluation.left_out or ()]
+    lines = [*_sample_lines(evaluation, fits), *_left_over_lines(evaluation.joined), *left_out]
     write_atomic(out / PER_SAMPLE, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    write_json(out / DIAGNOSIS, msgspec.to_builtins(diagnosis))
+    write_json(out / DIAGNOSIS, msgspec.to_builtins(diagnosis) | only_predicted(evaluation))
     write_json(out / METRICS, metrics)
 
 
@@ -182,12 +195,39 @@ def _left_over_line(status: str, prediction: Prediction) -> dict[str, Any]:
     }
 
 
+def _left_out_line(reference: Reference) -> dict[str, Any]:
+    return {
+        "id": reference.id,
+        "dataset": reference.dataset,
+        "task": reference.task.value,
+        "status": "left_out",
+        "question": reference.question,
+        "images": list(reference.images),
+    }
+
+
 def print_scores(evaluation: Evaluation, metrics: dict[str, Any], console: Console) -> None:
     """The counts, and per set of rules every metric per task; the headline metrics per dataset, rules side by side."""
     console.print(", ".join(f"{count} {name}" for name, count in metrics["counts"].items()), highlight=False)
+    if evaluation.left_out is not None:
+        console.print(left_out_note(metrics["counts"]), highlight=False)
     for rules, scores in evaluation.scores.items():
         console.print(_task_table(scores, rules))
     console.print(_dataset_table(evaluation))
+    if any(any_few(scores) for scores in evaluation.scores.values()):
+        console.print(FEW_NOTE, highlight=False)
+
+
+def left_out_note(counts: Mapping[str, int]) -> str:
+    """What `--only-predicted` did, for whoever reads the scores without the command."""
+    whole = counts["references"] + counts["left_out"]
+    return f"only predicted references are scored (--only-predicted): {counts['references']:,} of {whole:,}"
+
+
+def any_few(scores: Scores) -> bool:
+    """Whether an interval of these scores is marked as too narrow."""
+    parts = (entries for part in scores.values() for entries in (part.pooled, part.macro, *part.datasets.values()))
+    return any(entry.get("few_images", False) for entries in parts for entry in entries.values())
 
 
 def _task_table(scores: Scores, rules: str) -> ConsoleTable:
@@ -250,7 +290,8 @@ def shown(entry: Entry) -> str:
     if entry["value"] is None:
         return "-"
     value, ci95 = number(entry["value"]), entry["ci95"]
-    return value if ci95 is None else f"{value} [{number(ci95[0])}, {number(ci95[1])}]"
+    mark = FEW if entry.get("few_images") else ""
+    return value if ci95 is None else f"{value} [{number(ci95[0])}, {number(ci95[1])}]{mark}"
 
 
 def number(value: float) -> str:

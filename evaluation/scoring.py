@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from evaluation.metrics import Metric, Table, metrics_of, official, table_of
 from evaluation.metrics.registry import Floats, Sums
 from evaluation.samples import Sample
 from evaluation.statistics import (
+    ENOUGH_CLUSTERS,
     Clustered,
     Resampling,
     cluster_codes,
@@ -105,7 +106,7 @@ def _score_task(task: Task, samples: list[Sample], rules: str, resampling: Resam
         parts = {name: part[metric.name] for name, part in scores.datasets.items()}
         scores.macro[metric.name] = _macro(metric, parts, per_metric[metric.name])
     for metric in metrics_of(rules, task, by_group=True):
-        _by_group(metric, pooled, table.groups, scores.groups)
+        _by_group(metric, pooled, _group_clusters(scores.parts.values()), table.groups, scores.groups)
     return scores
 
 
@@ -138,15 +139,19 @@ def _measured(metric: Metric, sums: _Drawn, counts: Mapping[str, int]) -> tuple[
     reason = metric.undefined if math.isnan(value) else metric.infinite
     # Of a single cluster every draw is the same one; an interval without width would be a lie.
     known = draws is not None and sums.clusters > 1 and math.isfinite(value)
-    return _entry(
-        metric, value, interval(draws, value) if known and draws is not None else None, reason, **counts
-    ), draws
+    ci95 = interval(draws, value) if known and draws is not None else None
+    return _entry(metric, value, ci95, reason, few=sums.clusters < ENOUGH_CLUSTERS, **counts), draws
 
 
-def _entry(metric: Metric, value: float, ci95: list[float] | None, reason: str | None, **counts: int) -> Entry:
+def _entry(
+    metric: Metric, value: float, ci95: list[float] | None, reason: str | None, *, few: bool = False, **counts: int
+) -> Entry:
+    """`few`: whether fewer images than an interval needs are behind it; then it is marked, since it is too narrow."""
     finite = math.isfinite(value)
     made: Entry = {"value": value if finite else None, "ci95": ci95, **counts}
     made["higher_is_better"] = metric.higher_is_better
+    if few and ci95 is not None:
+        made["few_images"] = True
     if not finite:
         made["reason"] = reason
     return made
@@ -162,17 +167,29 @@ def _macro(metric: Metric, parts: dict[str, Entry], draws: Mapping[str, Floats |
     drawn = [values for values in draws.values() if values is not None]
     value = float(np.mean([part["value"] for part in parts.values()]))
     ci95 = interval(np.mean(drawn, axis=0), value) if drawn and any(part["ci95"] for part in parts.values()) else None
-    return _entry(metric, value, ci95, None, **counts, n_datasets=len(parts))
+    few = any(part["ci95"] is None or part.get("few_images") for part in parts.values())
+    return _entry(metric, value, ci95, None, few=few, **counts, n_datasets=len(parts))
 
 
-def _by_group(metric: Metric, sums: _Drawn, names: Sequence[str], groups: dict[str, Entries]) -> None:
+def _group_clusters(parts: Iterable[Clustered]) -> NDArray[np.intp]:
+    """In how many clusters each group has reference boxes, shape (k,)."""
+    occupied = [np.asarray((part.matrix > 0).sum(axis=0)).ravel()[part.layout["group_truths"]] for part in parts]
+    total: NDArray[np.intp] = np.sum(occupied, axis=0)
+    return total
+
+
+def _by_group(
+    metric: Metric, sums: _Drawn, clusters: NDArray[np.intp], names: Sequence[str], groups: dict[str, Entries]
+) -> None:
     """Add a metric's entry to every group; `n` counts reference boxes."""
     values = computed(metric, sums.value)[0]
     draws = None if sums.draws is None else computed(metric, sums.draws)
     for place, name in enumerate(names):
         n = int(sums.value["group_truths"][0, place])
         ci95 = None if draws is None or sums.clusters < 2 else interval(draws[:, place], float(values[place]))
-        groups.setdefault(name, {})[metric.name] = _entry(metric, float(values[place]), ci95, metric.undefined, n=n)
+        few = bool(clusters[place] < ENOUGH_CLUSTERS)
+        entry = _entry(metric, float(values[place]), ci95, metric.undefined, few=few, n=n)
+        groups.setdefault(name, {})[metric.name] = entry
 
 
 def invalid_reasons(samples: Sequence[Sample]) -> dict[str, int]:

@@ -20,6 +20,8 @@ from evaluation.samples import Sample
 _CHUNK = 2_000_000  # weights held at once
 # An interval is left out where more than this share of draws has no value: it would describe the others only.
 _UNDEFINED_DRAWS = 0.05
+# Below it a percentile interval is too narrow: simulated, it held the true value in 62 to 87 % of cases, not in 95 %.
+ENOUGH_CLUSTERS = 30
 
 
 @dataclass(frozen=True)

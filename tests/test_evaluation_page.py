@@ -1,18 +1,23 @@
 """The page of scores and the Markdown tables as files: what is in them, how large, and the same bytes every time."""
 
+import base64
 import html
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from test_evaluation_run import build_tree, write_json
 
 from evaluation.page import failures
 from evaluation.page.tables import interval, number
 from evaluation.page.text import script_json, shortened, visible
 from evaluation.run import main
+from medvl.pictures import decode, shown
 
 
 def write_run(folder: Path, count: int = 40) -> tuple[Path, Path]:
@@ -221,3 +226,65 @@ def test_interval_has_as_many_decimals_at_both_ends() -> None:
     assert interval({"ci95": [8.794, 18.25]}) == "8.8 to 18.2"
     assert interval({"ci95": [1.0, 12.0]}) == "1 to 12" and interval({"ci95": [0.0, 1.0]}) == "0.000 to 1.000"
     assert interval({"ci95": None}) == "" and interval(None) == ""
+
+
+NO_NUMBERS = {
+    "unparsable boxes, official": ("detection", "???", "official"),
+    "unparsable instances, official": ("instance_detection", "{", "official"),
+    "counts that overflow": ("counting", "1e308", "strict"),
+    "counts that overflow, official": ("counting", "1e308", "official,strict"),
+    "negative ones": ("regression", "-1e308", "strict"),
+    "boxes that overflow": ("detection", "[[-1e308, -1e308, 1e308, 1e308]]", "strict,official"),
+}
+
+
+@pytest.mark.parametrize(("task", "answer", "rules"), NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_what_is_no_number_is_drawn(
+    task: str, answer: str, rules: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    rows = build_tree(tmp_path / "tree", pictures=True)
+    rows = [row | ({"Answer": answer} if row["TaskType"].lower() == task else {}) for row in rows]
+    predictions = write_json(tmp_path / "predictions.json", rows)
+    assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(tmp_path / "out"),
+                 "--rules", rules, "--bootstrap", "20", "--force"]) == 0  # fmt: skip
+    assert "</html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning] == []
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_page_that_cannot_be_drawn_costs_nothing_else(
+    files: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> bytes:
+        raise OverflowError("cannot convert float infinity to integer")
+
+    predictions, tree = write_run(tmp_path)
+    out = tmp_path / "out"
+    monkeypatch.setattr("evaluation.command.render_page", broken)
+    out.mkdir()
+    (out / "report.html").write_text("of an earlier run")
+    assert main([*[str(predictions)] * files, "--references", str(tree), "--out", str(out), "--bootstrap", "0",
+                 "--force"]) == 0  # fmt: skip
+    printed = capsys.readouterr()
+    assert "balanced_accuracy" in printed.out
+    said = f"note: {out / 'report.html'} is not there, it could not be drawn (OverflowError: cannot convert float"
+    assert said in printed.err and not (out / "report.html").exists()
+    folders = [out] if files == 1 else [folder for folder in out.iterdir() if folder.is_dir()]
+    assert len(folders) == files
+    for folder in folders:
+        assert {"metrics.json", "per_sample.jsonl", "diagnosis.json"} == {path.name for path in folder.iterdir()}
+
+
+def test_pictures_of_16_bits_are_windowed_as_in_conversion(tmp_path: Path) -> None:
+    predictions, tree = write_run(tmp_path, 1)
+    folder = next(tree.rglob("*.json")).parent / "imagesVal"
+    folder.mkdir()
+    values = np.linspace(20_000, 50_000, 200 * 100, dtype=np.uint16).reshape(100, 200)
+    Image.fromarray(values).save(folder / "0.png")
+    out = tmp_path / "out"
+    assert main([str(predictions), "--references", str(tree), "--out", str(out), "--force", "--bootstrap", "0"]) == 0
+    data = re.findall(r"data:image/jpeg;base64,([\w+/=]+)", (out / "report.html").read_text(encoding="utf-8"))
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(data[0]))).convert("L"), dtype=float)
+    expected = np.asarray(shown(decode(folder / "0.png")), dtype=float)
+    assert drawn.shape == expected.shape == (100, 200)
+    assert np.abs(drawn - expected).max() < 12 and expected.min() == 0 and expected.max() == 255

@@ -1,5 +1,6 @@
 """evaluation/run.py as its users meet it: commands in, files, tables, exit codes and messages out."""
 
+import builtins
 import json
 import re
 import subprocess
@@ -145,7 +146,8 @@ def test_metrics_json_has_the_documented_schema(tmp_path: Path) -> None:
     assert metrics["counts"] == {"references": 21, "predictions": 21, "matched": 21, "missing": 0, "extra": 0,
                                  "duplicates": 0, "invalid": 0}  # fmt: skip
     assert metrics["tasks"]["classification"]["balanced_accuracy"] == {
-        "value": 1.0, "ci95": [1.0, 1.0], "n": 7, "n_invalid": 0, "higher_is_better": True}  # fmt: skip
+        "value": 1.0, "ci95": [1.0, 1.0], "n": 7, "n_invalid": 0, "higher_is_better": True,
+        "few_images": True}  # fmt: skip
     assert set(metrics["tasks"]["counting"]) == {"mae", "rmse", "mae_penalised", "rmse_penalised"}
     assert set(metrics["tasks"]["detection"]) > {"f1_iou50", "precision_iou50", "recall_iou50", "f1_iou75", "mean_iou"}
     provenance = metrics["provenance"]
@@ -233,6 +235,38 @@ def test_boxes_of_converted_data_are_scored_in_pixels(tmp_path: Path) -> None:
     assert metrics["provenance"]["frame"] == "norm1000" and metrics["counts"]["missing"] == 20
 
 
+def frames_tree(folder: Path, count: int) -> tuple[list[Row], Path]:
+    """Rows with one box each, and a tree with their pictures of 200 x 100."""
+    rows = [
+        {"TaskType": "detection", "Modality": "Ultrasound", "ImageName": f"imagesVal/IUGC_{place}.png", "Split": "val",
+         "Question": "Box the fetal head.", "Answer": f"[[{20 + place}, 20, {120 + place}, 80]]"}
+        for place in range(count)
+    ]  # fmt: skip
+    file = write_json(folder / "validation-public" / "Ultrasound" / "iugc" / "iugc_questions_val.json", rows)
+    (file.parent / "imagesVal").mkdir()
+    for place in range(count):
+        Image.new("L", (200, 100)).save(file.parent / "imagesVal" / f"IUGC_{place}.png")
+    return rows, folder
+
+
+@pytest.mark.parametrize("every", [1, 2], ids=["all boxes", "half of them"])
+def test_boxes_that_fit_another_frame_are_said_on_the_console(
+    every: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, tree = frames_tree(tmp_path / "tree", 8)
+    for place in range(0, 8, every):
+        left, top, right, bottom = json.loads(rows[place]["Answer"])[0]
+        rows[place] = rows[place] | {"Answer": str([[left * 5, top * 10, right * 5, bottom * 10]])}
+    score(write_json(tmp_path / "predictions.json", rows), tree, tmp_path / "out")
+    error = capsys.readouterr().err
+    said = f"note: boxes of {8 // every} of 8 pictures of iugc (detection) fit the references far better as norm1000"
+    assert said in error
+    assert ("--frame norm1000" if every == 1 else "the file mixes frames") in error
+    lines = [json.loads(line) for line in (tmp_path / "out" / "per_sample.jsonl").read_text().splitlines()]
+    assert [line.get("fits_frame") for line in lines] == ["norm1000" if place % every == 0 else None
+                                                          for place in range(8)]  # fmt: skip
+
+
 REFUSED = {
     "nothing matches": ([{"ImageName": "imagesVal/x.png", "Question": "?", "Answer": "A"}], (),
                         "no prediction of .* matches a reference of .*imagesVal/x.png"),
@@ -263,6 +297,51 @@ def test_blank_references_are_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     predictions = write_json(tmp_path / "predictions.json", rows)
     assert main([str(predictions), "--references", str(blank)]) == 3
     assert "21 questions and not one answer to score against" in capsys.readouterr().err
+
+
+UNREADABLE = "/proc/self/mem"  # a file that is there and that nobody can read from its start
+
+
+@pytest.mark.skipif(not Path(UNREADABLE).is_file(), reason="Linux alone has it")
+@pytest.mark.parametrize("side", ["predictions", "references"])
+def test_an_unreadable_file_cannot_be_read(side: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_json(tmp_path / "good.json", build_tree(tmp_path / "tree"))
+    sides = (UNREADABLE, str(good)) if side == "predictions" else (str(good), UNREADABLE)
+    assert main([sides[0], "--references", sides[1], "--out", str(tmp_path / "out")]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {UNREADABLE} cannot be read (Input/output error)") and error.count("\n") == 1
+
+
+# Where a user's Ctrl-C may hit.
+PHASES = ("read_references", "evaluate_all", "diagnose", "write_scores", "render_page", "print_scores")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_stopping_at_any_time_takes_one_line(
+    phase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
+    monkeypatch.setattr(f"evaluation.command.{phase}", stopped)
+    assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command starts over"
+
+
+def test_stopping_while_it_is_imported_takes_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def stopped(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "evaluation.command":
+            raise KeyboardInterrupt
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", stopped)
+    assert main(["predictions.json", "--references", "tree"]) == 130
+    assert capsys.readouterr().err == "stopped; the same command starts over\n"
 
 
 def test_wrong_arguments_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from evaluation.outputs import FEW_NOTE, any_few, left_out_note
 from evaluation.page.runs import Run, headings
 from evaluation.page.tables import Row, best_places, dataset_rows, interval, number, task_rows
 from evaluation.page.text import visible
@@ -27,11 +28,16 @@ def tables(runs: Sequence[Run]) -> str:
     tail = ["n", "invalid"]
     values = ["pooled", "macro"] if single else names
     rules = ", ".join(dict.fromkeys(run.rules for run in runs))
+    counts = runs[0].counts
+    left_out = f"{_escaped(left_out_note(counts))}\n\n" if "left_out" in counts else ""
+    few = f"\n{_escaped(FEW_NOTE)}\n" if any(any_few(run.scores) for run in runs) else ""
     return (
-        f"### Scores per task, rules: {_escaped(rules)}\n\n"
+        left_out
+        + f"### Scores per task, rules: {_escaped(rules)}\n\n"
         + _table(["task", "metric", *values, *tail], per_task, texts=2)
         + f"\n### Scores per dataset, rules: {_escaped(rules)}\n\n"
         + _table(["dataset", "task", "metric", *(["value"] if single else names), *tail], per_dataset, texts=3)
+        + few
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from evaluation.page.failures import reason, worst_first
 from evaluation.page.text import visible
@@ -17,6 +16,7 @@ from evaluation.samples import Sample
 from evaluation.scoring import TaskScores
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Boxes, Size, as_boxes, clip
+from medvl.pictures import decode, shown
 from medvl.tasks import Task
 
 _SIDE = 512  # pixels; enough to judge a box on a phone and on a desk
@@ -144,19 +144,17 @@ def _bounds(truth: Boxes, predicted: Boxes) -> Size:
 
 
 def _jpeg(path: Path | None) -> tuple[str | None, Size | None, str | None]:
-    """A picture as a small JPEG in a data URI, its own size, and why there is none."""
+    """A picture as a model is shown it (`medvl.pictures`) as a small JPEG data URI, its own size, why there is none."""
     if path is None:
         return None, None, "the references do not say where it lies"
     try:
-        with Image.open(path) as image:
-            whole = ImageOps.exif_transpose(image)
-            size = whole.size
-            whole.thumbnail((_SIDE, _SIDE))
-            small = whole.convert("RGB")
+        whole = shown(decode(path))
+        size = whole.size
+        whole.thumbnail((_SIDE, _SIDE))
+        small = whole.convert("RGB")
     except FileNotFoundError:
         return None, None, "it is not there"
-    # What Pillow raises for broken files, and for headers that promise more pixels than a picture has.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         return None, None, f"it cannot be read ({visible(str(error), 200)})"
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)

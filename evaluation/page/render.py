@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import medvl
 from evaluation.diagnosis import Worst
+from evaluation.outputs import FEW_NOTE, any_few, left_out_note
 from evaluation.page import charts, comparisons, failures, pictures, tables
 from evaluation.page.runs import Run, headings
 from evaluation.page.text import script_json, visible
@@ -50,6 +51,8 @@ def render_page(runs: Sequence[Run], *, most_pictures: int = 24, pages: Mapping[
             runs=runs,
             headings=headings(runs),
             first=first,
+            left_out=left_out_note(first.counts) if "left_out" in first.counts else "",
+            few=FEW_NOTE if any(any_few(run.scores) for run in runs) else "",
             pages=pages or {},
             findings=() if pages else first.findings,
             diagnosis=None if pages else first.diagnosis,

@@ -36,7 +36,7 @@ class Run:
 
     file: str
     rules: str
-    scores: Mapping[Task, TaskScores]
+    scores: dict[Task, TaskScores]
     counts: Mapping[str, int]
     provenance: Mapping[str, Any]
     comparison: Mapping[str, Any] | None = None

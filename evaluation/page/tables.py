@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluation.metrics import Metric, metrics_of
+from evaluation.outputs import FEW
 from evaluation.page.runs import Run
 from evaluation.scoring import Entries, Entry
 from medvl.tasks import Task
@@ -113,12 +114,16 @@ def _written(value: float, size: float, *, whole: bool) -> str:
 
 
 def interval(entry: Entry | None) -> str:
-    """The 95 % interval of an entry, both ends with as many decimals; empty if it has none."""
+    """The 95 % interval of an entry, both ends with as many decimals; empty if it has none.
+
+    Marked where too few images are behind it.
+    """
     ci95 = entry["ci95"] if entry else None
     if not ci95:
         return ""
     largest, whole = max(abs(end) for end in ci95), all(end == round(end) for end in ci95)
-    return " to ".join(_written(end, largest, whole=whole) for end in ci95)
+    mark = FEW if entry and entry.get("few_images") else ""
+    return " to ".join(_written(end, largest, whole=whole) for end in ci95) + mark
 
 
 _TITLES = {"mae": "MAE", "rmse": "RMSE", "f1": "F1", "rouge_l": "ROUGE-L", "bleu4": "BLEU-4", "iou": "IoU",
