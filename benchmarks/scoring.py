@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_matrix
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, mean_absolute_error
 from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -142,7 +143,7 @@ def run_naive(scores: dict[Task, TaskScores], resampling: Resampling, draws: int
         for name, rows in dataset_rows(part.samples).items():
             samples = [part.samples[row] for row in rows]
             start = time.perf_counter()
-            metrics = naive_metrics(task, samples)
+            metrics = naive_metrics(task, samples, part, rows)
             members = clusters_of(samples)
             fixed += time.perf_counter() - start
             rng = resampling.generator(task.value, name)
@@ -170,17 +171,25 @@ def clusters_of(samples: Sequence[Sample]) -> list[NDArray[np.intp]]:
     return [np.array(rows[code], dtype=np.intp) for code in sorted(rows)]
 
 
-def naive_metrics(task: Task, samples: Sequence[Sample]) -> dict[str, Draw]:
-    """The task's main metrics as functions of the rows drawn, by scikit-learn or a loop over samples."""
+def naive_metrics(task: Task, samples: Sequence[Sample], part: TaskScores, at: NDArray[np.intp]) -> dict[str, Draw]:
+    """The task's main metrics as functions of the rows drawn, by scikit-learn or a loop over samples.
+
+    Which class an unreadable answer is charged to is read from our table: it is a rule, tests judge it.
+
+    Args:
+        task: The task.
+        samples: Of one dataset.
+        part: Ours, with the table of all samples of the task.
+        at: Rows of `samples` in that table.
+    """
     if task is Task.CLASSIFICATION:
         truth = np.array([f"{sample.reference.question[:9]} {truth_of(sample)}"[-1] for sample in samples])
         said = np.array([str(sample.answer.value) if sample.answer.parsed else "INVALID" for sample in samples])
+        charged = _charged(truth, part, at)
         return {
             "balanced_accuracy": lambda rows: float(balanced_accuracy_score(truth[rows], said[rows])),
             "accuracy": lambda rows: float(accuracy_score(truth[rows], said[rows])),
-            "f1_macro": lambda rows: float(
-                f1_score(truth[rows], said[rows], labels=np.unique(truth[rows]), average="macro", zero_division=0)
-            ),
+            "f1_macro": lambda rows: _f1_macro(truth[rows], np.where(charged[rows] == "", said[rows], charged[rows])),
         }
     if task is Task.MULTI_LABEL:
         sides = [[_labels(sample, side) for sample in samples] for side in (0, 1)]
@@ -201,7 +210,27 @@ def naive_metrics(task: Task, samples: Sequence[Sample]) -> dict[str, Draw]:
     return {}
 
 
+def _charged(truth: NDArray[np.str_], part: TaskScores, at: NDArray[np.intp]) -> NDArray[np.str_]:
+    """The class that each unreadable answer is charged to, marked as one; empty for an answer that can be read."""
+    columns = csr_matrix(part.table.columns["truths"])[at], csr_matrix(part.table.columns["claims"])[at]
+    names = {int(place): str(name) for place, name in zip(columns[0].indices, truth, strict=True)}
+    claimed = columns[1].tocoo()
+    named = {int(row): f"charged {names[int(place)]}" for row, place in zip(claimed.row, claimed.col, strict=True)}
+    invalid = part.table.invalid[at]
+    return np.array([named.get(row, "") if invalid[row] else "" for row in range(len(at))], dtype="<U20")
+
+
+def _f1_macro(truth: NDArray[np.str_], said: NDArray[np.str_]) -> float:
+    """Charged classes are claims beside the truths, so that they miss nothing more."""
+    marked = np.char.startswith(said, "charged ")
+    claims = np.char.replace(said[marked], "charged ", "")
+    sides = np.concatenate([truth, np.full(len(claims), "-")]), np.concatenate([np.where(marked, "-", said), claims])
+    return float(f1_score(*sides, labels=np.unique(truth), average="macro", zero_division=0))
+
+
 def _labels(sample: Sample, side: int) -> list[str]:
+    if side == 1 and sample.invalid:
+        return ["no answer"]
     value = (sample.truth, sample.answer)[side].value
     return [label.lower() for label in value] if isinstance(value, tuple) else []
 
@@ -210,7 +239,7 @@ def _box_counts(sample: Sample) -> tuple[int, int]:
     truth, claims = (side.boxes.tolist() for side in both_sides(sample))
     overlaps = np.array([[_iou(box, other) >= 0.5 for other in claims] for box in truth], dtype=float)
     if not overlaps.size:
-        return 0, len(claims)
+        return 0, max(len(claims), int(sample.invalid))
     return int(overlaps[linear_sum_assignment(overlaps, maximize=True)].sum()), len(claims)
 
 
