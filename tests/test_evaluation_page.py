@@ -228,6 +228,12 @@ def test_interval_has_as_many_decimals_at_both_ends() -> None:
     assert interval({"ci95": None}) == "" and interval(None) == ""
 
 
+@pytest.mark.parametrize(("rules", "said"), [("strict", True), ("strict,official", True), ("official", False)])
+def test_the_page_says_what_an_unreadable_answer_costs(rules: str, said: bool, tmp_path: Path) -> None:
+    page = scored(tmp_path, "--rules", rules, count=5)
+    assert ("counts in every F1, micro and macro, as one wrong box or label besides those it misses" in page) is said
+
+
 NO_NUMBERS = {
     "unparsable boxes, official": ("detection", "???", "official"),
     "unparsable instances, official": ("instance_detection", "{", "official"),
