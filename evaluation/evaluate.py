@@ -1,7 +1,8 @@
 """One prediction file, evaluated: joined, understood, let through the gate, scored under all rules asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from evaluation import gate
@@ -9,6 +10,7 @@ from evaluation.frames import choose_frame
 from evaluation.gate import Finding
 from evaluation.join import Joined, join
 from evaluation.judges import judged
+from evaluation.metrics import official
 from evaluation.predictions import DataError, PredictionFile, read_predictions
 from evaluation.references import References
 from evaluation.samples import Sample, make_samples
@@ -52,7 +54,7 @@ class Evaluation:
         frame: Frame its boxes were read in.
         samples: Every reference with its answer, in the order of the references.
         findings: What the gate found.
-        scores: Rules -> task -> scores.
+        scores: Rules -> task -> scores; `official@<split folder>` where these rules score splits apart.
     """
 
     references: References
@@ -84,8 +86,16 @@ def evaluate(path: Path, references: References, settings: Settings) -> Evaluati
         refuse(predictions.path, found, len(references.items))
     if settings.report_metrics or settings.green_transcript:
         samples = judged(samples, settings.report_metrics, settings.green_transcript)
-    scores = {rules: score(samples, rules, settings.resampling) for rules in settings.rules}
+    if official.RULES in settings.rules:
+        found += official.comparability(samples)
+    scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))
     return Evaluation(references, predictions, joined, frame, samples, found, scores)
+
+
+def _scored(samples: Sequence[Sample], rules: str, resampling: Resampling) -> Iterator[tuple[str, Scores]]:
+    parts = official.apart(samples) if rules == official.RULES else {rules: samples}
+    for name, part in parts.items():
+        yield name, score(part, rules, resampling)
 
 
 def refuse(path: Path, found: Sequence[Finding], references: int) -> None:
