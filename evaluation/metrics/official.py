@@ -121,7 +121,8 @@ def classes(samples: Sequence[Sample]) -> Table:
 
 
 def _class(value: Any) -> str:
-    return "" if value is None else str(value).strip().lower()
+    """quirk: it compares numpy's strings, which end before NUL characters at their end."""
+    return "" if value is None else str(value).strip().lower().rstrip("\0")
 
 
 @metric(Task.CLASSIFICATION, name="balanced_accuracy", headline=True, rules=RULES, undefined=NO_ENTRY)
