@@ -8,6 +8,7 @@ import pytest
 
 from evaluation.evaluate import Evaluation, Settings, evaluate
 from evaluation.metrics import official
+from evaluation.predictions import DataError
 from evaluation.references import read_references
 from evaluation.run import main
 from medvl.box_text import MAX_CHARACTERS
@@ -202,6 +203,26 @@ def test_deviation_converted_references_are_joined_as_under_strict_rules(tmp_pat
     predictions = write(tmp_path / "predictions.json", [asked(Task.COUNTING, "6"), asked(Task.COUNTING, True)])
     evaluation = evaluate(predictions, read_references(path), Settings(rules=("official",), force=True))
     assert entry(evaluation, Task.COUNTING)["value"] == 4.0
+
+
+def test_deviation_other_json_files_are_no_questions_and_datasets_come_by_name(tmp_path: Path) -> None:
+    tree = place(
+        place(tmp_path / "tree", [asked(Task.COUNTING, 9)], dataset="b"), [asked(Task.COUNTING, 5)], dataset="a"
+    )
+    write(tree / "validation-public" / "Any" / "a" / "predictions.json", [asked(Task.COUNTING, 100, "other.png")])
+    predictions = write(tmp_path / "predictions.json", [asked(Task.COUNTING, 6), asked(Task.COUNTING, 1, "other.png")])
+    evaluation = evaluate(predictions, read_references(tree), Settings(rules=("official",), force=True))
+    made = entry(evaluation, Task.COUNTING)
+    assert (made["value"], made["n"]) == (3.0, 1)  # of the equal keys in a and b the last is taken
+
+
+@pytest.mark.parametrize("answer", ["NaN", "-Infinity", "1e999", '"\\ud800"'])
+def test_deviation_a_file_that_is_no_json_is_refused(tmp_path: Path, answer: str) -> None:
+    tree = read_references(place(tmp_path / "tree", [asked(Task.REGRESSION, 5)]))
+    path = write(tmp_path / "predictions.json", [asked(Task.REGRESSION, "said")])
+    path.write_text(path.read_text().replace('"said"', answer))
+    with pytest.raises(DataError, match="not JSON"):
+        evaluate(path, tree, Settings(rules=("official",), force=True))
 
 
 # --- splits

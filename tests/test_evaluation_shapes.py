@@ -70,10 +70,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(folder / "tree", path, read_records(path))
 
 
-def files(data: Data, say: Callable[[Record], str], folder: Path) -> dict[str, Path]:
+def files(
+    data: Data, say: Callable[[Record], str], folder: Path, route: Callable[[Record], str] = lambda record: record.task
+) -> dict[str, Path]:
     """Shape -> the file that one run wrote in it."""
     rows = {
-        record.id: Row(id=record.id, prediction=say(record), task=record.task, confidence=1.0, source="rules",
+        record.id: Row(id=record.id, prediction=say(record), task=route(record), confidence=1.0, source="rules",
                        adapter=None, frame="norm1000", finish="stop", fingerprint="f")
         for record in data.records
     }  # fmt: skip
@@ -137,6 +139,13 @@ def test_right_answers_of_a_run_are_right_to_the_scorer(data: Data, kind: str, t
             else:
                 assert entry["value"] == pytest.approx(float(entry["higher_is_better"])), (shape, task)
         assert strict[Task.CLASSIFICATION]["value"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["right", "another task's answer", "all of them"])
+@pytest.mark.parametrize("route", ["general", *Task])
+def test_a_question_is_handed_in_as_its_route_says(data: Data, kind: str, route: str, tmp_path: Path) -> None:
+    paths = files(data, KINDS[kind], tmp_path, lambda record: route)
+    assert numbers(official(paths["medvl predict"], data.tree)) == numbers(official(paths["challenge"], data.tree))
 
 
 def test_a_tree_is_told_apart_by_the_key_as_written(data: Data, tmp_path: Path) -> None:

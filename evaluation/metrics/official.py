@@ -12,8 +12,10 @@ Where following it would be absurd we do not, marked `deviation`:
 - a text beyond a million characters is not read; their parsers may not be linear in time;
 - in instance detection a name whose value has no length ends its image half counted, names in order; there, in the
   order of a set, which changes from run to run;
-- a question file of another split is scored apart (`apart`); there, only `validation-public` is read;
-- converted references know the answer as text, and images by paths: they are joined as under strict rules.
+- splits are scored apart (`apart`), and of a dataset its question file is read, datasets by name; there, every JSON
+  file below `validation-public` and nothing else, in the order of the file system, which decides between equal keys;
+- converted references know the answer as text, and images by paths: they are joined as under strict rules;
+- a file with NaN, Infinity or half a surrogate pair is no JSON and refused.
 """
 
 import ast
@@ -60,8 +62,8 @@ def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     for sample in samples:
         parts[sample.reference.split if sample.reference.split in parts else _PUBLIC].append(sample)
     filled = {folder: part for folder, part in parts.items() if part}
-    if len(filled) == 1:
-        return {RULES: next(iter(filled.values()))}
+    if len(filled) < 2:
+        return {RULES: list(samples)}
     return {RULES if folder == _PUBLIC else f"{RULES}@{folder}": part for folder, part in filled.items()}
 
 
