@@ -1,7 +1,8 @@
 """One prediction file, evaluated: joined, understood, let through the gate, scored under all rules asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from evaluation import gate
@@ -9,6 +10,7 @@ from evaluation.frames import choose_frame
 from evaluation.gate import Finding
 from evaluation.join import Joined, join
 from evaluation.judges import judged
+from evaluation.metrics import official
 from evaluation.predictions import DataError, PredictionFile, read_predictions
 from evaluation.reading import readable
 from evaluation.references import Reference, References
@@ -55,7 +57,7 @@ class Evaluation:
         frame: Frame its boxes were read in.
         samples: Every reference with its answer, in the order of the references.
         findings: What the gate found.
-        scores: Rules -> task -> scores.
+        scores: Rules -> task -> scores; `official@<split folder>` where these rules score splits apart.
         left_out: References left out for want of a prediction; None unless only predicted ones were to be scored.
     """
 
@@ -136,8 +138,16 @@ def _evaluated(
         refuse(read.predictions.path, found, len(references.items))
     if settings.report_metrics or settings.green_transcript:
         samples = judged(samples, settings.report_metrics, settings.green_transcript)
-    scores = {rules: score(samples, rules, settings.resampling) for rules in settings.rules}
+    if official.RULES in settings.rules:
+        found += official.comparability(samples)
+    scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))
     return Evaluation(references, read.predictions, read.joined, read.frame, samples, found, scores, left_out)
+
+
+def _scored(samples: Sequence[Sample], rules: str, resampling: Resampling) -> Iterator[tuple[str, Scores]]:
+    parts = official.apart(samples) if rules == official.RULES else {rules: samples}
+    for name, part in parts.items():
+        yield name, score(part, rules, resampling)
 
 
 def refuse(path: Path, found: Sequence[Finding], references: int) -> None:

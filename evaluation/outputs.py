@@ -18,6 +18,7 @@ from evaluation.evaluate import Evaluation, Scores, Settings
 from evaluation.frame_evidence import frames_of_rows
 from evaluation.join import Joined
 from evaluation.metrics import Metric, metrics_of
+from evaluation.metrics.registry import base_rules
 from evaluation.predictions import Prediction
 from evaluation.references import Reference
 from evaluation.samples import Sample
@@ -138,11 +139,12 @@ def _sample_lines(evaluation: Evaluation, fits: Mapping[str, Frame]) -> Iterator
     }
     for sample in evaluation.samples:
         line = _sample_line(sample)
-        for index, (rules, places) in enumerate(rows.items()):
+        for rules, places in rows.items():
             if id(sample) in places:
                 table, row = places[id(sample)]
-                key = f"score_{rules}" if index else "score"
-                line |= {key: float(table.score[row])} | ({} if index else table.counts(row))  # NaN is written as null
+                first = base_rules(rules) == base_rules(evaluation.rules)
+                key = "score" if first else f"score_{base_rules(rules)}"
+                line |= {key: float(table.score[row])} | (table.counts(row) if first else {})  # NaN is written as null
         if sample.reference.id in fits:
             line["fits_frame"] = fits[sample.reference.id]
         yield line
@@ -252,10 +254,10 @@ def _dataset_table(evaluation: Evaluation) -> ConsoleTable:
         grid.add_column("value [95 % interval]", justify="right")
     for heading in ("n", "invalid", "missing"):
         grid.add_column(heading, justify="right")
-    first = evaluation.scores[evaluation.rules]
-    for name in sorted({name for scores in first.values() for name in scores.datasets}):
-        for task, scores in first.items():
-            if name in scores.datasets:
+    found = {(name, task) for scores in evaluation.scores.values() for task in scores for name in scores[task].datasets}
+    for name in sorted({name for name, _ in found}):
+        for task in Task:
+            if (name, task) in found:
                 _dataset_rows(evaluation, name, task, grid)
         grid.add_section()
     return grid
@@ -265,11 +267,11 @@ def _dataset_rows(evaluation: Evaluation, name: str, task: Task, grid: ConsoleTa
     """A row per headline metric; a set of rules with fewer of them leaves the rest of its columns blank."""
     sides = [
         [(arrow(metric), scores[task].datasets[name][metric.name]) for metric in metrics_of(rules, task) if
-         metric.headline]
+         metric.headline and task in scores and name in scores[task].datasets]
         for rules, scores in evaluation.scores.items()
     ]  # fmt: skip
-    samples = evaluation.scores[evaluation.rules][task].samples
-    missing = _missing([sample for sample in samples if sample.reference.dataset == name])
+    asked = [sample for sample in evaluation.samples if sample.scorable and sample.reference.task is task]
+    missing = _missing([sample for sample in asked if sample.reference.dataset == name])
     for entries in zip_longest(*sides):
         cells = [cell for entry in entries for cell in ((entry[0], shown(entry[1])) if entry else ("", ""))]
         counts = next(_counts(entry[1]) for entry in entries if entry)

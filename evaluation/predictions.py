@@ -30,6 +30,7 @@ class Shape:
         answer: Key of the model's text; may be absent or null in a row, which is a missing answer.
         boxes_in: Frame of its boxes.
         written_by: For error messages.
+        handed_in: Whether its answers are what the challenge got; all others are a model's own texts.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Shape:
     answer: str
     boxes_in: BoxesIn
     written_by: str
+    handed_in: bool = False
 
 
 # Most telling first: a Qwen3 row has all keys of a challenge row, whose `Answer` holds the truth there.
@@ -44,8 +46,9 @@ SHAPES: tuple[Shape, ...] = (
     Shape("llamafactory", frozenset({"predict", "label"}), "predict", "data", "LLaMA-Factory's do_predict"),
     Shape("qwen3", frozenset({"ImageName", "Question", "prediction"}), "prediction", "pixel", "FLARE25-QWen3VL-4B"),
     Shape("by_id", frozenset({"id", "prediction"}), "prediction", "data", "medvl predict"),
-    Shape("challenge", frozenset({"ImageName", "Question"}), "Answer", "pixel", "the challenge's predictions.json"),
-)
+    Shape("challenge", frozenset({"ImageName", "Question"}), "Answer", "pixel", "the challenge's predictions.json",
+          handed_in=True),
+)  # fmt: skip
 
 # A folder stands for the first of these that it holds.
 FILE_NAMES = ("predictions.json", "predictions.jsonl", "generated_predictions.jsonl", "all_predictions.json")
@@ -63,6 +66,11 @@ class Prediction:
         question: The question as written.
         dataset: Dataset name, if the row says.
         label: What LLaMA-Factory says was the target.
+        value: The answer as any JSON value, of a row that was handed in; "" where it has none. What `text` makes of it
+            is for readers that understand answers; the challenge's scorer reads it as it is.
+        scorer_key: By what the challenge's scorer joins the row; None where it is no row of the challenge.
+        generated: Whether `text` is a model's own, which is tidied before it is handed in.
+        profile: Profile that the question was asked with, if the row says.
     """
 
     row: int
@@ -72,6 +80,10 @@ class Prediction:
     question: str = ""
     dataset: str | None = None
     label: str | None = None
+    value: Any = msgspec.UNSET
+    scorer_key: str | None = None
+    generated: bool = False
+    profile: str | None = None
 
     @property
     def name(self) -> str:
@@ -204,13 +216,23 @@ def _prediction(index: int, row: Row, shape: Shape) -> Prediction:
     answer = row.get(shape.answer)
     text = answer if isinstance(answer, str) or answer is None else answer_text(answer)
     if shape.name == "llamafactory":
-        return Prediction(index, text, label=str(row["label"]))
-    dataset = row.get("dataset")
+        return Prediction(index, text, label=str(row["label"]), generated=True)
+    dataset, profile = row.get("dataset"), row.get("task")
+    by_id = shape.name == "by_id"
     return Prediction(
         index,
         text,
-        id=str(row["id"]) if shape.name == "by_id" else None,
+        id=str(row["id"]) if by_id else None,
         images=image_names(row.get("ImageName")),
         question=str(row.get("Question") or ""),
         dataset=dataset if isinstance(dataset, str) else None,
+        value=row.get("Answer", "") if shape.handed_in else msgspec.UNSET,
+        scorer_key=None if by_id else scorer_key(row),
+        generated=not shape.handed_in,
+        profile=profile if by_id and isinstance(profile, str) else None,
     )
+
+
+def scorer_key(row: Mapping[str, Any]) -> str:
+    """By what the challenge's scorer joins rows; the names of several pictures as Python prints their list."""
+    return f"{row.get('ImageName', '')}||{row.get('Question', '')}"

@@ -6,8 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from evaluation.frames import read_frame, size_on_disk
-from evaluation.predictions import DataError, decode_rows, find_file
+from evaluation.predictions import DataError, decode_rows, find_file, scorer_key
 from medvl.boxes import Frame, Size
 from medvl.flare import (
     SPLITS,
@@ -48,6 +50,9 @@ class Reference:
         row: Place in its file, from 0.
         fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
         names: Picture names as the source wrote them, where `images` are not these.
+        split: Split folder it comes from, or the source's name of its split; empty where that is not known.
+        written: The source's answer as the JSON value it is; unset outside question files.
+        scorer_key: By what the challenge's scorer joins it; None outside question files.
     """
 
     id: str
@@ -61,6 +66,9 @@ class Reference:
     row: int
     fields: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    split: str = ""
+    written: Any = msgspec.UNSET
+    scorer_key: str | None = None
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -201,6 +209,9 @@ def _from_questions(
                     picture_size=(lambda: None) if outside else _size_reader(question),
                     row=question.index,
                     fields=_other_fields(question.row),
+                    split="" if outside else question.file.split.folder,
+                    written=question.row["Answer"],
+                    scorer_key=scorer_key(question.row),
                 )
             )
         except (FlareError, UnknownNameError) as error:
@@ -281,4 +292,5 @@ def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
         row=row,
         fields=fields,
         names=tuple(record.source.names),
+        split=record.source.split,
     )

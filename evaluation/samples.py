@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evaluation.frames import to_pixels
+from evaluation.handed_in import rows_taken
 from evaluation.join import Joined
-from evaluation.predictions import DataError
+from evaluation.predictions import DataError, Prediction
 from evaluation.references import Reference
 from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes
@@ -28,11 +29,10 @@ class Sample:
         text: The model's text, None if there is none.
         answer: The model's answer, parsed.
         exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
-        later: Text of the last further prediction for the same question, None if there is none. Strict rules take the
-            first; scorers that join through a dict take the last.
-        null: Whether there is a prediction whose answer is null, which strict rules call missing.
+        taken: The row that the challenge's scorer takes (`evaluation.handed_in`), None where it finds none. Of several
+            for one question it takes the last, strict rules the first.
+        frame: Frame of the boxes in that row; None if nothing tells.
         judged: Report metric -> score by a model (`evaluation.judges`), NaN where the judge could not be understood.
-        in_pixels: Whether boxes in `text` are pixels, so that a scorer that takes texts as they are can read them.
     """
 
     reference: Reference
@@ -40,9 +40,8 @@ class Sample:
     text: str | None
     answer: Answer
     exact: bool
-    later: str | None = None
-    in_pixels: bool = True
-    null: bool = False
+    taken: Prediction | None = None
+    frame: Frame | None = None
     judged: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -67,9 +66,8 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
         DataError: boxes were predicted and their frame, or a size it needs, is not known.
     """
     labels = _free_labels(reference for reference, _ in joined.pairs)
-    later = {(row.id, row.images, row.question): row.text for row in joined.duplicates}
     samples = []
-    for reference, prediction in joined.pairs:
+    for (reference, prediction), taken in zip(joined.pairs, rows_taken(joined), strict=True):
         truth = _parse(reference.answer, reference, labels)
         truth = to_pixels(truth, "pixel", None, reference.id)
         text = prediction.text if prediction else None
@@ -79,9 +77,7 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
             exact = False  # the reference is in pixels: the same numbers in another frame are other boxes
         if exact and not answer.parsed and truth.parsed:
             answer = truth
-        again = later.get((prediction.id, prediction.images, prediction.question)) if prediction else None
-        null = prediction is not None and text is None
-        samples.append(Sample(reference, truth, text, answer, exact, again, frame in (None, "pixel"), null))
+        samples.append(Sample(reference, truth, text, answer, exact, taken, frame))
     return samples
 
 

@@ -1,28 +1,40 @@
 """The rules `official`: the challenge's public scorer, quirks included, so that numbers compare with published ones.
 
 Source: `eval.py` of medfm-flare/FLARE25-PaliGemma (the only scorer published with the command line the organisers
-documented; FLARE26-Hexapus calls the same rules official). Every quirk below is that program's, marked `quirk`.
+documented; FLARE26-Hexapus calls the same rules official). Every quirk below is that program's, marked `quirk`, and
+`benchmarks/official_scorer.py` runs both side by side. Which row it takes for a question, and what it reads of files
+that are not in the challenge's form, is in `evaluation.handed_in`.
 
-Its join: through a dict keyed by `ImageName||Question`, so of equal keys the last reference and the last prediction
-count (quirk), and a reference without a prediction is ignored (quirk). Ours differs in two ways that published data
-does not meet: blank references are left out before, and predictions are matched by dataset and folder too. Converted
-boxes, in other frames than pixels, are scored as they would be handed in.
+Where following it would be absurd we do not, marked `deviation`:
+
+- a question without an answer is no reference; there, a blank is a class, and no number, which makes a mean infinite;
+- `inf` or `nan` as an answer makes a mean infinite; there, the program ends without any number;
+- a text beyond a million characters is not read; their parsers may not be linear in time;
+- in instance detection a name whose value has no length ends its image half counted, names in order; there, in the
+  order of a set, which changes from run to run;
+- splits are scored apart (`apart`), and of a dataset its question file is read, datasets by name; there, every JSON
+  file below `validation-public` and nothing else, in the order of the file system, which decides between equal keys;
+- converted references know the answer as text, and images by paths: they are joined as under strict rules;
+- a file with NaN, Infinity or half a surrogate pair is no JSON and refused.
 """
 
 import ast
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
-from evaluation.matching import both_sides
+from evaluation.gate import Finding
+from evaluation.handed_in import handed_in
 from evaluation.metrics.registry import Floats, Sums, Table, indicator, mean_of_classes, metric, ratio, table
 from evaluation.samples import Sample
-from medvl.box_text import MAX_CHARACTERS, BoxStyle, format_boxes
+from medvl.box_text import MAX_CHARACTERS
 from medvl.boxes import as_boxes, iou, match_greedy
+from medvl.flare import SPLITS
 from medvl.tasks import Task
 
 RULES = "official"
@@ -37,49 +49,61 @@ _SPELLINGS = {
     Task.REPORT: "report_generation",
 }
 
-# quirk: a null answer is a wrong class, a miss of all boxes, or no number, each by another path; texts that have the
-# same effect. It is no label set at all.
-_NULL = {
-    Task.CLASSIFICATION: "",
-    Task.DETECTION: "None",
-    Task.INSTANCE_DETECTION: "null",
-    Task.COUNTING: "None",
-    Task.REGRESSION: "None",
-}
+# The split that it reads, and so the one whose numbers compare with those it prints.
+_PUBLIC = SPLITS["val"].folder
+NO_ENTRY = "no prediction matches, so the public scorer has no entry"
+
+
+def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Samples by the rules' name they are scored under: `official` is the split that the scorer reads, and
+    `official@<split folder>` any other one. A single split needs no telling apart."""
+    folders = dict.fromkeys([_PUBLIC, *(split.folder for split in SPLITS.values())])
+    parts: dict[str, list[Sample]] = {folder: [] for folder in folders}
+    for sample in samples:
+        parts[sample.reference.split if sample.reference.split in parts else _PUBLIC].append(sample)
+    filled = {folder: part for folder, part in parts.items() if part}
+    if len(filled) < 2:
+        return {RULES: list(samples)}
+    return {RULES if folder == _PUBLIC else f"{RULES}@{folder}": part for folder, part in filled.items()}
+
+
+def comparability(samples: Sequence[Sample]) -> list[Finding]:
+    """Which number compares with the public scorer's, where not all references are of the split it reads."""
+    known = {split.folder for split in SPLITS.values()}
+    others = [sample for sample in samples if sample.reference.split in known - {_PUBLIC}]
+    if not others:
+        return []
+    text = f"references are not of {_PUBLIC}, all that the public scorer reads: "
+    parts = list(apart(samples))
+    if len(parts) == 1:
+        text += f"`{RULES}` here is its rules on another split"
+    elif RULES in parts:
+        text += f"`{RULES}` holds {_PUBLIC} and compares with its numbers; {', '.join(parts[1:])} apart"
+    else:
+        text += f"none of {', '.join(parts)} compares with its numbers"
+    return [Finding("official_splits", len(others), text)]
 
 
 def matched(samples: Sequence[Sample]) -> NDArray[np.bool_]:
-    """Which samples the scorer sees: with a prediction, the last of its key, its task spelled as expected."""
-    last = {_key(sample): row for row, sample in enumerate(samples)}
+    """Which samples the scorer has a metric for: with a row it takes, their task spelled as it expects."""
     seen = [
-        last[_key(sample)] == row
-        and handed_in(sample) is not None
+        sample.taken is not None
         and sample.reference.fields.get("TaskType", _SPELLINGS[sample.reference.task]).strip().lower()
         == _SPELLINGS[sample.reference.task]
-        for row, sample in enumerate(samples)
+        for sample in samples
     ]
     return np.array(seen, dtype=bool)
 
 
-def _key(sample: Sample) -> tuple[tuple[str, ...], str]:
-    return sample.reference.images, sample.reference.question
-
-
-def handed_in(sample: Sample) -> str | None:
-    """The text the scorer would read; None where there is none."""
-    text = sample.later if sample.later is not None else sample.text
-    if text is None and sample.null:
-        return _NULL.get(sample.reference.task)
-    boxes = both_sides(sample)[1]
-    if text is None or sample.in_pixels or not len(boxes.boxes):
-        return text
-    style: BoxStyle = "map" if sample.reference.task is Task.INSTANCE_DETECTION else "flare"
-    return format_boxes(boxes.boxes.round(), [label or "" for label in boxes.labels], style, "pixel")
-
-
-def _texts(samples: Sequence[Sample]) -> list[tuple[str, str]]:
-    """(reference, prediction) of every sample; empty where there is no prediction, which `matched` leaves out."""
-    return [(sample.reference.answer, handed_in(sample) or "") for sample in samples]
+def _answers(samples: Sequence[Sample]) -> list[tuple[Any, Any]]:
+    """(reference, answer) of every sample, as the JSON values they are; None where no row is taken."""
+    return [
+        (
+            sample.reference.answer if sample.reference.written is UNSET else sample.reference.written,
+            None if sample.taken is None else handed_in(sample.reference, sample.taken, sample.frame),
+        )
+        for sample in samples
+    ]
 
 
 @table(Task.CLASSIFICATION, rules=RULES)
@@ -87,18 +111,23 @@ def classes(samples: Sequence[Sample]) -> Table:
     """Columns, one per class: `truths` and `hits`.
 
     quirk: classes are lower-case texts, pooled over datasets, so that every dataset's letter a is one class; nothing is
-    extracted, "B: Yes" is not "b".
+    extracted, "B: Yes" is not "b", and a list is its text in Python, `['b']`.
     """
     seen = matched(samples)
-    pairs = [(truth.strip().lower(), text.strip().lower()) for truth, text in _texts(samples)]
+    pairs = [(_class(truth), _class(said)) for truth, said in _answers(samples)]
     codes = {name: code for code, name in enumerate(sorted({truth for truth, _ in pairs}))}
     truth = np.where(seen, [codes[name] for name, _ in pairs], -1)
-    hit = np.array([truth == text for truth, text in pairs], dtype=bool) & seen
+    hit = np.array([truth == said for truth, said in pairs], dtype=bool) & seen
     columns = {"truths": indicator(truth, len(codes)), "hits": indicator(np.where(hit, truth, -1), len(codes))}
     return Table(~seen, np.where(seen, hit, np.nan), columns, counted=seen)
 
 
-@metric(Task.CLASSIFICATION, name="balanced_accuracy", headline=True, rules=RULES, undefined="no prediction")
+def _class(value: Any) -> str:
+    """quirk: it compares numpy's strings, which end before NUL characters at their end."""
+    return "" if value is None else str(value).strip().lower().rstrip("\0")
+
+
+@metric(Task.CLASSIFICATION, name="balanced_accuracy", headline=True, rules=RULES, undefined=NO_ENTRY)
 def balanced_accuracy(sums: Sums) -> Floats:
     """Mean over the references' classes of the share recognised."""
     return mean_of_classes(ratio(sums["hits"], sums["truths"]))
@@ -109,59 +138,66 @@ def _pooled(rows: Sequence[Sequence[float]], seen: NDArray[np.bool_], read: NDAr
     found = np.array(rows, dtype=np.int64).reshape(-1, 3) * seen[:, None]
     tp, fp, fn = found.T.astype(np.float64)
     score = np.where(seen & read, ratio(2 * tp, 2 * tp + fp + fn, empty=0.0), np.nan)
-    return Table(~(seen & read), score, {"tp": tp, "fp": fp, "fn": fn}, counted=seen, found=found)
+    columns = {"tp": tp, "fp": fp, "fn": fn, "n": seen.astype(np.float64)}
+    return Table(~(seen & read), score, columns, counted=seen, found=found)
 
 
 def _f1(sums: Sums) -> Floats:
     """quirk: 0, not 1, where there is nothing on either side."""
-    return ratio(2 * sums["tp"], 2 * sums["tp"] + sums["fp"] + sums["fn"], empty=0.0)
+    return np.where(sums["n"] > 0, ratio(2 * sums["tp"], 2 * sums["tp"] + sums["fp"] + sums["fn"], empty=0.0), np.nan)
 
 
 @table(Task.MULTI_LABEL, rules=RULES)
 def labels(samples: Sequence[Sample]) -> Table:
     """quirk: labels end at commas too; `Endodontic Treatment, Restorative Treatment, and Complications` is three."""
-    rows = []
-    for truth, text in _texts(samples):
-        asked, named = (
-            {part.strip().lower() for part in re.split("[;,]", side) if part.strip()} for side in (truth, text)
-        )
+    rows, read = [], []
+    for truth, said in _answers(samples):
+        read.append(isinstance(truth, str) and isinstance(said, str))  # quirk: anything else is skipped
+        asked, named = (_labels(side) if read[-1] else set() for side in (truth, said))
         rows.append((len(asked & named), len(named - asked), len(asked - named)))
-    seen = matched(samples)
-    return _pooled(rows, seen, np.ones(len(rows), dtype=bool))
+    return _pooled(rows, matched(samples), np.array(read, dtype=bool))
 
 
-@metric(Task.MULTI_LABEL, name="f1_score", headline=True, rules=RULES)
+def _labels(text: str) -> set[str]:
+    return {part.strip().lower() for part in re.split("[;,]", text) if part.strip()}
+
+
+@metric(Task.MULTI_LABEL, name="f1_score", headline=True, rules=RULES, undefined=NO_ENTRY)
 def label_f1(sums: Sums) -> Floats:
     """Micro F1 over all labels of all samples."""
     return _f1(sums)
 
 
-def _read(text: str, reader: Callable[[str], Any]) -> Any:
-    """What a reader of literals makes of a text; None if it raises, on nested brackets too.
+_FAILED = object()
 
-    Ours alone: texts beyond a million characters are not read, their parsers may not be linear in time.
-    """
-    if len(text) > MAX_CHARACTERS:
-        return None
+
+def _read(value: Any, reader: Callable[[str], Any]) -> Any:
+    """What the scorer has for an answer: a text by a reader of literals, `_FAILED` if that raises, on nested brackets
+    too; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    if len(value) > MAX_CHARACTERS:  # deviation
+        return _FAILED
     try:
-        return reader(text)
+        return reader(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
+        return _FAILED
 
 
-def _overlaps(truth: Any, predicted: Any) -> Floats:
-    """IoU of every pair; quirk: 0 for anything that is no list of four numbers, such as the parts of a flat list."""
+def _overlaps(truth: Collection[Any], predicted: Collection[Any]) -> Floats:
+    """IoU of every pair; quirk: 0 for anything that is not four numbers, such as the parts of a flat list."""
     sides = [[_four(box) for box in side] for side in (truth, predicted)]
     with np.errstate(invalid="ignore", over="ignore"):
         return np.nan_to_num(iou(as_boxes(sides[0]), as_boxes(sides[1])))
 
 
 def _four(box: Any) -> list[float]:
-    numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(part, int | float) for part in box)
-    return [float(min(max(part, -1e9), 1e9)) for part in box] if numbers else [0.0] * 4
+    parts = tuple(box) if isinstance(box, Collection) else ()
+    numbers = len(parts) == 4 and all(isinstance(part, int | float) for part in parts)
+    return [float(min(max(part, -1e9), 1e9)) for part in parts] if numbers else [0.0] * 4
 
 
-def _detected(truth: Any, predicted: Any) -> tuple[int, int, int]:
+def _detected(truth: Collection[Any], predicted: Any) -> tuple[int, int, int]:
     """quirk: truths in their order each take the best box that is left, and IoU must exceed 0.5."""
     if not isinstance(predicted, list):
         return 0, 0, len(truth)  # quirk: a number or a dict is a miss, while what cannot be read at all is skipped
@@ -178,15 +214,15 @@ def _detected(truth: Any, predicted: Any) -> tuple[int, int, int]:
 def boxes(samples: Sequence[Sample]) -> Table:
     """quirk: a prediction that is no Python literal is skipped, so failing to answer costs nothing."""
     rows, read = [], []
-    for truth, text in _texts(samples):
-        target, said = _read(truth, ast.literal_eval), _read(text, ast.literal_eval)
-        usable = isinstance(target, list | tuple | dict) and (said is not None or text.strip() == "None")
+    for truth, answer in _answers(samples):
+        target, said = _read(truth, ast.literal_eval), _read(answer, ast.literal_eval)
+        usable = isinstance(target, Collection) and said is not _FAILED
         rows.append(_detected(target, said) if usable else (0, 0, 0))
         read.append(usable)
     return _pooled(rows, matched(samples), np.array(read, dtype=bool))
 
 
-@metric(Task.DETECTION, name="detection_f1", headline=True, rules=RULES)
+@metric(Task.DETECTION, name="detection_f1", headline=True, rules=RULES, undefined=NO_ENTRY)
 def detection_f1(sums: Sums) -> Floats:
     """F1 over the boxes of all pictures that could be read."""
     return _f1(sums)
@@ -197,7 +233,7 @@ def _instances(truth: dict[str, Any], predicted: Any) -> tuple[int, int, int]:
     if not isinstance(predicted, dict):
         return 0, 0, sum(len(value) for value in truth.values() if isinstance(value, list))
     tp = fp = fn = 0
-    # quirk: a value without a length ends the picture half counted; in no fixed order there, sorted here.
+    # quirk: a value without a length ends the picture half counted; deviation: in order.
     for name in sorted(truth.keys() | predicted.keys()):
         sides = truth.get(name, []), predicted.get(name, [])
         if not all(isinstance(side, list | str | dict) for side in sides):
@@ -211,25 +247,25 @@ def _instances(truth: dict[str, Any], predicted: Any) -> tuple[int, int, int]:
 def instances(samples: Sequence[Sample]) -> Table:
     """quirk: a prediction that is not JSON (single quotes, a fence, cut off) is skipped."""
     rows, read = [], []
-    for truth, text in _texts(samples):
-        target, said = _read(truth, json.loads), _read(text, json.loads)
-        usable = isinstance(target, dict) and (said is not None or text.strip() == "null")
+    for truth, answer in _answers(samples):
+        target, said = _read(truth, json.loads), _read(answer, json.loads)
+        usable = isinstance(target, dict) and said is not _FAILED
         rows.append(_instances(target, said) if usable else (0, 0, 0))
         read.append(usable)
     return _pooled(rows, matched(samples), np.array(read, dtype=bool))
 
 
-@metric(Task.INSTANCE_DETECTION, name="instance_f1", headline=True, rules=RULES)
+@metric(Task.INSTANCE_DETECTION, name="instance_f1", headline=True, rules=RULES, undefined=NO_ENTRY)
 def instance_f1(sums: Sums) -> Floats:
     """F1 over the boxes of all names of all pictures that could be read."""
     return _f1(sums)
 
 
-def _float(text: str) -> float:
-    """Python's own reading: 1_000 and Unicode digits are numbers; `inf` and `nan` are too, and end that scorer."""
+def _float(value: Any) -> float:
+    """Python's own reading: 1_000, Unicode digits and true are numbers."""
     try:
-        return float(text)
-    except ValueError:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
         return np.nan
 
 
@@ -237,7 +273,7 @@ def _float(text: str) -> float:
 def numbers(samples: Sequence[Sample]) -> Table:
     """Columns: `error` over answers that are numbers, `bad` ones, `n`."""
     seen = matched(samples)
-    error = np.array([abs(_float(truth) - _float(text)) for truth, text in _texts(samples)])
+    error = np.array([abs(_float(truth) - _float(said)) for truth, said in _answers(samples)])
     good = seen & np.isfinite(error)
     columns = {
         "error": np.where(good, error, 0.0),
@@ -248,9 +284,10 @@ def numbers(samples: Sequence[Sample]) -> Table:
 
 
 @metric(Task.COUNTING, Task.REGRESSION, name="mean_absolute_error", higher_is_better=False, headline=True, rules=RULES,
-        undefined="no prediction", infinite="an answer is no number, which makes the mean infinite")  # fmt: skip
+        undefined=NO_ENTRY,
+        infinite="an answer is no number, or errors add up beyond all numbers: the mean is infinite")  # fmt: skip
 def mean_absolute_error(sums: Sums) -> Floats:
-    """quirk: one answer that is no number makes the whole task infinite. (It crashes on `nan`; infinite here.)"""
+    """quirk: one answer that is no number makes the whole task infinite; deviation: so does `inf` or `nan`."""
     return np.where(sums["bad"] > 0, np.inf, ratio(sums["error"], sums["n"]))
 
 

@@ -112,12 +112,17 @@ def metric(
 
 def table_of(rules: str, task: Task, samples: Sequence[Sample]) -> Table:
     """The table of samples of one task."""
-    return _TABLES[rules, task](samples)
+    return _TABLES[base_rules(rules), task](samples)
 
 
 def metrics_of(rules: str, task: Task, *, by_group: bool = False) -> tuple[Metric, ...]:
     """The metrics of a task, in the order of their declaration."""
-    return tuple(metric for metric in _METRICS.get((rules, task), ()) if metric.by_group == by_group)
+    return tuple(metric for metric in _METRICS.get((base_rules(rules), task), ()) if metric.by_group == by_group)
+
+
+def base_rules(rules: str) -> str:
+    """The set of rules that `official@validation-hidden` names, which are the rules of a part of the references."""
+    return rules.partition("@")[0]
 
 
 def known_rules() -> tuple[str, ...]:

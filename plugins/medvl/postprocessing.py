@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medvl.answers import Answer, Value, challenge_text, parse_answer
+from medvl.box_text import ParsedBoxes
 from medvl.choices import options
 from medvl.tasks import Task
 
@@ -64,6 +65,36 @@ def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: 
         return Processed(text, answer)
     tidied = replace(answer, value=_spelled(answer, question, text))
     return Processed(challenge_text(tidied, text, size=None, frame="pixel", separator=separator or ";"), answer)
+
+
+def to_hand_in(
+    text: str, by: Postprocessor, *, general: bool = False, question: str = "", separator: str | None = None
+) -> tuple[str, Answer | None]:
+    """A model's text as the challenge gets it, and the boxes to write there instead, None where it holds none.
+
+    Prediction writes predictions.json by this, and the official rules score a model's own texts by it, so that every
+    file of one run has the same numbers.
+
+    Args:
+        text: The model's output.
+        by: What kind of answer the profile expects.
+        general: Whether the general profile was asked, which leaves everything but bare boxes as it is.
+        question: As for `postprocess`.
+        separator: As for `postprocess`.
+    """
+    done = postprocess(text, by, question=question, separator=separator)
+    boxes = _boxes_only(text) if general else done.answer
+    return done.text.strip(), boxes if boxes is not None and isinstance(boxes.value, ParsedBoxes) else None
+
+
+def _boxes_only(text: str) -> Answer | None:
+    """The boxes of a text that is nothing else. Their frame would be lost if `general` handed them in as they are."""
+    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", text.strip(), flags=re.DOTALL).strip()
+    if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
+        return None
+    maps = stripped.startswith("{") and "bbox" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
+    answer = parse_answer(stripped, Task.INSTANCE_DETECTION if maps else Task.DETECTION)
+    return answer if answer.parsed else None
 
 
 def _spelled(answer: Answer, question: str, text: str) -> Value | None:

@@ -1,6 +1,5 @@
 """The challenge's predictions.json: every question's own row, untouched but for its `Answer`."""
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,18 +8,17 @@ from pathlib import Path
 import msgspec
 from PIL import Image
 
-from medvl.answers import Answer, challenge_text, parse_answer
-from medvl.box_text import ParsedBoxes
+from medvl.answers import challenge_text
 from medvl.boxes import FRAMES, Frame, Size
 from medvl.instructions import GENERAL
 from medvl.pictures import FORMATS, UPRIGHT, orientation
-from medvl.postprocessing import postprocess
+from medvl.postprocessing import to_hand_in
 from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, source_rows
 from medvl.predict.writer import Row
 from medvl.profiles import Profiles
 from medvl.sharegpt import write_atomic
-from medvl.tasks import Task, label_separator
+from medvl.tasks import label_separator
 
 
 def check_challenge(path: Path, questions: Sequence[Question]) -> None:
@@ -70,22 +68,16 @@ def answer_for(question: Question, rows: Mapping[str, Row], profiles: Profiles) 
     row = rows.get(question.id)
     if row is None or row.error is not None:
         return ""
-    separator = label_separator(question.dataset)
-    done = postprocess(row.prediction, profiles[row.task].postprocess, question=question.text, separator=separator)
-    answer = _boxes_only(row.prediction) if row.task == GENERAL else done.answer
-    if answer is None or not isinstance(answer.value, ParsedBoxes) or not question.images:
-        return done.text.strip()
-    return challenge_text(answer, row.prediction, size=_size(question), frame=_frame(row))
-
-
-def _boxes_only(text: str) -> Answer | None:
-    """The boxes of a text that is nothing else. Their frame would be lost if `general` handed them in as they are."""
-    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", text.strip(), flags=re.DOTALL).strip()
-    if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
-        return None
-    maps = stripped.startswith("{") and "bbox" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
-    answer = parse_answer(stripped, Task.INSTANCE_DETECTION if maps else Task.DETECTION)
-    return answer if answer.parsed else None
+    text, boxes = to_hand_in(
+        row.prediction,
+        profiles[row.task].postprocess,
+        general=row.task == GENERAL,
+        question=question.text,
+        separator=label_separator(question.dataset),
+    )
+    if boxes is None or not question.images:
+        return text
+    return challenge_text(boxes, row.prediction, size=_size(question), frame=_frame(row))
 
 
 def _frame(row: Row) -> Frame:
