@@ -12,6 +12,7 @@ from evaluation.references import Reference
 from medvl.answers import Answer, parse_answer
 from medvl.boxes import Frame
 from medvl.choices import normal, options
+from medvl.normalisation import normalise
 from medvl.tasks import Task, label_separator
 
 
@@ -24,7 +25,7 @@ class Sample:
         truth: The right answer, parsed; not parsed where the reference is dirty (FLARE's endo holds `T` and `A B`).
         text: The model's text, None if there is none.
         answer: The model's answer, parsed.
-        exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
+        exact: Whether the text is the reference's own, apart from case, width and spaces, and means the same.
         later: Text of the last further prediction for the same question, None if there is none. Strict rules take the
             first; scorers that join through a dict take the last.
         null: Whether there is a prediction whose answer is null, which strict rules call missing.
@@ -110,9 +111,10 @@ def _free_labels(references: Iterable[Reference]) -> dict[str, tuple[str, ...]]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for reference in references:
         if reference.task is Task.CLASSIFICATION and not options(reference.question):
-            found[reference.dataset][normal(reference.answer)] = None
+            label = parse_answer(reference.answer, reference.task).value
+            found[reference.dataset][label if isinstance(label, str) else normal(reference.answer)] = None
     return {dataset: tuple(sorted(labels)) for dataset, labels in found.items()}
 
 
 def _squeezed(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(normalise(text).split()).casefold()

@@ -207,7 +207,7 @@ def test_boxes_come_with_what_was_repaired() -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        pytest.param(" D\n", "D", id="string-is-stripped"),
+        pytest.param(" D\n", " D\n", id="string-stays-verbatim"),
         pytest.param("No", "No", id="no-stays-a-word"),
         pytest.param(11, "11", id="int"),
         pytest.param(34.7, "34.7", id="float"),

@@ -134,7 +134,7 @@ def test_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [(None, ""), ("", ""), ("  ", ""), (34.7, "34.7"), (11, "11"), ([[1, 2, 3, 4]], "[[1, 2, 3, 4]]"),
-     ({"1": [[1, 2, 3, 4]]}, '{"1": [[1, 2, 3, 4]]}'), (" D ", "D")],
+     ({"1": [[1, 2, 3, 4]]}, '{"1": [[1, 2, 3, 4]]}'), (" D ", " D ")],
 )  # fmt: skip
 def test_answers_of_every_type_are_text(tmp_path: Path, answer: object, text: str) -> None:
     assert rows(tmp_path, ROW | {"Answer": answer})[0].answer == text

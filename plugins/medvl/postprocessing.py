@@ -60,6 +60,8 @@ def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: 
     """
     task = TASKS[by]
     answer = parse_answer(text, task, question=question, separator=separator)
+    if by == "text" and answer.value != text.strip() and isinstance(answer.value, str):
+        return Processed(answer.value, answer)  # thoughts stood before it, or tags around it
     if not answer.parsed or by == "text" or task.has_boxes or answer.value == ():  # (): "none", which is an answer
         return Processed(text, answer)
     tidied = replace(answer, value=_spelled(answer, question, text))
