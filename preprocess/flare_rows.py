@@ -211,7 +211,7 @@ def _plain(question: Question, given: str, task: Task) -> tuple[str, list[tuple[
             raise _RefusedError("ANSWER_PLACEHOLDER", "quarantined", detail)
         notes.append(("ANSWER_PLACEHOLDER", detail))
     plain = plain_text(text, task, label_separator(question.file.dataset))
-    if not plain and parse_boxes(text).parsed:
+    if not plain and len(parse_boxes(text).boxes):
         plain = text  # the audit reports boxes that nobody asked for
     if not plain:
         detail = f"data that has no form as an answer of {task}: {given[:200]!r}"

@@ -55,7 +55,7 @@ _ERROR = re.compile(r"\s*(?:error\s*:|traceback \(most recent call last\)|cuda (
 _NUMBER = re.compile(
     rf"(?<![^\W{UNSPACED}])(?<!\.)"  # some scripts put no space before a number
     r"(?<![0-9],)[-+\u2212]?(?:(?:[0-9]{1,3}(?>(?:,[0-9]{3})+)|[0-9]++)(?>(?:\.[0-9]++)?)|\.[0-9]++)"
-    r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
+    r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?![\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2150-\u215f])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"[0-9]\s*+(?>(?:%\s*+)?)(?:-|\u2013|\u2014|~|\bto\b|[至到])\s*[0-9]")
@@ -109,7 +109,7 @@ def _labels(text: str, question: str, separator: str | None) -> Answer:
     offered, listed = offered_labels(question), label_list(text)
     if listed == []:
         return Answer(Task.MULTI_LABEL, ())
-    if listed:  # one a line: a label may hold any separator then
+    if listed:  # one a line: a label may hold commas then
         return Answer(Task.MULTI_LABEL, *pick_labels("".join(f"{label}\n" for label in listed), offered, ";"))
     plain = plain_text(text, Task.MULTI_LABEL)
     if plain is None:
