@@ -11,6 +11,7 @@ from typing import Literal
 from medvl.answers import Answer, Value, challenge_text, parse_answer
 from medvl.choices import options
 from medvl.tasks import Task
+from medvl.unwrapping import unwrap
 
 # choice: the option letter, or a label. labels: labels joined as the dataset does. boxes, instance_boxes: checked only,
 # their frame is not touched. count: a whole number of things. number: a number. text: anything but nothing.
@@ -60,9 +61,9 @@ def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: 
     """
     task = TASKS[by]
     answer = parse_answer(text, task, question=question, separator=separator)
-    if by == "text" and answer.value != text.strip() and isinstance(answer.value, str):
-        return Processed(answer.value, answer)  # thoughts stood before it, or tags around it
-    if not answer.parsed or by == "text" or task.has_boxes or answer.value == ():  # (): "none", which is an answer
+    if by == "text" and answer.parsed:
+        return Processed(unwrap(text), answer)
+    if not answer.parsed or task.has_boxes or answer.value == ():  # (): "none", which is an answer
         return Processed(text, answer)
     tidied = replace(answer, value=_spelled(answer, question, text))
     return Processed(challenge_text(tidied, text, size=None, frame="pixel", separator=separator or ";"), answer)

@@ -26,6 +26,7 @@ from medvl.boxes import order_corners
 from medvl.factory.grounding_log import eval_prefix
 from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty
 from medvl.losses.grounding import Settings
+from medvl.unwrapping import unwrap
 
 IGNORED = -100
 SPARE_TOKENS = 32  # beyond twice the true answer, for a short one in another style
@@ -202,7 +203,7 @@ class Judged:
 
 def judge(text: str, truth: str, loss: float) -> Judged:
     """Compare in the numbers both were written in, which IoU does not depend on."""
-    answer, true = parse_boxes(text), parse_boxes(truth)
+    answer, true = parse_boxes(unwrap(text)), parse_boxes(truth)
     return Judged(compare(order_corners(answer.boxes), order_corners(true.boxes)), answer.parsed, loss)
 
 

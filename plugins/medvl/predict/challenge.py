@@ -21,6 +21,7 @@ from medvl.predict.writer import Row
 from medvl.profiles import Profiles
 from medvl.sharegpt import write_atomic
 from medvl.tasks import Task, label_separator
+from medvl.unwrapping import unwrap
 
 
 def check_challenge(path: Path, questions: Sequence[Question]) -> None:
@@ -80,7 +81,7 @@ def answer_for(question: Question, rows: Mapping[str, Row], profiles: Profiles) 
 
 def _boxes_only(text: str) -> Answer | None:
     """The boxes of a text that is nothing else. Their frame would be lost if `general` handed them in as they are."""
-    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", text.strip(), flags=re.DOTALL).strip()
+    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", unwrap(text).strip(), flags=re.DOTALL).strip()
     if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
         return None
     maps = stripped.startswith("{") and "bbox" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
