@@ -211,6 +211,8 @@ def _plain(question: Question, given: str, task: Task) -> tuple[str, list[tuple[
             raise _RefusedError("ANSWER_PLACEHOLDER", "quarantined", detail)
         notes.append(("ANSWER_PLACEHOLDER", detail))
     plain = plain_text(text, task, label_separator(question.file.dataset))
+    if task in (Task.MULTI_LABEL, Task.REPORT) and not isinstance(question.row["Answer"], str | list | dict):
+        plain = None  # a number, true or false
     if not plain and len(parse_boxes(text).boxes):
         plain = text  # the audit reports boxes that nobody asked for
     if not plain:

@@ -1,10 +1,13 @@
 """Entries of datasets, tasks, categories and all: every record is in the entries that its names lead to."""
 
+import json
 from pathlib import Path
 
 import pytest
+from test_preprocess_flare import convert, row, write_tree
 from test_preprocess_splits import record
 
+from medvl.sharegpt import read_records
 from preprocess.groups import group_records
 from preprocess.report import Converted
 
@@ -70,7 +73,21 @@ def test_no_name_takes_the_entry_of_another(parts: list[tuple[str, str, str]], e
     assert found["flare_all_train"] == len(parts)
 
 
-def test_a_category_of_one_dataset_of_its_name_is_that_entry(tmp_path: Path) -> None:
+def test_the_other_name_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tree(tmp_path / "tree", {"neurips22cell": [row("neurips22cell")], "retino": [row("retino")]})
+    folder = tmp_path / "tree" / "training" / "Retinography"
+    (folder / "retino").rename(folder / "counting")
+    (folder / "counting" / "retino_questions_train.json").rename(folder / "counting" / "counting_questions_train.json")
+    convert(tmp_path / "tree", tmp_path / "out")
+    registry = json.loads((tmp_path / "out" / "dataset_info.json").read_text())
+    assert registry["flare_dataset_counting_train"]["file_name"] == "flare_dataset_counting_train.json"
+    (counted,) = read_records(tmp_path / "out" / registry["flare_counting_train"]["file_name"])
+    assert counted.dataset == "neurips22cell"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: dataset counting is the entry flare_dataset_counting_train: the short name is another's" in said
+
+
+def test_a_category_of_one_dataset_of_its_name_is_that_entry() -> None:
     assert entries(("Xray", "xray", "detection")) == {
         "flare_xray_train": 1, "flare_all_train": 1, "flare_detection_train": 1,
     }  # fmt: skip

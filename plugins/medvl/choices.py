@@ -17,26 +17,35 @@ PickedLabels = tuple[tuple[str, ...] | None, str | None]
 # Behind the mark stands a space, or a letter of a script that is written without; such a letter may stand before it.
 _OPTION_MARK = re.compile(rf"(?<![^\W{UNSPACED}])(?<!')\(?([A-Z])\s?[:.)](?:\s+|(?=[^\W\x00-\x7f]))")
 _OFFER = re.compile(r"(?:\bfollowing\b|以下|下列)[^:;\uff1a\uff1b]*[:\uff1a]\s*(.+)", re.DOTALL | re.IGNORECASE)
-_CONCLUSION = re.compile(
-    r"""(?: \\boxed\{(?:\\text\{)?(?P<boxed>[^{}\n]{1,1000})\}
-        | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
+_CONCLUDES = r"""\bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
             | \b(?:answers?|findings|option|choice|classification|category)\s(?:is|are)\b
             | \bI\s(?:choose|select|pick)\b
             | \bmost\s(?:likely|appropriate|accurate|plausible|probable|suitable)\b[^.\n*]{0,80}?\b(?:is|be)\b
             | \banswer\s*+(?:\**+\s*+)[:=]
-            | (?:答案|诊断|診斷|结论|結論)(?:应该?|應該?)?(?:是|为|為|选|選|:)
+            | \b(?:antwort|r(?:espuesta|esposta|isposta|[eé]ponse))\b[^:\n]{0,20}:"""
+# In other alphabets; looked for only in texts that have such letters.
+_CONCLUDES_ELSEWHERE = r"""(?:答案|诊断|診斷|结论|結論)(?:应该?|應該?)?(?:是|为|為|选|選|:)
+            | [选選](?:择|擇|项|項)?(?=[\s:*(]{0,4}[A-Z](?![A-Z]))
             | (?:答え|正解|回答|解答|정답|답)\s?(?:は|은|:)
-            | \b(?:respuesta|réponse|reponse|antwort|risposta|resposta|odpowiedź|cevap|ответ|відповідь
-                 |الإجابة|الجواب|उत्तर)\b[^:\n]{0,20}:
-          )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
-    re.VERBOSE | re.IGNORECASE,
-)
+            | \b(?:ответ|відповідь|الإجابة|الجواب|उत्तर)\b[^:\n]{0,20}:"""
+
+
+def _conclusion(concludes: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"""(?: \\boxed\{{(?:\\text\{{)?(?P<boxed>[^{{}}\n]{{1,1000}})\}}
+            | (?: {concludes} )[*:\s]*(?P<stated>[^\n]{{1,1000}}) )""",
+        re.VERBOSE | re.IGNORECASE,
+    )
+
+
+_CONCLUSION, _CONCLUSION_ELSEWHERE = _conclusion(_CONCLUDES), _conclusion(f"{_CONCLUDES}|{_CONCLUDES_ELSEWHERE}")
+_OTHER_ALPHABET = re.compile(rf"[\u0400-\u0dff{UNSPACED}]")
 _ASSERTION = r"(?:\b(?:is|be|as|are|(?P<within>(?:in|to) the))\b|:)[\s*]*"
 # "in the Edentulous category" asserts, "in the edentulous arch" does not.
 _AS_A_GROUP = r"(?(within)(?=\W*(?:$|[*.,;)]|(?:age|group|category|class|range|stage|grade)\b)))"
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
 _SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;和与與及或]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
-_BULLET = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
+_BULLET = re.compile(r"^[^\S\n]*(?:[-*•·・●▪]|\(?\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
 _LETTER = re.compile(
     r"(?:(?:option|choice|answer)[\s:]+|(?:我|应该?|應該?)?(?:选项|選項|选择|選擇|选|選|答案|回答)[\s:是为為]*)?"
     r"([a-z])\s?(?:选项|選項|项|項|です|입니다)?"
@@ -109,8 +118,10 @@ def offered_labels(question: str) -> tuple[str, ...]:
 
 def conclusions(text: str) -> list[str]:
     """What the text presents as its answer (`\\boxed{…}`, "Final answer: …", "the answer is …"), the last one first."""
+    elsewhere = not text.isascii() and _OTHER_ALPHABET.search(text)
+    pattern = _CONCLUSION_ELSEWHERE if elsewhere else _CONCLUSION
     found, position = [], 0
-    while match := _CONCLUSION.search(text, position):
+    while match := pattern.search(text, position):
         position = match.start(match.lastgroup or 0)  # one may hold another: "Final answer: it is \boxed{C}"
         found.append(match[match.lastgroup or 0])
     return found[: -_CONCLUSIONS - 1 : -1]
@@ -314,7 +325,7 @@ def _split(text: str, offered: Sequence[str], separator: str | None) -> tuple[tu
     divider = r"[;\n]" if (separator or ";") == ";" and re.search(r"[;\n]", rest) else r"[;,\n]"
     position = 0
     for piece in re.split(divider, rest):
-        label = normal(re.sub(r"^\s*(?:[-*•]|\d+[.)]|and\b)\s*", "", piece.replace("\0", " ")))
+        label = normal(re.sub(r"^\s*(?:[-*•·・●▪]|\(?\d+[.)]|and\b)\s*", "", piece.replace("\0", " ")))
         if len(label.split()) > _PROSE_WORDS or (label and piece.rstrip(" *").endswith(":")):
             return None, "prose"
         # Words around an offered label explain it: "Edema (mild)", "there is no evidence of edema".

@@ -30,6 +30,7 @@ _WIDE_MARK = re.compile(r"([：；，）．！？。])(?=[^\W\d_])")  # as wide 
 _OPTION_COMMA = re.compile(
     rf"(?<![^\W{UNSPACED}])([A-Za-z])、\s*(?!\s*[A-Za-z]\s*(?:[、,;.)]|and\b|or\b|[和与及或]|$))"
 )
+_LIST_NUMBER = re.compile(r"^(\s{0,8}[0-9]{1,2})、\s*(?=[^\W\d])", re.MULTILINE)
 
 
 class _Characters(dict[int, str]):
@@ -64,4 +65,6 @@ def normalise(text: str) -> str:
     if text.isascii():
         return text
     text = unicodedata.normalize("NFC", _WIDE_MARK.sub(r"\1 ", text).translate(_CHARACTERS))
-    return _OPTION_COMMA.sub(r"\1: ", text).replace("、", ", ") if "、" in text else text
+    if "、" not in text:
+        return text
+    return _OPTION_COMMA.sub(r"\1: ", _LIST_NUMBER.sub(r"\1. ", text)).replace("、", ", ")
