@@ -31,6 +31,7 @@ _MARKED = "audit.marked.csv"
 _COMPARED = ("ROWS_CONTRADICT", "ROW_REPEATED")
 _LETTERS = re.compile(r"[A-Z](?:[ ,;/&]+[A-Z])*")
 _TEN_OR_MORE = re.compile(r"(?<![0-9.])[1-9][0-9]")
+_WITH_BOXES = frozenset(str(task) for task in Task if task.has_boxes)
 _CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
 _NUMBERS_FROM = 8  # rows: for quartiles
 
@@ -75,7 +76,7 @@ def _row_faults(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
 
 def _said(record: Record) -> str:
     """The answer as it is trained on, in one width; of boxes the source's own, which has them in pixels."""
-    return record.source.answer.strip() if Task(record.task).has_boxes else normalise(record.target)
+    return record.source.answer.strip() if record.task in _WITH_BOXES else normalise(record.target)
 
 
 def _choice(record: Record, answer: str) -> Iterator[Fault]:

@@ -36,7 +36,7 @@ CODES: dict[str, str] = {
     "TASK_UNKNOWN": "TaskType is no known task",
     "QUESTION_EMPTY": "there is no question",
     "ANSWER_EMPTY": "there is no answer in a split that has answers",
-    "ANSWER_PLACEHOLDER": "None, null, nan or the like stands in the place of an answer",
+    "ANSWER_PLACEHOLDER": "None, null, nan or the like stands in an answer's place, and the question names none such",
     "ANSWER_STRUCTURED": "the answer is data (JSON) that has no form as an answer of its task",
     "ANSWER_REWRITTEN": "the answer is trained on in the plain form of its task, without the data or spaces around it",
     "ANSWER_UNUSABLE": "the answer is not what its task needs: no boxes, a box that is not four numbers, no number",

@@ -81,10 +81,12 @@ REWRITTEN, STRUCTURED, PLACEHOLDER = ["ANSWER_REWRITTEN"], ["ANSWER_STRUCTURED"]
         pytest.param("BUSI-det", " [[10, 20, 50, 60]] ", '[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', [],
                      id="spaces around boxes"),
         pytest.param("boneresorption", "1e-05", "0.00001", REWRITTEN, id="exponent"),
-        *(pytest.param("chestdr", word, None, PLACEHOLDER, id=f"{word} for labels")
-          for word in ("None", "null", "NaN", "n/a", "<NA>", " none ")),
-        *(pytest.param(dataset, "None", None, PLACEHOLDER, id=f"None in {dataset}")
-          for dataset in ("retino", "CMMD", "periapical", "IU_XRay")),
+        *(pytest.param("chestdr", word, word, PLACEHOLDER, id=f"{word} for labels")
+          for word in ("None", "null", "NaN", "n/a", "<NA>", "none")),
+        *(pytest.param("IU_XRay", word, None, PLACEHOLDER, id=f"{word} for a report") for word in ("None", " nan\n")),
+        *(pytest.param(dataset, "None", "None", codes, id=f"None in {dataset}")
+          for dataset, codes in (("retino", [*PLACEHOLDER, "ANSWER_UNUSUAL"]), ("CMMD", PLACEHOLDER),
+                                 ("periapical", PLACEHOLDER))),
         pytest.param("retino", "</think>A", "</think>A", ["ANSWER_UNUSUAL", "OPTION_TEXT"], id="end of thoughts"),
         pytest.param("IU_XRay", "Clear lungs.</s>", "Clear lungs.</s>", ["ANSWER_UNUSUAL"], id="end of turn"),
         pytest.param("retino", "Ａ", "Ａ", [], id="full-width letter"),

@@ -1,10 +1,13 @@
 """Answers that are data, in the plain form of their task."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medvl.answers import parse_answer
+from medvl.normalisation import normalise
 from medvl.structured import label_list, plain_number, plain_text
 from medvl.tasks import Task
 
@@ -75,6 +78,20 @@ def test_labels_are_joined_as_the_dataset_does() -> None:
 )  # fmt: skip
 def test_numbers_in_plain_digits(text: str, plain: str) -> None:
     assert plain_number(text) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9" * 1_000_000, "[" * 50_000, "[" + "-" * 19_000 + "1]", "[" + "1+" * 9_000 + "1]", '"' * 100_000,
+     "[" * 9_000 + "]" * 9_000, '{"1": ' * 20_000 + "}", "A、" + " " * 1_000_000 + "B、", "1、" * 100_000],
+    ids=lambda text: f"{text[:4]} x {len(text)}",
+)  # fmt: skip
+def test_hostile_data_is_read_at_once(text: str) -> None:
+    start = time.process_time()
+    for task in (LABELS, CHOICE, COUNT, REPORT):
+        plain_text(normalise(text), task)
+        plain_number(text)
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

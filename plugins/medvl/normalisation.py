@@ -27,9 +27,7 @@ _INVISIBLE = re.compile(
 )
 _WIDE_MARK = re.compile(r"([：；，）．！？。])(?=[^\W\d_])")  # as wide as a mark and a space
 # `、` behind a lone letter marks an option ("A、benign"), unless letters are listed ("A、C").
-_OPTION_COMMA = re.compile(
-    rf"(?<![^\W{UNSPACED}])([A-Za-z])、\s*(?!\s*[A-Za-z]\s*(?:[、,;.)]|and\b|or\b|[和与及或]|$))"
-)
+_OPTION_COMMA = re.compile(rf"(?<![^\W{UNSPACED}])([A-Za-z])、\s*+(?![A-Za-z]\s*(?:[、,;.)]|and\b|or\b|[和与及或]|$))")
 _LIST_NUMBER = re.compile(r"^(\s{0,8}[0-9]{1,2})、\s*(?=[^\W\d])", re.MULTILINE)
 
 

@@ -68,7 +68,7 @@ def plain_number(text: str) -> str:
     >>> plain_number("1e-05")
     '0.00001'
     """
-    if not re.fullmatch(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,2}", text):
+    if len(text) > 32 or not re.fullmatch(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,2}", text):
         return text
     number = Decimal(text)
     return f"{number:f}" if -15 <= number.adjusted() <= 15 else text
