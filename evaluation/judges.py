@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.metrics.report import report_text
+from evaluation.metrics.report import reference_text, report_text
 from evaluation.predictions import DataError, decode_rows
 from evaluation.samples import Sample
 from medvl.tasks import Task
@@ -112,7 +112,7 @@ def run_judges(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, lis
         ) from error
     evaluator = RadEval(metrics=[METRICS[name][0] for name in names], per_sample=True, show_progress=False)
     result = evaluator(
-        refs=[sample.reference.answer for sample in samples], hyps=[report_text(sample) for sample in samples]
+        refs=[reference_text(sample) for sample in samples], hyps=[report_text(sample) for sample in samples]
     )
     return {name: [math.nan if value is None else float(value) for value in result[METRICS[name][1]]] for name in names}
 

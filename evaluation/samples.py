@@ -16,6 +16,7 @@ from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame
 from medvl.choices import is_refusal, normal, offered_labels, options
+from medvl.normalisation import normalise
 from medvl.tasks import Task, label_separator
 
 
@@ -28,7 +29,7 @@ class Sample:
         truth: The right answer, parsed; not parsed where the reference is dirty (FLARE's endo holds `T` and `A B`).
         text: The model's text, None if there is none.
         answer: The model's answer, parsed.
-        exact: Whether the text is the reference's own, apart from case and spaces, and means the same.
+        exact: Whether the text is the reference's own, apart from case, width and spaces, and means the same.
         taken: The row that the challenge's scorer takes (`evaluation.handed_in`), None where it finds none. Of several
             for one question it takes the last, strict rules the first.
         frame: Frame of the boxes in that row; None if nothing tells.
@@ -123,9 +124,10 @@ def _free_labels(references: Iterable[Reference]) -> dict[str, tuple[str, ...]]:
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for reference in references:
         if reference.task is Task.CLASSIFICATION and not options(reference.question):
-            found[reference.dataset][normal(reference.answer)] = None
+            label = parse_answer(reference.answer, reference.task).value
+            found[reference.dataset][label if isinstance(label, str) else normal(reference.answer)] = None
     return {dataset: tuple(sorted(labels)) for dataset, labels in found.items()}
 
 
 def _squeezed(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(normalise(text).split()).casefold()

@@ -48,7 +48,7 @@ class _Member:
 
 
 def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> list[Path]:
-    """Unpack the archives of every dataset whose picture folder is absent. Returns the folders that were made.
+    """Unpack the archives of every dataset whose picture folder is absent or holds no file. Returns the folders made.
 
     Raises:
         FlareError: archives that were refused, a line for each; nothing of them was written.
@@ -56,7 +56,7 @@ def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> l
     made, refused = [], []
     for file in files:
         folder = file.path.parent / file.split.images
-        archives = [] if folder.exists() else find_archives(file)
+        archives = [] if _has_files(folder) else find_archives(file)
         if not archives:
             continue
         try:
@@ -90,6 +90,8 @@ def unpack(archives: Sequence[Path], folder: Path, limits: Limits) -> None:
         zipfile.BadZipFile: an archive is damaged.
     """
     members = [member for archive in archives for member in _members(archive, folder.name)]
+    if not members:
+        raise FlareError(f"{', '.join(map(str, archives))}: no file in it; download it again, or remove it")
     _check_limits(members, archives, limits, folder)
     under_way = folder.with_name(f".{folder.name}.unpacking")
     source = "\n".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives).encode()
@@ -108,7 +110,15 @@ def unpack(archives: Sequence[Path], folder: Path, limits: Limits) -> None:
             reader.close()
     marker.unlink()
     os.sync()  # the new name must not reach the disk before the pictures
+    if folder.exists():  # an archive without files left it
+        shutil.rmtree(folder)
     under_way.rename(folder)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a folder holds anything but folders and what tools leave behind."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return any(not _LITTER.search(path.relative_to(folder).as_posix()) for path in found)
 
 
 def _members(archive: Path, images: str) -> Iterator[_Member]:

@@ -19,6 +19,7 @@ import numpy as np
 from medvl.answers import parse_answer
 from medvl.box_text import parse_boxes
 from medvl.choices import normal, options
+from medvl.normalisation import normalise
 from medvl.sharegpt import Record
 from medvl.tasks import Task, label_separator
 from preprocess.errors import UsageError
@@ -30,6 +31,7 @@ _MARKED = "audit.marked.csv"
 _COMPARED = ("ROWS_CONTRADICT", "ROW_REPEATED")
 _LETTERS = re.compile(r"[A-Z](?:[ ,;/&]+[A-Z])*")
 _TEN_OR_MORE = re.compile(r"(?<![0-9.])[1-9][0-9]")
+_WITH_BOXES = frozenset(str(task) for task in Task if task.has_boxes)
 _CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
 _NUMBERS_FROM = 8  # rows: for quartiles
 
@@ -67,9 +69,14 @@ def _findings(part: Converted, faults: Iterable[tuple[Record, Fault]]) -> list[F
 
 def _row_faults(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     for record in records:
-        if answer := record.source.answer:
+        if answer := _said(record):
             for fault in _CHECKS[record.task](record, answer):
                 yield record, fault
+
+
+def _said(record: Record) -> str:
+    """The answer as it is trained on, in one width; of boxes the source's own, which has them in pixels."""
+    return record.source.answer.strip() if record.task in _WITH_BOXES else normalise(record.target)
 
 
 def _choice(record: Record, answer: str) -> Iterator[Fault]:
@@ -107,7 +114,7 @@ def _report(record: Record, answer: str) -> Iterator[Fault]:
 
 
 def _number(record: Record) -> float | None:
-    value = parse_answer(record.source.answer, Task(record.task)).value
+    value = parse_answer(_said(record), Task(record.task)).value
     return value if isinstance(value, float) else None
 
 
@@ -162,7 +169,7 @@ def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     for record in records:
         if record.task == Task.CLASSIFICATION and record.source.answer:
             offered = tuple(_options(record.question).values())
-            groups[offered][_normal(record.source.answer)].append(record)
+            groups[offered][_normal(_said(record))].append(record)
     for answers in groups.values():
         total = sum(map(len, answers.values()))
         for rows in answers.values():
@@ -180,7 +187,7 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
     for rows in groups.values():
         if len(rows) == 1:
             continue
-        answers = {_normal(record.source.answer) for record in rows}
+        answers = {_normal(_said(record)) for record in rows}
         if len(answers) > 1:
             for record in rows:
                 others = ", ".join(str(other.source.index) for other in rows if other is not record)

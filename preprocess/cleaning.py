@@ -114,7 +114,7 @@ def _written(boxes: list[list[float]], labels: list[str | None]) -> str:
 
 def _mend_letter(record: Record, answer: str) -> str:
     """endo writes `T` for the option D, Tumor, in some rows."""
-    if record.dataset != "endo" or answer != "T":
+    if record.dataset != "endo" or answer.strip() != "T":
         return answer
     offered = options(record.question)
     return "D" if not offered or offered.get("D", "").lower().startswith("tumor") else answer

@@ -50,6 +50,7 @@ class Shaped:
         sections: Further parts of report.json.
         options: Options of this step, for the manifest.
         samples: Entry name -> `num_samples`.
+        notes: What the user should know about the entries.
     """
 
     converted: list[Converted]
@@ -57,6 +58,7 @@ class Shaped:
     sections: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -119,9 +121,12 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
     if plan.shares:
         training = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
         sections["splits"] = splits.split_table(training, split_of)
-    groups, samples, lines = _sampled(group_records(parts, split_of), plan)
+    by_entry = group_records(parts, split_of)
+    groups, samples, lines = _sampled(by_entry, plan)
     sections |= {"sampling": lines} if plan.sampling.active else {}
-    return Shaped(parts, groups, sections, stated_options(plan), samples)
+    renamed = [f"{entry.kind} {entry.of} is the entry {entry.name(args.name)}: the short name is another's"
+               for entry in by_entry if entry.says_kind]  # fmt: skip
+    return Shaped(parts, groups, sections, stated_options(plan), samples, renamed)
 
 
 def stated_options(plan: Plan) -> dict[str, Any]:

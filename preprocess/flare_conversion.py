@@ -239,6 +239,7 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     provenance = Provenance("flare", root, stated_options(args), LICENCE)
     notes = set_marked_aside(out, judged.reviewed)
     write_atomic(out / AUDIT_FILE, review_table(shaped.converted, answers, judged.reviewed))
+    notes += shaped.notes
     left_out = refused_pictures(rows, shaped.converted)
     notes += write_outputs(out, shaped, provenance, pictures=left_out, dataset_info=info)
     for note in notes:

@@ -7,11 +7,15 @@ from functools import lru_cache
 from typing import Literal
 
 from medvl.answers import Answer, parse_answer, target_text, unoffered
-from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes
+from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.choices import normal
 from medvl.flare import FlareError, OutsideError, Question, picture_path
+from medvl.normalisation import normalise
 from medvl.sharegpt import Record, RecordError, Source, make_record
+from medvl.structured import plain_number, plain_text
 from medvl.tasks import Task, UnknownNameError, label_separator
+from medvl.unwrapping import unwrap
 from preprocess.decoding import Picture
 from preprocess.report import Action, Finding
 
@@ -20,6 +24,10 @@ OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
 _STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
+
+
+# What programs write where they have no value. `normal` has folded the case.
+_PLACEHOLDERS = frozenset(("none", "null", "nil", "nan", "nat", "n/a", "#n/a", "na", "<na>", "undefined"))
 
 
 @lru_cache(maxsize=4096)  # questions are templates and most answers letters: a third of FLARE's rows come again
@@ -172,12 +180,13 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         if question.file.split.name in ("train", "val"):
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
         return "", []
+    given, notes = _plain(question, given, task)
     answer = _usable_answer(question, given, task)
     if not answer.parsed:
         detail = f"{answer.reason}: {given[:200]!r}"
-        return given, [(_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
+        return given, [*notes, (_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
     repaired = sorted(answer.notes.keys() - {"inverted"})
-    notes = [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {given[:200]!r}")] if repaired else []
+    notes += [("ANSWER_UNUSUAL", f"read as {', '.join(repaired)}: {given[:200]!r}")] if repaired else []
     if isinstance(answer.value, tuple) and (odd := unoffered(answer.value, text)):
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if not isinstance(answer.value, ParsedBoxes):
@@ -188,6 +197,40 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"a box without an identifier: {given[:200]!r}")
     style = options.box_style
     return target_text(answer, given, size=size, frame=options.frame, style=style, label=label), notes
+
+
+def _plain(question: Question, given: str, task: Task) -> tuple[str, list[tuple[str, str]]]:
+    """The answer in the plain form of its task, and what is to be said about that. Boxes have a form of their own."""
+    text = given.strip()
+    if task.has_boxes:
+        return text, []
+    notes = []
+    if not task.is_number and _is_placeholder(text, question.text):
+        detail = f"{text!r} stands in the answer's place; leave it blank, or name it in the question if it is an answer"
+        if task is Task.REPORT and question.file.split.name in ("train", "val"):  # elsewhere it may be a label
+            raise _RefusedError("ANSWER_PLACEHOLDER", "quarantined", detail)
+        notes.append(("ANSWER_PLACEHOLDER", detail))
+    plain = plain_text(text, task, label_separator(question.file.dataset))
+    if task in (Task.MULTI_LABEL, Task.REPORT) and not isinstance(question.row["Answer"], str | list | dict):
+        plain = None  # a number, true or false
+    if not plain and len(parse_boxes(text).boxes):
+        plain = text  # the audit reports boxes that nobody asked for
+    if not plain:
+        detail = f"data that has no form as an answer of {task}: {given[:200]!r}"
+        raise _RefusedError("ANSWER_STRUCTURED", "quarantined", detail)
+    plain = plain_number(plain) if task.is_number else plain
+    if plain != given:
+        notes.append(("ANSWER_REWRITTEN", f"{given[:200]!r} is trained on as {plain[:200]!r}"))
+    if unwrap(plain) != plain:
+        detail = f"thoughts, tags or remnants of a chat template around {unwrap(plain)[:80]!r}: {plain[:200]!r}"
+        notes.append(("ANSWER_UNUSUAL", detail))
+    return plain, notes
+
+
+def _is_placeholder(answer: str, question: str) -> bool:
+    """Whether an answer is what a program writes for a missing one. In some questions None is what may be answered."""
+    word = normal(answer)
+    return word in _PLACEHOLDERS and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", normalise(question).casefold())
 
 
 def _usable_answer(question: Question, given: str, task: Task) -> Answer:

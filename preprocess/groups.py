@@ -6,19 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from medvl.sharegpt import Record
+from medvl.tasks import Task
 from preprocess.report import Converted
 
 
 class Entry(NamedTuple):
-    """An entry: the records of one dataset, task or category, or all, in one split."""
+    """An entry: the records of one dataset, task or category, or all, in one split.
+
+    `says_kind`: whether its name says what it is of, as `flare_dataset_counting_train`, since another entry has the
+    short name.
+    """
 
     kind: Literal["dataset", "task", "category", "all"]
     of: str
     split: str
+    says_kind: bool = False
 
     def name(self, first: str) -> str:
         """Its name in dataset_info.json: `flare_busi_det_train`."""
-        return f"{first}_{slug(self.of)}_{self.split}"
+        kind = f"{self.kind}_" if self.says_kind else ""
+        return f"{first}_{kind}{slug(self.of)}_{self.split}"
 
 
 Groups = dict[Entry, list[Record]]
@@ -32,21 +39,25 @@ def slug(name: str) -> str:
 def group_records(parts: Sequence[Converted], split_of: Mapping[str, str]) -> Groups:
     """Records by entry, none of them empty.
 
-    A dataset that is called like its category, say, has the name for itself, and there is no entry for the category.
+    A task has its name for itself, since recipes train on it, and so has "all": a category or dataset of that name says
+    what it is, and so does a dataset that is called like the category of others.
     """
     groups: Groups = defaultdict(list)
-    datasets = {slug(part.dataset) for part in parts}
-    tasks = {slug(task) for task in {record.task for part in parts for record in part.records}} - datasets
+    reserved = {"all", *map(slug, Task)}
+    names = [(slug(part.category), slug(part.dataset)) for part in parts]
+    categories = {category for category, dataset in names if category != dataset}
     for part in parts:
         homes: dict[tuple[str, str], list[list[Record]]] = {}
         for record in part.records:
             split, task = split_of[record.id], record.task
             if (split, task) not in homes:
-                entries = [Entry("dataset", part.dataset, split), Entry("all", "all", split)]
-                entries += [Entry("task", task, split)] if slug(task) in tasks else []
-                entries += (
-                    [Entry("category", part.category, split)] if slug(part.category) not in datasets | tasks else []
-                )
+                entries = [
+                    Entry("dataset", part.dataset, split, slug(part.dataset) in reserved | categories),
+                    Entry("all", "all", split),
+                    Entry("task", task, split),
+                ]
+                if slug(part.category) in categories:  # else it is the dataset of that name, and nothing more
+                    entries.append(Entry("category", part.category, split, slug(part.category) in reserved))
                 homes[split, task] = [groups[entry] for entry in entries]
             for home in homes[split, task]:
                 home.append(record)

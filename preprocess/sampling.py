@@ -282,12 +282,8 @@ def _donated(groups: Groups, entry: Entry, sampling: Sampling) -> list[Record]:
     for donor in sampling.donors:
         if entry.kind != "task" or entry.of != donor.task:
             continue
-        source = [
-            view
-            for record in groups.get(Entry("dataset", donor.dataset, entry.split), [])
-            if record.task != donor.task
-            for view in _views(record, sampling)
-        ]
+        given = (members for given, members in groups.items() if given[:3] == ("dataset", donor.dataset, entry.split))
+        source = [view for record in next(given, []) if record.task != donor.task for view in _views(record, sampling)]
         if len(source) < donor.rows:
             raise RefusedError(
                 f"--donor {donor.task}={donor.dataset}:{donor.rows}: split {entry.split} has {len(source)} rows of it"

@@ -18,6 +18,8 @@ from medvl.boxes import Size, from_frame
 from medvl.flare import Question, find_question_files, read_questions
 from medvl.tasks import Task, canonical_task
 
+# ruff: noqa: RUF001 (characters that look like ASCII are tested)
+
 YES_NO = "Are there root fragments? A: No, B: Yes"
 FINDINGS = (
     "Select all that apply from the following, separate multiple selections with a semicolon: Dental Caries; "
@@ -102,6 +104,88 @@ def test_a_count_beside_other_numbers(text: str, number: float | None) -> None:
 )  # fmt: skip
 def test_wrapped_choices(text: str, letter: str | None) -> None:
     assert parse_answer(text, Task.CLASSIFICATION, question=YES_NO).value == letter
+
+
+PLANE_ZH = "诊断是什么？A、良性病变　B、恶性病变　C、正常"
+FINDINGS_ZH = "有哪些发现？从以下选项中选择所有适用项，用分号分隔：龋齿；牙髓病；牙周病（慢性）。"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        PLANE_ZH,
+        "类型？（A）良性病变（B）恶性病变（C）正常",
+        "类型？A：良性病变B：恶性病变C：正常",
+        "类型？Ａ．良性病变 Ｂ．恶性病变 Ｃ．正常",
+        "Type? Ａ：良性病变，Ｂ：恶性病变，Ｃ：正常",
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        *((text, "B") for text in ("B", "B。", "Ｂ", "ｂ", "（B）", "【Ｂ】", "\u201cB\u201d", "B\u200b", "\ufeffB")),
+        *((text, "B") for text in ("B、恶性病变", "B：恶性病变", "恶性病变。", "B：恶性病变，因为边缘不规则")),
+        *((text, "B") for text in ("答案：B", "答案是B。", "正确答案为：Ｂ", "最终答案：恶性病变")),
+        *((text, "B") for text in ("选B", "我选择B。", "边缘不规则，因此选B。")),
+        *((text, "B") for text in ("B选项", "正解はBです", "정답은 B입니다", "Ответ: B", "Respuesta correcta: B")),
+        *((text, "B") for text in ("\\boxed{Ｂ}", '["Ｂ"]')),
+        *((text, None) for text in ("A、C", "A和B", "Ｄ", "A：恶性病变", "无法判断", "恶性病变或良性病变")),
+    ],
+)  # fmt: skip
+def test_choices_in_other_scripts(question: str, text: str, letter: str | None) -> None:
+    assert parse_answer(text, Task.CLASSIFICATION, question=question).value == letter
+
+
+@pytest.mark.parametrize("separator", [";", None])
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        pytest.param("龋齿；牙髓病", {"龋齿", "牙髓病"}, id="wide-semicolon"),
+        pytest.param("牙髓病； 龋齿。", {"龋齿", "牙髓病"}, id="another-order"),
+        pytest.param("龋齿;牙髓病", {"龋齿", "牙髓病"}, id="ascii"),
+        pytest.param("龋齿、牙髓病", {"龋齿", "牙髓病"}, id="list-comma"),
+        pytest.param("1、龋齿\n2、牙髓病", {"龋齿", "牙髓病"}, id="numbered"),
+        pytest.param("・龋齿\n・囊肿", {"龋齿", "囊肿"}, id="bullets"),
+        pytest.param("（1）龋齿；（2）囊肿", {"龋齿", "囊肿"}, id="numbers-in-brackets"),
+        pytest.param("牙周病(慢性)；龋齿", {"牙周病（慢性）", "龋齿"}, id="spelling-of-the-question"),
+        pytest.param("答案：龋齿；牙髓病", {"龋齿", "牙髓病"}, id="conclusion"),
+        pytest.param('["龋齿", "牙髓病"]', {"龋齿", "牙髓病"}, id="json"),
+        pytest.param("无", set(), id="none"),
+        pytest.param("龋齿；囊肿", {"龋齿", "囊肿"}, id="not-offered-stays"),
+    ],
+)
+def test_labels_in_other_scripts(text: str, labels: set[str], separator: str | None) -> None:
+    value = parse_answer(text, Task.MULTI_LABEL, question=FINDINGS_ZH, separator=separator).value
+    assert isinstance(value, tuple)
+    assert set(value) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        pytest.param("１２", 12, id="full-width"),
+        pytest.param("１，６６４", 1664, id="full-width-thousands"),
+        pytest.param("约12个细胞", 12, id="no-space-around"),
+        pytest.param("答案：12。", 12, id="conclusion"),
+        pytest.param("12\u200b", 12, id="no-width"),
+        pytest.param("10～20", None, id="range"),
+        pytest.param("10至20", None, id="range-in-words"),
+        pytest.param("10²", None, id="a-power-is-not-102"),
+    ],
+)
+def test_numbers_in_other_scripts(text: str, number: float | None) -> None:
+    assert parse_answer(text, Task.COUNTING).value == number
+
+
+@pytest.mark.parametrize("text", ["［［１，２，３，４］］", "【【1，2，3，4】】", "[[１，２，３，４]]"])
+def test_boxes_in_full_width(text: str) -> None:
+    assert boxes_of(parse_answer(text, Task.DETECTION)).boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_label_of_a_box_keeps_its_width() -> None:
+    assert boxes_of(parse_answer('[{"bbox_2d":[1,2,3,4],"label":"病变（左）"}]', Task.DETECTION)).labels == (
+        "病变（左）",
+    )
 
 
 def test_boxes_of_thoughts_and_drafts_do_not_count() -> None:
@@ -207,7 +291,7 @@ def test_boxes_come_with_what_was_repaired() -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        pytest.param(" D\n", "D", id="string-is-stripped"),
+        pytest.param(" D\n", " D\n", id="string-stays-verbatim"),
         pytest.param("No", "No", id="no-stays-a-word"),
         pytest.param(11, "11", id="int"),
         pytest.param(34.7, "34.7", id="float"),

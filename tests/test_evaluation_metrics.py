@@ -1,5 +1,7 @@
 """The strict metrics: their rules as cases, their values against independent oracles, what must not change them."""
 
+# ruff: noqa: RUF001 (characters that look like ASCII are tested)
+
 import math
 import warnings
 from collections.abc import Sequence
@@ -146,6 +148,34 @@ def test_macro_is_the_mean_over_datasets() -> None:
     assert scores.macro["accuracy"]["value"] == 0.5 and scores.macro["accuracy"]["n_datasets"] == 2
 
 
+REPORTS = {
+    "thoughts": ("The heart is normal.", "Is it large?</think>\nThe heart is normal."),
+    "template": ("The heart is normal.", "The heart is normal.<|im_end|>\n<|im_start|>user\nAnd the lungs?"),
+    "reference as data": ('{"findings": "The heart is normal."}', "The heart is normal."),
+    "data against words": ("The heart is normal.", '["The heart is normal."]'),
+}
+
+
+@pytest.mark.parametrize(("truth", "text"), REPORTS.values(), ids=REPORTS)
+def test_a_report_is_scored_without_what_stands_around_it(truth: str, text: str) -> None:
+    assert values(Task.REPORT, [(truth, text)])["rouge_l"] == 1
+    assert values(Task.REPORT, [(truth, text)])["bleu4"] == pytest.approx(1)
+
+
+SCRIPTS = {
+    "letter": ("B", "Ｂ。", "诊断是什么？A、良性 B、恶性"),
+    "letter in the reference": ("B。", "答案：B", "诊断是什么？A、良性 B、恶性"),
+    "text": ("恶性", "B、恶性", "诊断是什么？（A）良性（B）恶性"),
+    "free label": ("Ｍａｓｓ", "mass.", "Which abnormality?"),
+    "free label as data": ('{"label": "Mass"}', "Mass", "Which abnormality?"),
+}
+
+
+@pytest.mark.parametrize(("truth", "text", "question"), SCRIPTS.values(), ids=SCRIPTS)
+def test_choices_are_compared_in_one_width(truth: str, text: str, question: str) -> None:
+    assert values(Task.CLASSIFICATION, [(truth, text)], question)["accuracy"] == 1
+
+
 def test_macro_has_no_value_where_a_dataset_has_none() -> None:
     scores = score(samples_of(Task.COUNTING, [("1", "2", "d"), ("1", "no idea", "e")]), "strict")[Task.COUNTING]
     assert scores.macro["mae"]["value"] is None
@@ -165,6 +195,13 @@ LABEL_SETS = {
     "no answer: one false label besides those missed": ("Caries; Pulp Diseases", None, (0, 1, 2)),
     "a blank answer": ("Caries", " ", (0, 1, 1)),
     "a refusal": ("Caries", "I cannot tell.", (0, 1, 1)),
+    "end of thoughts": ("Caries; Pulp Diseases", "It may be Caries.</think>\n\nCaries; Pulp Diseases", (2, 0, 0)),
+    "another script's semicolon": ("Caries；Pulp Diseases", "Pulp Diseases；Caries", (2, 0, 0)),
+    "against the usual one": ("Caries；Pulp Diseases", "Pulp Diseases; Caries", (2, 0, 0)),
+    "marked labels": ('{"Caries": 1, "Pulp Diseases": 0}', "Caries", (1, 0, 0)),
+    "marked labels on both sides": ('{"Caries": 1, "Pulp Diseases": 0}', "{'Caries': True}", (1, 0, 0)),
+    "list of labels": ('["Caries", "Pulp Diseases"]', "Caries; Pulp Diseases", (2, 0, 0)),
+    "no label in a list": ("none", "[]", (0, 0, 0)),
     "nothing to find, nothing found": ("none", "None of the above", (0, 0, 0)),
     "nothing to find, no answer: one false label": ("none", None, (0, 1, 0)),
 }  # fmt: skip

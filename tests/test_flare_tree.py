@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from medvl.flare import SPLITS, FlareError, Question, QuestionFile, find_question_files, question_file, read_questions
+from medvl.flare import (
+    SPLITS,
+    FlareError,
+    OutsideError,
+    Question,
+    QuestionFile,
+    find_question_files,
+    picture_path,
+    question_file,
+    read_questions,
+)
 from medvl.tasks import Task, UnknownNameError
 
 ROW = {"TaskType": "Classification", "Modality": "X-ray", "ImageName": "imagesTr/PXMT_00736.png",
@@ -134,7 +144,7 @@ def test_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [(None, ""), ("", ""), ("  ", ""), (34.7, "34.7"), (11, "11"), ([[1, 2, 3, 4]], "[[1, 2, 3, 4]]"),
-     ({"1": [[1, 2, 3, 4]]}, '{"1": [[1, 2, 3, 4]]}'), (" D ", "D")],
+     ({"1": [[1, 2, 3, 4]]}, '{"1": [[1, 2, 3, 4]]}'), (" D ", " D ")],
 )  # fmt: skip
 def test_answers_of_every_type_are_text(tmp_path: Path, answer: object, text: str) -> None:
     assert rows(tmp_path, ROW | {"Answer": answer})[0].answer == text
@@ -154,6 +164,35 @@ def test_several_pictures(tmp_path: Path) -> None:
 def test_a_row_without_picture_names_is_refused(tmp_path: Path, names: object) -> None:
     with pytest.raises(FlareError, match="training/Xray/dental/000000: ImageName is"):
         _ = rows(tmp_path, ROW | {"ImageName": names})[0].images
+
+
+@pytest.mark.parametrize("name", ["imagesTr/a.png", "other/b.png", "../BUSI/imagesTr/c.png"])
+def test_an_absolute_path_in_the_tree_is_followed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "tree" / "training" / "Xray" / "dental"
+    path = (folder / name).resolve()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    file = QuestionFile(SPLITS["train"], "Xray", "dental", folder / "q.json")
+    assert picture_path(file, str(path)) == path
+    (tmp_path / "link").symlink_to(tmp_path / "tree")
+    assert picture_path(file, str(path).replace("/tree/", "/link/")).samefile(path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        pytest.param("tree/training/Xray/dental", "/etc/passwd", id="elsewhere"),
+        pytest.param("tree/training/Xray/dental", "{root}/secret.png", id="beside-the-tree"),
+        pytest.param("tree/training/Xray/dental", "{root}/tree/../secret.png", id="by-way-of-the-tree"),
+        pytest.param("tree/training/Xray/dental", "{root}/tree2/secret.png", id="a-name-that-begins-alike"),
+        pytest.param("alone/x/dental", "{root}/secret.png", id="no-tree"),
+        pytest.param("tree/training/Xray/dental", "../BUSI/imagesTr/c.png", id="relative"),
+    ],
+)
+def test_other_paths_lead_out(tmp_path: Path, folder: str, name: str) -> None:
+    file = QuestionFile(SPLITS["train"], "Xray", "dental", tmp_path / folder / "q.json")
+    with pytest.raises(OutsideError, match="leads out of"):
+        picture_path(file, name.format(root=tmp_path))
 
 
 @pytest.mark.parametrize("question", ["", "  ", None, ["a"]])

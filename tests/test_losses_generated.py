@@ -75,6 +75,7 @@ def test_an_exact_answer_is_worth_one(style: Any, frame: Any) -> None:
     assert reward(said, TRUTH, SIZE, frame=frame) == pytest.approx(1, abs=0.02)
     assert reward(said, said, SIZE, frame=frame) == 1
     assert reward(f"Sure:\n```json\n{said}\n```", said, SIZE, frame=frame) == 1
+    assert reward(f"Perhaps [[1, 2, 3, 4]].</think>{said}<|im_end|>", said, SIZE, frame=frame) == 1
 
 
 @pytest.mark.parametrize("empty", ["[]", "{}", "<box>[]</box>", "<box></box>", "```json\n[]\n```"])

@@ -1,5 +1,7 @@
 """predictions.json: every row untouched but for its answer, which is in the challenge's own form."""
 
+# ruff: noqa: RUF001 (characters that look like ASCII are tested)
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +56,11 @@ def asked(text: str = OPTIONS, dataset: str = "mixed", **changes: Any) -> Questi
         pytest.param("general", '{"1":[[0,0,1000,1000]]}', '{"1":[[0,0,500,200]]}', id="maps too"),
         pytest.param("general", '```json\n[{"bbox_2d":[100,500,200,1000]}]\n```', "[[50, 100, 100, 200]]", id="fenced"),
         pytest.param("general", '{"bbox_2d":[100,500,200,1000],"label":"x"}', "[[50, 100, 100, 200]]", id="one box"),
+        pytest.param("general", 'Hm.</think>[{"bbox_2d":[100,500,200,1000]}]', "[[50, 100, 100, 200]]", id="thoughts"),
+        pytest.param("general", '["A"]', '["A"]', id="general alters no data"),
+        pytest.param("report_generation", "Hm.</think>\nNo effusion.", "No effusion.", id="a report without thoughts"),
+        pytest.param("classification", "答案：Ｂ。", "B", id="a letter in another script"),
+        pytest.param("counting", "１２", "12", id="a count in full width"),
         pytest.param("general", "At [100, 500, 200, 1000].", "At [100, 500, 200, 1000].", id="prose stays"),
     ],
 )  # fmt: skip

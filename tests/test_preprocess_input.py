@@ -116,6 +116,41 @@ def test_what_another_archive_left_half_unpacked_is_thrown_away(dataset: Path) -
     assert not (dataset / "imagesTr/old.png").exists()
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param([], id="empty"),
+        pytest.param(["imagesTr/"], id="an empty folder in it"),
+        pytest.param([".DS_Store"], id="litter"),
+    ],
+)
+def test_a_folder_without_pictures_does_not_block_the_archive(dataset: Path, left: list[str]) -> None:
+    pack(dataset)
+    (dataset / "imagesTr").mkdir()
+    for name in left:
+        path = dataset / "imagesTr" / name
+        path.mkdir() if name.endswith("/") else path.write_bytes(b"x")
+    assert unpack_all([question_file(dataset)]) == [dataset / "imagesTr"]
+    assert sorted(path.name for path in (dataset / "imagesTr").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_folder_with_a_link_in_it_is_left_alone(dataset: Path, tmp_path: Path) -> None:
+    pack(dataset)
+    (dataset / "imagesTr").mkdir()
+    (dataset / "imagesTr" / "imagesTr").symlink_to(tmp_path)
+    assert unpack_all([question_file(dataset)]) == []
+    assert (dataset / "imagesTr" / "imagesTr").is_symlink()
+
+
+def test_an_archive_without_files_is_refused_and_leaves_no_folder(dataset: Path) -> None:
+    shutil.rmtree(dataset / "imagesTr")
+    with zipfile.ZipFile(dataset / "imagesTr.zip", "w") as writer:
+        writer.mkdir("imagesTr")
+    with pytest.raises(FlareError, match=r"imagesTr\.zip: no file in it; download it again"):
+        unpack_all([question_file(dataset)])
+    assert not (dataset / "imagesTr").exists()
+
+
 def link(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
     info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
@@ -170,7 +205,8 @@ def test_a_damaged_archive_names_itself_and_the_cure(dataset: Path) -> None:
 @pytest.mark.parametrize("wrapper", ["data", "questions", "annotations", "items"])
 def test_an_object_around_the_rows_is_a_finding(dataset: Path, tmp_path: Path, wrapper: str) -> None:
     path = question_file(dataset).path
-    path.write_text(json.dumps({"version": 2, wrapper: json.loads(path.read_text())}))
+    other = {"version": 2, "categories": [{"id": 1, "name": "lesion"}], "info": {"url": "x"}}
+    path.write_text(json.dumps(other | {wrapper: json.loads(path.read_text())}))
     report = convert(tmp_path / "tree", tmp_path / "out")
     assert report["counts"]["kept"] == 3
     assert [(finding["code"], finding["index"]) for finding in report["findings"]] == [("FILE_WRAPPED", -1)]
@@ -187,6 +223,9 @@ def test_an_object_around_the_rows_is_a_finding(dataset: Path, tmp_path: Path, w
         pytest.param("[]".encode("utf-16"), "not JSON", id="UTF-16"),
         pytest.param(b"[" * 100_000, "not JSON", id="hostile nesting"),
         pytest.param(b'{"data": [{}], "items": [{}, {}]}', "several keys, data, items", id="several lists"),
+        pytest.param(b'{"data": [{}], "more": [{"Question": "?"}]}', "several keys, data, more", id="an unknown key"),
+        pytest.param(b'{"data": [{}], "part2": {"rows": [{"Answer": "A"}]}}', "several keys, data, part2", id="deeper"),
+        pytest.param(b'{"data": [{}], "extra": {"ImageName": "x"}}', "several keys, data, extra", id="a single row"),
     ],
 )
 def test_files_that_are_refused_say_why(dataset: Path, content: bytes, message: str) -> None:

@@ -1,5 +1,7 @@
 """Profiles: one file says how every task is asked and answered, in training, prediction and serving."""
 
+# ruff: noqa: RUF001 (characters that look like ASCII are tested)
+
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,8 @@ def test_valid_answers_are_tidied(by: str, text: str, tidied: str) -> None:
         pytest.param("labels", "Findings?", "Pleural Effusion, Normal", "Pleural Effusion; Normal", id="not listed"),
         pytest.param("labels", "Nodule or fibrosis?", "None", "None", id="none is an answer"),
         pytest.param("labels", "x", "C++, Old (healed), é", "C++; Old (healed); é", id="brackets and accents"),
+        pytest.param("labels", "从以下选项中选择：龋齿；牙周病（慢性）。", "牙周病(慢性)；龋齿", "牙周病（慢性）; 龋齿",
+                     id="another script"),
         pytest.param("choice", "Which subtype?", " Luminal a.", "Luminal a", id="a choice without letters"),
         pytest.param("choice", "Which subtype? A: x, B: y", "y", "B", id="a choice with letters"),
     ],

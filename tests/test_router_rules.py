@@ -1,5 +1,7 @@
 """Rules: which task a question asks for, by the form of the answer that it wants."""
 
+# ruff: noqa: RUF001 (characters that look like ASCII are tested)
+
 import json
 import random
 import re
@@ -75,6 +77,10 @@ REQUESTS = [
     ("Is the heart enlarged? Explain.", "classification"),
 ]
 LANGUAGES = [
+    ("这张胸片显示什么？Ａ、结节　Ｂ、囊肿", "classification"),
+    ("这张胸片显示什么？（A）结节（B）囊肿", "classification"),
+    ("这张胸片有哪些发现？（多选）Ａ：结节；Ｂ：囊肿", "multi_label_classification"),
+    ("Ｈｏｗ ｍａｎｙ ｃｅｌｌｓ ａｒｅ ｉｎ ｔｈｉｓ ｓｍｅａｒ？", "counting"),
     ("Que voit-on sur cette radiographie ? Plusieurs réponses. A) nodule B) kyste", "multi_label_classification"),
     ("Que voit-on sur cette radiographie ? A) nodule B) kyste", "classification"),
     ("Faites le compte rendu de cette radiographie.", "report_generation"),  # not: compte, count

@@ -22,8 +22,14 @@ def report_text(sample: Sample) -> str:
     The reference's own text also where only case and spaces differ, which BLEU and ROUGE would not all forgive.
     """
     if sample.exact:
-        return sample.reference.answer
-    return sample.text[:_MAX_CHARACTERS] if sample.text and not sample.invalid else ""
+        return reference_text(sample)
+    said = sample.answer.value  # without thoughts and what else stands around a report
+    return said[:_MAX_CHARACTERS] if isinstance(said, str) else ""
+
+
+def reference_text(sample: Sample) -> str:
+    """The reference as a report reads: plain also where the source holds it as data, such as {"findings": "Clear."}."""
+    return sample.truth.value if isinstance(sample.truth.value, str) else sample.reference.answer
 
 
 @table(Task.REPORT)
@@ -38,9 +44,9 @@ def reports(samples: Sequence[Sample]) -> Table:
     rouge, bleu = RougeScorer(["rougeL"], use_stemmer=False), BLEU(lowercase=True, effective_order=True)
     scores, parts = [], []
     for sample in samples:
-        text = report_text(sample)
-        scores.append(1.0 if sample.exact else rouge.score(sample.reference.answer, text)["rougeL"].fmeasure)
-        counted = bleu.sentence_score(text, [sample.reference.answer])
+        text, truth = report_text(sample), reference_text(sample)
+        scores.append(1.0 if sample.exact else rouge.score(truth, text)["rougeL"].fmeasure)
+        counted = bleu.sentence_score(text, [truth])
         parts.append([*counted.counts, *counted.totals, counted.sys_len, counted.ref_len])
     score, columns = np.array(scores), np.array(parts, dtype=np.float64).reshape(-1, 10)
     return Table(

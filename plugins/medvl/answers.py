@@ -13,7 +13,10 @@ from medvl import boxes as box_arrays
 from medvl.box_text import MAX_CHARACTERS, REFUSED, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
 from medvl.boxes import Frame, Size
 from medvl.choices import conclusions, is_refusal, normal, offered_labels, options, pick_labels, pick_one
+from medvl.normalisation import UNSPACED, normalise
+from medvl.structured import label_list, plain_text
 from medvl.tasks import Task
+from medvl.unwrapping import only_thoughts, unwrap
 
 Value = str | float | tuple[str, ...] | ParsedBoxes
 
@@ -50,11 +53,12 @@ class Answer:
 # Producers of prediction files write failures as answers ("Error: …", spec of ME-VLIP).
 _ERROR = re.compile(r"\s*(?:error\s*:|traceback \(most recent call last\)|cuda (?:error|out of memory))", re.IGNORECASE)
 _NUMBER = re.compile(
-    r"(?<![\w.])(?<![0-9],)[-+\u2212]?(?:(?:[0-9]{1,3}(?>(?:,[0-9]{3})+)|[0-9]++)(?>(?:\.[0-9]++)?)|\.[0-9]++)"
-    r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
+    rf"(?<![^\W{UNSPACED}])(?<!\.)"  # some scripts put no space before a number
+    r"(?<![0-9],)[-+\u2212]?(?:(?:[0-9]{1,3}(?>(?:,[0-9]{3})+)|[0-9]++)(?>(?:\.[0-9]++)?)|\.[0-9]++)"
+    r"(?:e[-+]?[0-9]{1,3})?(?!,?[0-9])(?![\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2150-\u215f])(?!(?:st|nd|rd|th)\b)(?:\s?(?P<percent>%))?",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"[0-9]\s*+(?>(?:%\s*+)?)(?:-|\u2013|\u2014|\bto\b)\s*[0-9]")
+_RANGE = re.compile(r"[0-9]\s*+(?>(?:%\s*+)?)(?:-|\u2013|\u2014|~|\bto\b|[至到])\s*[0-9]")
 _LIST_MARK = re.compile(r"^[^\S\n]*([0-9]+)[.)][^\S\n]+(?=\S)", re.MULTILINE)
 _FENCE = re.compile(r"```[\w-]*\n(.*)```", re.DOTALL)
 
@@ -74,23 +78,25 @@ def parse_answer(
     >>> parse_answer("about 1,664 cells", Task.COUNTING).value
     1664.0
     """
-    if text is None or not (text := _outermost(text)).strip():
+    if text is None or not text.strip():
         return Answer(task, None, "empty")
+    whole, text = text, unwrap(text)
+    if not text.strip():
+        return Answer(task, None, "only_thoughts" if only_thoughts(whole) else "empty")
     if _ERROR.match(text):
         return Answer(task, None, "error")
     if task is Task.REPORT:
-        return Answer(task, text.strip())
+        return Answer(task, (plain_text(text, task) or text).strip())
     if task.has_boxes:
         return _boxes(text, task)
-    text = text[:MAX_CHARACTERS]
+    text = normalise(text[:MAX_CHARACTERS])
     fenced = _FENCE.fullmatch(text.strip())
     text = fenced[1] if fenced and "```" not in fenced[1] else text
-    text = _from_json(text, "\n" if task is Task.MULTI_LABEL else ", ")
+    if task is Task.MULTI_LABEL:
+        return _labels(text, question, separator)
+    text = plain_text(text, task) or ", ".join(label_list(text) or [text])
     if task.is_number:
         return _number(text, task)
-    if task is Task.MULTI_LABEL:
-        found, reason = pick_labels(text, offered_labels(question), separator)
-        return Answer(task, found, reason)
     choices = options(question) or {label: label for label in labels}
     if choices:
         picked, reason = pick_one(text, choices)
@@ -99,32 +105,22 @@ def parse_answer(
     return Answer(task, label) if len(label.split()) <= 10 else Answer(task, None, "prose")
 
 
-def _outermost(text: str) -> str:
-    """The text without the thoughts before it, and of an answer between `<answer>` tags only that."""
-    if text.lstrip().startswith("<think>"):
-        text = text.partition("</think>")[2] or text
-    start = text.rfind("<answer>")
-    end = text.find("</answer>", start)
-    return text[start + len("<answer>") : end] if 0 <= start < end else text
-
-
-def _from_json(text: str, separator: str) -> str:
-    """What `{"answer": …}`, a JSON list of strings or a JSON string says; any other text as it is."""
-    if text.strip()[:1] not in ("{", "[", '"'):
-        return text
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return separator.join(value)
-    return answer_text(value) if isinstance(value, str | int | float) else text
+def _labels(text: str, question: str, separator: str | None) -> Answer:
+    offered, listed = offered_labels(question), label_list(text)
+    if listed == []:
+        return Answer(Task.MULTI_LABEL, ())
+    if listed:  # one a line: a label may hold commas then
+        return Answer(Task.MULTI_LABEL, *pick_labels("".join(f"{label}\n" for label in listed), offered, ";"))
+    plain = plain_text(text, Task.MULTI_LABEL)
+    if plain is None:
+        return Answer(Task.MULTI_LABEL, None, "structured")
+    return Answer(Task.MULTI_LABEL, *pick_labels(plain, offered, separator))
 
 
 def _boxes(text: str, task: Task) -> Answer:
     parsed = parse_boxes(text)
+    if not parsed.parsed and not text.isascii():  # full-width digits and brackets; labels keep their width otherwise
+        parsed = parse_boxes(normalise(text))
     if (final := text.lower().rfind("final answer")) > 0 and (stated := parse_boxes(text[final:])).parsed:
         parsed = stated  # the boxes before it are the way there
     if parsed.parsed:
@@ -172,13 +168,27 @@ def _numbers(text: str, task: Task, *, only_percentages: bool = False) -> set[fl
     return {number for number in map(float, written) if math.isfinite(number)}
 
 
+class WrittenNumber(float):
+    """A number that remembers how its file writes it: 1.10, and 0.00001 rather than 1e-05."""
+
+    text: str
+
+    def __new__(cls, text: str) -> "WrittenNumber":
+        """The number that a text says."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
 def answer_text(answer: object) -> str:
-    """A dataset's answer as text: strings as they are (stripped), numbers as Python writes them, the rest as JSON.
+    """A dataset's answer as text: strings verbatim, numbers as the file or else Python writes them, the rest as JSON.
 
     `str` of a dict would put single quotes, which every JSON reader refuses.
     """
     if isinstance(answer, str):
-        return answer.strip()
+        return answer
+    if isinstance(answer, WrittenNumber):
+        return answer.text
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         return str(answer)
     return json.dumps(answer, ensure_ascii=False)

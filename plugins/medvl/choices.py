@@ -8,49 +8,70 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from medvl.normalisation import UNSPACED, normalise
+
 # What a text picked: the choice or labels, or None and the reason why not.
 Picked = tuple[str | None, str | None]
 PickedLabels = tuple[tuple[str, ...] | None, str | None]
 
-_OPTION_MARK = re.compile(r"(?<![\w'])\(?([A-Z])\s?[:.)]\s+")
-_OFFER = re.compile(r"\bfollowing\b[^:;]*:\s*(.+)", re.DOTALL | re.IGNORECASE)
-_CONCLUSION = re.compile(
-    r"""(?: \\boxed\{(?:\\text\{)?(?P<boxed>[^{}\n]{1,1000})\}
-        | (?: \bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
+# Behind the mark stands a space, or a letter of a script that is written without; such a letter may stand before it.
+_OPTION_MARK = re.compile(rf"(?<![^\W{UNSPACED}])(?<!')\(?([A-Z])\s?[:.)](?:\s+|(?=[^\W\x00-\x7f]))")
+_OFFER = re.compile(r"(?:\bfollowing\b|以下|下列)[^:;\uff1a\uff1b]*[:\uff1a]\s*(.+)", re.DOTALL | re.IGNORECASE)
+_CONCLUDES = r"""\bfinal\s(?:answer|output)\b(?:\sshould\sbe|\sis)?
             | \b(?:answers?|findings|option|choice|classification|category)\s(?:is|are)\b
             | \bI\s(?:choose|select|pick)\b
             | \bmost\s(?:likely|appropriate|accurate|plausible|probable|suitable)\b[^.\n*]{0,80}?\b(?:is|be)\b
             | \banswer\s*+(?:\**+\s*+)[:=]
-          )[*:\s]*(?P<stated>[^\n]{1,1000}) )""",
-    re.VERBOSE | re.IGNORECASE,
-)
+            | \b(?:antwort|r(?:espuesta|esposta|isposta|[eé]ponse))\b[^:\n]{0,20}:"""
+# In other alphabets; looked for only in texts that have such letters.
+_CONCLUDES_ELSEWHERE = r"""(?:答案|诊断|診斷|结论|結論)(?:应该?|應該?)?(?:是|为|為|选|選|:)
+            | [选選](?:择|擇|项|項)?(?=[\s:*(]{0,4}[A-Z](?![A-Z]))
+            | (?:答え|正解|回答|解答|정답|답)\s?(?:は|은|:)
+            | \b(?:ответ|відповідь|الإجابة|الجواب|उत्तर)\b[^:\n]{0,20}:"""
+
+
+def _conclusion(concludes: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"""(?: \\boxed\{{(?:\\text\{{)?(?P<boxed>[^{{}}\n]{{1,1000}})\}}
+            | (?: {concludes} )[*:\s]*(?P<stated>[^\n]{{1,1000}}) )""",
+        re.VERBOSE | re.IGNORECASE,
+    )
+
+
+_CONCLUSION, _CONCLUSION_ELSEWHERE = _conclusion(_CONCLUDES), _conclusion(f"{_CONCLUDES}|{_CONCLUDES_ELSEWHERE}")
+_OTHER_ALPHABET = re.compile(rf"[\u0400-\u0dff{UNSPACED}]")
 _ASSERTION = r"(?:\b(?:is|be|as|are|(?P<within>(?:in|to) the))\b|:)[\s*]*"
 # "in the Edentulous category" asserts, "in the edentulous arch" does not.
 _AS_A_GROUP = r"(?(within)(?=\W*(?:$|[*.,;)]|(?:age|group|category|class|range|stage|grade)\b)))"
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
-_SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
-_BULLET = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
-_LETTER = re.compile(r"(?:(?:option|choice|answer)[\s:]+)?([a-z])")
+_SEVERAL = re.compile(r"[A-Z](?:(?:\s*[,/&;和与與及或]\s*|\s+and\s+|\s+)[A-Z])+", re.IGNORECASE)
+_BULLET = re.compile(r"^[^\S\n]*(?:[-*•·・●▪]|\(?\d+[.)])[^\S\n]+(.+)$", re.MULTILINE)
+_LETTER = re.compile(
+    r"(?:(?:option|choice|answer)[\s:]+|(?:我|应该?|應該?)?(?:选项|選項|选择|選擇|选|選|答案|回答)[\s:是为為]*)?"
+    r"([a-z])\s?(?:选项|選項|项|項|です|입니다)?"
+)
 # What follows a marked letter explains it ("C: because …"); after a bare one ("I see …") only the option may follow.
 _LETTER_AND_MORE = re.compile(
-    r"""(?:(?:option|choice|answer)\s)? (?P<letter>[a-z])
-        (?: (?P<mark>\s?[:.)]\s | \s?[-\u2013\u2014]\s) | \s?[:.)-] | \s ) \s* (?P<more>.+)""",
+    rf"""(?:(?:option|choice|answer)\s)? (?P<letter>[a-z])
+        (?: (?P<mark>\s?[:.)](?:\s|(?=[{UNSPACED}])) | \s?[-\u2013\u2014]\s) | \s?[:.)-] | \s ) \s* (?P<more>.+)""",
     re.VERBOSE | re.DOTALL,
 )
-_LISTED = re.compile(r"^\W{0,4}[A-Z][:.)]\s.*$", re.MULTILINE)
+_LISTED = re.compile(rf"^\W{{0,4}}[A-Z][:.)](?:\s|(?=[{UNSPACED}])).*$", re.MULTILINE)
 # Up to two words between: "not a standard plane", "non standard plane", "no clearly visible mass", "unlikely to be".
 _NEGATION = re.compile(r"\b(?:not|no|non|without|never|cannot|unlikely|doubt|\w{1,9}n't)(?:[\s-]\w+){0,2}[\s-]$")
 _DENIED_AFTER = re.compile(r"\W{0,3}\b(?:is|are|was|were)\s(?:ruled\sout|excluded|absent|unlikely|not)\b")
 _YES_NO = re.compile(r"\W*(yes|no)\b(?:\W+([a-z])(?=\W*$|[.:)]))?")  # with a letter behind it, but not "yes, a mass"
-_NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?", re.IGNORECASE)
-_REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b", re.IGNORECASE)
+_NONE = re.compile(r"none(?: of the (?:above|following|listed|options|provided options))?|no findings?"
+                   r"|无|無|没有|沒有|以上都不是|以上皆非|なし|없음", re.IGNORECASE)  # fmt: skip
+_REFUSAL = re.compile(r"\b(?:cannot|can't|can not|unable to|not possible to|i'm sorry)\b"
+                      r"|无法|無法|抱歉|对不起|對不起|できません", re.IGNORECASE)  # fmt: skip
 _CONCLUSIONS = 20  # a model caught in a loop concludes thousands of times; the last ones are read
 _PROSE_WORDS = 10  # a label is shorter; the longest of FLARE's has seven words
 
 
 def normal(text: str) -> str:
-    """Case-folded text with single spaces and without quotes, emphasis and punctuation around it."""
-    return " ".join(text.split()).strip(_DECORATION).casefold()
+    """Case-folded text in one width, with single spaces and without quotes, emphasis and punctuation around it."""
+    return " ".join(normalise(text).split()).strip(_DECORATION).casefold()
 
 
 def is_refusal(text: str) -> bool:
@@ -59,7 +80,7 @@ def is_refusal(text: str) -> bool:
 
 
 def options(question: str) -> dict[str, str]:
-    """Lettered options of a question, letter -> text, in order; empty if it has none.
+    """Lettered options of a question, letter -> text, in order; empty if it has none. Texts in the form of `normalise`.
 
     >>> options("Is it normal? A: No, B: Yes")
     {'A': 'No', 'B': 'Yes'}
@@ -69,6 +90,7 @@ def options(question: str) -> dict[str, str]:
 
 @lru_cache(maxsize=4096)  # a dataset asks a handful of questions, thousands of times
 def _options(question: str) -> tuple[tuple[str, str], ...]:
+    question = normalise(question)
     run: list[re.Match[str]] = []
     best: list[re.Match[str]] = []
     for mark in _OPTION_MARK.finditer(question):
@@ -85,16 +107,21 @@ def _options(question: str) -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=4096)
 def offered_labels(question: str) -> tuple[str, ...]:
-    """Labels a select-all question lists after "following … :", separated by semicolons; empty if it lists none."""
+    """Labels a select-all question lists after "following … :", separated by semicolons; empty if it lists none.
+
+    In the question's own spelling, since they are handed in so.
+    """
     match = _OFFER.search(question)
-    labels = [label.strip().rstrip(".").strip() for label in match[1].split(";")] if match else []
+    labels = [label.strip().rstrip(".\u3002").strip() for label in re.split("[;\uff1b]", match[1])] if match else []
     return tuple(label for label in labels if label) if len(labels) > 1 else ()
 
 
 def conclusions(text: str) -> list[str]:
     """What the text presents as its answer (`\\boxed{…}`, "Final answer: …", "the answer is …"), the last one first."""
+    elsewhere = not text.isascii() and _OTHER_ALPHABET.search(text)
+    pattern = _CONCLUSION_ELSEWHERE if elsewhere else _CONCLUSION
     found, position = [], 0
-    while match := _CONCLUSION.search(text, position):
+    while match := pattern.search(text, position):
         position = match.start(match.lastgroup or 0)  # one may hold another: "Final answer: it is \boxed{C}"
         found.append(match[match.lastgroup or 0])
     return found[: -_CONCLUSIONS - 1 : -1]
@@ -214,6 +241,7 @@ def pick_one(text: str, choices: Mapping[str, str]) -> Picked:
         (key, None), or (None, reason): `empty`, `several_letters`, `letter_not_an_option`, `not_an_option`,
         `contradiction`, `ambiguous`, `refusal`, `prose`.
     """
+    text = normalise(text)
     matcher = _matcher(tuple(choices.items()))
     picked, reason = matcher.exact(text)
     if picked or reason in ("empty", "several_letters", "contradiction"):
@@ -264,6 +292,7 @@ def pick_labels(text: str, offered: Sequence[str], separator: str | None) -> Pic
     Returns:
         (labels, None), empty for "none"; or (None, reason): `empty`, `refusal`, `prose`.
     """
+    text = normalise(text)
     reason = "empty"
     for candidate in [*conclusions(text), text, *_bulleted(text)]:
         labels, reason = _split(candidate, offered, separator)
@@ -286,7 +315,7 @@ def _split(text: str, offered: Sequence[str], separator: str | None) -> tuple[tu
     spelling = {normal(label): label for label in offered}
     found: list[tuple[int, str | None]] = []  # None: an offered label that is denied
     rest = re.sub(r"[^\S\n]+", " ", text).casefold()
-    rest = re.sub(r"^\W*(?:findings?|labels?|diagnos[ei]s)\W*:", lambda match: " " * len(match[0]), rest)
+    rest = re.sub(r"^\W*(?:findings?|labels?|diagnos[ei]s|诊断|所见|标签)\W*:", lambda match: " " * len(match[0]), rest)
     for name in sorted(spelling, key=len, reverse=True):
         pattern = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
         for match in pattern.finditer(rest):
@@ -296,7 +325,7 @@ def _split(text: str, offered: Sequence[str], separator: str | None) -> tuple[tu
     divider = r"[;\n]" if (separator or ";") == ";" and re.search(r"[;\n]", rest) else r"[;,\n]"
     position = 0
     for piece in re.split(divider, rest):
-        label = normal(re.sub(r"^\s*(?:[-*•]|\d+[.)]|and\b)\s*", "", piece.replace("\0", " ")))
+        label = normal(re.sub(r"^\s*(?:[-*•·・●▪]|\(?\d+[.)]|and\b)\s*", "", piece.replace("\0", " ")))
         if len(label.split()) > _PROSE_WORDS or (label and piece.rstrip(" *").endswith(":")):
             return None, "prose"
         # Words around an offered label explain it: "Edema (mild)", "there is no evidence of edema".

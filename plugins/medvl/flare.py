@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from medvl.answers import answer_text
+from medvl.answers import WrittenNumber, answer_text
 from medvl.tasks import Task, canonical_task, unknown_name
 
 
@@ -53,6 +53,7 @@ _PLAIN_NAME = re.compile(
 )  # imagesTr/BUSI_00012.png, as nearly all are: there is nothing to resolve
 # Keys under which loaders of other projects accept the list of rows.
 _WRAPPERS = ("data", "questions", "annotations", "items")
+_ROW_KEYS = {"TaskType", "ImageName", "Question", "Answer"}
 
 
 class FlareError(ValueError):
@@ -116,9 +117,10 @@ class Question:
 
     @property
     def answer(self) -> str:
-        """The answer as text; empty where it is blank, null or absent, as in the public copy of hidden splits."""
+        """The answer as text, verbatim; empty where it is blank, null or absent, as in public copies of hidden data."""
         answer = self.row.get("Answer")
-        return "" if answer is None else answer_text(answer)
+        text = "" if answer is None else answer_text(answer)
+        return text if text.strip() else ""
 
 
 def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Iterator[QuestionFile]:
@@ -243,17 +245,40 @@ def read_wrapped(file: QuestionFile) -> tuple[list[Question], str | None]:
         nan = re.search(rb"[:,\[]\s*NaN\b", content)
         hint = "; NaN is not JSON: write null where a value is missing" if nan else ""
         raise FlareError(f"{file.path}: not JSON: {error}{hint}") from error
-    wrappers = [key for key in _WRAPPERS if key in rows] if isinstance(rows, dict) else []
-    if len(wrappers) > 1:
-        raise FlareError(f"{file.path}: rows stand under several keys, {', '.join(wrappers)}; leave one of them")
-    wrapper = wrappers[0] if wrappers else None
+    wrapper = _wrapper(file.path, rows) if isinstance(rows, dict) else None
     rows = rows[wrapper] if wrapper else rows
     if not isinstance(rows, list):
         raise FlareError(f"{file.path}: expected a JSON list of question objects")
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise FlareError(f"{file.path}: expected a JSON list of question objects; row {index} is {str(row)[:80]!r}")
+    if any(isinstance(row.get("Answer"), float) for row in rows):
+        _remember_how_numbers_are_written(rows, content, wrapper)
     return [Question(file, index, row) for index, row in enumerate(rows)], wrapper
+
+
+def _wrapper(path: Path, content: dict[str, Any]) -> str | None:
+    """The key of an object under which its rows stand; raises `FlareError` if some stand under others too."""
+    found = [key for key in _WRAPPERS if key in content]
+    found += [key for key, value in content.items() if key not in _WRAPPERS and _holds_rows(value)]
+    if len(found) > 1:
+        raise FlareError(f"{path}: rows stand under several keys, {', '.join(found)}; put them into one list")
+    return found[0] if found and found[0] in _WRAPPERS else None
+
+
+def _holds_rows(value: object) -> bool:
+    """Whether a value has question rows in it: a list of them, or lists of them in an object or list."""
+    if isinstance(value, dict):
+        return bool(_ROW_KEYS & value.keys()) or any(map(_holds_rows, value.values()))
+    return isinstance(value, list) and any(map(_holds_rows, value))
+
+
+def _remember_how_numbers_are_written(rows: list[dict[str, Any]], content: bytes, wrapper: str | None) -> None:
+    """Replace answers that are numbers with a decimal point by what keeps their spelling."""
+    again = msgspec.json.Decoder(float_hook=WrittenNumber).decode(content)
+    for row, written in zip(rows, again[wrapper] if wrapper else again, strict=True):
+        if isinstance(row.get("Answer"), float):
+            row["Answer"] = written["Answer"]
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
@@ -276,6 +301,8 @@ def picture_path(file: QuestionFile, name: str) -> Path:
 def picture_places(folder: str, images: str, name: str) -> tuple[str, ...]:
     """Where a picture may lie: as written, or by its bare name in the split's picture folder, once or twice nested.
 
+    Names are relative to the folder, and stay in it; an absolute one may lead anywhere in the tree.
+
     Args:
         folder: Where the question file lies.
         images: Name of the split's picture folder.
@@ -287,7 +314,18 @@ def picture_places(folder: str, images: str, name: str) -> tuple[str, ...]:
     normal = name
     if not _PLAIN_NAME.fullmatch(name):
         normal = posixpath.normpath(name.replace("\\", "/"))
-        if normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal):
+        absolute = normal.startswith("/") and "\0" not in name and _in_tree(folder, normal)
+        outside = normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal)
+        if outside and not absolute:
             raise OutsideError(f"{name!r} leads out of {folder}")
     bare = normal.rpartition("/")[2]
-    return f"{folder}/{normal}", f"{folder}/{images}/{bare}", f"{folder}/{images}/{images}/{bare}"
+    written = normal if normal.startswith("/") else f"{folder}/{normal}"
+    return written, f"{folder}/{images}/{bare}", f"{folder}/{images}/{images}/{bare}"
+
+
+def _in_tree(folder: str, path: str) -> bool:
+    """Whether an absolute path lies in the tree of a dataset's folder; in the folder, where that is in no tree."""
+    here = Path(folder).absolute()
+    in_a_tree = here.parent.parent.name in {split.folder for split in SPLITS.values()}
+    root = here.parents[2] if in_a_tree else here
+    return Path(path).is_relative_to(root) or Path(path).resolve().is_relative_to(root.resolve())

@@ -12,6 +12,7 @@ from medvl.answers import Answer, Value, challenge_text, parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.choices import options
 from medvl.tasks import Task
+from medvl.unwrapping import unwrap
 
 # choice: the option letter, or a label. labels: labels joined as the dataset does. boxes, instance_boxes: checked only,
 # their frame is not touched. count: a whole number of things. number: a number. text: anything but nothing.
@@ -61,7 +62,9 @@ def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: 
     """
     task = TASKS[by]
     answer = parse_answer(text, task, question=question, separator=separator)
-    if not answer.parsed or by == "text" or task.has_boxes or answer.value == ():  # (): "none", which is an answer
+    if by == "text" and answer.parsed:
+        return Processed(unwrap(text), answer)
+    if not answer.parsed or task.has_boxes or answer.value == ():  # (): "none", which is an answer
         return Processed(text, answer)
     tidied = replace(answer, value=_spelled(answer, question, text))
     return Processed(challenge_text(tidied, text, size=None, frame="pixel", separator=separator or ";"), answer)
@@ -89,7 +92,7 @@ def to_hand_in(
 
 def _boxes_only(text: str) -> Answer | None:
     """The boxes of a text that is nothing else. Their frame would be lost if `general` handed them in as they are."""
-    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", text.strip(), flags=re.DOTALL).strip()
+    stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", unwrap(text).strip(), flags=re.DOTALL).strip()
     if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
         return None
     maps = stripped.startswith("{") and "bbox" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}

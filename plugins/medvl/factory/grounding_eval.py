@@ -26,6 +26,7 @@ from medvl.boxes import order_corners
 from medvl.factory.grounding_log import eval_prefix
 from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty, unreadable
 from medvl.losses.grounding import Settings
+from medvl.unwrapping import unwrap
 
 IGNORED = -100
 SPARE_TOKENS = 32  # beyond twice the true answer, for a short one in another style
@@ -206,7 +207,7 @@ def judge(text: str, truth: str, loss: float) -> Judged:
     An unreadable answer, a blank one too, counts as one wrong box, as in evaluation/run.py: it is never better than a
     wrong one.
     """
-    answer, true = parse_boxes(text), parse_boxes(truth)
+    answer, true = parse_boxes(unwrap(text)), parse_boxes(truth)
     if not answer.parsed:
         return Judged(unreadable(true.boxes), readable=False, loss=loss)
     return Judged(compare(order_corners(answer.boxes), order_corners(true.boxes)), readable=True, loss=loss)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, as_boxes, clip, from_frame, iou, match_greedy, match_optimal, order_corners
+from medvl.unwrapping import unwrap
 
 THRESHOLD = 0.5  # IoU from which a box counts as found
 NO_PAIR = 1e-6  # the reference script's mean IoU of an answer without a pair
@@ -113,7 +114,7 @@ def reward(
     >>> round(reward('[{"bbox_2d":[100,100,500,500]}]', [[64, 48, 320, 240]], (640, 480)), 6)
     1.0
     """
-    parsed = parse_boxes(text)
+    parsed = parse_boxes(unwrap(text))
     true = parse_boxes(truth) if isinstance(truth, str) else None
     if true is not None and not true.parsed:
         raise ValueError(f"the true answer holds no boxes: {str(truth)[:80]!r}")

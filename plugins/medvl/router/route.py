@@ -1,12 +1,12 @@
 """The router's decision about one question, and the form in which every stage reads questions."""
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from medvl.instructions import GENERAL
+from medvl.normalisation import normalise as one_form
 from medvl.sharegpt import MEDIA_TAGS
 
 Source = Literal["metadata", "rules", "gliclass", "none", "error"]
@@ -14,7 +14,6 @@ Source = Literal["metadata", "rules", "gliclass", "none", "error"]
 _TAGS = re.compile(rf"(?:Image-[0-9]+:\s*)?(?:{'|'.join(map(re.escape, MEDIA_TAGS))})")
 _SPECIAL = re.compile(r"<<[^<>]*>>|<\|[^<>|]*\|>")  # GLiClass's and chat templates' own tokens, in a user's text
 _HEAD, _TAIL = 1_000, 3_000  # characters; a prompt asks at its beginning or, more often, at its end
-_INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad]")
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,10 @@ def margin(scores: Mapping[str, float]) -> float:
 
 
 def normalise(question: str) -> str:
-    """The question as the stages read it: one Unicode form, single spaces, no media tags, no special tokens.
+    """The question as the stages read it: one form of width, single spaces, no media tags, no special tokens.
 
     Case stays, since option letters depend on it. Tokens of GLiClass (`<<LABEL>>`) in a user's text would corrupt its
     scores, so they go too. Of more than 4,000 characters the middle goes.
     """
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", question))
-    text = " ".join(_SPECIAL.sub(" ", _TAGS.sub(" ", text)).split())
+    text = " ".join(_SPECIAL.sub(" ", _TAGS.sub(" ", one_form(question))).split())
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} {text[-_TAIL:]}"
