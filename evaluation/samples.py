@@ -10,7 +10,8 @@ from evaluation.join import Joined
 from evaluation.predictions import DataError
 from evaluation.references import Reference
 from medvl.answers import Answer, parse_answer
-from medvl.boxes import Frame
+from medvl.box_text import ParsedBoxes
+from medvl.boxes import Frame, Size
 from medvl.choices import normal, options
 from medvl.tasks import Task, label_separator
 
@@ -68,7 +69,7 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
     samples = []
     for reference, prediction in joined.pairs:
         truth = _parse(reference.answer, reference, labels)
-        truth = to_pixels(truth, "pixel", None, reference.id)
+        truth = to_pixels(truth, "pixel", _size_if_needed(truth, reference), reference.id)
         text = prediction.text if prediction else None
         answer = _predicted(_parse(text, reference, labels), reference, frame)
         exact = text is not None and _squeezed(text) == _squeezed(reference.answer)
@@ -82,17 +83,24 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
     return samples
 
 
+def _size_if_needed(truth: Answer, reference: Reference) -> Size | None:
+    """The size of the picture where a reference is in other numbers than pixels; it may mean to open a file."""
+    stated = isinstance(truth.value, ParsedBoxes) and truth.value.frame is not None
+    return reference.picture_size() if stated else None
+
+
 def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Answer:
     if isinstance(answer.value, float) and not math.isfinite(answer.value):
         return Answer(answer.task, None, "not_finite")
     if not (reference.task.has_boxes and answer.parsed):
         return answer
-    if frame is None:
+    stated = answer.value.frame if isinstance(answer.value, ParsedBoxes) else None
+    if frame is None and stated is None:
         raise DataError(
             f"{reference.id}: the frame of its predicted boxes is not known, there is no manifest.json beside the "
             "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
         )
-    return to_pixels(answer, frame, reference.picture_size(), reference.id)
+    return to_pixels(answer, frame or "pixel", reference.picture_size(), reference.id)
 
 
 def _parse(text: str | None, reference: Reference, labels: dict[str, tuple[str, ...]]) -> Answer:

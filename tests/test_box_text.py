@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvl.box_text import BOX_STYLES, MAX_CHARACTERS, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
+from medvl.box_words import STRUCTURAL_KEYS
 from medvl.boxes import Frame, Size, as_boxes, from_frame, to_frame
 
 TWO = as_boxes([[1, 2, 3, 4], [5, 6, 7, 8]])
@@ -116,7 +117,9 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         # Wrapping
         pytest.param("```json\n[[1, 2, 3, 4]]\n```", [BOX], (None,), {}, id="fenced"),
         pytest.param("Sure! The lesion is at [1, 2, 3, 4], I think.", [BOX], (None,), {}, id="prose-around"),
-        pytest.param("There are 2 lesions (Fig. 3): [[1, 2, 3, 4]]", [BOX], (None,), {}, id="numbers-in-prose"),
+        pytest.param(
+            "There are 2 lesions (Fig. 3): [[1, 2, 3, 4]]", [BOX], (None,), {"numbers_unread": 2}, id="numbers-in-prose"
+        ),
         pytest.param("[x_min, y_min, x_max, y_max] = [1, 2, 3, 4]", [BOX], (None,), {}, id="legend-repeated"),
         pytest.param('"[[1, 2, 3, 4]]"', [BOX], (None,), {}, id="json-in-a-string"),
         pytest.param('"{\\"X\\": [[1, 2, 3, 4]]}"', [BOX], ("X",), {}, id="map-in-a-string"),
@@ -184,14 +187,10 @@ def test_whether_no_boxes_is_an_answer(text: str, parsed: bool) -> None:
 # Labels that a style carries. `<` would end a reference; an empty name is no name; key words of boxes and labels name
 # no object in a map. Half a surrogate pair is no text.
 CHARACTERS = st.characters(codec="utf-8")
-KEY_WORDS = {"bbox_2d", "bbox", "bboxes", "box", "boxes", "box_2d", "coordinates", "coordinate", "bounding_box",
-             "bounding_boxes", "location", "locations", "position", "positions", "label", "name", "class",
-             "class_name", "category", "type", "cell_type", "object", "structure", "id", "identifier", "chromosome",
-             "chromosome_id", "chromosome_number", "chromosome_type"}  # fmt: skip
 TAG_LABELS = st.text(CHARACTERS, min_size=1, max_size=12).map(lambda label: label.replace("<", "").strip()).filter(bool)
 LABELS: dict[str, st.SearchStrategy[str | None]] = {
     "json": st.none() | st.text(CHARACTERS, min_size=1, max_size=12),
-    "map": st.text(CHARACTERS, min_size=1, max_size=12).filter(lambda label: label.lower() not in KEY_WORDS),
+    "map": st.text(CHARACTERS, min_size=1, max_size=12).filter(lambda label: label.lower() not in STRUCTURAL_KEYS),
     "internvl": st.none() | TAG_LABELS,
     "qwen_vl1": st.none() | TAG_LABELS,
     "flare": st.none(),
