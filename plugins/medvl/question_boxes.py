@@ -142,6 +142,12 @@ def _number(value: float, frame: Frame) -> str:
     return written.rstrip("0").rstrip(".") if DECIMALS[frame] else written
 
 
+def in_frame(question: str, images: Sequence[Path], source: Frame, frame: Frame) -> Rewritten:
+    """`rewrite` for picture files; they are opened only where the question gives boxes."""
+    sizes = [shown_size(path) for path in images] if may_hold_boxes(question) else []
+    return rewrite(question, sizes, source, frame)
+
+
 def shown_size(path: Path) -> Size | None:
     """(width, height) of a picture as it is shown, EXIF orientation applied; None if it cannot be read."""
     try:

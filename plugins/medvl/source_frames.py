@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.boxes import FRAMES, Boxes, Frame, Size, from_frame
+from medvl.boxes import FRAMES, Boxes, Frame, Size, from_frame, to_frame
 
 SourceFrame = Literal["pixel", "norm1000", "norm1", "auto"]
 # Special tokens of families that write 0-1000 (Qwen-VL, Qwen2-VL, InternVL, DeepSeek-VL2).
@@ -19,15 +19,18 @@ _MANY = 10  # boxes: of fewer, the largest number says little
 
 def fits(boxes: Boxes, size: Size, frame: Frame) -> bool:
     """Whether boxes, (n, 4) and read in `frame`, lie in a picture of `size`, but for slips."""
-    beyond = _beyond(boxes, size, frame)
-    return bool((beyond <= _BEYOND).all())
+    return not _outside(_shares(boxes, size, frame)).any()
 
 
-def _beyond(boxes: Boxes, size: Size, frame: Frame) -> NDArray[np.float64]:
-    """How far each box reaches out of its picture, in sides, shape (n,); negative inside."""
-    sides = from_frame(boxes, size, frame) / np.array([*size, *size], dtype=np.float64)
-    beyond: NDArray[np.float64] = np.maximum(sides.max(axis=1) - 1, -sides.min(axis=1))
-    return beyond
+def _shares(boxes: Boxes, size: Size, frame: Frame) -> Boxes:
+    """Boxes read in `frame`, in shares of the picture's sides."""
+    return to_frame(from_frame(boxes, size, frame), size, "norm1")
+
+
+def _outside(shares: Boxes) -> NDArray[np.bool_]:
+    """Which boxes reach out of their picture, shape (n,)."""
+    outside: NDArray[np.bool_] = (shares.max(axis=1) > 1 + _BEYOND) | (shares.min(axis=1) < -_BEYOND)
+    return outside
 
 
 def better_frames(boxes: Boxes, size: Size, stated: Frame, text: str = "") -> tuple[Frame, ...]:
@@ -67,12 +70,11 @@ def likely_frame(answers: Sequence[tuple[Boxes, Size]]) -> Frame | None:
     if (numbers.max(axis=1) <= 1).mean() >= 1 - _FEW:
         return "norm1"
     candidates: tuple[Frame, ...] = ("pixel", "norm1000")
-    reach = {frame: np.concatenate([_beyond(boxes, size, frame) for boxes, size in known]) for frame in candidates}
-    left = [frame for frame in candidates if (reach[frame] > _BEYOND).mean() <= _FEW]
+    shares = {frame: np.concatenate([_shares(boxes, size, frame) for boxes, size in known]) for frame in candidates}
+    left = [frame for frame in candidates if _outside(shares[frame]).mean() <= _FEW]
     if len(left) < 2:
         return left[0] if left else None
-    # Shares of a side that the farthest boxes reach to.
     (_, shorter), (nearest, longer) = sorted(
-        ((frame, 1 + float(np.quantile(reach[frame], 0.99))) for frame in left), key=lambda item: item[1]
+        ((frame, float(np.quantile(shares[frame].max(axis=1), 0.99))) for frame in left), key=lambda item: item[1]
     )
     return nearest if len(numbers) >= _MANY and longer > 0.85 and shorter < 0.75 * longer else None
