@@ -27,6 +27,8 @@ _CANDIDATE = re.compile(
     rf"|\b{_BOX_NAME}\s?(?:at|is|of|=|:)?\s?{_N}(?:{_COMMA}{_N}){{3}}(?![,.]?[0-9])",
     re.IGNORECASE,
 )
+# What every candidate holds, four numbers near to each other; questions without are read twenty times as fast.
+_FOUR_NUMBERS = re.compile(r"[0-9](?:[^0-9\n]{1,12}[0-9][0-9.]*){3}")
 _NUMBER = re.compile(rf"(?<![\w.]){_N}(?!\w)")
 _SPOKEN_OF = re.compile(
     r"\b(?:bounding|b?box(?:es)?|bbox_2d|regions?|roi|rectangles?|coordinates?|locat(?:ed|ion)|crop|patch|window|areas?)\b"
@@ -72,7 +74,7 @@ class Rewritten:
 
 def may_hold_boxes(question: str) -> bool:
     """Whether there is anything to look at the pictures' sizes for."""
-    return _CANDIDATE.search(question) is not None
+    return _FOUR_NUMBERS.search(question) is not None and _CANDIDATE.search(question) is not None
 
 
 def rewrite(question: str, sizes: Sequence[Size | None], source: Frame, frame: Frame, *, said: str = "") -> Rewritten:
@@ -88,6 +90,8 @@ def rewrite(question: str, sizes: Sequence[Size | None], source: Frame, frame: F
     >>> rewrite("What is in the box [64, 48, 320, 240]?", [(640, 480)], "pixel", "norm1000").text
     'What is in the box [100, 100, 500, 500]?'
     """
+    if not _FOUR_NUMBERS.search(question):
+        return Rewritten(question)
     found = [match for match in _CANDIDATE.finditer(question) if match[0] not in said]
     if not found:
         return Rewritten(question)
