@@ -13,6 +13,7 @@ from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
 from medvl.choices import normal, options
+from medvl.per_image import tells_images_apart
 from medvl.tasks import Task, label_separator
 
 
@@ -68,7 +69,7 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
     later = {(row.id, row.images, row.question): row.text for row in joined.duplicates}
     samples = []
     for reference, prediction in joined.pairs:
-        truth = _parse(reference.answer, reference, labels)
+        truth = _known_image(_parse(reference.answer, reference, labels), reference)
         truth = to_pixels(truth, "pixel", _size_if_needed(truth, reference), reference.id)
         text = prediction.text if prediction else None
         answer = _predicted(_parse(text, reference, labels), reference, frame)
@@ -81,6 +82,14 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
         null = prediction is not None and text is None
         samples.append(Sample(reference, truth, text, answer, exact, again, frame in (None, "pixel"), null))
     return samples
+
+
+def _known_image(truth: Answer, reference: Reference) -> Answer:
+    """The right answer, unless it has boxes on several images: as those of the first they would be other boxes."""
+    boxes = truth.value
+    if isinstance(boxes, ParsedBoxes) and tells_images_apart(boxes, reference.answer, reference.images, reference.task):
+        return Answer(truth.task, None, "boxes_per_image")
+    return truth
 
 
 def _size_if_needed(truth: Answer, reference: Reference) -> Size | None:

@@ -11,6 +11,7 @@ from medvl.answers import Answer, target_text
 from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, format_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.flare import Question
+from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
 from medvl.tasks import Task
@@ -20,14 +21,6 @@ Note = tuple[str, str]  # code and detail
 
 # FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
 _STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
-# Words and keys that say which of several pictures a box lies on.
-_PICTURE_WORD = re.compile(
-    r"\b(?:image|img|picture|photo|frame|view|slice|panel|scan)(?:_?(?:id|index|idx|no|number|name|path))?"
-    r"[\"']?[\s_#:-]*[0-9]|[\"'](?:image|img|picture|frame|view|slice)(?:_?(?:id|index|idx|name|path))?[\"']\s*:"
-    r"|\b(?:first|second|third|fourth|fifth|last|other|left|right|1st|2nd|3rd|4th) "
-    r"(?:image|picture|photo|frame|view|scan)",
-    re.IGNORECASE,
-)
 # How much of an answer may be in no box before it is set aside: a number or two in a sentence around the boxes.
 _UNREAD_LEAST = dict.fromkeys(UNREAD, 1) | {"numbers_unread": 4}
 
@@ -102,10 +95,7 @@ def picture_note(answer: Answer, given: str, question: Question) -> list[Note]:
     names, parsed = question.images, answer.value
     if len(names) < 2 or not isinstance(parsed, ParsedBoxes) or not len(parsed.boxes):
         return []
-    numbered = answer.task is Task.DETECTION and all((label or "").isdecimal() for label in parsed.labels)
-    stems = [name.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] for name in names]
-    named = any(stem and stem in given for stem in stems)
-    if "grouped" in parsed.notes or numbered or named or _PICTURE_WORD.search(given):
+    if tells_images_apart(parsed, given, names, answer.task):
         raise RowRefusedError("BOXES_PER_IMAGE", "quarantined", f"{len(names)} pictures: {given[:200]!r}")
     return [("BOXES_ON_FIRST", f"{len(names)} pictures, boxes taken to lie on the first: {given[:200]!r}")]
 

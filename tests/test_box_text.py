@@ -314,6 +314,13 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
             id="rotated-box-and-one-that-is-not",
         ),
         pytest.param('{"cx":2,"cy":3,"w":2,"h":2}', [BOX], (None,), {"xywh": 1}, id="centre"),
+        pytest.param('{"bbox_xywh":[1,2,2,2],"label":"a"}', [BOX], ("a",), {"xywh": 1}, id="sides-by-key"),
+        pytest.param(
+            '[{"cxcywh":[2,3,2,2]},{"xyxy":[5,6,7,8]}]', [BOX, OTHER], (None, None), {"xywh": 1}, id="centre-by-key"
+        ),
+        pytest.param(
+            '{"image_id":1,"category_id":3,"bbox":[1,2,3,4],"iscrowd":0}', [BOX], ("3",), {"coco_sides": 1}, id="coco"
+        ),
         # y first
         pytest.param('[{"box_2d": [2, 1, 4, 3], "label": "a"}]', [BOX], ("a",), {}, id="gemini"),
         pytest.param('{"box_2d": [[2, 1], [4, 3]]}', [BOX], (None,), {"corner_pairs": 1}, id="gemini-corners"),

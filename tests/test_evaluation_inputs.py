@@ -12,6 +12,7 @@ from evaluation.join import join
 from evaluation.predictions import DataError, read_predictions
 from evaluation.references import dataset_of, read_references
 from evaluation.run import main
+from evaluation.samples import make_samples
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.sharegpt import Source, encode_records, make_record
@@ -365,6 +366,14 @@ def test_a_damaged_record_is_named(tmp_path: Path, change: dict[str, Any], messa
     path.write_text(json.dumps([json.loads(path.read_text())[0] | change]))
     with pytest.raises(DataError, match=message):
         read_references(path)
+
+
+def test_a_reference_with_boxes_on_several_images_is_not_scored_as_one(tmp_path: Path) -> None:
+    answer = "[[[10, 20, 110, 120]], [[30, 40, 50, 60]]]"
+    several = row(["a.png", "b.png"], answer, TaskType="Detection", Question="Box it.")
+    file = write(tmp_path / "truth.json", several, several | {"ImageName": ["a.png"]})
+    (apart, single) = make_samples(join(read_references(file), read_predictions(file)), "pixel")
+    assert (apart.truth.reason, single.truth.reason) == ("boxes_per_image", None)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_one_object_is_one_box(tmp_path: Path, answer: Any, target: str, codes: 
         pytest.param('[{"bbox":[1,2,30,40],"angle":45}]', "rotated", id="rotated"),
         pytest.param('{"size":[480,640],"counts":[1,2,3,4]}', "mask", id="mask"),
         pytest.param('[{"box_2d":[1,2,3,4]},{"bbox_2d":[1,2,3,4]}]', "mixed_frames", id="two-frames"),
+        pytest.param('[{"bbox":[1,2,30,40],"category_id":3,"iscrowd":0}]', "coco_sides", id="coco"),
         pytest.param('{"WBC":[[1,2,3,4]],"RBC":null}', "empty_beside", id="null"),
     ],
 )

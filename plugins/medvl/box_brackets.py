@@ -35,6 +35,7 @@ class Bracket:
     names_of: "Bracket | None" = None
     ignored: bool = False
     mask: bool = False
+    coco: bool = False
     rotated: bool = False
     structural: bool = False
     blanks: int = 0

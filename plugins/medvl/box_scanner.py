@@ -12,7 +12,9 @@ from medvl.box_words import (
     BARE,
     BOX_KEYS,
     BOXES_INSIDE,
+    CENTRE_BOX_KEYS,
     CENTRE_KEYS,
+    COCO_KEYS,
     CORNER_KEYS,
     KEY_FOLLOWS,
     LABEL_KEYS,
@@ -28,6 +30,7 @@ from medvl.box_words import (
     STRING,
     STRUCTURAL_KEYS,
     TOKEN,
+    XYWH_KEYS,
     Y_FIRST_KEYS,
 )
 
@@ -117,6 +120,7 @@ class Scanner:
         scope.key = key
         scope.structural |= key.lower() in STRUCTURAL_KEYS
         scope.mask |= key.lower() in MASK_KEYS
+        scope.coco |= key.lower() in COCO_KEYS
         scope.blanks += scope.kind == "{" and NULL_FOLLOWS.match(self.text, end) is not None
 
     def on_string(self, value: str) -> None:
@@ -316,6 +320,7 @@ class Scanner:
             self.found.pop()
         if bracket.words:
             self.close_names(bracket)
+        self.notes["coco_sides"] += bracket.coco and len(self.found) > bracket.first
 
     def close_own_outline(self, bracket: Bracket) -> None:
         """The box around the outline of an object that has no box beside it."""
@@ -360,13 +365,22 @@ class Scanner:
             return
         key = None if own_keys else scope.key
         y_first = key is not None and key.lower() in Y_FIRST_KEYS
-        if y_first:
-            box = [box[1], box[0], box[3], box[2]]
+        box = self.corners(box, (key or "").lower())
         if max(map(abs, box)) > LARGEST:
             self.notes["too_large"] += 1
             box = [min(max(value, -LARGEST), LARGEST) for value in box]
         self.notes["inverted"] += box[0] > box[2] or box[1] > box[3]
         self.found.append(Found(box, scope, key, self.reference, y_first, word))
+
+    def corners(self, box: list[float], key: str) -> list[float]:
+        """The corners that four numbers under a key mean, x first."""
+        a, b, c, d = box
+        if key in Y_FIRST_KEYS:
+            return [b, a, d, c]
+        self.notes["xywh"] += key in XYWH_KEYS | CENTRE_BOX_KEYS
+        if key in XYWH_KEYS:
+            return [a, b, a + c, b + d]
+        return [a - c / 2, b - d / 2, a + c / 2, b + d / 2] if key in CENTRE_BOX_KEYS else box
 
     def add_bare(self, bare: re.Match[str], scope: Bracket) -> None:
         """Four numbers that are a whole string."""

@@ -24,9 +24,9 @@ MAX_CHARACTERS = 1_000_000
 
 # Notes of the parser that stand for a box it refused or cut to size.
 REFUSED = ("truncated", "number_count", "not_finite", "lone_corner", "too_large", "mask", "rotated", "mixed_frames")
-# Notes for what stands beside the boxes and is in none of them: a model's answer does without, a dataset's does not.
-# All other notes are repairs.
-UNREAD = ("label_count", "words_unread", "empty_beside", "numbers_unread")
+# Notes for what stands beside the boxes and is in none of them, or makes them doubtful: a model's answer is read
+# all the same, a dataset's is set aside. All other notes are repairs.
+UNREAD = ("label_count", "words_unread", "empty_beside", "numbers_unread", "coco_sides")
 
 
 def format_boxes(

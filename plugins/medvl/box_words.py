@@ -26,12 +26,18 @@ LIST_MARK_END = re.compile(r"[.)]?\s+\S")  # behind the number of "1. lesion" an
 
 # Gemini, Gemma and MedGemma: [y_min, x_min, y_max, x_max] in 0-1000, whatever frame the rest of a file is in.
 Y_FIRST_KEYS = {"box_2d", "box2d", "boxes_2d"}
-BOX_KEYS = Y_FIRST_KEYS | {
+# Four numbers that are no two corners, by their key.
+XYWH_KEYS, CENTRE_BOX_KEYS = {"xywh", "bbox_xywh", "box_xywh"}, {"cxcywh", "bbox_cxcywh", "box_cxcywh"}
+# Beside a `bbox` they are marks of COCO, whose boxes are x, y, width and height.
+COCO_KEYS = {"category_id", "iscrowd"}
+BOX_KEYS = Y_FIRST_KEYS | XYWH_KEYS | CENTRE_BOX_KEYS | {
+    "xyxy", "bbox_xyxy", "box_xyxy",
     "bbox_2d", "bbox", "bboxes", "box", "boxes", "coordinates", "coordinate", "bounding_box", "bounding_boxes",
     "location", "locations", "position", "positions",
 }  # fmt: skip
 LABEL_KEYS = {"label", "name", "class", "class_name", "category", "type", "cell_type", "object", "structure", "id",
-              "identifier", "chromosome", "chromosome_id", "chromosome_number", "chromosome_type"}  # fmt: skip
+              "identifier", "chromosome", "chromosome_id", "chromosome_number", "chromosome_type",
+              "category_id", "category_name", "class_id"}  # fmt: skip
 # Beside a list of boxes: one name per box, or one for all.
 LABEL_LIST_KEYS = {"labels", "names", "classes", "class_names", "categories"}
 CORNER_KEYS = {"x1": 0, "y1": 1, "x2": 2, "y2": 3, "x_min": 0, "y_min": 1, "x_max": 2, "y_max": 3, "xmin": 0,
