@@ -34,7 +34,7 @@ def tells_images_apart(parsed: ParsedBoxes, text: str, names: Sequence[str], tas
 
 
 def _is_named(name: str, text: str) -> bool:
-    """Whether an image's file name stands in a text, with or without its ending; one of digits alone is a coordinate."""
+    """Whether a file name stands in a text, with or without its ending. Digits alone are a coordinate."""
     file = name.replace("\\", "/").rpartition("/")[2]
     stem = file.rpartition(".")[0] or file
     written = re.search(rf"(?<![\w-]){re.escape(stem)}(?![\w-])", text)
