@@ -169,3 +169,14 @@ def test_a_records_own_question_is_left_out_where_the_prompt_says_it(tree: Path)
     for frame, kept in (("norm1000", True), ("pixel", False)):
         file, _ = converted(tree, frame)  # type: ignore[arg-type]
         assert ('"question":' in file.read_text()) is kept
+
+
+def test_prediction_knows_what_it_left_as_it_is(tree: Path) -> None:
+    file = tree / "validation-public/Ultrasound/BUSI/BUSI_questions_val.json"
+    file.write_text(file.read_text().replace("the box", "the box in pixels"))
+    (question,) = read_questions(tree)
+    served = Served(None, None, "", None, None, 0, False, None, "norm1000", None)
+    asked = ask(question, abstain("test"), read_profiles(None), lambda _: served, "")
+    assert asked.prompt == f"<image>\n{question.text}"
+    assert "frame of its own" in (asked.doubt or "")
+    assert [finding["code"] for finding in converted(tree, "norm1000")[1]["findings"]] == ["QUESTION_BOX_UNCLEAR"]

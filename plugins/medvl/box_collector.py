@@ -1,9 +1,8 @@
 """What the brackets of a text hold, turned into boxes as they close (`medvl.box_scanner` opens them)."""
 
+import math
 import re
 from collections import Counter
-
-import numpy as np
 
 from medvl.box_brackets import Bracket, Found
 from medvl.box_words import (
@@ -160,6 +159,8 @@ class Collector:
 
     def close_keyed(self, bracket: Bracket) -> None:
         """A box whose numbers have keys of their own."""
+        if not bracket.keyed:
+            return
         by_corner, by_side, by_centre = (
             {keys[key]: value for key, value in bracket.keyed.items() if key in keys}
             for keys in (CORNER_KEYS, SIDE_KEYS, CENTRE_KEYS)
@@ -174,7 +175,7 @@ class Collector:
             x, y, width, height = by_centre[0], by_centre[1], by_side[2], by_side[3]
             self.add([x - width / 2, y - height / 2, x + width / 2, y + height / 2], bracket, own_keys=True)
             self.notes["xywh"] += 1
-        elif bracket.keyed and len(self.found) == bracket.first and not bracket.numbers:
+        elif len(self.found) == bracket.first and not bracket.numbers:
             self.notes["number_count"] += 1
 
     def close_names(self, bracket: Bracket) -> None:
@@ -187,7 +188,7 @@ class Collector:
 
     def add(self, box: list[float], scope: Bracket, *, own_keys: bool = False, word: str | None = None) -> None:
         """Keep a box found in `scope`, under its present key unless that belongs to the box's own numbers."""
-        if not np.isfinite(box).all():
+        if not all(map(math.isfinite, box)):
             self.notes["not_finite"] += 1
             return
         key = None if own_keys else scope.key
@@ -204,10 +205,13 @@ class Collector:
         a, b, c, d = box
         if key in Y_FIRST_KEYS:
             return [b, a, d, c]
-        self.notes["xywh"] += key in XYWH_KEYS | CENTRE_BOX_KEYS
         if key in XYWH_KEYS:
+            self.notes["xywh"] += 1
             return [a, b, a + c, b + d]
-        return [a - c / 2, b - d / 2, a + c / 2, b + d / 2] if key in CENTRE_BOX_KEYS else box
+        if key in CENTRE_BOX_KEYS:
+            self.notes["xywh"] += 1
+            return [a - c / 2, b - d / 2, a + c / 2, b + d / 2]
+        return box
 
     def add_bare(self, bare: re.Match[str], scope: Bracket) -> None:
         """Four numbers that are a whole string."""

@@ -99,11 +99,11 @@ class Scanner(Collector):
 
     def on_key(self, key: str, end: int) -> None:
         """Read a key; `end` is where its value begins."""
-        scope = self.scope()
+        scope, folded = self.scope(), key.lower()
         scope.key = key
-        scope.structural |= key.lower() in STRUCTURAL_KEYS
-        scope.mask |= key.lower() in MASK_KEYS
-        scope.coco |= key.lower() in COCO_KEYS
+        scope.structural |= folded in STRUCTURAL_KEYS
+        scope.mask |= folded in MASK_KEYS
+        scope.coco |= folded in COCO_KEYS
         scope.blanks += scope.kind == "{" and NULL_FOLLOWS.match(self.text, end) is not None
 
     def on_string(self, value: str) -> None:
