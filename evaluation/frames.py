@@ -8,7 +8,7 @@ from PIL import Image
 from evaluation.predictions import DataError, PredictionFile
 from medvl.answers import Answer
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import FRAMES, Frame, Size, from_frame, order_corners
+from medvl.boxes import FRAMES, Frame, Size, order_corners
 from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
 
 _ORIENTATION_TAG = 0x0112
@@ -78,7 +78,7 @@ def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Ans
 
     Args:
         answer: Parsed, boxes in `frame`.
-        frame: Frame of the boxes.
+        frame: Frame of boxes whose text states none itself (`box_2d` does: 0-1000).
         size: (width, height) of the first picture, pixels; not needed for pixel boxes.
         name: Names the record in the error.
 
@@ -87,12 +87,12 @@ def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Ans
     """
     if not isinstance(answer.value, ParsedBoxes):
         return answer
-    boxes = answer.value.boxes
-    if frame != "pixel":
+    boxes, own = answer.value.boxes, answer.value.frame or frame
+    if own != "pixel":
         if size is None:
             raise DataError(
-                f"{name}: {frame} boxes, but the size of its picture is not known; score against the converted file "
+                f"{name}: {own} boxes, but the size of its picture is not known; score against the converted file "
                 "or a tree with its pictures, or run with --frame pixel if the boxes are pixels"
             )
-        boxes = from_frame(boxes, size, frame)
-    return replace(answer, value=replace(answer.value, boxes=order_corners(boxes)))
+        boxes = answer.value.pixels(size, frame)
+    return replace(answer, value=replace(answer.value, boxes=order_corners(boxes), frame=None))

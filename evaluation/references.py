@@ -284,7 +284,7 @@ def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
         id=record.id,
         task=_task(record),
         dataset=record.dataset,
-        question=record.question,
+        question=record.source_question,
         images=tuple(record.images),
         answer=record.source.answer,
         target=record.target,

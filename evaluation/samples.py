@@ -14,9 +14,10 @@ from evaluation.predictions import DataError, Prediction
 from evaluation.references import Reference
 from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import Frame
+from medvl.boxes import Frame, Size
 from medvl.choices import is_refusal, normal, offered_labels, options
 from medvl.normalisation import normalise
+from medvl.per_image import tells_images_apart
 from medvl.tasks import Task, label_separator
 
 
@@ -69,8 +70,8 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
     labels = _free_labels(reference for reference, _ in joined.pairs)
     samples = []
     for (reference, prediction), taken in zip(joined.pairs, rows_taken(joined), strict=True):
-        truth = _parse(reference.answer, reference, labels)
-        truth = to_pixels(truth, "pixel", None, reference.id)
+        truth = _known_image(_parse(reference.answer, reference, labels), reference)
+        truth = to_pixels(truth, "pixel", _size_if_needed(truth, reference), reference.id)
         text = prediction.text if prediction else None
         answer = _predicted(_open_answer(_parse(text, reference, labels), text or "", reference), reference, frame)
         exact = text is not None and _squeezed(text) == _squeezed(reference.answer)
@@ -82,18 +83,33 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
     return samples
 
 
+def _known_image(truth: Answer, reference: Reference) -> Answer:
+    """The right answer, unless it has boxes on several images: as those of the first they would be other boxes."""
+    boxes = truth.value
+    if isinstance(boxes, ParsedBoxes) and tells_images_apart(boxes, reference.answer, reference.images, reference.task):
+        return Answer(truth.task, None, "boxes_per_image")
+    return truth
+
+
+def _size_if_needed(truth: Answer, reference: Reference) -> Size | None:
+    """The size of the picture where a reference is in other numbers than pixels; it may mean to open a file."""
+    stated = isinstance(truth.value, ParsedBoxes) and truth.value.frame is not None
+    return reference.picture_size() if stated else None
+
+
 def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Answer:
     if isinstance(answer.value, float) and not math.isfinite(answer.value):
         return Answer(answer.task, None, "not_finite")
     if not (reference.task.has_boxes and answer.parsed):
         return answer
-    if frame is None:
+    stated = answer.value.frame if isinstance(answer.value, ParsedBoxes) else None
+    if frame is None and stated is None:
         raise DataError(
             f"{reference.id}: the frame of its predicted boxes is not known, there is no manifest.json beside the "
             "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
         )
     with np.errstate(over="ignore"):  # a number that no picture has may not fit in pixels
-        pixels = to_pixels(answer, frame, reference.picture_size(), reference.id)
+        pixels = to_pixels(answer, frame or "pixel", reference.picture_size(), reference.id)
     if isinstance(pixels.value, ParsedBoxes) and not np.isfinite(pixels.value.boxes).all():
         return Answer(answer.task, None, "not_finite", answer.notes)
     return pixels

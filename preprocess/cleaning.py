@@ -3,7 +3,7 @@
 Only training data is touched unless other splits are named: a score on cleaned references is another score.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -94,7 +94,7 @@ def _cleaned(record: Record, codes: list[str]) -> str | None:
 
 def _mend_corners(_: Record, answer: str) -> str:
     parsed = parse_boxes(answer)
-    return _written(order_corners(parsed.boxes).tolist(), list(parsed.labels))
+    return _written(order_corners(parsed.boxes).tolist(), list(parsed.labels), parsed.empty_labels)
 
 
 def _drop_empty_boxes(_: Record, answer: str) -> str | None:
@@ -102,14 +102,14 @@ def _drop_empty_boxes(_: Record, answer: str) -> str | None:
     kept = [place for place, size in enumerate(area(parsed.boxes)) if size > 0]
     if not kept:  # "no box" would say that there is nothing to find
         return None
-    return _written(parsed.boxes[kept].tolist(), [parsed.labels[place] for place in kept])
+    return _written(parsed.boxes[kept].tolist(), [parsed.labels[place] for place in kept], parsed.empty_labels)
 
 
-def _written(boxes: list[list[float]], labels: list[str | None]) -> str:
+def _written(boxes: list[list[float]], labels: list[str | None], empty: Sequence[str]) -> str:
     """Boxes in the form of FLARE's own answers; where only some have names, which it does not know, as objects."""
     named = sum(label is not None for label in labels)
     style: BoxStyle = "flare" if not named else "map" if named == len(labels) else "json"
-    return format_boxes(np.array(boxes), labels, style, "pixel")
+    return format_boxes(np.array(boxes), labels, style, "pixel", empty_labels=empty)
 
 
 def _mend_letter(record: Record, answer: str) -> str:

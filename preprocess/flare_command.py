@@ -16,6 +16,7 @@ from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
 from medvl.flare import FlareError
 from medvl.sharegpt import TEMPORARY
+from medvl.source_frames import SourceFrame
 from medvl.tasks import UnknownNameError
 from preprocess import entries, judgement
 from preprocess.errors import RefusedError, UsageError
@@ -80,6 +81,13 @@ def _input_arguments(add: Add) -> None:
 
 def _record_arguments(add: Add) -> None:
     add("--frame", choices=FRAMES, default="norm1000", help="frame of boxes in answers (default: norm1000)")
+    add(
+        "--source-frame",
+        choices=get_args(SourceFrame),
+        default="pixel",
+        help="frame of boxes in the tree: pixel (default, as in FLARE), norm1000, norm1, or auto: by the numbers of "
+        "each file",
+    )
     add(
         "--box-style",
         choices=[style for style in get_args(BoxStyle) if style != "map"],

@@ -6,6 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from medvl.flare import (
     read_wrapped,
 )
 from medvl.sharegpt import Record, write_atomic
-from preprocess import crew, entries, judgement, unchanged
+from preprocess import crew, entries, judgement, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
@@ -210,6 +211,7 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     options = Options(
         args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images
     )
+    options = source_frames.stated(options, args.source_frame)
     judged = judgement.plan(args)
     files, refused, unpacked = find_files(args, root)
     command = inputs.command if inputs and _repeatable(args, inputs.command) else None
@@ -219,9 +221,11 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     read, file_findings, before = _read_and_list(files, refused, args.name, state)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
     cache, converted = PictureCache(out), []
+    options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(_look, known=cache.seen, out=out, hashes=args.hash_pictures)
     for part in convert_rows(rows, options, look, cache, args.workers):
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
+        part.findings += source_frames.findings(part, options, auto=args.source_frame == "auto")
         converted.append(audit(part))
         for record in part.records:
             record_text_tokens(record)  # while the workers are at the next files
@@ -229,7 +233,8 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
         refuse_missing(converted)
 
     def convert_again(question: Question) -> tuple[Record | None, list[Finding]]:
-        return convert(question, {name: seen.picture for name, seen in look([question]).items()}, options)
+        mended = replace(options, source_frame="pixel", source_frames={})  # cleaning writes pixels
+        return convert(question, {name: seen.picture for name, seen in look([question]).items()}, mended)
 
     answers = {record.id: record.source.answer for part in converted for record in part.records}
     converted, changes = judgement.judge(judged, converted, rows, convert_again, partial(_ids, read, args.name))
@@ -322,4 +327,5 @@ def stated_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that decide what is written, for report and manifest."""
     names = ("frame", "box_style", "on_missing", "max_images_per_sample", "number_images", "clean", "clean_splits",
              "datasets", "splits", "limit", "seed", "name")  # fmt: skip
-    return {name: getattr(args, name) for name in names}
+    stated = {name: getattr(args, name) for name in names}
+    return stated if args.source_frame == "pixel" else stated | {"source_frame": args.source_frame}

@@ -2,28 +2,30 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from medvl.answers import Answer, parse_answer, target_text, unoffered
+import msgspec
+
+from medvl.answers import Answer, parse_answer, unoffered
 from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes, parse_boxes
-from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.boxes import Frame, Size
 from medvl.choices import normal
 from medvl.flare import FlareError, OutsideError, Question, picture_path
 from medvl.normalisation import normalise
+from medvl.question_boxes import Rewritten, rewrite
 from medvl.sharegpt import Record, RecordError, Source, make_record
 from medvl.structured import plain_number, plain_text
 from medvl.tasks import Task, UnknownNameError, label_separator
 from medvl.unwrapping import unwrap
+from preprocess import flare_boxes
 from preprocess.decoding import Picture
+from preprocess.errors import RowRefusedError as _RefusedError
 from preprocess.report import Action, Finding
 
 Pictures = Mapping[str, Picture]  # by their names in the question file
 OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
-
-# FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
-_STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
 
 
 # What programs write where they have no value. `normal` has folded the case.
@@ -50,6 +52,8 @@ class Options:
         name: First part of record ids and entry names.
         max_images: How many pictures a record may have, evenly spaced over all it names; None for all.
         number_images: Whether the pictures of a record with several are numbered in the prompt.
+        source_frame: Frame of the boxes in the source's answers and questions.
+        source_frames: Question file -> its frame, where it is not `source_frame`.
     """
 
     frame: Frame
@@ -58,14 +62,12 @@ class Options:
     name: str
     max_images: int | None = None
     number_images: bool = False
+    source_frame: Frame = "pixel"
+    source_frames: Mapping[str, Frame] = field(default_factory=dict)
 
-
-class _RefusedError(Exception):
-    """A row that does not become a record."""
-
-    def __init__(self, code: str, action: Action, detail: str) -> None:
-        super().__init__(detail)
-        self.code, self.action, self.detail = code, action, detail
+    def frame_of(self, question: Question) -> Frame:
+        """Frame of the boxes in a row."""
+        return self.source_frames.get(str(question.file.path), self.source_frame)
 
 
 def convert(question: Question, pictures: Pictures, options: Options) -> tuple[Record | None, list[Finding]]:
@@ -110,7 +112,10 @@ def convert(question: Question, pictures: Pictures, options: Options) -> tuple[R
         target, notes = _target(question, usable[0][1], options)
         for code, detail in notes:
             note(code, detail)
-        return _record(question, target, usable, options), findings
+        asked = rewrite(question.text, [size for _, size in usable], options.frame_of(question), options.frame)
+        for code, detail in flare_boxes.question_notes(asked, question.text, options.frame):
+            note(code, detail)
+        return _record(question, asked, target, usable, options), findings
     except _RefusedError as refused:
         note(refused.code, refused.detail, refused.action)
         return None, findings
@@ -191,12 +196,18 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if not isinstance(answer.value, ParsedBoxes):
         return given, notes
-    notes += _box_notes(answer.value.boxes, size)
-    label = _structure(text)
-    if task is Task.INSTANCE_DETECTION and not all(name or label for name in answer.value.labels):
-        raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"a box without an identifier: {given[:200]!r}")
-    style = options.box_style
-    return target_text(answer, given, size=size, frame=options.frame, style=style, label=label), notes
+    notes += flare_boxes.picture_note(answer, given, question)
+    target, more = flare_boxes.box_target(
+        answer,
+        answer.value,
+        given,
+        question,
+        size,
+        source=options.frame_of(question),
+        frame=options.frame,
+        style=options.box_style,
+    )
+    return target, notes + more
 
 
 def _plain(question: Question, given: str, task: Task) -> tuple[str, list[tuple[str, str]]]:
@@ -239,46 +250,32 @@ def _usable_answer(question: Question, given: str, task: Task) -> Answer:
     refused = [code for code in REFUSED if code in answer.notes]
     if not answer.parsed and (task.has_boxes or task.is_number):
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{answer.reason}: {given[:200]!r}")
+    flare_boxes.picture_note(answer, given, question)  # a picture without a box has an empty list, which is unread
+    refused += flare_boxes.unread(answer.notes)
     if answer.parsed and refused:  # training on what is left would teach that the other objects are not there
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {given[:200]!r}")
     return answer
 
 
-def _structure(question: str) -> str | None:
-    """The name of what a question asks for; None for two in one question: whose box is which?"""
-    structures = {name.lower() for name in _STRUCTURE.findall(question)}
-    return structures.pop() if len(structures) == 1 else None
-
-
-def _box_notes(boxes: Boxes, size: Size) -> list[tuple[str, str]]:
-    low, high = boxes[:, :2], boxes[:, 2:]
-    if (low >= 0).all() and (low < high).all() and (high <= size).all():
-        return []
-    ordered = order_corners(boxes)
-    odd = {
-        "INVERTED_BOX": (boxes != ordered).any(axis=1),
-        "ZERO_AREA_BOX": area(ordered) == 0,
-        "BOX_OUTSIDE": (clip(boxes, size) != boxes).any(axis=1),
-    }
-    return [
-        (code, f"{mask.sum()} of {len(boxes)} boxes, {boxes[mask].tolist()}, in a picture of {size[0]} x {size[1]}")
-        for code, mask in odd.items()
-        if mask.any()
-    ]
-
-
-def _record(question: Question, target: str, pictures: list[tuple[str, Size]], options: Options) -> Record:
+def _record(
+    question: Question, asked: Rewritten, target: str, pictures: list[tuple[str, Size]], options: Options
+) -> Record:
+    frame = options.frame_of(question)
+    # Who asks from these records starts from the question as it stands in the source.
+    kept = asked.boxes and (asked.text != question.text or frame != "pixel")
     source = Source(
         split=question.file.split.folder,
         file=str(question.file.path),
         index=question.index,
         sizes=[size for _, size in pictures],
-        answer=question.answer,
+        answer=_source_answer(question, pictures[0][1], frame),
         names=list(question.images),
+        question=question.text if kept else msgspec.UNSET,
+        frame=frame if kept and frame != "pixel" else msgspec.UNSET,
     )
     try:
         return make_record(
-            question=question.text,
+            question=asked.text,
             answer=target,
             images=[path for path, _ in pictures],
             id=f"{options.name}/{question.id}",
@@ -289,3 +286,11 @@ def _record(question: Question, target: str, pictures: list[tuple[str, Size]], o
         )
     except RecordError as error:
         raise _RefusedError("LITERAL_TAG", "quarantined", str(error)) from error
+
+
+def _source_answer(question: Question, size: Size, frame: Frame) -> str:
+    given = question.answer
+    if not given or not question.task.has_boxes:
+        return given
+    answer = _parse(given, question.task, question.text, label_separator(question.file.dataset))
+    return flare_boxes.source_answer(answer, given, size, frame)

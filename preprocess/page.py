@@ -14,7 +14,7 @@ from PIL import Image
 import medvl
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import Frame, Size, from_frame
+from medvl.boxes import Frame, Size
 from medvl.sharegpt import Record
 from medvl.tasks import Task
 from preprocess.budget import EDGES
@@ -150,7 +150,7 @@ def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:
     answer = parse_answer(record.target, task, question=record.question)
     if not isinstance(answer.value, ParsedBoxes):
         return []
-    boxes = from_frame(answer.value.boxes, size, frame).round(1).tolist()
+    boxes = answer.value.pixels(size, frame).round(1).tolist()
     return [
         {"x": x1, "y": y1, "width": max(x2 - x1, 0), "height": max(y2 - y1, 0), "label": label or ""}
         for (x1, y1, x2, y2), label in zip(boxes, answer.value.labels, strict=True)

@@ -444,7 +444,7 @@ def test_every_answer_of_a_tuned_model_is_understood(shared_data: Path) -> None:
 def test_few_answers_of_an_untuned_model_are_not_understood(shared_data: Path) -> None:
     answers = predicted(shared_data, PREDICTIONS[1])
     reasons = {answer.reason for answer in answers}
-    assert reasons == {None, "refusal", "range", "prose", "contradiction"}
+    assert reasons == {None, "refusal", "range", "prose", "contradiction", "truncated"}  # a list of points cut off
     assert sum(not answer.parsed for answer in answers) < 60
 
 

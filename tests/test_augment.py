@@ -310,3 +310,8 @@ def test_an_unknown_answer_is_not_moved() -> None:
 )
 def test_ultrasound_is_told_from_the_prompt(prompt: str, question: str, expected: bool) -> None:
     assert permission(question, "yes", pictures=1, prompt=prompt).ultrasound == expected
+
+
+@pytest.mark.parametrize("text", ['[{"box_2d": [10, 10, 30, 30]}]', '[{"points": [[1, 3], [2, 2], [3, 3], [2, 4]]}]'])
+def test_boxes_whose_numbers_are_no_corners_are_not_rewritten(text: str) -> None:
+    assert read_box_answer(text) is None

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvl.box_text import BOX_STYLES, MAX_CHARACTERS, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
-from medvl.boxes import Frame, Size, as_boxes, from_frame, to_frame
+from medvl.box_words import STRUCTURAL_KEYS
+from medvl.boxes import FRAMES, Boxes, Frame, Size, as_boxes, from_frame, to_frame
 
 TWO = as_boxes([[1, 2, 3, 4], [5, 6, 7, 8]])
 LABELLED: list[BoxStyle] = ["json", "internvl", "qwen_vl1", "map"]
@@ -49,6 +50,55 @@ def test_decimals_follow_the_frame(frame: Frame, text: str) -> None:
 def test_no_boxes_are_written_and_read_as_none(style: BoxStyle) -> None:
     parsed = parse_boxes(format_boxes(as_boxes([]), [], style, "norm1000"))
     assert (len(parsed.boxes), parsed.explicit_empty, parsed.parsed, parsed.notes) == (0, True, True, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        pytest.param('{"RBC": [[1, 2, 3, 4]], "WBC": []}', ("WBC",), id="map"),
+        pytest.param('{"WBC": [], "RBC": {}}', ("WBC", "RBC"), id="nothing-of-all"),
+        pytest.param(
+            '[{"label": "WBC", "boxes": []}, {"label": "RBC", "boxes": [[1, 2, 3, 4]]}]', ("WBC",), id="objects"
+        ),
+        pytest.param("<ref>WBC</ref><box>[]</box><ref>RBC</ref><box>[[1, 2, 3, 4]]</box>", ("WBC",), id="internvl"),
+        pytest.param("<ref>WBC</ref><box></box>", ("WBC",), id="qwen_vl1"),
+        pytest.param('{"boxes": [], "labels": []}', (), id="keys-are-no-names"),
+        pytest.param('{"bbox": [1, 2, 3, 4], "attributes": []}', (), id="attributes-are-no-objects"),
+        pytest.param("[]", (), id="nothing-named"),
+    ],
+)
+def test_names_of_which_there_is_no_box(text: str, names: tuple[str, ...]) -> None:
+    assert parse_boxes(text).empty_labels == names
+
+
+@pytest.mark.parametrize("style", ["map", "internvl", "qwen_vl1"])
+@pytest.mark.parametrize("boxes", [TWO, as_boxes([])])
+def test_names_without_a_box_are_written_and_read(style: BoxStyle, boxes: Boxes) -> None:
+    parsed = parse_boxes(format_boxes(boxes, ["RBC"] * len(boxes), style, "norm1000", empty_labels=["WBC"]))
+    assert (parsed.boxes.tolist(), parsed.empty_labels, parsed.notes) == (boxes.tolist(), ("WBC",), {})
+    assert parsed.parsed
+
+
+def test_the_frame_that_a_text_states_wins() -> None:
+    parsed = parse_boxes('{"box_2d": [250, 100, 1000, 500]}')
+    assert parsed.frame == "norm1000"
+    for frame in FRAMES:
+        assert parsed.pixels((640, 480), frame) == pytest.approx(np.array([[64, 120, 320, 480]]))
+    assert parse_boxes('{"bbox_2d": [250, 100, 1000, 500]}').pixels((640, 480), "pixel").tolist() == [
+        [250, 100, 1000, 500]
+    ]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("number", [1e18, 1e300, -1e18])
+def test_large_numbers_are_written_as_they_are(frame: Frame, number: float) -> None:
+    written = json.loads(format_boxes(as_boxes([number, 0, 1, 1]), [None], "flare", frame))
+    assert written == [[number, 0, 1, 1]]
+
+
+def test_numbers_that_are_not_finite_are_never_written() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        format_boxes(as_boxes([np.inf, 0, 1, 1]), [None], "flare", "norm1000")
 
 
 def test_labels_must_match_the_boxes() -> None:
@@ -116,7 +166,9 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         # Wrapping
         pytest.param("```json\n[[1, 2, 3, 4]]\n```", [BOX], (None,), {}, id="fenced"),
         pytest.param("Sure! The lesion is at [1, 2, 3, 4], I think.", [BOX], (None,), {}, id="prose-around"),
-        pytest.param("There are 2 lesions (Fig. 3): [[1, 2, 3, 4]]", [BOX], (None,), {}, id="numbers-in-prose"),
+        pytest.param(
+            "There are 2 lesions (Fig. 3): [[1, 2, 3, 4]]", [BOX], (None,), {"numbers_unread": 2}, id="numbers-in-prose"
+        ),
         pytest.param("[x_min, y_min, x_max, y_max] = [1, 2, 3, 4]", [BOX], (None,), {}, id="legend-repeated"),
         pytest.param('"[[1, 2, 3, 4]]"', [BOX], (None,), {}, id="json-in-a-string"),
         pytest.param('"{\\"X\\": [[1, 2, 3, 4]]}"', [BOX], ("X",), {}, id="map-in-a-string"),
@@ -131,7 +183,169 @@ OTHER = [5.0, 6.0, 7.0, 8.0]
         pytest.param("[[3, 4, 3, 4]]", [[3, 4, 3, 4]], (None,), {}, id="zero-area-box-is-kept"),
         pytest.param("[[-5, 0, 1200, 9]]", [[-5, 0, 1200, 9]], (None,), {}, id="outside-the-picture-is-kept"),
         pytest.param("[[1, 2, 3, 4], [1, 2, 3, 4]]", [BOX, BOX], (None, None), {}, id="repeated-box-is-kept"),
+        # Labels of several boxes, and beside their numbers
+        pytest.param('{"boxes":[[1,2,3,4]],"labels":["WBC"]}', [BOX], ("WBC",), {}, id="labels-beside-boxes"),
+        pytest.param(
+            '{"labels":["a","b"],"bboxes":[[1,2,3,4],[5,6,7,8]]}',
+            [BOX, OTHER],
+            ("a", "b"),
+            {},
+            id="labels-before-boxes",
+        ),
+        pytest.param(
+            '{"boxes":[{"x1":1,"y1":2,"x2":3,"y2":4},[5,6,7,8]],"classes":["a","b"]}',
+            [BOX, OTHER],
+            ("a", "b"),
+            {},
+            id="classes-beside-keyed-corners",
+        ),
+        pytest.param(
+            '{"boxes":[[1,2,3,4],[5,6,7,8]],"labels":"a"}', [BOX, OTHER], ("a", "a"), {}, id="one-label-for-all"
+        ),
+        pytest.param(
+            '{"boxes":[[1,2,3,4],[5,6,7,8]],"labels":[7,"b"],"scores":[0.9,0.8]}',
+            [BOX, OTHER],
+            ("7", "b"),
+            {},
+            id="scores-are-no-corners",
+        ),
+        pytest.param('{"boxes":[[1,2,3,4]],"scores":[0.9,0.8,0.7,0.6]}', [BOX], (None,), {}, id="scores-are-no-box"),
+        pytest.param(
+            '{"boxes":[[1,2,3,4],[5,6,7,8]],"labels":["a"]}',
+            [BOX, OTHER],
+            (None, None),
+            {"label_count": 1},
+            id="labels-too-few",
+        ),
+        pytest.param('[[1,2,3,4,"a"],["b",5,6,7,8]]', [BOX, OTHER], ("a", "b"), {}, id="label-among-the-numbers"),
+        pytest.param('[["a",[1,2,3,4]]]', [BOX], (None,), {"words_unread": 1}, id="label-beside-the-list"),
+        pytest.param("<|ref|>cat<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>", [BOX], ("cat",), {}, id="deepseek"),
+        # Beside the boxes
+        pytest.param("[[1, 2, 3, 4], []]", [BOX], (None,), {"empty_beside": 1}, id="empty-list-among-boxes"),
+        pytest.param(
+            "[[], [[1, 2, 3, 4]], [[]], [[5, 6, 7, 8]]]",
+            [BOX, OTHER],
+            (None, None),
+            {"empty_beside": 2, "grouped": 1},
+            id="a-list-per-picture",
+        ),
+        pytest.param(
+            "[[[1, 2, 3, 4]], [[5, 6, 7, 8]]]", [BOX, OTHER], (None, None), {"grouped": 1}, id="lists-of-lists"
+        ),
+        pytest.param("[[[1, 2, 3, 4], [5, 6, 7, 8]]]", [BOX, OTHER], (None, None), {}, id="one-list-too-many"),
+        pytest.param('{"RBC": [[1, 2, 3, 4]], "WBC": null}', [BOX], ("RBC",), {"empty_beside": 1}, id="null-in-a-map"),
+        pytest.param(
+            '[[1, 2, 3, 4], "5, 6, 7, 8"]', [BOX, OTHER], (None, None), {"bare_numbers": 1}, id="string-of-numbers"
+        ),
+        pytest.param(
+            '{"bbox": "1, 2, 3, 4", "label": "a"}', [BOX], ("a",), {"bare_numbers": 1}, id="string-under-a-key"
+        ),
+        pytest.param("[[1, 2, 3, 4]] and 5, 6, 7, 8", [BOX], (None,), {"numbers_unread": 4}, id="numbers-behind-boxes"),
+        pytest.param(
+            "Image 2: [[1, 2, 3, 4]]; image 4: [5, 6, 7, 8]",
+            [BOX, OTHER],
+            (None, None),
+            {"numbers_unread": 2},
+            id="numbered-pictures",
+        ),
+        # One object, one box
+        pytest.param('[{"points":[[1,3],[2,2],[3,3],[2,4]]}]', [BOX], (None,), {"polygon": 1}, id="polygon"),
+        pytest.param(
+            '{"shapes":[{"label":"a","points":[[1,2],[3,4]],"shape_type":"rectangle"}]}',
+            [BOX],
+            ("a",),
+            {"corner_pairs": 1},
+            id="labelme-rectangle",
+        ),
+        pytest.param(
+            '[{"label":"a","polygon":[{"x":1,"y":3},{"x":3,"y":2},{"x":2,"y":4}]}]',
+            [BOX],
+            ("a",),
+            {"polygon": 1},
+            id="polygon-of-keyed-points",
+        ),
+        pytest.param(
+            '{"segmentation":[[1,3,2,2,3,3,2,4]],"label":"a"}', [BOX], ("a",), {"polygon": 1}, id="coco-polygon"
+        ),
+        pytest.param('{"segmentation":[[1,3,2,2],[3,3,2,4]]}', [BOX], (None,), {"polygon": 1}, id="polygon-in-parts"),
+        pytest.param(
+            '{"bbox":[1,2,3,4],"segmentation":[[9,9,2,2,3,3,2,4]],"label":"a"}',
+            [BOX],
+            ("a",),
+            {},
+            id="box-beside-its-polygon",
+        ),
+        pytest.param(
+            '{"segmentation":[[9,9,2,2,3,3,2,4]],"bbox":[1,2,3,4],"label":"a"}',
+            [BOX],
+            ("a",),
+            {},
+            id="box-behind-its-polygon",
+        ),
+        pytest.param("[[1, 3], [2, 2], [3, 3], [2, 4]]", [BOX], (None,), {"polygon": 1}, id="bare-points"),
+        pytest.param("[[1, 3], [2, 2], [3, 4]]", [BOX], (None,), {"polygon": 1}, id="triangle"),
+        pytest.param(
+            "[[[1, 3], [2, 2], [3, 3], [2, 4]], [[5, 6], [7, 8], [5, 8]]]",
+            [BOX, OTHER],
+            (None, None),
+            {"polygon": 2},
+            id="two-polygons",
+        ),
+        pytest.param("[(1, 2), (3, 4), (5, 6), (7, 8)]", [BOX, OTHER], (None, None), {}, id="pairs-that-are-boxes"),
+        pytest.param("<quad>(1,3),(2,2),(3,3),(2,4)</quad>", [BOX], (None,), {"polygon": 1}, id="quad"),
+        pytest.param(
+            "<|quad_start|>(1,3),(2,2),(3,3),(2,4)<|quad_end|>", [BOX], (None,), {"polygon": 1}, id="qwen2-quad"
+        ),
+        pytest.param("[[1,3,2,2,3,3,2,4]]", [], (), {"number_count": 1}, id="polygon-or-inverted-boxes"),
+        pytest.param(
+            '{"segmentation":{"size":[480,640],"counts":[1,2,3,4]},"label":"a"}', [], (), {"mask": 1}, id="mask"
+        ),
+        pytest.param(
+            '{"mask":{"size":[480,640],"counts":"a0b"},"bbox":[1,2,3,4]}', [BOX], (None,), {}, id="mask-and-box"
+        ),
+        pytest.param(
+            '[{"x":1,"y":2,"width":2,"height":2,"angle":30}]', [], (), {"rotated": 1, "xywh": 1}, id="rotated"
+        ),
+        pytest.param(
+            '[{"bbox":[1,2,3,4],"angle":30},{"bbox":[5,6,7,8],"angle":0}]',
+            [OTHER],
+            (None,),
+            {"rotated": 1},
+            id="rotated-box-and-one-that-is-not",
+        ),
+        pytest.param('{"cx":2,"cy":3,"w":2,"h":2}', [BOX], (None,), {"xywh": 1}, id="centre"),
+        pytest.param('{"bbox_xywh":[1,2,2,2],"label":"a"}', [BOX], ("a",), {"xywh": 1}, id="sides-by-key"),
+        pytest.param(
+            '[{"cxcywh":[2,3,2,2]},{"xyxy":[5,6,7,8]}]', [BOX, OTHER], (None, None), {"xywh": 1}, id="centre-by-key"
+        ),
+        pytest.param(
+            '{"image_id":1,"category_id":3,"bbox":[1,2,3,4],"iscrowd":0}', [BOX], ("3",), {"coco_sides": 1}, id="coco"
+        ),
+        # y first
+        pytest.param('[{"box_2d": [2, 1, 4, 3], "label": "a"}]', [BOX], ("a",), {}, id="gemini"),
+        pytest.param('{"box_2d": [[2, 1], [4, 3]]}', [BOX], (None,), {"corner_pairs": 1}, id="gemini-corners"),
+        pytest.param(
+            '[{"box_2d": [2, 1, 4, 3]}, {"bbox_2d": [5, 6, 7, 8]}]',
+            [BOX],
+            (None,),
+            {"mixed_frames": 1},
+            id="two-frames-in-one-answer",
+        ),
         # Refused
+        pytest.param(
+            "[[1000000000000000000, 3, 4, 5]]",
+            [[1e9, 3, 4, 5]],
+            (None,),
+            {"inverted": 1, "too_large": 1},
+            id="no-picture-is-so-large",
+        ),
+        pytest.param(
+            "[[1, 2, 1e308, -1e308]]",
+            [[1, 2, 1e9, -1e9]],
+            (None,),
+            {"inverted": 1, "too_large": 1},
+            id="largest-floats",
+        ),
         pytest.param("[[1, 2, 3, 4], [5, 6, 7", [BOX], (None,), {"truncated": 1}, id="cut-off-list"),
         pytest.param('{"1": [[1, 2, 3, 4]], "2": [[5, 6, 7, 8', [BOX], ("1",), {"truncated": 1}, id="cut-off-map"),
         pytest.param("[[1, 2, 3], [5, 6, 7, 8]]", [OTHER], (None,), {"number_count": 1}, id="three-numbers"),
@@ -184,14 +398,10 @@ def test_whether_no_boxes_is_an_answer(text: str, parsed: bool) -> None:
 # Labels that a style carries. `<` would end a reference; an empty name is no name; key words of boxes and labels name
 # no object in a map. Half a surrogate pair is no text.
 CHARACTERS = st.characters(codec="utf-8")
-KEY_WORDS = {"bbox_2d", "bbox", "bboxes", "box", "boxes", "box_2d", "coordinates", "coordinate", "bounding_box",
-             "bounding_boxes", "location", "locations", "position", "positions", "label", "name", "class",
-             "class_name", "category", "type", "cell_type", "object", "structure", "id", "identifier", "chromosome",
-             "chromosome_id", "chromosome_number", "chromosome_type"}  # fmt: skip
 TAG_LABELS = st.text(CHARACTERS, min_size=1, max_size=12).map(lambda label: label.replace("<", "").strip()).filter(bool)
 LABELS: dict[str, st.SearchStrategy[str | None]] = {
     "json": st.none() | st.text(CHARACTERS, min_size=1, max_size=12),
-    "map": st.text(CHARACTERS, min_size=1, max_size=12).filter(lambda label: label.lower() not in KEY_WORDS),
+    "map": st.text(CHARACTERS, min_size=1, max_size=12).filter(lambda label: label.lower() not in STRUCTURAL_KEYS),
     "internvl": st.none() | TAG_LABELS,
     "qwen_vl1": st.none() | TAG_LABELS,
     "flare": st.none(),
@@ -240,7 +450,8 @@ SIMPLE = st.characters(codec="utf-8", exclude_characters="[](){}<>\"'\\012345678
 def test_a_cut_off_answer_never_holds_a_box_that_the_whole_does_not(
     style: BoxStyle, data: st.DataObject, numbers: list[tuple[int, ...]]
 ) -> None:
-    labels = data.draw(st.lists(st.text(SIMPLE, min_size=1, max_size=8), min_size=len(numbers), max_size=len(numbers)))
+    names = st.text(SIMPLE, min_size=1, max_size=8).filter(lambda label: label.lower() not in STRUCTURAL_KEYS)
+    labels = data.draw(st.lists(names, min_size=len(numbers), max_size=len(numbers)))
     if style == "flare":
         labels = [None] * len(numbers)  # type: ignore[list-item]
     text = format_boxes(as_boxes(numbers), labels, style, "norm1000")

@@ -11,6 +11,8 @@ from evaluation.frames import choose_frame, read_frame, size_on_disk, to_pixels
 from evaluation.join import join
 from evaluation.predictions import DataError, read_predictions
 from evaluation.references import dataset_of, read_references
+from evaluation.run import main
+from evaluation.samples import make_samples
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.sharegpt import Source, encode_records, make_record
@@ -208,6 +210,17 @@ def test_boxes_become_pixels_with_ordered_corners_and_are_not_clipped() -> None:
     assert value.boxes.tolist() == [[20, 10, 100, 90], [0, 0, 200, 120]]
 
 
+@pytest.mark.parametrize("frame", ["norm1000", "norm1", "pixel"])
+def test_the_frame_that_an_answer_states_itself_wins(frame: Any) -> None:
+    answer = parse_answer('[{"box_2d": [100, 250, 900, 500], "label": "a"}]', Task.DETECTION)
+    value = to_pixels(answer, frame, (200, 100), "x").value
+    assert isinstance(value, ParsedBoxes)
+    assert value.boxes.tolist() == [[50, 10, 100, 90]]
+    assert value.frame is None  # it is in pixels now
+    with pytest.raises(DataError, match="norm1000 boxes, but the size"):
+        to_pixels(answer, frame, None, "x")
+
+
 def test_picture_size_respects_exif_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
@@ -353,3 +366,34 @@ def test_a_damaged_record_is_named(tmp_path: Path, change: dict[str, Any], messa
     path.write_text(json.dumps([json.loads(path.read_text())[0] | change]))
     with pytest.raises(DataError, match=message):
         read_references(path)
+
+
+def test_a_reference_with_boxes_on_several_images_is_not_scored_as_one(tmp_path: Path) -> None:
+    answer = "[[[10, 20, 110, 120]], [[30, 40, 50, 60]]]"
+    several = row(["a.png", "b.png"], answer, TaskType="Detection", Question="Box it.")
+    file = write(tmp_path / "truth.json", several, several | {"ImageName": ["a.png"]})
+    (apart, single) = make_samples(join(read_references(file), read_predictions(file)), "pixel")
+    assert (apart.truth.reason, single.truth.reason) == ("boxes_per_image", None)
+
+
+@pytest.mark.parametrize(
+    ("side", "answer", "f1"),
+    [
+        ("prediction", '[{"box_2d": [111, 50, 667, 550], "label": "fetal head"}]', 1.0),
+        ("reference", '[{"box_2d": [111, 50, 667, 550], "label": "fetal head"}]', 1.0),
+        ("prediction", "[[1e308, 0, -1e308, 5], [10, 20, 110, 120]]", 2 / 3),
+        ("prediction", "[[1000000000000000000, 3, 4, 5]]", 0.0),
+    ],
+    ids=["y-first", "y-first-reference", "largest-floats", "larger-than-integers"],
+)
+def test_odd_boxes_are_scored(tmp_path: Path, side: str, answer: str, f1: float) -> None:
+    folder = tmp_path / "validation-public/Ultrasound/iugc"
+    (folder / "imagesVal").mkdir(parents=True)
+    Image.new("L", (200, 180)).save(folder / "imagesVal/a.png")
+    plain = row(TaskType="Detection", ImageName="imagesVal/a.png", Question="Box it.", Answer="[[10, 20, 110, 120]]")
+    odd = plain | {"Answer": answer}
+    write(folder / "iugc_questions_val.json", odd if side == "reference" else plain)
+    predictions = write(tmp_path / "p.json", odd if side == "prediction" else plain)
+    assert main([str(predictions), "--references", str(tmp_path), "--out", str(tmp_path / "out"), "--no-page"]) == 0
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["tasks"]["detection"]["f1_iou50"]["value"] == pytest.approx(f1)

@@ -85,6 +85,19 @@ def test_boxes_are_read_in_the_frame_of_their_adapter(frame: str, expected: str)
     assert answer_for(asked(), {"q": row("detection", "[[1, 2, 3, 4]]", frame)}, PROFILES) == expected
 
 
+@pytest.mark.parametrize("task", ["detection", "general"])
+@pytest.mark.parametrize("frame", ["pixel", "norm1000", "norm1"])
+def test_a_key_that_states_its_own_frame_is_read_in_it(task: str, frame: str) -> None:
+    text = '[{"box_2d": [500, 100, 1000, 200], "label": "lesion"}]'
+    assert answer_for(asked(), {"q": row(task, text, frame)}, PROFILES) == "[[50, 100, 100, 200]]"
+
+
+def test_an_instance_without_boxes_is_handed_in_by_its_name() -> None:
+    text = '{"RBC": [[100, 500, 200, 1000]], "WBC": []}'
+    answer = answer_for(asked(), {"q": row("instance_detection", text)}, PROFILES)
+    assert answer == '{"RBC":[[50,100,100,200]],"WBC":[]}'
+
+
 def test_an_unknown_frame_is_refused() -> None:
     with pytest.raises(DataError, match="norm7"):
         answer_for(asked(), {"q": row("detection", "[[1, 2, 3, 4]]", "norm7")}, PROFILES)

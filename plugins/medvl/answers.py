@@ -213,7 +213,8 @@ def target_text(answer: Answer, text: str, *, size: Size, frame: Frame, style: B
     if answer.task is Task.INSTANCE_DETECTION and style in ("json", "flare"):
         style = "map"
     names = [name or label for name in parsed.labels]
-    return format_boxes(box_arrays.to_frame(parsed.boxes, size, frame), names, style, frame)
+    boxes = box_arrays.to_frame(parsed.boxes, size, frame)
+    return format_boxes(boxes, names, style, frame, empty_labels=parsed.empty_labels)
 
 
 def challenge_text(answer: Answer, text: str, *, size: Size | None, frame: Frame, separator: str = ";") -> str:
@@ -235,10 +236,11 @@ def challenge_text(answer: Answer, text: str, *, size: Size | None, frame: Frame
         case ParsedBoxes() as parsed:
             if size is None:
                 raise ValueError("boxes can be handed in only with the size of their picture")
-            pixels = box_arrays.clip(box_arrays.order_corners(box_arrays.from_frame(parsed.boxes, size, frame)), size)
+            pixels = box_arrays.clip(box_arrays.order_corners(parsed.pixels(size, frame)), size)
             whole = pixels.round()
             if answer.task is Task.INSTANCE_DETECTION:
-                return format_boxes(whole, [name or "" for name in parsed.labels], "map", "pixel")
+                names = [name or "" for name in parsed.labels]
+                return format_boxes(whole, names, "map", "pixel", empty_labels=parsed.empty_labels)
             return format_boxes(whole, parsed.labels, "flare", "pixel")
         case float() as number:
             return str(int(number)) if number.is_integer() else repr(number)

@@ -95,7 +95,7 @@ def _boxes_only(text: str) -> Answer | None:
     stripped = re.sub(r"\A```\w*\n(.*)\n```\Z", r"\1", unwrap(text).strip(), flags=re.DOTALL).strip()
     if not (stripped.startswith(("[", "{", "<ref>", "<box>")) and stripped.endswith(("]", "}", "</box>"))):
         return None
-    maps = stripped.startswith("{") and "bbox" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
+    maps = stripped.startswith("{") and "box" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
     answer = parse_answer(stripped, Task.INSTANCE_DETECTION if maps else Task.DETECTION)
     return answer if answer.parsed else None
 

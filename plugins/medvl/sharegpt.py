@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from filelock import FileLock, Timeout
 
+from medvl.boxes import Frame
+
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
@@ -40,6 +42,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         sizes: (width, height) per picture, pixels, EXIF orientation applied.
         answer: The source's answer as text: a string verbatim, anything else as JSON. Boxes in pixels.
         names: Picture names as the source writes them, by which predictions in its own format are joined.
+        question: The question as the source asks it, where it gives boxes, which the prompt has in another frame;
+            otherwise left out, as the prompt says it verbatim.
+        frame: Frame of the boxes in `question`; left out for pixels.
     """
 
     split: str
@@ -48,6 +53,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     sizes: list[tuple[int, int]]
     answer: str
     names: list[str] = []
+    question: str | msgspec.UnsetType = msgspec.UNSET
+    frame: Frame | msgspec.UnsetType = msgspec.UNSET
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +80,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def question(self) -> str:
         """The human turn without its image tags and their numbers."""
         return question_of(self.conversations[0].value)
+
+    @property
+    def source_question(self) -> str:
+        """The question as its source asks it, by which predictions are joined; boxes in it as they stand there."""
+        return self.question if self.source.question is msgspec.UNSET else self.source.question.strip()
 
     @property
     def target(self) -> str:

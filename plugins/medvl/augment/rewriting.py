@@ -52,7 +52,7 @@ def read_box_answer(answer: str) -> BoxAnswer | None:
     parser reads (corners under keys, half a list) is better left alone.
     """
     parsed = parse_boxes(answer)
-    if not parsed.parsed or any(code in REFUSED for code in parsed.notes):
+    if not parsed.parsed or parsed.frame or any(code in REFUSED for code in parsed.notes):
         return None
     text = answer.encode().decode("latin-1")
     places = tuple(place for box in read_structure(text, "").numbers for place in box)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medvl.box_text import ParsedBoxes, parse_boxes
-from medvl.boxes import Boxes, Frame, Size, as_boxes, clip, from_frame, iou, match_greedy, match_optimal, order_corners
+from medvl.boxes import Boxes, Frame, Size, as_boxes, clip, iou, match_greedy, match_optimal, order_corners
 from medvl.unwrapping import unwrap
 
 THRESHOLD = 0.5  # IoU from which a box counts as found
@@ -120,8 +120,8 @@ def reward(
         raise ValueError(f"the true answer holds no boxes: {str(truth)[:80]!r}")
     if not parsed.parsed:
         return 0.0
-    predicted = _pixels(parsed.boxes, size, frame)
-    wanted = _pixels(true.boxes, size, frame) if true is not None else clip(order_corners(as_boxes(truth)), size)
+    predicted = _pixels(parsed, size, frame)
+    wanted = _pixels(true, size, frame) if true is not None else clip(order_corners(as_boxes(truth)), size)
     m, n = len(predicted), len(wanted)
     if m == 0 or n == 0:
         return float(m == n)
@@ -154,8 +154,8 @@ def rewards(
     ]
 
 
-def _pixels(boxes: Boxes, size: Size, frame: Frame) -> Boxes:
-    return clip(order_corners(from_frame(boxes, size, frame)), size)
+def _pixels(parsed: ParsedBoxes, size: Size, frame: Frame) -> Boxes:
+    return clip(order_corners(parsed.pixels(size, frame)), size)
 
 
 def _agree(predicted: ParsedBoxes, true: ParsedBoxes) -> Any:

@@ -17,6 +17,7 @@ from medvl.instructions import instruct
 from medvl.predict.questions import Question
 from medvl.predict.setup import Served
 from medvl.profiles import Generation, Profile, Profiles
+from medvl.question_boxes import in_frame
 from medvl.router.chain import Router
 from medvl.router.route import Route, abstain
 
@@ -30,10 +31,11 @@ class Asked:
         route: What the router says.
         profile: The profile that follows from it.
         served: The adapter that answers.
-        prompt: The user's turn, a tag per picture.
+        prompt: The user's turn, a tag per picture, boxes that the question gives in the frame of the answers.
         system: System prompt; None leaves it to an endpoint.
         image_max_pixels: Largest area of a picture; None leaves it to an endpoint.
         fingerprint: SHA-256 of profile, prompt, pictures, model, adapter, pixel budget and generation.
+        doubt: Why numbers in the question that may be a box stayed as they are.
     """
 
     question: Question
@@ -44,6 +46,7 @@ class Asked:
     system: str | None
     image_max_pixels: int | None
     fingerprint: str
+    doubt: str | None = None
 
     @property
     def generation(self) -> Generation:
@@ -77,7 +80,8 @@ def ask(question: Question, route: Route, profiles: Profiles, served: Callable[[
     """
     profile = profiles.chosen(route.task, route.confidence)
     adapter = served(profile)
-    prompt = _prompt(question, profile)
+    asked = in_frame(question.text, question.images, question.frame, adapter.frame)
+    prompt = _prompt(question.head, asked.text, profile)
     system = adapter.system if profile.system is None else profile.system
     pixels = profile.image_max_pixels or adapter.image_max_pixels
     pictures = [(image.name, image.stat().st_size if image.is_file() else None) for image in question.images]
@@ -86,14 +90,14 @@ def ask(question: Question, route: Route, profiles: Profiles, served: Callable[[
         *(profile.name, dataclasses.asdict(profile.generation)),
     ]
     digest = hashlib.sha256(json.dumps(stated, ensure_ascii=False).encode()).hexdigest()
-    return Asked(question, route, profile, adapter, prompt, system, pixels, digest)
+    return Asked(question, route, profile, adapter, prompt, system, pixels, digest, asked.doubt)
 
 
-def _prompt(question: Question, profile: Profile) -> str:
+def _prompt(head: str, text: str, profile: Profile) -> str:
     if profile.instruction is None:
-        return question.head + question.text
-    line_break = "" if not question.head or question.head.endswith("\n") else "\n"  # as instruct_record writes it
-    return question.head + line_break + instruct(question.text, profile.instruction)
+        return head + text
+    line_break = "" if not head or head.endswith("\n") else "\n"  # as instruct_record writes it
+    return head + line_break + instruct(text, profile.instruction)
 
 
 def batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:

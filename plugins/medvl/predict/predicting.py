@@ -38,6 +38,9 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
     notes = (
         [f"{router.failures} questions went to general because the router failed"] if router and router.failures else []
     )
+    doubts = [f"{item.question.id}: {item.doubt}" for item in asked if item.doubt]
+    if doubts:
+        notes.append(f"{len(doubts)} questions give numbers that may be a box and stay as they are, first {doubts[0]}")
     for note in (*notes, *answering.notes):
         errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     fingerprints = {item.question.id: item.fingerprint for item in asked}

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from medvl import flare
-from medvl.boxes import Size
+from medvl.boxes import Frame, Size
 from medvl.flare import (
     SPLITS,
     FlareError,
@@ -44,6 +45,7 @@ class Question:
         file: The question file it comes from.
         index: Row in that file, from 0.
         problem: Why it cannot be asked; None if it can.
+        frame: Frame of boxes in its text (`medvl.question_boxes`).
     """
 
     id: str
@@ -57,6 +59,7 @@ class Question:
     file: Path
     index: int
     problem: str | None = None
+    frame: Frame = "pixel"
 
 
 def read_questions(
@@ -228,10 +231,11 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         task = canonical_task(record.task)
     except UnknownNameError:
         task = None
+    asked = record.source.question
     return Question(
         id=record.id,
         dataset=record.dataset,
-        text=_without(text, instructions.get(task) if task else None),
+        text=_without(text, instructions.get(task) if task else None) if asked is UNSET else asked,
         head=head,
         images=tuple(map(Path, record.images)),
         mended=True,
@@ -240,6 +244,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         file=Path(record.source.file),
         index=record.source.index,
         problem=problem,
+        frame="pixel" if record.source.frame is UNSET else record.source.frame,
     )
 
 

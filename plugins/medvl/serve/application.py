@@ -140,7 +140,7 @@ def understand(wanted: CompletionRequest, engine: Engine, chooser: Chooser, limi
     conversation = read_conversation(wanted.messages, limits)
     choice = chooser.choose(wanted.model, conversation.question)
     profile = choice.profile
-    asked = conversation.instructed(profile.instruction)
+    asked = conversation.in_frame(choice.served.frame).instructed(profile.instruction)
     prompt = engine.prompt(
         [{"role": turn.speaker, "content": turn.text} for turn in asked.turns],
         asked.images,

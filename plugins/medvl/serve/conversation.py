@@ -6,7 +6,9 @@ from typing import Protocol
 
 from PIL import Image
 
+from medvl.boxes import Frame
 from medvl.instructions import Instruction, instruct
+from medvl.question_boxes import rewrite
 from medvl.serve.limits import Limits, RefusedError
 from medvl.serve.pictures import read_pictures
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS
@@ -64,6 +66,16 @@ class Conversation:
     def question(self) -> str:
         """The last user turn without its pictures."""
         return self.turns[-1].text.replace(IMAGE_TAG, "").strip()
+
+    def in_frame(self, frame: Frame) -> "Conversation":
+        """With the boxes that the last question gives, in pixels of its pictures, in the frame of the answers.
+
+        A box that the model gave in an answer before is in that frame already.
+        """
+        head, tag, question = self.turns[-1].text.rpartition(IMAGE_TAG)
+        said = "\n".join(turn.text for turn in self.turns if turn.speaker == "assistant")
+        asked = rewrite(question, [image.size for image in self.images], "pixel", frame, said=said)
+        return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], text=head + tag + asked.text)))
 
     def instructed(self, instruction: Instruction | None) -> "Conversation":
         """With the instruction at the last question; unchanged where the client already says it."""

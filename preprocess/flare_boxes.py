@@ -1,0 +1,142 @@
+"""What becomes of a row's boxes: those of its answer in the frame and style to train in, those of its question too.
+
+Boxes refer to the first picture of a record, in training as in scoring.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from medvl.answers import Answer, target_text
+from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, format_boxes
+from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.flare import Question
+from medvl.per_image import tells_images_apart
+from medvl.question_boxes import Rewritten
+from medvl.source_frames import better_frames
+from medvl.tasks import Task
+from preprocess.errors import RowRefusedError
+
+Note = tuple[str, str]  # code and detail
+
+# FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
+_STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
+# How much of an answer may be in no box before it is set aside: a number or two in a sentence around the boxes.
+_UNREAD_LEAST = dict.fromkeys(UNREAD, 1) | {"numbers_unread": 4}
+
+
+def unread(notes: Mapping[str, int]) -> list[str]:
+    """Codes of what an answer holds besides its boxes, where training on the boxes alone would change what it says."""
+    return [code for code, least in _UNREAD_LEAST.items() if notes.get(code, 0) >= least]
+
+
+def box_target(
+    answer: Answer,
+    parsed: ParsedBoxes,
+    given: str,
+    question: Question,
+    size: Size,
+    *,
+    source: Frame,
+    frame: Frame,
+    style: BoxStyle,
+) -> tuple[str, list[Note]]:
+    """The text to train on for an answer with boxes, and codes with details of what is unusual about them.
+
+    Args:
+        answer: The source's answer.
+        parsed: Its boxes.
+        given: The same as text.
+        question: Its row.
+        size: (width, height) of the first picture, pixels.
+        source: Frame of the source's boxes.
+        frame: Frame to write.
+        style: Style to write.
+
+    Raises:
+        RowRefusedError: an instance without an identifier.
+    """
+    label = _structure(question.text)
+    if answer.task is Task.INSTANCE_DETECTION and not all(name or label for name in parsed.labels):
+        raise RowRefusedError("ANSWER_UNUSABLE", "quarantined", f"a box without an identifier: {given[:200]!r}")
+    notes = _frame_notes(parsed, given, size, source)
+    if parsed.empty_labels and style in ("json", "flare") and answer.task is not Task.INSTANCE_DETECTION:
+        notes.append(("ANSWER_UNUSUAL", f"{style} has no place for what has no box: {', '.join(parsed.empty_labels)}"))
+    pixels, text = in_pixels(answer, parsed, size, source)
+    own_form = given if not (answer.notes.keys() - {"inverted"}) and source == "pixel" and not parsed.frame else text
+    target = target_text(replace(answer, value=pixels), own_form, size=size, frame=frame, style=style, label=label)
+    return target, notes + _box_notes(pixels.boxes, size)
+
+
+def in_pixels(answer: Answer, parsed: ParsedBoxes, size: Size, source: Frame) -> tuple[ParsedBoxes, str]:
+    """Boxes of a source in pixels, and as text: in FLARE's own form where that has a place for their names."""
+    pixels = replace(parsed, boxes=parsed.pixels(size, source), frame=None)
+    named = [label for label in pixels.labels if label is not None]
+    maps = answer.task is Task.INSTANCE_DETECTION or bool(pixels.empty_labels)
+    style: BoxStyle = "flare" if not (named or maps) else "map" if len(named) == len(pixels.labels) else "json"
+    return pixels, format_boxes(pixels.boxes, pixels.labels, style, "pixel", empty_labels=pixels.empty_labels)
+
+
+def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
+    """The answer as the record keeps it: as the source writes it, with boxes in pixels, which scoring compares with."""
+    parsed = answer.value
+    if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == "pixel":
+        return given
+    return in_pixels(answer, parsed, size, source)[1]
+
+
+def picture_note(answer: Answer, given: str, question: Question) -> list[Note]:
+    """What boxes beside several pictures mean: they are taken to lie on the first.
+
+    Raises:
+        RowRefusedError: the answer tells the pictures apart. Scoring knows boxes on the first only, so those on others
+            could be trained on, but never scored.
+    """
+    names, parsed = question.images, answer.value
+    if len(names) < 2 or not isinstance(parsed, ParsedBoxes) or not len(parsed.boxes):
+        return []
+    if tells_images_apart(parsed, given, names, answer.task):
+        raise RowRefusedError("BOXES_PER_IMAGE", "quarantined", f"{len(names)} pictures: {given[:200]!r}")
+    return [("BOXES_ON_FIRST", f"{len(names)} pictures, boxes taken to lie on the first: {given[:200]!r}")]
+
+
+def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
+    """What there is to know about the boxes that a question gives."""
+    if asked.doubt:
+        return [("QUESTION_BOX_UNCLEAR", asked.doubt)]
+    if asked.text == question:
+        return []
+    return [("QUESTION_BOX", f"{', '.join(asked.boxes)} in {frame}: {asked.text[:200]!r}")]
+
+
+def _structure(question: str) -> str | None:
+    """The name of what a question asks for; None for two in one question: whose box is which?"""
+    structures = {name.lower() for name in _STRUCTURE.findall(question)}
+    return structures.pop() if len(structures) == 1 else None
+
+
+def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> list[Note]:
+    """Boxes that fit another frame much better than the one that the command line states."""
+    others = () if parsed.frame else better_frames(parsed.boxes, size, source, given)
+    if not others:
+        return []
+    options = " or ".join(f"--source-frame {frame}" for frame in others)
+    where = f"in a picture of {size[0]} x {size[1]}"
+    return [("COORDINATE_RANGE", f"read as {source}, but the boxes fit {options} {where}: {given[:200]!r}")]
+
+
+def _box_notes(boxes: Boxes, size: Size) -> list[Note]:
+    low, high = boxes[:, :2], boxes[:, 2:]
+    if (low >= 0).all() and (low < high).all() and (high <= size).all():
+        return []
+    ordered = order_corners(boxes)
+    odd = {
+        "INVERTED_BOX": (boxes != ordered).any(axis=1),
+        "ZERO_AREA_BOX": area(ordered) == 0,
+        "BOX_OUTSIDE": (clip(boxes, size) != boxes).any(axis=1),
+    }
+    return [
+        (code, f"{mask.sum()} of {len(boxes)} boxes, {boxes[mask].tolist()}, in a picture of {size[0]} x {size[1]}")
+        for code, mask in odd.items()
+        if mask.any()
+    ]

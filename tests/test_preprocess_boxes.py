@@ -1,0 +1,235 @@
+"""Boxes of other makers' datasets: written as one box per object in the frame asked for, or set aside with a code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from test_preprocess_flare import convert, converted, row, write_tree
+
+from evaluation.references import read_references
+from medvl.sharegpt import Record
+from preprocess.validate import validate
+
+GOOD = "[[10, 20, 50, 60]]"
+CELLS = "Return the boxes of all cells."
+# Answers for a picture of 100 x 80 pixels.
+POINTS = {"points": [[10, 40], [30, 20], [50, 40], [30, 60]], "label": "WBC"}
+SEGMENTED = '[{"segmentation":[[10,40,30,20,50,40,30,60]],"label":"WBC"}]'
+DETECTED = '[{"bbox_2d":[100,250,500,750],"label":"WBC"}]'
+
+
+def one(
+    tmp_path: Path, answer: Any, *options: str, dataset: str = "BUSI-det", **changes: Any
+) -> tuple[Record | None, list[str], str]:
+    """The record that a row with this answer became, the codes of its findings, and what they say."""
+    rows = [row(dataset, ImageName="imagesTr/good.png"), row(dataset, Answer=answer, **changes)]
+    write_tree(tmp_path / "tree", {dataset: rows})
+    report = convert(tmp_path / "tree", tmp_path / "out", *options, code=0)
+    found = [finding for finding in report["findings"] if finding["index"] == 1]
+    records = [record for record in converted(tmp_path / "out", "all_train") if record.source.index == 1]
+    assert len(records) == sum(part["kept"] for part in report["datasets"]) - 1
+    return (records[0] if records else None), [item["code"] for item in found], str([item["detail"] for item in found])
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "codes"),
+    [
+        pytest.param(json.dumps([POINTS]), DETECTED, ["ANSWER_UNUSUAL"], id="polygon"),
+        pytest.param(SEGMENTED, DETECTED, ["ANSWER_UNUSUAL"], id="coco-polygon"),
+        pytest.param([POINTS], DETECTED, ["ANSWER_UNUSUAL"],
+                     id="polygon-as-a-real-list"),
+        pytest.param('{"bbox":[10,20,50,60],"segmentation":[[1,1,2,2,3,1]],"label":"WBC"}', DETECTED, [],
+                     id="box-and-polygon"),
+        pytest.param('{"boxes":[[10,20,50,60]],"labels":["WBC"]}', DETECTED, [], id="labels-beside-boxes"),
+        pytest.param({"boxes": [[10, 20, 50, 60]], "labels": ["WBC"], "scores": [1, 1, 1, 1]}, DETECTED, [],
+                     id="labels-and-scores"),
+        pytest.param('[[10,20,50,60,"WBC"]]', DETECTED, [], id="label-among-the-numbers"),
+        pytest.param("<|ref|>WBC<|/ref|><|det|>[[10,20,50,60]]<|/det|>", DETECTED, ["COORDINATE_RANGE"], id="deepseek"),
+        pytest.param('[{"box_2d":[250,100,750,500],"label":"WBC"}]', DETECTED, [], id="gemini"),
+        pytest.param('{"WBC":[[10,20,50,60]],"RBC":[]}', DETECTED, ["ANSWER_UNUSUAL"], id="name-without-a-box"),
+        pytest.param('The 1 cell: [{"bbox":[10,20,50,60],"label":"WBC"}]', DETECTED, ["ANSWER_UNUSUAL"], id="prose"),
+        pytest.param('["10, 20, 50, 60"]', '[{"bbox_2d":[100,250,500,750]}]', ["ANSWER_UNUSUAL"], id="string"),
+    ],
+)  # fmt: skip
+def test_one_object_is_one_box(tmp_path: Path, answer: Any, target: str, codes: list[str]) -> None:
+    record, found, _ = one(tmp_path, answer, Question=CELLS)
+    assert record is not None
+    assert (record.target, found) == (target, codes)
+    assert validate(tmp_path / "out", tmp_path / "out/dataset_info.json") == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param("[[1000000000000000000, 3, 4, 5]]", "too_large", id="larger-than-integers"),
+        pytest.param([[1e308, 3, 4, 5]], "too_large", id="largest-float"),
+        pytest.param("[[1e999, 3, 4, 5]]", "not_finite", id="infinite"),
+        pytest.param("[[1, 2, 3, 4], []]", "empty_beside", id="empty-list-among-boxes"),
+        pytest.param('[[1, 2, 3, 4], "left lung"]', "words_unread", id="words-among-boxes"),
+        pytest.param("[[1, 2, 3, 4]] and 5, 6, 7, 8", "numbers_unread", id="numbers-behind-boxes"),
+        pytest.param('{"boxes":[[1,2,3,4],[5,6,7,8]],"labels":["WBC"]}', "label_count", id="labels-too-few"),
+        pytest.param("[[10,50,50,10,100,60,60,100]]", "number_count", id="polygon-or-boxes"),
+        pytest.param('[{"bbox":[1,2,30,40],"angle":45}]', "rotated", id="rotated"),
+        pytest.param('{"size":[480,640],"counts":[1,2,3,4]}', "mask", id="mask"),
+        pytest.param('[{"box_2d":[1,2,3,4]},{"bbox_2d":[1,2,3,4]}]', "mixed_frames", id="two-frames"),
+        pytest.param('[{"bbox":[1,2,30,40],"category_id":3,"iscrowd":0}]', "coco_sides", id="coco"),
+        pytest.param('{"WBC":[[1,2,3,4]],"RBC":null}', "empty_beside", id="null"),
+    ],
+)
+def test_what_no_box_can_say_is_set_aside(tmp_path: Path, answer: Any, said: str) -> None:
+    record, codes, detail = one(tmp_path, answer)
+    assert (record, codes) == (None, ["ANSWER_UNUSABLE"])
+    assert said in detail
+
+
+PICTURES = {"ImageName": [f"imagesTr/view{number}.png" for number in range(1, 5)]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[[],[[10,20,40,60]],[],[[10,10,20,40]]]",
+        "[[[10,20,40,60]],[[10,10,20,40]],[[1,2,3,4]],[[1,2,3,4]]]",
+        "Image 2: [[10,20,40,60]]; image 4: [[10,10,20,40]]",
+        '{"image_1": [[10,20,40,60]], "image_2": []}',
+        '{"1": [[10,20,40,60]], "3": [[10,10,20,40]]}',
+        '{"view3.png": [[10,20,40,60]]}',
+        '[{"image": "b", "bbox": [10,20,40,60]}]',
+        '[{"image_index": 1, "bbox_2d": [10,20,40,60]}]',
+        "In the second view: [[10,20,40,60]]",
+        "[[],[[10,20,40,60]]]",
+    ],
+)
+@pytest.mark.parametrize(
+    "options", [(), ("--max-images-per-sample", "1"), ("--frame", "pixel", "--box-style", "flare")]
+)
+def test_boxes_of_several_pictures_are_set_aside(tmp_path: Path, answer: str, options: tuple[str, ...]) -> None:
+    record, codes, _ = one(tmp_path, answer, *options, **PICTURES)
+    assert (record, codes[-1]) == (None, "BOXES_PER_IMAGE")
+
+
+@pytest.mark.parametrize("answer", [GOOD, '{"lesion": [[10, 20, 50, 60]]}', "[10, 20, 50, 60]"])
+def test_boxes_without_a_picture_are_said_to_lie_on_the_first(tmp_path: Path, answer: str) -> None:
+    record, codes, _ = one(tmp_path, answer, **PICTURES)
+    assert record is not None
+    assert (record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["BOXES_ON_FIRST"])
+
+
+@pytest.mark.parametrize("answer", ["[]", "[[],[],[],[]]"])
+def test_nothing_on_any_picture_needs_no_first(tmp_path: Path, answer: str) -> None:
+    record, codes, _ = one(tmp_path, answer, **PICTURES)
+    assert (record and record.target, codes) == ("[]", [])
+
+
+@pytest.mark.parametrize(
+    ("style", "target"),
+    [
+        ("json", '{"RBC":[[100,250,500,750]],"WBC":[]}'),
+        ("internvl", "<ref>RBC</ref><box>[[100,250,500,750]]</box><ref>WBC</ref><box>[]</box>"),
+        ("qwen_vl1", "<ref>RBC</ref><box>(100,250),(500,750)</box><ref>WBC</ref><box></box>"),
+    ],
+)
+def test_an_instance_without_boxes_keeps_its_place(tmp_path: Path, style: str, target: str) -> None:
+    record, codes, _ = one(
+        tmp_path, '{"RBC": [[10, 20, 50, 60]], "WBC": []}', "--box-style", style, dataset="chromosome"
+    )
+    assert (record and record.target, codes) == (target, [])
+
+
+def test_cleaning_keeps_an_instance_without_boxes(tmp_path: Path) -> None:
+    answer = '{"RBC": [[50, 60, 10, 20]], "WBC": []}'
+    record, codes, _ = one(tmp_path, answer, "--clean", dataset="chromosome")
+    assert (record and record.target, codes) == ('{"RBC":[[100,250,500,750]],"WBC":[]}', ["CLEANED"])
+
+
+@pytest.mark.parametrize("style", ["flare", "json", "internvl"])
+@pytest.mark.parametrize("frame", ["pixel", "norm1000", "norm1"])
+@pytest.mark.parametrize(
+    ("source", "answer"),
+    [
+        ("norm1000", "[[100, 250, 500, 750]]"),
+        ("norm1000", "<|box_start|>(100,250),(500,750)<|box_end|>"),
+        ("norm1", "[[0.1, 0.25, 0.5, 0.75]]"),
+        ("pixel", "[[10, 20, 50, 60]]"),
+        ("pixel", '[{"box_2d": [250, 100, 750, 500]}]'),
+        ("norm1", '[{"box_2d": [250, 100, 750, 500]}]'),
+        ("auto", "[[0.1, 0.25, 0.5, 0.75]]"),
+    ],
+)
+def test_the_sources_frame(tmp_path: Path, source: str, answer: str, frame: str, style: str) -> None:
+    question = "Boxes of lesions. One is in the region [10, 20, 50, 60]."
+    rows = [row("BUSI-det", Answer=answer, Question=question)]
+    write_tree(tmp_path / "tree", {"BUSI-det": rows})
+    options = ("--source-frame", source, "--frame", frame, "--box-style", style)
+    report = convert(tmp_path / "tree", tmp_path / "out", *options)
+    (record,) = converted(tmp_path / "out", "all_train")
+    written = {"pixel": "10, 20, 50, 60", "norm1000": "100, 250, 500, 750", "norm1": "0.1, 0.25, 0.5, 0.75"}[frame]
+    numbers = record.target.replace('"bbox_2d"', "").replace(",", ", ").replace(",  ", ", ")
+    assert written in numbers
+    assert record.source.answer == (answer if source == "pixel" and "box_2d" not in answer else GOOD)
+    (reference,) = read_references(tmp_path / "out/flare_all_train.json").items
+    assert (reference.answer, reference.question) == (record.source.answer, question)
+    assert validate(tmp_path / "out", tmp_path / "out/dataset_info.json") == []
+    assert [code for code in report["codes"] if code not in ("QUESTION_BOX", "QUESTION_BOX_UNCLEAR")] == (
+        ["COORDINATE_RANGE"] if source == "auto" else []
+    )
+
+
+def test_cleaning_in_another_frame(tmp_path: Path) -> None:
+    record, codes, _ = one(tmp_path, "[[500, 750, 100, 250]]", "--clean", "--source-frame", "norm1000")
+    assert (record and record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["CLEANED"])
+
+
+@pytest.mark.parametrize(
+    ("stated", "answer", "named"),
+    [
+        ("pixel", "[[100, 250, 500, 750]]", "--source-frame norm1000"),
+        ("pixel", "[[0.1, 0.25, 0.5, 0.75]]", "--source-frame norm1 "),
+        ("pixel", "<|box_start|>(10,20),(50,60)<|box_end|>", "--source-frame norm1000"),
+        ("norm1000", "[[0.1, 0.25, 0.5, 0.75]]", "--source-frame norm1 "),
+        ("norm1", "[[10, 20, 50, 60]]", "--source-frame norm1000 or --source-frame pixel"),
+    ],
+)
+def test_boxes_that_fit_another_frame_name_the_option(tmp_path: Path, stated: str, answer: str, named: str) -> None:
+    _, codes, detail = one(tmp_path, answer, "--source-frame", stated)
+    assert "COORDINATE_RANGE" in codes
+    assert named in detail
+
+
+def sized(tmp_path: Path, answers: list[str], size: tuple[int, int]) -> Path:
+    """A tree of rows with these answers, each with a picture of this size."""
+    rows = [row("BUSI-det", ImageName=f"imagesTr/{i}.png", Answer=answer) for i, answer in enumerate(answers)]
+    write_tree(tmp_path / "tree", {"BUSI-det": rows})
+    for picture in (tmp_path / "tree").rglob("*.png"):
+        Image.new("RGB", size).save(picture)
+    return tmp_path / "tree"
+
+
+LARGE = [json.dumps([[i, 2 * i, 500 + i, 960 + i]]) for i in range(40)]  # 0-1000, and within pictures of 2000 pixels
+
+
+def test_a_whole_file_in_another_frame_is_found_where_no_box_is(tmp_path: Path) -> None:
+    report = convert(sized(tmp_path, LARGE, (2000, 2000)), tmp_path / "out")
+    (finding,) = report["findings"]
+    assert (finding["code"], finding["index"]) == ("COORDINATE_RANGE", -1)
+    assert "40 records" in finding["detail"]
+    assert "--source-frame norm1000" in finding["detail"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "size", "said", "target"),
+    [
+        (LARGE, (2000, 2000), "read as norm1000", [0, 0, 500, 960]),
+        ([json.dumps([[i, i, 60 + i, 40 + i]]) for i in range(40)], (100, 80), "", [0, 0, 600, 500]),
+        (["[[0, 0, 60, 40]]"], (100, 80), "do not tell", [0, 0, 600, 500]),
+    ],
+    ids=["norm1000", "pixel", "undecided"],
+)
+def test_auto_says_what_it_decided(
+    tmp_path: Path, answers: list[str], size: tuple[int, int], said: str, target: list[int]
+) -> None:
+    report = convert(sized(tmp_path, answers, size), tmp_path / "out", "--source-frame", "auto")
+    assert json.loads(converted(tmp_path / "out", "all_train")[0].target)[0]["bbox_2d"] == target
+    assert [said in finding["detail"] for finding in report["findings"]] == ([True] if said else [])
