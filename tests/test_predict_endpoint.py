@@ -486,6 +486,19 @@ def test_a_stopped_run_hands_nothing_in_unless_told_to(
     assert (code, len(rows), sorted(handed_in)) == (0, 8, ["A", "B", "C", "D", "D", "D", "D", "D"])
 
 
+def test_a_frame_is_stated_for_what_is_there(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    """With --ask-nothing there is a part of the questions, or none of them."""
+    out, challenge = tmp_path / "p.jsonl", tmp_path / "predictions.json"
+    options = ["--ask-nothing", "--challenge", str(challenge), "--frame", "pixel"]
+    assert predict(server, question_tree, out, *options) == (4, [])
+    predict(server, question_tree, out, "--limit", "2")
+    server.failures = [400]
+    predict(server, question_tree, out, "--limit", "3", "--retries", "0")
+    code, rows = predict(server, question_tree, out, *options)
+    assert (code, [row.frame for row in rows]) == (4, ["pixel", "pixel", "norm1000"]), "a failure has no boxes"
+    assert len(json.loads(challenge.read_text())) == 8
+
+
 def test_answers_to_another_prompt_are_not_handed_in(server: Server, question_tree: Path, tmp_path: Path) -> None:
     out, challenge = tmp_path / "p.jsonl", tmp_path / "predictions.json"
     options = ["--challenge", str(challenge)]

@@ -104,6 +104,54 @@ def test_adapters_that_cannot_share_a_model_are_refused(base: Path, tmp_path: Pa
         read_setup(folders, Wanted())
 
 
+QLORA = Quantization(4, "bnb", "nf4", True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted", "expected"),
+    [
+        pytest.param((None, "bnb", "nf4", True), (None, "bnb", "nf4", False), None, None, id="kinds of none"),
+        pytest.param((None, "bnb", "fp4", True), (None, "hqq", "nf4", False), None, None, id="all kinds of none"),
+        pytest.param((None, "bnb", "nf4", True), (None, "bnb", "nf4", False), 0, None, id="none, stated"),
+        pytest.param((4, "bnb", "nf4", True), (4, "bnb", "nf4", False), 0, None, id="none stated against both"),
+        pytest.param((4, "bnb", "nf4", True), (None, "bnb", "nf4", False), 0, None, id="none stated against one"),
+        pytest.param((4, "bnb", "nf4", True), (None, "bnb", "nf4", False), 4, QLORA, id="as one, stated"),
+        pytest.param((8, "bnb", "nf4", True), (4, "bnb", "nf4", True), 4, QLORA, id="bits stated"),
+        pytest.param((4, "bnb", "nf4", True), (None, "bnb", "nf4", True), None, UsageError, id="one of both"),
+        pytest.param((4, "bnb", "nf4", True), (4, "bnb", "nf4", False), 4, UsageError, id="kinds of four bits"),
+    ],
+)
+def test_only_what_quantisation_does_keeps_adapters_apart(
+    base: Path, tmp_path: Path, one: Any, other: Any, wanted: int | None, expected: Any
+) -> None:
+    folders = {
+        name: adapter(tmp_path / name, card(base, quantization=Quantization(*stated)))
+        for name, stated in (("counting", one), ("detection", other))
+    }
+    if expected is UsageError:
+        with pytest.raises(UsageError, match="quantisation"):
+            read_setup(folders, Wanted(bits=wanted))
+        return
+    setup = read_setup(folders, Wanted(bits=wanted))
+    assert setup.quantization == (expected or Quantization(None, "bnb", "nf4", False))
+    changed = [
+        name for name, stated in (("counting", one), ("detection", other)) if stated[0] != setup.quantization.bit
+    ]
+    assert [warning.partition(":")[0] for warning in setup.warnings] == changed, "each that was trained otherwise"
+
+
+def test_one_base_model_has_many_spellings(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"counting": "base", "detection": f"{base}/", "regression": f"{base.parent}/x/../base"}
+    (tmp_path / "x").mkdir()
+    folders = {name: adapter(tmp_path / name, card(Path("b"))) for name in names}
+    for name, spelled in names.items():
+        stated = card(base)
+        model = msgspec.structs.replace(stated.model, name_or_path=spelled)
+        write_run_card(msgspec.structs.replace(stated, model=model), folders[name])
+    assert read_setup(folders, Wanted()).model == str(base)
+
+
 def test_without_a_card_the_defaults_are_said(base: Path, tmp_path: Path) -> None:
     setup = read_setup({"x": adapter(tmp_path / "x")}, Wanted(str(base)))
     assert (setup.template, setup.quantization.bit, setup.dtype) == ("intern_vl", None, "auto")

@@ -163,6 +163,54 @@ def test_records_made_with_other_instructions_are_refused(tmp_path: Path) -> Non
         read_questions(tmp_path / "r.json")
 
 
+COCO = {"info": {}, "images": [{"file_name": "a.png"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param(json.dumps(COCO), "one object with the keys info, images, annotations", id="COCO"),
+        pytest.param(json.dumps(COCO["annotations"]), "rows with the keys image_id, bbox", id="COCO annotations alone"),
+        pytest.param(json.dumps([CHAT]), "rows with the keys messages", id="OpenAI messages"),
+        pytest.param(json.dumps(CHAT), "one object with the keys messages", id="one conversation"),
+        pytest.param(f"{json.dumps(CHAT)}\n{json.dumps(CHAT)}\n", "lines with the keys messages", id="OpenAI JSONL"),
+        pytest.param('[{"img": "a.png", "q": "How many?"}]', "rows with the keys img, q", id="own keys"),
+        pytest.param(
+            '{"data": [{"img": "a.png"}]}', "one object with the keys data, and img in its data", id="wrapped"
+        ),
+        pytest.param('[{"Question": "How many?"}]', "rows with the keys Question", id="no picture anywhere"),
+        pytest.param('[{"instruction": "x", "output": "y"}]', "rows with the keys instruction, output", id="Alpaca"),
+        pytest.param(
+            json.dumps([{"conversations": TURNS}]), "rows with the keys conversations;", id="ShareGPT without pictures"
+        ),
+        pytest.param(
+            json.dumps([{"conversations": TURNS, "images": ["a.png"]}]),
+            "missing required field `id` - at `$[0]`; expected the output of a preprocess script; found rows with the "
+            "keys conversations, images",
+            id="ShareGPT of others",
+        ),
+        pytest.param('["a"]', "rows of the type str", id="no objects"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_its_keys(tmp_path: Path, content: str, found: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError) as refusal:
+        read_questions(tmp_path / "x.json")
+    assert found in str(refusal.value)
+    assert "expected a JSON list with ImageName and Question in each row" in str(refusal.value)
+    with pytest.raises(DataError, match=r"x\.json.*found|no questions in it\n  x\.json"):
+        read_questions(tmp_path)
+
+
+def test_other_faults_of_a_question_file_are_said_as_they_are(tmp_path: Path) -> None:
+    row = json.dumps(ROW)
+    (tmp_path / "q.json").write_text(f"[{row[:-1]}, {row[1:]}]")
+    with pytest.raises(FlareError, match="twice"):
+        read_questions(tmp_path / "q.json")
+
+
 def test_ids_must_be_unique(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_bytes(encode_records([record(), record()]))
     with pytest.raises(DataError, match="r/0"):

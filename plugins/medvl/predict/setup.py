@@ -159,18 +159,20 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
     own = _card(Path(wanted.model)) if wanted.model else None
     # A base model's own card says how it was trained before the adapters were.
     known = {name: card for name, card in cards.items() if card} or ({"the model": own} if own else {})
-    model = wanted.model or _agreed("base model", {name: card.model.name_or_path for name, card in known.items()})
+    model = wanted.model or _agreed("base model", {name: _spelled(card) for name, card in known.items()})
     if model is None:
         raise UsageError("--model is missing, and no adapter has a run card that names it")
-    trained = _agreed("quantisation", {name: card.quantization for name, card in known.items()})
-    bits = wanted.bits if wanted.bits is not None else trained.bit if trained else None
+    quantization = _quantization({name: card.quantization for name, card in known.items()}, wanted.bits)
     warnings = [
         f"{name}: no run card beside it, so it is asked with LLaMA-Factory's defaults; train with medvl_run_card: true"
         for name, card in (cards or {model: own}).items()
         if card is None
     ]
-    if trained and (bits or None) != trained.bit:
-        warnings.append(f"trained with {trained.bit or 'no'} bits of quantisation, asked with {bits or 'no'}")
+    warnings += [
+        f"{name}: trained with {trained or 'no'} bits of quantisation, asked with {quantization.bit or 'no'}"
+        for name, card in known.items()
+        if (trained := card.quantization.bit) != quantization.bit
+    ]
     identity = _identity(model)
     return Setup(
         model=model,
@@ -179,7 +181,7 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
         or _agreed("template", {name: card.prompt.template for name, card in known.items()})
         or _template_of(model),
         enable_thinking=_agreed("thinking", {name: card.prompt.enable_thinking for name, card in known.items()}),
-        quantization=msgspec.structs.replace(trained or _NOT_QUANTISED, bit=bits or None),
+        quantization=quantization,
         dtype=wanted.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
         base=_served(None, None, identity, own, wanted.frame),
         adapters={
@@ -215,6 +217,26 @@ def _agreed(what: str, stated: Mapping[str, _T]) -> _T | None:
         parts = "; ".join(f"{', '.join(names)}: {value}" for value, names in found.items())
         raise UsageError(f"adapters with different {what} cannot share one loaded model ({parts}); predict them apart")
     return next(iter(stated.values()), None)
+
+
+def _quantization(trained: Mapping[str, Quantization], bits: int | None) -> Quantization:
+    """How the base model is quantised: as its adapters were trained, or to the stated bits; 0 for not at all.
+
+    Its kind decides nothing where there is none, so adapters that differ in that alone share a model.
+    """
+    if bits == 0:
+        return _NOT_QUANTISED
+    quantised = {name: stated for name, stated in trained.items() if stated.bit is not None}
+    if bits is not None:
+        kinds = {name: msgspec.structs.replace(stated, bit=bits) for name, stated in quantised.items()}
+        return _agreed("quantisation", kinds) or msgspec.structs.replace(_NOT_QUANTISED, bit=bits)
+    return _agreed("quantisation", {name: quantised.get(name, _NOT_QUANTISED) for name in trained}) or _NOT_QUANTISED
+
+
+def _spelled(card: RunCard) -> str:
+    """The base model as its run card names it; a folder by its one absolute name."""
+    name = card.model.name_or_path
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _served(name: str | None, folder: Path | None, identity: str, card: RunCard | None, frame: Frame | None) -> Served:
