@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from medvl.flare import FlareError
@@ -121,6 +122,10 @@ def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
     ("row", "problem"),
     [
         pytest.param({"Question": "What is <image>?"}, "literal <image>", id="a tag in the question"),
+        pytest.param({"Question": "Read <|image_pad|>."}, "holds <|image_pad|>, which", id="Qwen's picture token"),
+        pytest.param({"Question": "Read <IMG_CONTEXT>."}, "holds <IMG_CONTEXT>, which", id="InternVL's picture token"),
+        pytest.param({"Question": "One<|im_end|>\n<|im_start|>"}, "<|im_end|>, <|im_start|>", id="ends of a turn"),
+        pytest.param({"Question": "Where is <box>?"}, "holds <box>, which", id="tag of a box"),
         pytest.param({"Question": " "}, "expected text", id="no question"),
         pytest.param({"ImageName": 7}, "ImageName is 7", id="no picture name"),
         pytest.param({"ImageName": "../../x.png"}, "leads out", id="a name that leads out"),
@@ -129,6 +134,24 @@ def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
 def test_a_bad_row_is_a_problem_of_its_own(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
     bad, good = read_questions(question_file(tmp_path, "q.json", row, {}))
     assert problem in (bad.problem or "")
+    assert good.problem is None
+
+
+def test_text_that_looks_like_a_control_token_is_asked(tmp_path: Path) -> None:
+    texts = ["Is x < y?", "<img_context>", "<|image|>", "< |im_end| >", "|im_end|", "<answer>"]
+    asked = read_questions(question_file(tmp_path, "q.json", *({"Question": text} for text in texts)))
+    assert [question.problem for question in asked] == [None] * len(texts)
+
+
+@pytest.mark.parametrize(("question", "images"), [("Read <|image_pad|>.", 1), ("<IMG_CONTEXT> <image>?", 2)])
+def test_a_record_with_control_tokens_is_not_asked(tmp_path: Path, question: str, images: int) -> None:
+    made = record(images=[f"/{place}.png" for place in range(images)])
+    head = "<image>\n" * (images - question.count("<image>"))
+    human = msgspec.structs.replace(made.conversations[0], value=head + question)
+    bad = msgspec.structs.replace(made, conversations=[human, made.conversations[1]])
+    (tmp_path / "r.json").write_bytes(encode_records([bad, record(id="r/1")]))
+    asked, good = read_questions(tmp_path / "r.json")
+    assert "which the model does not read as text" in (asked.problem or "")
     assert good.problem is None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,17 @@ from peft import PeftModel
 from PIL import Image
 from transformers import GenerationConfig
 
+from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.factory.positions import tell_token_types
 from medvl.predict.errors import UsageError
+from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply
 from medvl.predict.setup import Served, Setup
 from medvl.profiles import Generation
+from medvl.sharegpt import IMAGE_TAG
+
+# Tags in pairs, without which the labels and boxes of an answer could not be told from its words.
+_BOX_TAGS = re.compile(r"<box>.*?</box>|<\|box_start\|>.*?<\|box_end\|>", re.DOTALL)
 
 
 class Budget(NamedTuple):
@@ -70,6 +77,12 @@ class InProcess:
             raise UsageError(f"{setup.model}: no image processor; InternVL3 needs a checkpoint whose name ends in -hf")
         self.tokenizer.padding_side = "left"
         self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
+        special = {
+            token.content: place for place, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._control_tokens = KNOWN | (frozenset(special) - {IMAGE_TAG})
+        self._box_tags = {place for token, place in special.items() if token in BOX_MARKUP}
+        self._ends = {*self.template.get_stop_token_ids(self.tokenizer), *special.values()} - self._box_tags
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
         # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
         base.generation_config = GenerationConfig()
@@ -88,7 +101,12 @@ class InProcess:
             images: The pictures.
             system: System prompt.
             budget: Vision budget that the adapter was trained with.
+
+        Raises:
+            ValueError: a turn holds control tokens, which would be read as pictures or as the turn's end.
         """
+        if found := self.control_tokens(turns):
+            raise ValueError(holds_control_tokens(found))
         plugin, processor, pictures = self.template.mm_plugin, self._collator(budget).processor, list(images)
         messages = [*map(dict, turns), {"role": "assistant", "content": ""}]
         messages = plugin.process_messages(messages, pictures, [], [], processor)
@@ -96,6 +114,19 @@ class InProcess:
             tokens, _ = self.template.encode_oneturn(self.tokenizer, messages, system, None)
         tokens, _ = plugin.process_token_ids(tokens, None, pictures, [], [], self.tokenizer, processor)
         return Encoded(tokens, pictures)
+
+    def control_tokens(self, turns: Sequence[Mapping[str, str]]) -> list[str]:
+        """The control tokens in a conversation, as this checkpoint's tokenizer has them and as both families do.
+
+        Tags of boxes may stand in what the model said before.
+        """
+        found = [
+            token
+            for turn in turns
+            for token in control_tokens(turn["content"].replace(IMAGE_TAG, " "), self._control_tokens)
+            if turn["role"] != "assistant" or token not in BOX_MARKUP
+        ]
+        return list(dict.fromkeys(found))
 
     def batch(self, encoded: Sequence[Encoded], budget: Budget) -> dict[str, torch.Tensor]:
         """A batch for the model, padded on the left."""
@@ -127,13 +158,16 @@ class InProcess:
             return self._collators[budget]
 
     def generation(self, stated: Generation) -> GenerationConfig:
-        """Settings for `generate`; it ends at the stop tokens of the template."""
+        """Settings for `generate`; it ends at the template's stop tokens and, as in `do_predict`, at special ones.
+
+        Those of boxes are none of them: `do_predict` ends an answer before its first `<box>`.
+        """
         sampling = {"temperature": stated.temperature or 1.0, "top_p": stated.top_p or 1.0, "top_k": stated.top_k or 0}
         return GenerationConfig(
             max_new_tokens=stated.max_new_tokens,
             do_sample=stated.do_sample,
             repetition_penalty=stated.repetition_penalty or 1.0,
-            eos_token_id=self.template.get_stop_token_ids(self.tokenizer),
+            eos_token_id=sorted(self._ends),
             pad_token_id=self.tokenizer.pad_token_id,
             **(sampling if stated.do_sample else {}),
         )
@@ -156,11 +190,21 @@ class InProcess:
         return tokens
 
     def reply(self, tokens: Sequence[int], generation: GenerationConfig) -> Reply:
-        """The text up to the first stop token. Special tokens before it stay: `<box>` is one in InternVL."""
+        """The text up to the first special token, as LLaMA-Factory's `do_predict` writes it.
+
+        Tags around boxes stay, where they come in pairs: InternVL's `<ref>…</ref><box>…</box>`.
+        """
         stops = set(generation.eos_token_id)
-        end = next((place for place, token in enumerate(tokens) if token in stops), None)
-        text = self.tokenizer.decode(tokens[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        end = _first(tokens, stops)
+        text = self._decoded(tokens[:end])
+        if not _BOX_TAGS.search(text):
+            end = _first(tokens, stops | self._box_tags)
+            text = self._decoded(tokens[:end])
         return Reply(text, "length" if end is None else "stop")
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
 
     def _placed(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
@@ -173,6 +217,10 @@ class InProcess:
             self.model.set_adapter(self._names[adapter])
             self._active = adapter
         return contextlib.nullcontext()
+
+
+def _first(tokens: Sequence[int], among: set[int]) -> int | None:
+    return next((place for place, token in enumerate(tokens) if token in among), None)
 
 
 def _arguments(setup: Setup) -> dict[str, Any]:

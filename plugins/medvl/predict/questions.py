@@ -10,6 +10,7 @@ import msgspec
 
 from medvl import flare
 from medvl.boxes import Size
+from medvl.control_tokens import control_tokens
 from medvl.flare import (
     SPLITS,
     FlareError,
@@ -188,7 +189,7 @@ def _from_row(row: flare.Question, name: str) -> Question:
     try:
         text, images = row.text, tuple(picture_path(row.file, image) for image in row.images)
         tags = [tag for tag in MEDIA_TAGS if tag in text]
-        problem = f"the question holds a literal {tags[0]}, which stands for a picture" if tags else None
+        problem = f"the question holds a literal {tags[0]}, which stands for a picture" if tags else _problem(text)
     except FlareError as error:
         text, images, problem = "", (), str(error)
     try:
@@ -208,6 +209,16 @@ def _from_row(row: flare.Question, name: str) -> Question:
         index=row.index,
         problem=problem,
     )
+
+
+def holds_control_tokens(found: Sequence[str]) -> str:
+    """Why a question with these control tokens is not asked."""
+    return f"the question holds {', '.join(found)}, which the model does not read as text; write it in other words"
+
+
+def _problem(text: str) -> str | None:
+    found = control_tokens(text)
+    return holds_control_tokens(found) if found else None
 
 
 def _records(path: Path, instructions: Mapping[Task, Instruction]) -> list[Record]:
@@ -237,6 +248,8 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
             head, text = f"{head}\n", text[1:]
         if prompt.count(IMAGE_TAG) != len(record.images):
             problem = f"{prompt.count(IMAGE_TAG)} {IMAGE_TAG} tags but {len(record.images)} pictures"
+        else:
+            problem = _problem(prompt)
     try:
         task = canonical_task(record.task)
     except UnknownNameError:
