@@ -83,8 +83,8 @@ def test_every_task_is_answered_by_its_own_adapter_and_the_rest_by_general(
     assert [row.prediction for row in rows] == [LETTERS[task] for task in expected]
     assert [row.adapter for row in rows] == expected
     assert [row.finish for row in rows] == ["stop"] * 8
-    # The first adapter is switched on when it is loaded, and again before it is asked.
-    assert len(switched) - len(set(switched)) <= 1, "once per group"
+    # The first adapter is switched on when it is loaded, all are when they are tried, and again before they are asked.
+    assert len(switched) - 2 * len(set(switched)) <= 1, "once per group"
 
 
 @pytest.mark.parametrize(
@@ -318,6 +318,7 @@ def test_adapters_are_asked_with_their_own_budget_and_prompt(
     out = tmp_path / "p.jsonl"
     command = ["--data", str(Path(picture).parent / "q.json"), "--adapters", str(tmp_path / "adapters")]
     assert main(["predict", *command, "--oracle-task", "--out", str(out)]) == 0
+    del seen["<image>\n?"]  # with which adapters are tried
     assert seen == {"<image>\ndetection": (2, True), "<image>\nregression": (8, False)}
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_factory_run_card import a_card
 
+from medvl.factory.adapter_fit import other_base
 from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process
@@ -21,6 +22,7 @@ from medvl.predict.setup import Served, Wanted, differences, find_adapters, read
 from medvl.profiles import GENERAL, Profiles, read_profiles
 from medvl.router.chain import load_router
 from medvl.router.route import Route
+from medvl.sharegpt import file_sha256
 from medvl.tasks import Task
 
 PROFILES = read_profiles(None)
@@ -200,10 +202,44 @@ def test_changed_weights_under_the_same_path_are_noticed(base: Path, tmp_path: P
         read_setup({"x": folder}, Wanted(str(base)))
 
 
-def test_another_base_model_is_said(base: Path, tmp_path: Path) -> None:
-    stated = card(base)
-    other = msgspec.structs.replace(stated, model=msgspec.structs.replace(stated.model, config_sha256="00"))
-    assert "differs" in read_setup({"x": adapter(tmp_path / "x", other)}, Wanted()).warnings[0]
+@pytest.mark.parametrize(
+    ("trained_on", "config", "refused"),
+    [
+        pytest.param("{base}", "that", False, id="the same folder"),
+        pytest.param("{base}", "other", True, id="a folder whose config is another by now"),
+        pytest.param("/moved/elsewhere", "that", False, id="the same config elsewhere"),
+        pytest.param("/moved/elsewhere", "other", True, id="another config elsewhere"),
+        pytest.param("{base}", None, False, id="a card that does not know"),
+        pytest.param("Some/Model-8B", "other", True, id="a hub's model, another config"),
+    ],
+)
+def test_adapters_of_another_base_model_are_refused(
+    base: Path, tmp_path: Path, trained_on: str, config: str | None, refused: bool
+) -> None:
+    sha256 = {None: None, "that": file_sha256(base / "config.json"), "other": "00"}[config]
+    model = msgspec.structs.replace(a_card().model, name_or_path=trained_on.format(base=base), config_sha256=sha256)
+    folders = {"good": adapter(tmp_path / "good", card(base)), "x": adapter(tmp_path / "x", a_card(model=model))}
+    if not refused:
+        assert read_setup(folders, Wanted(str(base))).warnings == ()
+        return
+    with pytest.raises(UsageError, match=r"^x: trained on .*, whose config.json differs from that of") as refusal:
+        read_setup(folders, Wanted(str(base)))
+    assert trained_on.format(base=base) in str(refusal.value)
+
+
+def test_of_models_on_a_hub_that_are_not_here_the_names_decide() -> None:
+    stated = a_card(model=msgspec.structs.replace(a_card().model, name_or_path="Some/Model-4B", config_sha256="00"))
+    assert other_base(stated, "Some/Model-4B") is None
+    assert "trained on Some/Model-4B, not on Some/Model-8B" in (other_base(stated, "Some/Model-8B") or "")
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["a merged model", "an adapter alone"])
+def test_a_model_with_an_adapter_beside_it_is_refused(base: Path, merged: bool) -> None:
+    (base / "adapter_config.json").write_text("{}")
+    if not merged:
+        (base / "config.json").unlink()
+    with pytest.raises(UsageError, match="lie beside the model's" if merged else "give it as the adapter"):
+        read_setup({}, Wanted(str(base), "intern_vl"))
 
 
 def test_only_safetensors_are_loaded(tmp_path: Path) -> None:

@@ -25,13 +25,15 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
+from medvl.factory.adapter_fit import nonfinite, unloaded
 from medvl.factory.positions import tell_token_types
 from medvl.predict.errors import UsageError
 from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply
-from medvl.predict.setup import Served, Setup
+from medvl.predict.setup import Served, Setup, check_base
 from medvl.profiles import Generation
 from medvl.sharegpt import IMAGE_TAG
+from medvl.weights import is_finite
 
 # Tags in pairs, without which the labels and boxes of an answer could not be told from its words.
 _BOX_TAGS = re.compile(r"<box>.*?</box>|<\|box_start\|>.*?<\|box_end\|>", re.DOTALL)
@@ -69,12 +71,23 @@ class InProcess:
     """A loaded model with its adapters."""
 
     def __init__(self, setup: Setup) -> None:
-        """Load everything; raises UsageError for a model without image processor."""
+        """Load everything, and try it once.
+
+        Raises:
+            UsageError: a model without image processor; weights that are no numbers; or an adapter that is not loaded
+                whole, or changes nothing.
+        """
+        for served in setup.adapters.values():
+            if served.folder is not None and (bad := nonfinite(served.folder)):
+                raise UsageError(bad)
         model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(setup))
         loaded = load_tokenizer(model_args)
         self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
         if getattr(self.processor, "image_processor", None) is None:
-            raise UsageError(f"{setup.model}: no image processor; InternVL3 needs a checkpoint whose name ends in -hf")
+            raise UsageError(
+                f"{setup.model} cannot be loaded: no image processor; InternVL3 needs a checkpoint whose name ends in "
+                "-hf"
+            )
         self.tokenizer.padding_side = "left"
         self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
         special = {
@@ -84,12 +97,40 @@ class InProcess:
         self._box_tags = {place for token, place in special.items() if token in BOX_MARKUP}
         self._ends = {*self.template.get_stop_token_ids(self.tokenizer), *special.values()} - self._box_tags
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
+        # The config of a hub's model is there by now.
+        check_base({name: served.card for name, served in setup.adapters.items()}, setup.model)
+        _check_numbers(base, setup.model)
         # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
         base.generation_config = GenerationConfig()
         self.model, self._names = _with_adapters(base, setup, model_args.compute_dtype)
         self._active: str | None = None
         self._collators: dict[Budget, Any] = {}
         self._lock = threading.Lock()
+        self._try(setup)
+
+    def _try(self, setup: Setup) -> None:
+        """Raise UsageError for a model that gives no numbers, and for an adapter that does not change them."""
+        budget, picture = vision_budget(setup.base), Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+        encoded = self.encode_turns([{"role": "user", "content": f"{IMAGE_TAG}\n?"}], [picture], "", budget)
+        batch = self.batch([encoded], budget)
+        without = self._logits(batch, None)
+        if not is_finite(without):
+            raise UsageError(f"{setup.model}: the model computes NaN or infinity; copy or train it again")
+        for name, served in setup.adapters.items():
+            logits = self._logits(batch, name)
+            if not is_finite(logits):
+                raise UsageError(f"{served.folder}: with it the model computes NaN or infinity; train it again")
+            if torch.equal(logits, without):
+                raise UsageError(
+                    f"{served.folder}: the adapter changes nothing, the model computes the same without it; train it, "
+                    "or ask the model alone"
+                )
+
+    def _logits(self, batch: Mapping[str, torch.Tensor], adapter: str | None) -> torch.Tensor:
+        inputs = {name: self._placed(value) for name, value in batch.items()}
+        with torch.inference_mode(), self._using(adapter):
+            logits: torch.Tensor = self.model(**inputs).logits
+        return logits
 
     def encode_turns(
         self, turns: Sequence[Mapping[str, str]], images: Sequence[Image.Image], system: str | None, budget: Budget
@@ -260,11 +301,22 @@ def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, di
             model = PeftModel.from_pretrained(base, str(served.folder), adapter_name=names[name])
         else:
             model.load_adapter(str(served.folder), adapter_name=names[name])
+        if served.folder is not None and (lost := unloaded(model, served.folder, names[name])):
+            raise UsageError(lost)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(dtype)
     model.requires_grad_(False)
     return model.eval(), names
+
+
+def _check_numbers(model: Any, name: str) -> None:
+    """Raise UsageError for weights that are NaN or infinite; those of a quantised layer are told by trying it."""
+    loose = ((key, weights) for key, weights in model.named_parameters() if not hasattr(weights, "quant_state"))
+    bad = [key for key, weights in loose if not is_finite(weights)]
+    if bad:
+        shown = ", ".join(bad[:3]) + (" …" if len(bad) > 3 else "")
+        raise UsageError(f"{name}: {len(bad)} tensors hold NaN or infinity ({shown}); copy or train the model again")
 
 
 def is_out_of_memory(error: Exception) -> bool:

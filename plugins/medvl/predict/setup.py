@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from medvl.boxes import FRAMES, Frame
+from medvl.factory.adapter_fit import CONFIG, WEIGHTS, adapter_beside, other_base
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import Quantization, RunCard, read_run_card
 from medvl.instructions import GENERAL, fingerprint
@@ -22,7 +23,6 @@ from medvl.profiles import Profile
 from medvl.sharegpt import file_sha256
 from medvl.tasks import Task
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # LLaMA-Factory's own defaults, for a model without a run card.
 _MAX_PIXELS, _MIN_PIXELS = 768 * 768, 32 * 32
 _TEMPLATES = {"qwen3_vl": "qwen3_vl_nothink", "internvl": "intern_vl"}
@@ -152,7 +152,8 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
     """How to load and ask the base model and its adapters.
 
     Raises:
-        UsageError: adapters that cannot share one base model, or something that neither a run card nor an option tells.
+        UsageError: adapters that cannot share one base model, or were trained on another; a model's folder with an
+            adapter in it; or something that neither a run card nor an option tells.
         ValueError: a damaged run card.
     """
     cards = {name: _card(folder) for name, folder in adapters.items()}
@@ -162,6 +163,9 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
     model = wanted.model or _agreed("base model", {name: _spelled(card) for name, card in known.items()})
     if model is None:
         raise UsageError("--model is missing, and no adapter has a run card that names it")
+    if beside := adapter_beside(model):
+        raise UsageError(f"--model {beside}")
+    check_base(cards, model)
     quantization = _quantization({name: card.quantization for name, card in known.items()}, wanted.bits)
     warnings = [
         f"{name}: no run card beside it, so it is asked with LLaMA-Factory's defaults; train with medvl_run_card: true"
@@ -188,7 +192,7 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
             name: _served(name, folder, _adapter_identity(folder), cards[name], wanted.frame)
             for name, folder in adapters.items()
         },
-        warnings=(*warnings, *_other_base(model, cards)),
+        warnings=tuple(warnings),
     )
 
 
@@ -302,13 +306,11 @@ def _template_of(model: str) -> str:
     return _TEMPLATES[family]
 
 
-def _other_base(model: str, cards: Mapping[str, RunCard | None]) -> list[str]:
-    config, _ = base_model(model, "main")
-    return [
-        f"{name}: trained on {card.model.name_or_path}, whose config.json differs from that of {model}"
-        for name, card in cards.items()
-        if card and config and card.model.config_sha256 not in (None, config)
-    ]
+def check_base(cards: Mapping[str, RunCard | None], model: str) -> None:
+    """Raise UsageError for adapters whose run card names another base model."""
+    wrong = [f"{name}: {other}" for name, card in cards.items() if card and (other := other_base(card, model))]
+    if wrong:
+        raise UsageError("\n".join(wrong))
 
 
 def differences(profile: Profile, served: Served) -> list[str]:
