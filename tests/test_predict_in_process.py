@@ -249,7 +249,7 @@ def test_a_control_token_in_a_question_is_refused_by_name(
 
 
 def test_control_tokens_are_those_of_the_checkpoints_own_tokenizer(tiny_checkpoint: Marked, tmp_path: Path) -> None:
-    """One that no published tokenizer has; and what a model said before may hold the tags of boxes."""
+    """One that no published tokenizer has. Earlier answers and instructions may hold the tags of boxes."""
     import shutil
 
     from transformers import AutoTokenizer
@@ -263,9 +263,7 @@ def test_control_tokens_are_those_of_the_checkpoints_own_tokenizer(tiny_checkpoi
     record = {"id": "r", "conversations": [{"value": "Where is <|lesion|>?"}], "images": []}
     (refused,) = Batches(asking).prepare([as_asked(setup, record)]).refused
     assert "the question holds <|lesion|>" in (refused[1].error or "")
-    before = {"role": "assistant", "content": "<ref>x</ref><box>[[1,2,3,4]]</box>"}
-    assert asking.control_tokens([{"role": "user", "content": "<image>?"}, before]) == []
-    assert asking.control_tokens([before | {"role": "user"}]) == ["<ref>", "</ref>", "<box>", "</box>"]
+    assert asking.control_tokens("<image>?", "<ref>x</ref><box>[[1,2,3,4]]</box>") == []
 
 
 def test_raw_pictures_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_path: Path) -> None:

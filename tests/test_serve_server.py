@@ -423,6 +423,14 @@ def test_bodies_are_limited(marked_adapters: Callable[[str], Path]) -> None:
         assert server.ask("How many?", model="counting") == LETTERS["counting"]
 
 
+def test_a_control_token_is_refused_by_name_and_the_server_goes_on(qwen: Running) -> None:
+    for token in ("<IMG_CONTEXT>", "<|image_pad|>", "<|im_end|>"):
+        refused = qwen.post(shown(f"What is {token}?"))
+        assert refused.status_code == 400
+        assert f"holds {token}" in refused.json()["error"]["message"]
+    assert qwen.post("?").status_code == 200
+
+
 def test_api_key(marked_adapters: Callable[[str], Path]) -> None:
     wrong: list[dict[str, Any]] = [{}, *({"Authorization": words} for words in ("Bearer wrong", "Basic secret"))]
     with serving(marked_adapters("qwen3vl"), access=Access("secret", frozenset())) as server:

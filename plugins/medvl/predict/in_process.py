@@ -93,7 +93,7 @@ class InProcess:
         special = {
             token.content: place for place, token in self.tokenizer.added_tokens_decoder.items() if token.special
         }
-        self._control_tokens = KNOWN | (frozenset(special) - {IMAGE_TAG})
+        self._control_tokens = (KNOWN | frozenset(special)) - BOX_MARKUP - {IMAGE_TAG}
         self._box_tags = {place for token, place in special.items() if token in BOX_MARKUP}
         self._ends = {*self.template.get_stop_token_ids(self.tokenizer), *special.values()} - self._box_tags
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
@@ -146,7 +146,7 @@ class InProcess:
         Raises:
             ValueError: a turn holds control tokens, which would be read as pictures or as the turn's end.
         """
-        if found := self.control_tokens(turns):
+        if found := self.control_tokens(*(turn["content"] for turn in turns)):
             raise ValueError(holds_control_tokens(found))
         plugin, processor, pictures = self.template.mm_plugin, self._collator(budget).processor, list(images)
         messages = [*map(dict, turns), {"role": "assistant", "content": ""}]
@@ -156,18 +156,12 @@ class InProcess:
         tokens, _ = plugin.process_token_ids(tokens, None, pictures, [], [], self.tokenizer, processor)
         return Encoded(tokens, pictures)
 
-    def control_tokens(self, turns: Sequence[Mapping[str, str]]) -> list[str]:
-        """The control tokens in a conversation, as this checkpoint's tokenizer has them and as both families do.
+    def control_tokens(self, *texts: str) -> list[str]:
+        """The control tokens in these texts, as this checkpoint's tokenizer has them and as both families do.
 
-        Tags of boxes may stand in what the model said before.
+        Tags of boxes are none of them: an instruction may show them, and earlier answers are written with them.
         """
-        found = [
-            token
-            for turn in turns
-            for token in control_tokens(turn["content"].replace(IMAGE_TAG, " "), self._control_tokens)
-            if turn["role"] != "assistant" or token not in BOX_MARKUP
-        ]
-        return list(dict.fromkeys(found))
+        return control_tokens("\n".join(texts).replace(IMAGE_TAG, " "), self._control_tokens)
 
     def batch(self, encoded: Sequence[Encoded], budget: Budget) -> dict[str, torch.Tensor]:
         """A batch for the model, padded on the left."""

@@ -97,7 +97,7 @@ class Engine:
         Raises:
             RefusedError: the text holds control tokens, or prompt and answer may be longer than the model reads (400).
         """
-        if found := self.loaded.control_tokens([*turns, {"role": "system", "content": system or ""}]):
+        if found := self.loaded.control_tokens(*(turn["content"] for turn in turns), system or ""):
             raise RefusedError(400, holds_control_tokens(found))
         budget = vision_budget(served, image_max_pixels)
         encoded = self.loaded.encode_turns(turns, images, served.system if system is None else system, budget)
