@@ -227,6 +227,28 @@ def test_adapters_of_another_base_model_are_refused(
     assert trained_on.format(base=base) in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("adapters", "new", "merged", "refused"),
+    [
+        pytest.param(["a"], False, [], False, id="trained on"),
+        pytest.param(["a"], True, [], True, id="a new one above"),
+        pytest.param(["a"], True, ["a"], False, id="a new one above, merged again"),
+        pytest.param(["a", "b"], False, [], True, id="the first of two is below"),
+        pytest.param(["a", "b"], False, ["a"], False, id="the first of two, merged again"),
+        pytest.param(["a", "b"], True, ["a"], True, id="one of two below"),
+    ],
+)
+def test_an_adapter_above_others_is_refused_on_the_bare_base(
+    base: Path, adapters: list[str], new: bool, merged: list[str], refused: bool
+) -> None:
+    model = msgspec.structs.replace(
+        a_card().model, name_or_path=str(base), adapters=adapters, config_sha256=file_sha256(base / "config.json")
+    )
+    other = other_base(a_card(model=model, recipe={"create_new_adapter": new}), str(base), merged)
+    assert ("merged into it" in (other or "")) is refused
+    assert (other is None) is not refused
+
+
 def test_of_models_on_a_hub_that_are_not_here_the_names_decide() -> None:
     stated = a_card(model=msgspec.structs.replace(a_card().model, name_or_path="Some/Model-4B", config_sha256="00"))
     assert other_base(stated, "Some/Model-4B") is None

@@ -28,13 +28,22 @@ _SHOWN = 3
 log = logging.getLogger("medvl")
 
 
-def other_base(card: RunCard, model: str) -> str | None:
+def other_base(card: RunCard, model: str, merged: Sequence[str] = ()) -> str | None:
     """Why `model` is not what an adapter with this run card was trained on; None where it may be.
 
     Their config.json decides, whatever the names; of two names on a hub, the names where a config is not known.
+
+    Args:
+        card: The adapter's.
+        model: Folder or hub name of the model.
+        merged: Adapters that are merged into the model before this one is put on it.
     """
     config, _ = base_model(model, "main")
-    stated, name = card.model.config_sha256, card.model.name_or_path
+    stated, name, below = card.model.config_sha256, card.model.name_or_path, _below(card)
+    if below and list(map(_place, below)) != list(map(_place, merged)):
+        if config is None or config != stated:  # the merged model has a config of its own, which no card knows
+            return None
+        return f"trained on {name} with {', '.join(below)} merged into it; merge that first, and put it on the result"
     if config and stated:
         if config == stated:
             return None
@@ -44,6 +53,16 @@ def other_base(card: RunCard, model: str) -> str | None:
         )
     on_hub = all(_HUB_NAME.fullmatch(each) and not Path(each).exists() for each in (name, model))
     return f"trained on {name}, not on {model}; put it on that model" if on_hub and name != model else None
+
+
+def _below(card: RunCard) -> list[str]:
+    """Adapters that LLaMA-Factory merged into the base before it trained this one; the last of a list is trained on."""
+    named = card.model.adapters
+    return named if card.recipe.get("create_new_adapter") else named[:-1]
+
+
+def _place(name: str) -> str:
+    return str(Path(name).resolve())
 
 
 def adapter_beside(model: str) -> str | None:
@@ -138,9 +157,9 @@ def problems(model_args: Any) -> Iterator[str]:
     folders, model = _adapters(model_args), model_args.model_name_or_path
     if beside := adapter_beside(model):
         yield beside
-    for folder in folders:
+    for count, folder in enumerate(folders):
         card = _card(folder)
-        if card and (other := other_base(card, model)):
+        if card and (other := other_base(card, model, list(map(str, folders[:count])))):
             yield f"{folder}: {other}"
         if bad := nonfinite(folder):
             yield bad
