@@ -451,6 +451,13 @@ def test_no_server_is_said_at_once(question_tree: Path, tmp_path: Path, capsys: 
     assert "no server answers there" in capsys.readouterr().err
 
 
+def test_a_run_is_stopped_at_once_whatever_is_under_way(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    server.delay, started = 8.0, time.monotonic()
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert predict(server, question_tree, tmp_path / "p.jsonl") == (130, [])
+    assert time.monotonic() - started < 6
+
+
 def test_a_stopped_run_hands_nothing_in_unless_told_to(
     server: Server, question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
