@@ -21,7 +21,7 @@ from medvl.factory import arguments, hook, parsing
 from medvl.factory.trainer import TrainerFactory
 
 Recipe = Callable[..., dict[str, Any]]
-PARSER, WORKFLOW, ENGINE = hook.TARGETS
+PARSER, WORKFLOW, ENGINE, LOADER = hook.TARGETS
 
 
 @pytest.fixture

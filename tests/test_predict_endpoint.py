@@ -1,6 +1,7 @@
 """Prediction through a server: what is sent, what is tried again, and what is written."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -32,13 +33,21 @@ TASKS = [*map(str, Task), "general"]
 
 @dataclass
 class Server:
-    """A server of models that answer with their name; `failures` are answered first, by status."""
+    """A server of models that answer with their name; `failures` are answered first, by status.
+
+    `body` takes the place of every answer, `listed` of the list of models; `drip` sends the answer by the byte, with so
+    many seconds between, from its headers or its body on, and never ends.
+    """
 
     models: list[str] | None = field(default_factory=lambda: TASKS)
     failures: list[int] = field(default_factory=list)
     answer: Callable[[dict[str, Any]], str | None] = lambda request: request["model"]
     delay: float = 0.0
     key: str | None = None
+    body: bytes | None = None
+    listed: bytes | None = None
+    drip: float = 0.0
+    drips_from: str = "body"
     requests: list[dict[str, Any]] = field(default_factory=list)
     busy: int = 0
     busiest: int = 0
@@ -74,7 +83,11 @@ def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
             status, body = state.reply(self)
-            content = json.dumps(body).encode()
+            raw = state.listed if self.command == "GET" else state.body
+            content = json.dumps(body).encode() if raw is None else raw
+            if state.drip and self.command == "POST":
+                self.drop(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+                return
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -82,6 +95,16 @@ def server() -> Iterator[Server]:
                 self.send_header("retry-after-ms", "5")
             self.end_headers()
             self.wfile.write(content)
+
+        def drop(self, head: bytes) -> None:
+            """Close to for ever; until the client is gone."""
+            first, each = (head + b"Content-Length: 9000\r\n\r\n", b" ") if state.drips_from == "body" else (head, b"X")
+            with contextlib.suppress(OSError):
+                self.wfile.write(first)
+                for _ in range(400):
+                    self.wfile.write(each)
+                    time.sleep(state.drip)
+            self.close_connection = True
 
         do_GET = do_POST = respond  # noqa: N815
 
@@ -225,6 +248,71 @@ def test_a_server_that_takes_too_long_is_given_up(server: Server, question_tree:
     assert time.monotonic() - started < 4
 
 
+@pytest.mark.parametrize("place", ["headers", "body"])
+def test_a_server_that_never_ends_its_answer_is_given_up(
+    server: Server, question_tree: Path, tmp_path: Path, place: str
+) -> None:
+    server.drip, server.drips_from = 0.05, place
+    started = time.monotonic()
+    options = ["--timeout", "0.5", "--retries", "1", "--limit", "2"]
+    code, rows = predict(server, question_tree, tmp_path / "p.jsonl", *options)
+    assert code == 4
+    assert [row.error for row in rows] == ["APITimeoutError: Request timed out."] * 2
+    assert len(server.requests) == 4, "a retry each"
+    assert time.monotonic() - started < 6
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("null", id="null"),
+        pytest.param("[]", id="a list"),
+        pytest.param("{}", id="an empty object"),
+        pytest.param('"hello"', id="a text"),
+        pytest.param("", id="nothing"),
+        pytest.param("<html>busy</html>", id="a page"),
+        pytest.param('{"choices":5}', id="a number of choices"),
+        pytest.param('{"choices":{}}', id="an object of choices"),
+        pytest.param('{"choices":null}', id="null choices"),
+        pytest.param('{"choices":[null]}', id="a null choice"),
+        pytest.param('{"choices":["A"]}', id="a text for a choice"),
+        pytest.param('{"choices":[{"message":null}]}', id="a null message"),
+        pytest.param('{"choices":[{"message":"A"}]}', id="a text for a message"),
+        pytest.param('{"choices":[{"message":{"content":["A"]}}]}', id="a list for content"),
+        pytest.param('{"choices":[{"message":{"content":7}}]}', id="a number for content"),
+        pytest.param('{"choices":[{"message":{"content":{"text":"A"}}}]}', id="an object for content"),
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param('{"error":{"message":"no such model"}}', id="an error without its status"),
+    ],
+)
+def test_200_without_an_answer_is_recorded_and_asked_again(
+    server: Server, question_tree: Path, tmp_path: Path, body: str
+) -> None:
+    server.body = body.encode()
+    code, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "2")
+    assert (code, [row.prediction for row in rows]) == (4, ["", ""])
+    assert all("the server sent no answer in OpenAI's form" in (row.error or "") for row in rows)
+    assert all(body[:20] in (row.error or "") for row in rows), "what it sent instead is told"
+    server.body = None
+    code, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "2")
+    assert (code, [row.prediction for row in rows]) == (0, TASKS[:2])
+
+
+@pytest.mark.parametrize("listed", ["null", "[]", '{"data":5}', '{"data":[null]}', '{"data":[{"id":3}]}', "<html>"])
+def test_a_list_of_models_in_another_form_says_nothing(
+    server: Server, question_tree: Path, tmp_path: Path, listed: str
+) -> None:
+    server.listed = listed.encode()
+    code, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "1", "--model-name", "only")
+    assert (code, rows[0].adapter) == (0, "only")
+
+
+def test_what_is_beside_an_answer_does_not_matter(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    server.body = b'{"choices":[{"finish_reason":5,"message":{"content":"B"}}],"created":"today","usage":[]}'
+    _, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "1")
+    assert (rows[0].prediction, rows[0].finish) == ("B", "stop")
+
+
 def test_a_picture_that_is_missing_is_recorded(server: Server, question_tree: Path, tmp_path: Path) -> None:
     (question_tree / "validation-public/Xray/mixed/imagesVal/p0-0.png").unlink()
     code, rows = predict(server, question_tree, tmp_path / "p.jsonl")
@@ -363,6 +451,13 @@ def test_no_server_is_said_at_once(question_tree: Path, tmp_path: Path, capsys: 
     assert "no server answers there" in capsys.readouterr().err
 
 
+def test_a_run_is_stopped_at_once_whatever_is_under_way(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    server.delay, started = 8.0, time.monotonic()
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert predict(server, question_tree, tmp_path / "p.jsonl") == (130, [])
+    assert time.monotonic() - started < 6
+
+
 def test_a_stopped_run_hands_nothing_in_unless_told_to(
     server: Server, question_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,6 +491,19 @@ def test_a_stopped_run_hands_nothing_in_unless_told_to(
     code, rows = predict(server, question_tree, out, *options)
     handed_in = [row["Answer"] for row in json.loads(challenge.read_text())]
     assert (code, len(rows), sorted(handed_in)) == (0, 8, ["A", "B", "C", "D", "D", "D", "D", "D"])
+
+
+def test_a_frame_is_stated_for_what_is_there(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    """With --ask-nothing there is a part of the questions, or none of them."""
+    out, challenge = tmp_path / "p.jsonl", tmp_path / "predictions.json"
+    options = ["--ask-nothing", "--challenge", str(challenge), "--frame", "pixel"]
+    assert predict(server, question_tree, out, *options) == (4, [])
+    predict(server, question_tree, out, "--limit", "2")
+    server.failures = [400]
+    predict(server, question_tree, out, "--limit", "3", "--retries", "0")
+    code, rows = predict(server, question_tree, out, *options)
+    assert (code, [row.frame for row in rows]) == (4, ["pixel", "pixel", "norm1000"]), "a failure has no boxes"
+    assert len(json.loads(challenge.read_text())) == 8
 
 
 def test_answers_to_another_prompt_are_not_handed_in(server: Server, question_tree: Path, tmp_path: Path) -> None:

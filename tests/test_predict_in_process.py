@@ -83,8 +83,8 @@ def test_every_task_is_answered_by_its_own_adapter_and_the_rest_by_general(
     assert [row.prediction for row in rows] == [LETTERS[task] for task in expected]
     assert [row.adapter for row in rows] == expected
     assert [row.finish for row in rows] == ["stop"] * 8
-    # The first adapter is switched on when it is loaded, and again before it is asked.
-    assert len(switched) - len(set(switched)) <= 1, "once per group"
+    # The first adapter is switched on when it is loaded, all are when they are tried, and again before they are asked.
+    assert len(switched) - 2 * len(set(switched)) <= 1, "once per group"
 
 
 @pytest.mark.parametrize(
@@ -193,19 +193,77 @@ def test_answers_are_those_of_llamafactorys_do_predict(
     records = json.loads((tiny_dataset / "tiny_val.json").read_text())
     asked = [as_asked(replace(setup, base=served), record) for record in records]
     short = replace(asked[0].profile, generation=Generation(12))
-    loaded_ = InProcess(setup)
-    (replies,) = Batches(loaded_).answers([[replace(item, profile=short) for item in asked]])
-    strip = loaded_.tokenizer.all_special_tokens
-    texts = [_without(reply.text, strip) for _, reply in replies]
+    (replies,) = Batches(InProcess(setup)).answers([[replace(item, profile=short) for item in asked]])
+    texts = [reply.text for _, reply in replies]
     assert texts == [json.loads(line)["predict"] for line in lines]
     assert any(texts)
 
 
-def _without(text: str, tokens: Sequence[str]) -> str:
-    """LLaMA-Factory leaves special tokens out of its predictions."""
-    for token in tokens:
-        text = text.replace(token, "")
-    return text
+@pytest.mark.parametrize(
+    ("family", "written", "text"),
+    [
+        pytest.param("qwen3vl", "A<|im_end|>", "A", id="the end"),
+        pytest.param("qwen3vl", "A<|quad_end|>B<|im_end|>", "A", id="a special token ends as in do_predict"),
+        pytest.param("internvl3", "A<IMG_CONTEXT>B", "A", id="InternVL's too"),
+        pytest.param("internvl3", "A</quad>B", "A", id="a lone tag"),
+        pytest.param("internvl3", "A<box>B", "A", id="a lone tag of a box"),
+        pytest.param(
+            "internvl3",
+            "<ref>lesion</ref><box>[[1, 2, 3, 4]]</box><|im_end|>",
+            "<ref>lesion</ref><box>[[1, 2, 3, 4]]</box>",
+            id="tags in pairs stay, or the label would go",
+        ),
+        pytest.param(
+            "qwen3vl",
+            "<|object_ref_start|>cell<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|><|im_end|>",
+            "<|object_ref_start|>cell<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
+            id="Qwen's pairs",
+        ),
+        pytest.param("qwen3vl", "<think>x</think>A<|im_end|>", "<think>x</think>A", id="added, not special"),
+    ],
+)
+def test_the_text_of_an_answer_is_that_of_do_predict(
+    family: str, written: str, text: str, tiny_checkpoint: Marked
+) -> None:
+    _, asking = loaded(tiny_checkpoint(family))
+    tokens = asking.tokenizer.encode(written, add_special_tokens=False)
+    reply = asking.reply(tokens, asking.generation(Generation(99)))
+    assert (reply.text, reply.finish) == (text, "stop")
+
+
+@families
+def test_a_control_token_in_a_question_is_refused_by_name(
+    family: str, marked_adapters: Marked, question_tree: Path, tmp_path: Path
+) -> None:
+    """`StopIteration: ` it was, from a picture token without a picture."""
+    (file,) = question_tree.rglob("*_val.json")
+    questions = json.loads(file.read_text())
+    for place, token in ((0, "<|image_pad|>"), (2, "<IMG_CONTEXT>"), (4, "<|im_end|>")):
+        questions[place]["Question"] = f"What is {token} here?"
+    file.write_text(json.dumps(questions))
+    options = ["--profiles", str(short_profiles(tmp_path)), "--oracle-task"]
+    code, rows = predict(tmp_path / "p.jsonl", question_tree, marked_adapters(family), *options)
+    assert (code, "".join(row.prediction for row in rows)) == (4, "BDFGH")
+    for place, token in ((0, "<|image_pad|>"), (2, "<IMG_CONTEXT>"), (4, "<|im_end|>")):
+        assert f"the question holds {token}" in (rows[place].error or "")
+
+
+def test_control_tokens_are_those_of_the_checkpoints_own_tokenizer(tiny_checkpoint: Marked, tmp_path: Path) -> None:
+    """One that no published tokenizer has. Earlier answers and instructions may hold the tags of boxes."""
+    import shutil
+
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_checkpoint("qwen3vl"), base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<|lesion|>"], special_tokens=True)
+    tokenizer.save_pretrained(base)
+    setup, asking = loaded(base)
+    record = {"id": "r", "conversations": [{"value": "Where is <|lesion|>?"}], "images": []}
+    (refused,) = Batches(asking).prepare([as_asked(setup, record)]).refused
+    assert "the question holds <|lesion|>" in (refused[1].error or "")
+    assert asking.control_tokens("<image>?", "<ref>x</ref><box>[[1,2,3,4]]</box>") == []
 
 
 def test_raw_pictures_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_path: Path) -> None:
@@ -258,6 +316,7 @@ def test_adapters_are_asked_with_their_own_budget_and_prompt(
     out = tmp_path / "p.jsonl"
     command = ["--data", str(Path(picture).parent / "q.json"), "--adapters", str(tmp_path / "adapters")]
     assert main(["predict", *command, "--oracle-task", "--out", str(out)]) == 0
+    del seen["<image>\n?"]  # with which adapters are tried
     assert seen == {"<image>\ndetection": (2, True), "<image>\nregression": (8, False)}
 
 

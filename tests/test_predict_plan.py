@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_factory_run_card import a_card
 
+from medvl.factory.adapter_fit import other_base
 from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process
@@ -21,6 +22,7 @@ from medvl.predict.setup import Served, Wanted, differences, find_adapters, read
 from medvl.profiles import GENERAL, Profiles, read_profiles
 from medvl.router.chain import load_router
 from medvl.router.route import Route
+from medvl.sharegpt import file_sha256
 from medvl.tasks import Task
 
 PROFILES = read_profiles(None)
@@ -104,6 +106,54 @@ def test_adapters_that_cannot_share_a_model_are_refused(base: Path, tmp_path: Pa
         read_setup(folders, Wanted())
 
 
+QLORA = Quantization(4, "bnb", "nf4", True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted", "expected"),
+    [
+        pytest.param((None, "bnb", "nf4", True), (None, "bnb", "nf4", False), None, None, id="kinds of none"),
+        pytest.param((None, "bnb", "fp4", True), (None, "hqq", "nf4", False), None, None, id="all kinds of none"),
+        pytest.param((None, "bnb", "nf4", True), (None, "bnb", "nf4", False), 0, None, id="none, stated"),
+        pytest.param((4, "bnb", "nf4", True), (4, "bnb", "nf4", False), 0, None, id="none stated against both"),
+        pytest.param((4, "bnb", "nf4", True), (None, "bnb", "nf4", False), 0, None, id="none stated against one"),
+        pytest.param((4, "bnb", "nf4", True), (None, "bnb", "nf4", False), 4, QLORA, id="as one, stated"),
+        pytest.param((8, "bnb", "nf4", True), (4, "bnb", "nf4", True), 4, QLORA, id="bits stated"),
+        pytest.param((4, "bnb", "nf4", True), (None, "bnb", "nf4", True), None, UsageError, id="one of both"),
+        pytest.param((4, "bnb", "nf4", True), (4, "bnb", "nf4", False), 4, UsageError, id="kinds of four bits"),
+    ],
+)
+def test_only_what_quantisation_does_keeps_adapters_apart(
+    base: Path, tmp_path: Path, one: Any, other: Any, wanted: int | None, expected: Any
+) -> None:
+    folders = {
+        name: adapter(tmp_path / name, card(base, quantization=Quantization(*stated)))
+        for name, stated in (("counting", one), ("detection", other))
+    }
+    if expected is UsageError:
+        with pytest.raises(UsageError, match="quantisation"):
+            read_setup(folders, Wanted(bits=wanted))
+        return
+    setup = read_setup(folders, Wanted(bits=wanted))
+    assert setup.quantization == (expected or Quantization(None, "bnb", "nf4", False))
+    changed = [
+        name for name, stated in (("counting", one), ("detection", other)) if stated[0] != setup.quantization.bit
+    ]
+    assert [warning.partition(":")[0] for warning in setup.warnings] == changed, "each that was trained otherwise"
+
+
+def test_one_base_model_has_many_spellings(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"counting": "base", "detection": f"{base}/", "regression": f"{base.parent}/x/../base"}
+    (tmp_path / "x").mkdir()
+    folders = {name: adapter(tmp_path / name, card(Path("b"))) for name in names}
+    for name, spelled in names.items():
+        stated = card(base)
+        model = msgspec.structs.replace(stated.model, name_or_path=spelled)
+        write_run_card(msgspec.structs.replace(stated, model=model), folders[name])
+    assert read_setup(folders, Wanted()).model == str(base)
+
+
 def test_without_a_card_the_defaults_are_said(base: Path, tmp_path: Path) -> None:
     setup = read_setup({"x": adapter(tmp_path / "x")}, Wanted(str(base)))
     assert (setup.template, setup.quantization.bit, setup.dtype) == ("intern_vl", None, "auto")
@@ -152,10 +202,66 @@ def test_changed_weights_under_the_same_path_are_noticed(base: Path, tmp_path: P
         read_setup({"x": folder}, Wanted(str(base)))
 
 
-def test_another_base_model_is_said(base: Path, tmp_path: Path) -> None:
-    stated = card(base)
-    other = msgspec.structs.replace(stated, model=msgspec.structs.replace(stated.model, config_sha256="00"))
-    assert "differs" in read_setup({"x": adapter(tmp_path / "x", other)}, Wanted()).warnings[0]
+@pytest.mark.parametrize(
+    ("trained_on", "config", "refused"),
+    [
+        pytest.param("{base}", "that", False, id="the same folder"),
+        pytest.param("{base}", "other", True, id="a folder whose config is another by now"),
+        pytest.param("/moved/elsewhere", "that", False, id="the same config elsewhere"),
+        pytest.param("/moved/elsewhere", "other", True, id="another config elsewhere"),
+        pytest.param("{base}", None, False, id="a card that does not know"),
+        pytest.param("Some/Model-8B", "other", True, id="a hub's model, another config"),
+    ],
+)
+def test_adapters_of_another_base_model_are_refused(
+    base: Path, tmp_path: Path, trained_on: str, config: str | None, refused: bool
+) -> None:
+    sha256 = {None: None, "that": file_sha256(base / "config.json"), "other": "00"}[config]
+    model = msgspec.structs.replace(a_card().model, name_or_path=trained_on.format(base=base), config_sha256=sha256)
+    folders = {"good": adapter(tmp_path / "good", card(base)), "x": adapter(tmp_path / "x", a_card(model=model))}
+    if not refused:
+        assert read_setup(folders, Wanted(str(base))).warnings == ()
+        return
+    with pytest.raises(UsageError, match=r"^x: trained on .*, whose config.json differs from that of") as refusal:
+        read_setup(folders, Wanted(str(base)))
+    assert trained_on.format(base=base) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "new", "merged", "refused"),
+    [
+        pytest.param(["a"], False, [], False, id="trained on"),
+        pytest.param(["a"], True, [], True, id="a new one above"),
+        pytest.param(["a"], True, ["a"], False, id="a new one above, merged again"),
+        pytest.param(["a", "b"], False, [], True, id="the first of two is below"),
+        pytest.param(["a", "b"], False, ["a"], False, id="the first of two, merged again"),
+        pytest.param(["a", "b"], True, ["a"], True, id="one of two below"),
+    ],
+)
+def test_an_adapter_above_others_is_refused_on_the_bare_base(
+    base: Path, adapters: list[str], new: bool, merged: list[str], refused: bool
+) -> None:
+    model = msgspec.structs.replace(
+        a_card().model, name_or_path=str(base), adapters=adapters, config_sha256=file_sha256(base / "config.json")
+    )
+    other = other_base(a_card(model=model, recipe={"create_new_adapter": new}), str(base), merged)
+    assert ("merged into it" in (other or "")) is refused
+    assert (other is None) is not refused
+
+
+def test_of_models_on_a_hub_that_are_not_here_the_names_decide() -> None:
+    stated = a_card(model=msgspec.structs.replace(a_card().model, name_or_path="Some/Model-4B", config_sha256="00"))
+    assert other_base(stated, "Some/Model-4B") is None
+    assert "trained on Some/Model-4B, not on Some/Model-8B" in (other_base(stated, "Some/Model-8B") or "")
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["a merged model", "an adapter alone"])
+def test_a_model_with_an_adapter_beside_it_is_refused(base: Path, merged: bool) -> None:
+    (base / "adapter_config.json").write_text("{}")
+    if not merged:
+        (base / "config.json").unlink()
+    with pytest.raises(UsageError, match="lie beside the model's" if merged else "give it as the adapter"):
+        read_setup({}, Wanted(str(base), "intern_vl"))
 
 
 def test_only_safetensors_are_loaded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from medvl.flare import FlareError
@@ -121,6 +122,10 @@ def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
     ("row", "problem"),
     [
         pytest.param({"Question": "What is <image>?"}, "literal <image>", id="a tag in the question"),
+        pytest.param({"Question": "Read <|image_pad|>."}, "holds <|image_pad|>, which", id="Qwen's picture token"),
+        pytest.param({"Question": "Read <IMG_CONTEXT>."}, "holds <IMG_CONTEXT>, which", id="InternVL's picture token"),
+        pytest.param({"Question": "One<|im_end|>\n<|im_start|>"}, "<|im_end|>, <|im_start|>", id="ends of a turn"),
+        pytest.param({"Question": "Where is <box>?"}, "holds <box>, which", id="tag of a box"),
         pytest.param({"Question": " "}, "expected text", id="no question"),
         pytest.param({"ImageName": 7}, "ImageName is 7", id="no picture name"),
         pytest.param({"ImageName": "../../x.png"}, "leads out", id="a name that leads out"),
@@ -129,6 +134,24 @@ def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
 def test_a_bad_row_is_a_problem_of_its_own(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
     bad, good = read_questions(question_file(tmp_path, "q.json", row, {}))
     assert problem in (bad.problem or "")
+    assert good.problem is None
+
+
+def test_text_that_looks_like_a_control_token_is_asked(tmp_path: Path) -> None:
+    texts = ["Is x < y?", "<img_context>", "<|image|>", "< |im_end| >", "|im_end|", "<answer>"]
+    asked = read_questions(question_file(tmp_path, "q.json", *({"Question": text} for text in texts)))
+    assert [question.problem for question in asked] == [None] * len(texts)
+
+
+@pytest.mark.parametrize(("question", "images"), [("Read <|image_pad|>.", 1), ("<IMG_CONTEXT> <image>?", 2)])
+def test_a_record_with_control_tokens_is_not_asked(tmp_path: Path, question: str, images: int) -> None:
+    made = record(images=[f"/{place}.png" for place in range(images)])
+    head = "<image>\n" * (images - question.count("<image>"))
+    human = msgspec.structs.replace(made.conversations[0], value=head + question)
+    bad = msgspec.structs.replace(made, conversations=[human, made.conversations[1]])
+    (tmp_path / "r.json").write_bytes(encode_records([bad, record(id="r/1")]))
+    asked, good = read_questions(tmp_path / "r.json")
+    assert "which the model does not read as text" in (asked.problem or "")
     assert good.problem is None
 
 
@@ -161,6 +184,54 @@ def test_records_made_with_other_instructions_are_refused(tmp_path: Path) -> Non
     assert read_questions(tmp_path / "r.json", instructions=INSTRUCTIONS)[0].text == "How many?"
     with pytest.raises(DataError, match="other profiles"):
         read_questions(tmp_path / "r.json")
+
+
+COCO = {"info": {}, "images": [{"file_name": "a.png"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param(json.dumps(COCO), "one object with the keys info, images, annotations", id="COCO"),
+        pytest.param(json.dumps(COCO["annotations"]), "rows with the keys image_id, bbox", id="COCO annotations alone"),
+        pytest.param(json.dumps([CHAT]), "rows with the keys messages", id="OpenAI messages"),
+        pytest.param(json.dumps(CHAT), "one object with the keys messages", id="one conversation"),
+        pytest.param(f"{json.dumps(CHAT)}\n{json.dumps(CHAT)}\n", "lines with the keys messages", id="OpenAI JSONL"),
+        pytest.param('[{"img": "a.png", "q": "How many?"}]', "rows with the keys img, q", id="own keys"),
+        pytest.param(
+            '{"data": [{"img": "a.png"}]}', "one object with the keys data, and img in its data", id="wrapped"
+        ),
+        pytest.param('[{"Question": "How many?"}]', "rows with the keys Question", id="no picture anywhere"),
+        pytest.param('[{"instruction": "x", "output": "y"}]', "rows with the keys instruction, output", id="Alpaca"),
+        pytest.param(
+            json.dumps([{"conversations": TURNS}]), "rows with the keys conversations;", id="ShareGPT without pictures"
+        ),
+        pytest.param(
+            json.dumps([{"conversations": TURNS, "images": ["a.png"]}]),
+            "missing required field `id` - at `$[0]`; expected the output of a preprocess script; found rows with the "
+            "keys conversations, images",
+            id="ShareGPT of others",
+        ),
+        pytest.param('["a"]', "rows of the type str", id="no objects"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_its_keys(tmp_path: Path, content: str, found: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError) as refusal:
+        read_questions(tmp_path / "x.json")
+    assert found in str(refusal.value)
+    assert "expected a JSON list with ImageName and Question in each row" in str(refusal.value)
+    with pytest.raises(DataError, match=r"x\.json.*found|no questions in it\n  x\.json"):
+        read_questions(tmp_path)
+
+
+def test_other_faults_of_a_question_file_are_said_as_they_are(tmp_path: Path) -> None:
+    row = json.dumps(ROW)
+    (tmp_path / "q.json").write_text(f"[{row[:-1]}, {row[1:]}]")
+    with pytest.raises(FlareError, match="twice"):
+        read_questions(tmp_path / "q.json")
 
 
 def test_ids_must_be_unique(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import io
 import json
-import re
 import socket
 import threading
 import time
@@ -424,6 +423,14 @@ def test_bodies_are_limited(marked_adapters: Callable[[str], Path]) -> None:
         assert server.ask("How many?", model="counting") == LETTERS["counting"]
 
 
+def test_a_control_token_is_refused_by_name_and_the_server_goes_on(qwen: Running) -> None:
+    for token in ("<IMG_CONTEXT>", "<|image_pad|>", "<|im_end|>"):
+        refused = qwen.post(shown(f"What is {token}?"))
+        assert refused.status_code == 400
+        assert f"holds {token}" in refused.json()["error"]["message"]
+    assert qwen.post("?").status_code == 200
+
+
 def test_api_key(marked_adapters: Callable[[str], Path]) -> None:
     wrong: list[dict[str, Any]] = [{}, *({"Authorization": words} for words in ("Bearer wrong", "Basic secret"))]
     with serving(marked_adapters("qwen3vl"), access=Access("secret", frozenset())) as server:
@@ -456,11 +463,11 @@ def test_served_answers_are_those_of_do_predict(
     adapter, predicted = tmp_path / "adapter", tmp_path / "predicted"
     run_exp(tiny_recipe(family, output_dir=str(adapter), medvl_run_card=True, max_steps=4, learning_rate=0.01))
     predict = {"do_train": False, "do_predict": True, "predict_with_generate": True, "eval_dataset": "tiny_val"}
-    predict |= {"dataset": None, "max_new_tokens": 8, "do_sample": False, "skip_special_tokens": False}
+    predict |= {"dataset": None, "max_new_tokens": 8, "do_sample": False}
     predict |= {"adapter_name_or_path": str(adapter), "output_dir": str(predicted), "medvl_image_positions": True}
     run_exp(tiny_recipe(family, **predict, per_device_eval_batch_size=1))
     lines = (predicted / "generated_predictions.jsonl").read_text().splitlines()
-    expected = [re.split(r"<\|im_end\|>|<\|endoftext\|>", json.loads(line)["predict"])[0] for line in lines]
+    expected = [json.loads(line)["predict"] for line in lines]
     with serving(None, adapter=adapter) as server:
         for record, answer in zip(json.loads((tiny_dataset / "tiny_val.json").read_text()), expected, strict=True):
             question = record["conversations"][0]["value"].rpartition("<image>\n")[2]

@@ -88,6 +88,8 @@ def in_process(
 
         try:
             return Batches(InProcess(setup))
+        except UsageError:
+            raise
         except (OSError, ValueError) as error:
             raise UsageError(f"{setup.model} cannot be loaded: {error}") from error
 

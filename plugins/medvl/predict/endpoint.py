@@ -1,20 +1,27 @@
 """Any server with OpenAI's chat completions: vLLM, SGLang, `llamafactory-cli api`, `medvl serve`.
 
 Requests run side by side. The client library waits and tries again after time-outs, lost connections and 408, 409, 429
-and 5xx answers, twice as long each time and with jitter.
+and 5xx answers, twice as long each time and with jitter. What a server sends is checked before it is used: 200 is no
+promise of an answer.
 """
 
 import base64
 import io
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import anyio
+import httpx
+import msgspec
 import openai
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from PIL import Image
 
 from medvl.pictures import decode, shown
@@ -29,6 +36,8 @@ KEY_VARIABLES = ("MEDVL_API_KEY", "OPENAI_API_KEY")
 _MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 # Answers to the wrong key are the same for every question.
 _FATAL = (openai.AuthenticationError, openai.PermissionDeniedError)
+_SHOWN_BYTES = 120  # of an answer in another form
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Connection:
     Attributes:
         url: Base address, e.g. http://127.0.0.1:8000/v1.
         concurrency: Requests at the same time.
-        timeout: Seconds that one attempt may take.
+        timeout: Seconds that one attempt may take in all, however slowly its answer comes.
         retries: Attempts after the first.
         images_as: data: in the request. path: as a file:// address where the server may open the file and it can be
             used as it is; `medvl.pictures` and the pixel budget decide.
@@ -54,31 +63,73 @@ class Connection:
     template_breaks_lines: bool = False
 
 
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: Any = None
+
+
+class _Completion(msgspec.Struct):
+    """What is read of a chat completion."""
+
+    choices: list[_Choice]
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    """What is read of the list of models."""
+
+    data: list[_Model]
+
+
+class _Client(openai.DefaultAsyncHttpxClient):
+    """A client whose time limit is for a whole attempt. That of httpx is for each piece, and a drip never meets it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """As httpx, with the answer read to its last byte; raises httpx.ReadTimeout, after which openai tries again."""
+        try:
+            with anyio.fail_after(self._seconds):
+                response = await super().send(request, **options)
+                await response.aread()
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(f"no whole answer within {self._seconds:g} seconds") from error
+        return response
+
+
 class Endpoint:
     """A server that answers."""
 
     def __init__(self, connection: Connection) -> None:
         """Nothing is sent yet. The API key comes from the environment: `KEY_VARIABLES`."""
-        key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), "none")
         self.connection = connection
-        self.client = openai.OpenAI(
-            base_url=connection.url, api_key=key, timeout=connection.timeout, max_retries=connection.retries
-        )
 
     def models(self) -> set[str] | None:
-        """Names of the models that the server has; None if it does not say.
+        """Names of the models that the server has; None if it does not say, or not in the usual form.
 
         Raises:
             UsageError: nothing answers there, or the key is wrong.
         """
         try:
-            return {model.id for model in self.client.models.list()}
+            with start_blocking_portal() as portal:
+                listed = portal.call(self._listed)
+            return {model.id for model in _read(listed, _Models).data}
         except _FATAL as error:
             raise self._refused(error) from error
-        except openai.APIStatusError:
+        except (openai.APIStatusError, ValueError):
             return None
         except openai.APIConnectionError as error:
-            raise UsageError(f"{self.connection.url}: no server answers there: {error.__cause__ or error}") from error
+            reason = error.__cause__ or error
+            raise UsageError(f"{self.connection.url}: no server answers there: {reason}") from error
 
     def answers(self, batches: Iterable[Sequence[Asked]]) -> Iterator[list[tuple[Asked, Reply]]]:
         """Replies as they come. `batches` only give the order in which questions are sent.
@@ -87,11 +138,13 @@ class Endpoint:
             UsageError: the server refuses the key.
         """
         questions = (asked for batch in batches for asked in batch)
-        with ThreadPoolExecutor(self.connection.concurrency) as pool:
+        # Left half-way, the portal ends what is under way, and then the pool need not wait for it.
+        with ThreadPoolExecutor(self.connection.concurrency) as pool, start_blocking_portal() as portal:
+            client = self._client()
             running: dict[Future[Reply], Asked] = {}
             try:
                 for asked in questions:
-                    running[pool.submit(self.answer, asked)] = asked
+                    running[pool.submit(self._answer, asked, portal, client)] = asked
                     if len(running) > self.connection.concurrency:  # one waits, so that no worker does
                         yield _finished(running)
                 while running:
@@ -99,27 +152,40 @@ class Endpoint:
             finally:
                 for future in running:
                     future.cancel()
-                if running:  # stopped half-way: do not wait for what is under way
-                    self.client.close()
+            portal.call(client.close)
 
-    def answer(self, asked: Asked) -> Reply:
+    def _answer(self, asked: Asked, portal: BlockingPortal, client: openai.AsyncOpenAI) -> Reply:
         """Ask one question.
 
         Raises:
             UsageError: the server refuses the key.
         """
         try:
-            completion = self.client.chat.completions.create(**self._request(asked))
+            request = self._request(asked)
+        except Exception as error:  # whatever is wrong with one picture must not end a run
+            return failed(error)
+        try:
+            sent = portal.call(partial(client.chat.completions.with_raw_response.create, **request))
+            return _reply(_read(sent.content, _Completion))
         except _FATAL as error:
             raise self._refused(error) from error
-        except Exception as error:  # whatever is wrong with one picture or request must not end a run
-            return failed(error, broken=isinstance(error, openai.APIError))
-        if not completion.choices or completion.choices[0].message.content is None:
-            return failed("the server sent no text")
-        choice = completion.choices[0]
-        # Half of a pair, where a server cut an emoji in two, is no Unicode and cannot be written to a file.
-        text = choice.message.content.encode("utf-8", "replace").decode()
-        return Reply(text, "length" if choice.finish_reason == "length" else "stop")
+        except Exception as error:  # nor whatever a server does
+            return failed(error, broken=True)
+
+    def _client(self) -> openai.AsyncOpenAI:
+        key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), "none")
+        stated = self.connection
+        return openai.AsyncOpenAI(
+            base_url=stated.url,
+            api_key=key,
+            timeout=stated.timeout,
+            max_retries=stated.retries,
+            http_client=_Client(stated.timeout),
+        )
+
+    async def _listed(self) -> bytes:
+        async with self._client() as client:
+            return (await client.models.with_raw_response.list()).content
 
     def _refused(self, error: openai.APIStatusError) -> UsageError:
         names = " or ".join(KEY_VARIABLES)
@@ -158,6 +224,25 @@ class Endpoint:
         if unchanged and self.connection.images_as == "path":
             return path.resolve().as_uri()
         return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _read(content: bytes, form: type[_T]) -> _T:
+    """What a server sent, in the form it should have; raises ValueError where it has another."""
+    try:
+        # Half a pair of surrogates, where a server cut an emoji in two, is more than msgspec's own decoder takes.
+        return msgspec.convert(json.loads(content), form)
+    except (ValueError, RecursionError) as error:
+        begin = content[:_SHOWN_BYTES].decode(errors="replace")
+        raise ValueError(f"the server sent no answer in OpenAI's form ({error}), but {begin!r}") from error
+
+
+def _reply(completion: _Completion) -> Reply:
+    if not completion.choices or completion.choices[0].message.content is None:
+        return failed("the server sent no text")
+    choice = completion.choices[0]
+    # Half of a pair is no Unicode and cannot be written to a file.
+    text = (choice.message.content or "").encode("utf-8", "replace").decode()
+    return Reply(text, "length" if choice.finish_reason == "length" else "stop")
 
 
 def _finished(running: dict[Future[Reply], Asked]) -> list[tuple[Asked, Reply]]:

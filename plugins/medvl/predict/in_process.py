@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,19 @@ from peft import PeftModel
 from PIL import Image
 from transformers import GenerationConfig
 
+from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
+from medvl.factory.adapter_fit import nonfinite, unloaded
 from medvl.factory.positions import tell_token_types
 from medvl.predict.errors import UsageError
+from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply
-from medvl.predict.setup import Served, Setup
+from medvl.predict.setup import Served, Setup, check_base
 from medvl.profiles import Generation
+from medvl.sharegpt import IMAGE_TAG
+from medvl.weights import is_finite
+
+# Tags in pairs, without which the labels and boxes of an answer could not be told from its words.
+_BOX_TAGS = re.compile(r"<box>.*?</box>|<\|box_start\|>.*?<\|box_end\|>", re.DOTALL)
 
 
 class Budget(NamedTuple):
@@ -62,21 +71,66 @@ class InProcess:
     """A loaded model with its adapters."""
 
     def __init__(self, setup: Setup) -> None:
-        """Load everything; raises UsageError for a model without image processor."""
+        """Load everything, and try it once.
+
+        Raises:
+            UsageError: a model without image processor; weights that are no numbers; or an adapter that is not loaded
+                whole, or changes nothing.
+        """
+        for served in setup.adapters.values():
+            if served.folder is not None and (bad := nonfinite(served.folder)):
+                raise UsageError(bad)
         model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(setup))
         loaded = load_tokenizer(model_args)
         self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
         if getattr(self.processor, "image_processor", None) is None:
-            raise UsageError(f"{setup.model}: no image processor; InternVL3 needs a checkpoint whose name ends in -hf")
+            raise UsageError(
+                f"{setup.model} cannot be loaded: no image processor; InternVL3 needs a checkpoint whose name ends in "
+                "-hf"
+            )
         self.tokenizer.padding_side = "left"
         self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
+        special = {
+            token.content: place for place, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._control_tokens = (KNOWN | frozenset(special)) - BOX_MARKUP - {IMAGE_TAG}
+        self._box_tags = {place for token, place in special.items() if token in BOX_MARKUP}
+        self._ends = {*self.template.get_stop_token_ids(self.tokenizer), *special.values()} - self._box_tags
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
+        # The config of a hub's model is there by now.
+        check_base({name: served.card for name, served in setup.adapters.items()}, setup.model)
+        _check_numbers(base, setup.model)
         # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
         base.generation_config = GenerationConfig()
         self.model, self._names = _with_adapters(base, setup, model_args.compute_dtype)
         self._active: str | None = None
         self._collators: dict[Budget, Any] = {}
         self._lock = threading.Lock()
+        self._try(setup)
+
+    def _try(self, setup: Setup) -> None:
+        """Raise UsageError for a model that gives no numbers, and for an adapter that does not change them."""
+        budget, picture = vision_budget(setup.base), Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+        encoded = self.encode_turns([{"role": "user", "content": f"{IMAGE_TAG}\n?"}], [picture], "", budget)
+        batch = self.batch([encoded], budget)
+        without = self._logits(batch, None)
+        if not is_finite(without):
+            raise UsageError(f"{setup.model}: the model computes NaN or infinity; copy or train it again")
+        for name, served in setup.adapters.items():
+            logits = self._logits(batch, name)
+            if not is_finite(logits):
+                raise UsageError(f"{served.folder}: with it the model computes NaN or infinity; train it again")
+            if torch.equal(logits, without):
+                raise UsageError(
+                    f"{served.folder}: the adapter changes nothing, the model computes the same without it; train it, "
+                    "or ask the model alone"
+                )
+
+    def _logits(self, batch: Mapping[str, torch.Tensor], adapter: str | None) -> torch.Tensor:
+        inputs = {name: self._placed(value) for name, value in batch.items()}
+        with torch.inference_mode(), self._using(adapter):
+            logits: torch.Tensor = self.model(**inputs).logits
+        return logits
 
     def encode_turns(
         self, turns: Sequence[Mapping[str, str]], images: Sequence[Image.Image], system: str | None, budget: Budget
@@ -88,7 +142,12 @@ class InProcess:
             images: The pictures.
             system: System prompt.
             budget: Vision budget that the adapter was trained with.
+
+        Raises:
+            ValueError: a turn holds control tokens, which would be read as pictures or as the turn's end.
         """
+        if found := self.control_tokens(*(turn["content"] for turn in turns)):
+            raise ValueError(holds_control_tokens(found))
         plugin, processor, pictures = self.template.mm_plugin, self._collator(budget).processor, list(images)
         messages = [*map(dict, turns), {"role": "assistant", "content": ""}]
         messages = plugin.process_messages(messages, pictures, [], [], processor)
@@ -96,6 +155,13 @@ class InProcess:
             tokens, _ = self.template.encode_oneturn(self.tokenizer, messages, system, None)
         tokens, _ = plugin.process_token_ids(tokens, None, pictures, [], [], self.tokenizer, processor)
         return Encoded(tokens, pictures)
+
+    def control_tokens(self, *texts: str) -> list[str]:
+        """The control tokens in these texts, as this checkpoint's tokenizer has them and as both families do.
+
+        Tags of boxes are none of them: an instruction may show them, and earlier answers are written with them.
+        """
+        return control_tokens("\n".join(texts).replace(IMAGE_TAG, " "), self._control_tokens)
 
     def batch(self, encoded: Sequence[Encoded], budget: Budget) -> dict[str, torch.Tensor]:
         """A batch for the model, padded on the left."""
@@ -127,13 +193,16 @@ class InProcess:
             return self._collators[budget]
 
     def generation(self, stated: Generation) -> GenerationConfig:
-        """Settings for `generate`; it ends at the stop tokens of the template."""
+        """Settings for `generate`; it ends at the template's stop tokens and, as in `do_predict`, at special ones.
+
+        Those of boxes are none of them: `do_predict` ends an answer before its first `<box>`.
+        """
         sampling = {"temperature": stated.temperature or 1.0, "top_p": stated.top_p or 1.0, "top_k": stated.top_k or 0}
         return GenerationConfig(
             max_new_tokens=stated.max_new_tokens,
             do_sample=stated.do_sample,
             repetition_penalty=stated.repetition_penalty or 1.0,
-            eos_token_id=self.template.get_stop_token_ids(self.tokenizer),
+            eos_token_id=sorted(self._ends),
             pad_token_id=self.tokenizer.pad_token_id,
             **(sampling if stated.do_sample else {}),
         )
@@ -156,11 +225,21 @@ class InProcess:
         return tokens
 
     def reply(self, tokens: Sequence[int], generation: GenerationConfig) -> Reply:
-        """The text up to the first stop token. Special tokens before it stay: `<box>` is one in InternVL."""
+        """The text up to the first special token, as LLaMA-Factory's `do_predict` writes it.
+
+        Tags around boxes stay, where they come in pairs: InternVL's `<ref>…</ref><box>…</box>`.
+        """
         stops = set(generation.eos_token_id)
-        end = next((place for place, token in enumerate(tokens) if token in stops), None)
-        text = self.tokenizer.decode(tokens[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        end = _first(tokens, stops)
+        text = self._decoded(tokens[:end])
+        if not _BOX_TAGS.search(text):
+            end = _first(tokens, stops | self._box_tags)
+            text = self._decoded(tokens[:end])
         return Reply(text, "length" if end is None else "stop")
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
 
     def _placed(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
@@ -173,6 +252,10 @@ class InProcess:
             self.model.set_adapter(self._names[adapter])
             self._active = adapter
         return contextlib.nullcontext()
+
+
+def _first(tokens: Sequence[int], among: set[int]) -> int | None:
+    return next((place for place, token in enumerate(tokens) if token in among), None)
 
 
 def _arguments(setup: Setup) -> dict[str, Any]:
@@ -212,11 +295,22 @@ def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, di
             model = PeftModel.from_pretrained(base, str(served.folder), adapter_name=names[name])
         else:
             model.load_adapter(str(served.folder), adapter_name=names[name])
+        if served.folder is not None and (lost := unloaded(model, served.folder, names[name])):
+            raise UsageError(lost)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(dtype)
     model.requires_grad_(False)
     return model.eval(), names
+
+
+def _check_numbers(model: Any, name: str) -> None:
+    """Raise UsageError for weights that are NaN or infinite; those of a quantised layer are told by trying it."""
+    loose = ((key, weights) for key, weights in model.named_parameters() if not hasattr(weights, "quant_state"))
+    bad = [key for key, weights in loose if not is_finite(weights)]
+    if bad:
+        shown = ", ".join(bad[:3]) + (" …" if len(bad) > 3 else "")
+        raise UsageError(f"{name}: {len(bad)} tensors hold NaN or infinity ({shown}); copy or train the model again")
 
 
 def is_out_of_memory(error: Exception) -> bool:

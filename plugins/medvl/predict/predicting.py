@@ -57,7 +57,7 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
         if todo:
             write_answers(answering.start().answers(todo), predictions, wanted, errors)
         if args.frame:
-            predictions.reframe(fingerprints, args.frame)
+            predictions.reframe(done(predictions.rows, fingerprints), args.frame)
         predictions.finish([question.id for question in questions])
         rows = predictions.rows
     if args.ask_nothing:  # what stands there for another prompt or model is no answer to this one

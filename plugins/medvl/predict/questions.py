@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from medvl import flare
 from medvl.boxes import Frame, Size
+from medvl.control_tokens import control_tokens
 from medvl.flare import (
     SPLITS,
     FlareError,
@@ -22,9 +23,11 @@ from medvl.flare import (
 )
 from medvl.instructions import Instruction, fingerprint
 from medvl.predict.errors import DataError
-from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, read_manifest, read_records
+from medvl.predict.foreign import EXPECTED, QUESTION_KEYS, foreign_files, foreign_keys
+from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, read_manifest, read_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
+_RECORD_KEYS = ("conversations", "images")
 # Written by tools into folders of question files; none of them holds questions. `report_generation.json` may.
 _NOT_QUESTIONS = ("dataset_info", "manifest", "report")
 
@@ -81,7 +84,7 @@ def read_questions(
     """
     questions = list(_questions(path, splits, instructions or {}))
     if not questions:
-        raise DataError(f"{path}: no questions in it")
+        raise DataError(f"{path}: no questions in it{foreign_files(path)}")
     repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
     if repeated:
         raise DataError(f"{path}: {len(repeated)} ids stand twice, first {repeated[0]}; every question needs its own")
@@ -96,7 +99,7 @@ def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, In
         raise DataError(f"{path}: there is no such file or folder")
     elif splits:
         raise DataError(f"{path}: a file has no splits to choose from; remove --splits")
-    elif _holds(path, {"conversations", "images"}):
+    elif _holds(path, _RECORD_KEYS):
         yield from (_from_record(record, instructions) for record in _records(path, instructions))
     else:
         file = question_file(path)
@@ -155,7 +158,7 @@ def _only_tree(folder: Path, trees: Sequence[Path], loose: Iterable[Path]) -> Pa
 def _is_loose_file(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
     named = path.stem.lower() in _NOT_QUESTIONS or "predictions" in path.stem.lower()
-    return not hidden and not named and _holds(path, {"ImageName", "Question"}, broken=True)
+    return not hidden and not named and _holds(path, QUESTION_KEYS, broken=True)
 
 
 def _holds(path: Path, keys: Iterable[str], *, broken: bool = False) -> bool:
@@ -173,7 +176,15 @@ def _holds(path: Path, keys: Iterable[str], *, broken: bool = False) -> bool:
 
 
 def _asked(file: QuestionFile, prefix: str | None) -> Iterator[Question]:
-    for row in flare.read_questions(file):
+    try:
+        rows = flare.read_questions(file)
+    except FlareError as error:
+        if found := foreign_keys(file.path):
+            raise DataError(f"{error}; found {found}; {EXPECTED}") from error
+        raise
+    if rows and not all(any(key in row.row for row in rows) for key in QUESTION_KEYS):
+        raise DataError(f"{file.path}: found {foreign_keys(file.path)}; {EXPECTED}")
+    for row in rows:
         yield _from_row(row, f"flare/{row.id}" if prefix is None else f"{prefix}/{row.index:06d}")
 
 
@@ -181,7 +192,7 @@ def _from_row(row: flare.Question, name: str) -> Question:
     try:
         text, images = row.text, tuple(picture_path(row.file, image) for image in row.images)
         tags = [tag for tag in MEDIA_TAGS if tag in text]
-        problem = f"the question holds a literal {tags[0]}, which stands for a picture" if tags else None
+        problem = f"the question holds a literal {tags[0]}, which stands for a picture" if tags else _problem(text)
     except FlareError as error:
         text, images, problem = "", (), str(error)
     try:
@@ -203,6 +214,16 @@ def _from_row(row: flare.Question, name: str) -> Question:
     )
 
 
+def holds_control_tokens(found: Sequence[str]) -> str:
+    """Why a question with these control tokens is not asked."""
+    return f"the question holds {', '.join(found)}, which the model does not read as text; write it in other words"
+
+
+def _problem(text: str) -> str | None:
+    found = control_tokens(text)
+    return holds_control_tokens(found) if found else None
+
+
 def _records(path: Path, instructions: Mapping[Task, Instruction]) -> list[Record]:
     manifest = read_manifest(path.parent)
     stated = manifest.options.profiles_fingerprint if manifest and path.name in manifest.files else None
@@ -211,7 +232,10 @@ def _records(path: Path, instructions: Mapping[Task, Instruction]) -> list[Recor
             f"{path}: its questions hold the instructions of other profiles; give the --profiles file that "
             "preprocess/flare.py was given, or predict from the FLARE tree"
         )
-    return read_records(path)
+    try:
+        return read_records(path)
+    except RecordError as error:
+        raise DataError(f"{error}; found {foreign_keys(path)}; {EXPECTED}") from error
 
 
 def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Question:
@@ -227,6 +251,8 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
             head, text = f"{head}\n", text[1:]
         if prompt.count(IMAGE_TAG) != len(record.images):
             problem = f"{prompt.count(IMAGE_TAG)} {IMAGE_TAG} tags but {len(record.images)} pictures"
+        else:
+            problem = _problem(prompt)
     try:
         task = canonical_task(record.task)
     except UnknownNameError:

@@ -22,5 +22,6 @@ class Reply:
 
 def failed(error: Exception | str, *, broken: bool = False) -> Reply:
     """No answer, and why."""
-    said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return Reply("", None, said, broken)
+    if not isinstance(error, str):
+        error = f"{type(error).__name__}: {str(error) or 'no reason is given'}"
+    return Reply("", None, error, broken)

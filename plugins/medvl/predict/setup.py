@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from medvl.boxes import FRAMES, Frame
+from medvl.factory.adapter_fit import CONFIG, WEIGHTS, adapter_beside, other_base
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import Quantization, RunCard, read_run_card
 from medvl.instructions import GENERAL, fingerprint
@@ -22,7 +23,6 @@ from medvl.profiles import Profile
 from medvl.sharegpt import file_sha256
 from medvl.tasks import Task
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # LLaMA-Factory's own defaults, for a model without a run card.
 _MAX_PIXELS, _MIN_PIXELS = 768 * 768, 32 * 32
 _TEMPLATES = {"qwen3_vl": "qwen3_vl_nothink", "internvl": "intern_vl"}
@@ -152,25 +152,31 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
     """How to load and ask the base model and its adapters.
 
     Raises:
-        UsageError: adapters that cannot share one base model, or something that neither a run card nor an option tells.
+        UsageError: adapters that cannot share one base model, or were trained on another; a model's folder with an
+            adapter in it; or something that neither a run card nor an option tells.
         ValueError: a damaged run card.
     """
     cards = {name: _card(folder) for name, folder in adapters.items()}
     own = _card(Path(wanted.model)) if wanted.model else None
     # A base model's own card says how it was trained before the adapters were.
     known = {name: card for name, card in cards.items() if card} or ({"the model": own} if own else {})
-    model = wanted.model or _agreed("base model", {name: card.model.name_or_path for name, card in known.items()})
+    model = wanted.model or _agreed("base model", {name: _spelled(card) for name, card in known.items()})
     if model is None:
         raise UsageError("--model is missing, and no adapter has a run card that names it")
-    trained = _agreed("quantisation", {name: card.quantization for name, card in known.items()})
-    bits = wanted.bits if wanted.bits is not None else trained.bit if trained else None
+    if beside := adapter_beside(model):
+        raise UsageError(f"--model {beside}")
+    check_base(cards, model)
+    quantization = _quantization({name: card.quantization for name, card in known.items()}, wanted.bits)
     warnings = [
         f"{name}: no run card beside it, so it is asked with LLaMA-Factory's defaults; train with medvl_run_card: true"
         for name, card in (cards or {model: own}).items()
         if card is None
     ]
-    if trained and (bits or None) != trained.bit:
-        warnings.append(f"trained with {trained.bit or 'no'} bits of quantisation, asked with {bits or 'no'}")
+    warnings += [
+        f"{name}: trained with {trained or 'no'} bits of quantisation, asked with {quantization.bit or 'no'}"
+        for name, card in known.items()
+        if (trained := card.quantization.bit) != quantization.bit
+    ]
     identity = _identity(model)
     return Setup(
         model=model,
@@ -179,14 +185,14 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
         or _agreed("template", {name: card.prompt.template for name, card in known.items()})
         or _template_of(model),
         enable_thinking=_agreed("thinking", {name: card.prompt.enable_thinking for name, card in known.items()}),
-        quantization=msgspec.structs.replace(trained or _NOT_QUANTISED, bit=bits or None),
+        quantization=quantization,
         dtype=wanted.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
         base=_served(None, None, identity, own, wanted.frame),
         adapters={
             name: _served(name, folder, _adapter_identity(folder), cards[name], wanted.frame)
             for name, folder in adapters.items()
         },
-        warnings=(*warnings, *_other_base(model, cards)),
+        warnings=tuple(warnings),
     )
 
 
@@ -215,6 +221,26 @@ def _agreed(what: str, stated: Mapping[str, _T]) -> _T | None:
         parts = "; ".join(f"{', '.join(names)}: {value}" for value, names in found.items())
         raise UsageError(f"adapters with different {what} cannot share one loaded model ({parts}); predict them apart")
     return next(iter(stated.values()), None)
+
+
+def _quantization(trained: Mapping[str, Quantization], bits: int | None) -> Quantization:
+    """How the base model is quantised: as its adapters were trained, or to the stated bits; 0 for not at all.
+
+    Its kind decides nothing where there is none, so adapters that differ in that alone share a model.
+    """
+    if bits == 0:
+        return _NOT_QUANTISED
+    quantised = {name: stated for name, stated in trained.items() if stated.bit is not None}
+    if bits is not None:
+        kinds = {name: msgspec.structs.replace(stated, bit=bits) for name, stated in quantised.items()}
+        return _agreed("quantisation", kinds) or msgspec.structs.replace(_NOT_QUANTISED, bit=bits)
+    return _agreed("quantisation", {name: quantised.get(name, _NOT_QUANTISED) for name in trained}) or _NOT_QUANTISED
+
+
+def _spelled(card: RunCard) -> str:
+    """The base model as its run card names it; a folder by its one absolute name."""
+    name = card.model.name_or_path
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _served(name: str | None, folder: Path | None, identity: str, card: RunCard | None, frame: Frame | None) -> Served:
@@ -280,13 +306,11 @@ def _template_of(model: str) -> str:
     return _TEMPLATES[family]
 
 
-def _other_base(model: str, cards: Mapping[str, RunCard | None]) -> list[str]:
-    config, _ = base_model(model, "main")
-    return [
-        f"{name}: trained on {card.model.name_or_path}, whose config.json differs from that of {model}"
-        for name, card in cards.items()
-        if card and config and card.model.config_sha256 not in (None, config)
-    ]
+def check_base(cards: Mapping[str, RunCard | None], model: str) -> None:
+    """Raise UsageError for adapters whose run card names another base model."""
+    wrong = [f"{name}: {other}" for name, card in cards.items() if card and (other := other_base(card, model))]
+    if wrong:
+        raise UsageError("\n".join(wrong))
 
 
 def differences(profile: Profile, served: Served) -> list[str]:

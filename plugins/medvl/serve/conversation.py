@@ -7,7 +7,9 @@ from typing import Protocol
 from PIL import Image
 
 from medvl.boxes import Frame
+from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.instructions import Instruction, instruct
+from medvl.predict.questions import holds_control_tokens
 from medvl.question_boxes import rewrite
 from medvl.serve.limits import Limits, RefusedError
 from medvl.serve.pictures import read_pictures
@@ -93,7 +95,8 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
 
     Raises:
         RefusedError: roles in an order that the model cannot take, parts that are neither text nor picture, a literal
-            `<image>` in a text, no question, too much text, too many pictures, or a picture that is refused.
+            `<image>` or a control token in a text, no question, too much text, too many pictures, or a picture that is
+            refused.
     """
     system = None
     if messages and messages[0].role == "system":
@@ -122,7 +125,7 @@ def _written(message: Message) -> str:
     The order of texts and pictures stays, except that pictures after the last text come first.
     """
     if isinstance(message.content, str):
-        return _text(message.content)
+        return _text(message.content, message.role)
     parts = _parts(message)
     last_text = max((place for place, part in enumerate(parts) if part.image_url is None), default=-1)
     written = ""
@@ -131,7 +134,7 @@ def _written(message: Message) -> str:
         if part.image_url is not None:
             written += f"{IMAGE_TAG}\n"
         else:
-            text = _text(part.text)
+            text = _text(part.text, message.role)
             # The line break of a client that writes one itself is not doubled.
             written += "\n" * after_text + (text.removeprefix("\n") if written.endswith(f"{IMAGE_TAG}\n") else text)
         after_text = part.image_url is None
@@ -153,12 +156,17 @@ def _parts(message: Message) -> Sequence[Part]:
 
 def _texts(message: Message) -> list[str]:
     if isinstance(message.content, str):
-        return [_text(message.content)]
-    return [_text(part.text) for part in _parts(message)]
+        return [_text(message.content, message.role)]
+    return [_text(part.text, message.role) for part in _parts(message)]
 
 
-def _text(text: str | None) -> str:
+def _text(text: str | None, role: str) -> str:
+    written = text or ""
     for tag in MEDIA_TAGS:
-        if text is not None and tag in text:
+        if tag in written:
             raise RefusedError(400, f"a text holds a literal {tag}; send pictures as image_url parts and leave it out")
-    return text or ""
+    # The model's own answers, sent back to it, have the tags of boxes.
+    found = [token for token in control_tokens(written) if role != "assistant" or token not in BOX_MARKUP]
+    if found:
+        raise RefusedError(400, holds_control_tokens(found))
+    return written

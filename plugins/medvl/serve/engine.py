@@ -21,6 +21,7 @@ from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
 from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memory, vision_budget
+from medvl.predict.questions import holds_control_tokens
 from medvl.predict.setup import Served
 from medvl.profiles import Generation
 from medvl.serve.limits import RefusedError
@@ -94,8 +95,10 @@ class Engine:
             image_max_pixels: Largest area of a picture; None for what the adapter was trained with.
 
         Raises:
-            RefusedError: prompt and answer may be longer than the model reads (400).
+            RefusedError: the text holds control tokens, or prompt and answer may be longer than the model reads (400).
         """
+        if found := self.loaded.control_tokens(*(turn["content"] for turn in turns), system or ""):
+            raise RefusedError(400, holds_control_tokens(found))
         budget = vision_budget(served, image_max_pixels)
         encoded = self.loaded.encode_turns(turns, images, served.system if system is None else system, budget)
         longest = self.loaded.model.config.get_text_config().max_position_embeddings
@@ -179,7 +182,7 @@ class _Stop(StoppingCriteria):  # type: ignore[misc]
 
 
 class _Pieces(TextStreamer):  # type: ignore[misc]
-    """Hands on text as whole words are generated, with the special tokens before the end, as in whole answers."""
+    """Hands on text as whole words are generated. The tags of boxes stay, where whole answers keep those in pairs."""
 
     def __init__(self, put: Callable[[Piece], None], tokenizer: Any, stops: set[int]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=False, clean_up_tokenization_spaces=False)
