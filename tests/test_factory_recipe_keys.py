@@ -162,7 +162,7 @@ def test_rank_of_an_adapter_that_is_trained_on(tiny_recipe: Recipe, tmp_path: Pa
     recipe = tiny_recipe("qwen3vl", medvl_run_card=True, adapter_name_or_path=str(adapter))
     parser.get_train_args(recipe)
     parser.get_train_args(recipe | {"lora_rank": 16, "create_new_adapter": True})
-    with pytest.raises(ValueError, match="lora_rank: 16 does nothing, the adapter .* has 4"):
+    with pytest.raises(ValueError, match=r"lora_rank: 16 does nothing, the adapter .* has 4"):
         parser.get_train_args(recipe | {"lora_rank": 16})
 
 
@@ -232,7 +232,7 @@ def test_other_unknown_keys_are_dropped_only_without_a_medvl_key(
     monkeypatch.setenv("ALLOW_EXTRA_ARGS", "1")
     extra = {"lora_rnak": 8, "loss_scale": 3, "ray_num_workers": 2}
     parser.get_train_args(tiny_recipe("qwen3vl", **extra))
-    with pytest.raises(ValueError, match="lora_rnak: there is no such key.*did you mean `lora_rank`") as caught:
+    with pytest.raises(ValueError, match=r"lora_rnak: there is no such key.*did you mean `lora_rank`") as caught:
         parser.get_train_args(tiny_recipe("qwen3vl", medvl_run_card=True, **extra))
     assert "loss_scale" in str(caught.value) and "ray_num_workers" not in str(caught.value)
 
@@ -317,7 +317,7 @@ def test_a_folder_with_model_and_adapter_is_not_loaded(tiny_recipe: Recipe, adap
     (adapter_folder / "model.safetensors").write_bytes(b"")
     recipe = tiny_recipe("qwen3vl", model_name_or_path=str(adapter_folder), output_dir=str(adapter_folder / "out"))
     parser.get_train_args(recipe)
-    with pytest.raises(ValueError, match="holds a whole model and an adapter .*, which would be applied once more"):
+    with pytest.raises(ValueError, match=r"holds a whole model and an adapter .*, which would be applied once more"):
         parser.get_train_args(recipe | {"medvl_run_card": True})
     with pytest.raises(ValueError, match="holds a whole model and an adapter"):
         export(recipe, export_dir=str(adapter_folder / "merged"), medvl_image_positions=True)
@@ -329,7 +329,7 @@ def test_training_does_not_write_one_either(kind: str, there: str, tiny_recipe: 
     (tmp_path / "out" / there).write_text("{}")
     recipe = tiny_recipe("qwen3vl", finetuning_type=kind, overwrite_output_dir=True, medvl_run_card=True)
     recipe = {key: value for key, value in recipe.items() if kind == "lora" or not key.startswith("lora_")}
-    with pytest.raises(ValueError, match="output_dir: .* beside it; name another one"):
+    with pytest.raises(ValueError, match=r"output_dir: .* beside it; name another one"):
         parser.get_train_args(recipe)
 
 

@@ -51,10 +51,9 @@ def _evaluates(recipe: Recipe) -> bool:
 
 
 def _needs_best(recipe: Recipe) -> bool:
-    best = recipe.value("load_best_model_at_end") or recipe.value("early_stopping_steps")
-    return (
-        bool(best) or _is("save_strategy", "best")(recipe) or _is("lr_scheduler_type", "reduce_lr_on_plateau")(recipe)
-    )
+    if recipe.value("load_best_model_at_end") or recipe.value("early_stopping_steps"):
+        return True
+    return recipe.word("save_strategy") == "best" or recipe.word("lr_scheduler_type") == "reduce_lr_on_plateau"
 
 
 def _four_bits(recipe: Recipe) -> bool:
@@ -70,9 +69,11 @@ def _reference_model(recipe: Recipe) -> bool:
 
 
 _QUANTISED = ("quantization_method", "quantization_type", "double_quantization", "quantization_device_map")
-_GENERATION = ("do_sample", "temperature", "top_p", "top_k", "num_beams", "max_length", "max_new_tokens")
-_GENERATION += ("repetition_penalty", "length_penalty", "skip_special_tokens", "eval_num_beams")
-_GENERATION += ("generation_max_length", "generation_num_beams", "generation_config")
+_GENERATION = (
+    *("do_sample", "temperature", "top_p", "top_k", "num_beams", "max_length", "max_new_tokens", "repetition_penalty"),
+    *("length_penalty", "skip_special_tokens", "eval_num_beams"),
+    *("generation_max_length", "generation_num_beams", "generation_config"),
+)
 _GENERATES = "`do_predict: true` and `predict_with_generate: true`"
 _GC = "`gradient_checkpointing: true`"
 
