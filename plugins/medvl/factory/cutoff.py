@@ -72,11 +72,14 @@ class Reader:
             return "question"
         return None if _ends(labels, behind) else "answer"
 
-    def find(self, row: Row, generating: bool) -> tuple[str, int | None]:
-        """(words that name the row's record, tokens that it needs); where nothing tells, (its images, None)."""
-        images = [str(picture) for picture in row.get("images") or []]
+    def find(self, row: Row, generating: bool, besides: set[str]) -> tuple[str, int | None]:
+        """(words that name the row's record, tokens that it needs); where nothing tells, (its images, None).
+
+        besides: records that were found for other rows; the same question and answer may stand in several.
+        """
+        images = [str(image) for image in row.get("images") or []]
         for where, converted in self._converted:
-            if [str(picture) for picture in converted["_images"] or []] != images:
+            if where in besides or [str(image) for image in converted["_images"] or []] != images:
                 continue
             ids, labels = self._whole(converted)
             start = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
@@ -160,9 +163,10 @@ def _longest(rows: Any, limit: int, generating: bool) -> Iterator[Row]:
 
 
 def _told(rows: list[Row], reader: Reader, generating: bool) -> str:
-    lines = []
+    lines, found = [], set[str]()
     for row in rows[:_SHOWN]:
-        where, needed = reader.find(row, generating)
+        where, needed = reader.find(row, generating, found)
+        found.add(where)
         lines.append(f"  {where}" + ("" if needed is None else f": {needed} tokens"))
     return "\n".join(lines + ([f"  … and {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else []))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from medvl.factory.arguments import Recipe
 
-# `model_type` of config.json -> the templates of LLaMA-Factory that write its picture tokens, the usual one first.
+# `model_type` of config.json -> the templates of LLaMA-Factory that write its image tokens, the usual one first.
 TEMPLATES = {
     "qwen3_vl": ("qwen3_vl_nothink", "qwen3_vl"),
     "qwen3_vl_moe": ("qwen3_vl_nothink", "qwen3_vl"),
@@ -74,7 +74,7 @@ def _of_config(recipe: Recipe, config: dict[str, Any]) -> list[str]:
     if kind not in TEMPLATES:
         return found
     if kind not in _TILED and recipe.asks("crop_to_patches"):
-        found.append(f"crop_to_patches: does nothing for `{kind}`, only InternVL cuts pictures into tiles")
+        found.append(f"crop_to_patches: does nothing for `{kind}`, only InternVL cuts images into tiles")
     if recipe.asks("image_do_pan_and_scan"):
         found.append(f"image_do_pan_and_scan: does nothing for `{kind}`; remove it")
     if not recipe.value("do_train"):

@@ -73,7 +73,7 @@ def refuse_dropped(module: dict[str, Any], sets: tuple[Dataset, ...], max_sample
 
 
 def say_what_is_cut(module: dict[str, Any], reader: Reader, generates: bool) -> None:
-    """Log the answers that `cutoff_len` cut; ValueError where it cut pictures or a question."""
+    """Log the answers that `cutoff_len` cut; ValueError where it cut images or a question."""
     from llamafactory.extras.logging import get_logger
 
     for name, rows in _parts(module).items():
