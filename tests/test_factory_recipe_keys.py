@@ -199,6 +199,17 @@ def test_an_explicit_off_trains_plainly(keys: Settings, switch: Settings, tiny_r
         parser.get_train_args(tiny_recipe("qwen3vl", **keys))
 
 
+def test_the_best_by_boxes_needs_boxes_to_be_asked(tiny_recipe: Recipe) -> None:
+    """transformers would find out at the first evaluation, hours later."""
+    keys = {"eval_dataset": "tiny_val", "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"}
+    keys |= {"save_steps": 1, "load_best_model_at_end": True, "metric_for_best_model": "eval_boxes_f1"}
+    recipe = tiny_recipe("qwen3vl", **keys, use_grounding_loss=True, grounding_eval_steps=1)
+    parser.get_train_args(recipe)
+    for change in ({"use_grounding_loss": False}, {"grounding_eval_steps": 0, "medvl_run_card": True}):
+        with pytest.raises(ValueError, match="metric_for_best_model: `eval_boxes_f1` is there only with"):
+            parser.get_train_args(recipe | change)
+
+
 # Spelling
 
 MISSPELT = {
@@ -271,9 +282,19 @@ def test_a_template_of_another_family_is_named_with_the_cure(
     if template in TEMPLATES[kind]:
         parser.get_train_args(recipe)
         return
-    cure = f"`{template}` does not fit .* says `model_type: {kind}`; write `template: {TEMPLATES[kind][0]}`"
+    cure = f"`{template}` does not fit .* of `model_type: {kind}`; write `template: {TEMPLATES[kind][0]}`"
     with pytest.raises(ValueError, match=cure):
         parser.get_train_args(recipe)
+
+
+@pytest.mark.parametrize(("family", "template"), [("qwen3vl", "intern_vl"), ("internvl3", "qwen2_vl")])
+def test_it_is_named_too_once_a_model_of_a_hub_was_loaded(
+    family: str, template: str, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that there is no config.json to look at; LLaMA-Factory would go on to an AttributeError."""
+    monkeypatch.setattr("medvl.factory.families.model_config", lambda *_: None)
+    with pytest.raises(ValueError, match=f"template: `{template}` does not fit .*; write `template: "):
+        run_exp(tiny_recipe(family, medvl_run_card=True, template=template))
 
 
 # Folders

@@ -20,6 +20,13 @@ TEMPLATES = {
     "qwen2_5_vl": ("qwen2_vl",),
     "internvl": ("intern_vl",),
 }
+# The processor tells the family where config.json is not to be had.
+_PROCESSORS = {
+    "Qwen3VLProcessor": "qwen3_vl",
+    "Qwen2_5_VLProcessor": "qwen2_5_vl",
+    "Qwen2VLProcessor": "qwen2_vl",
+    "InternVLProcessor": "internvl",
+}
 _TILED = ("internvl",)
 _NOT_FUSED = ("qwen3_vl", "qwen3_vl_moe", "internvl")  # of which LLaMA-Factory 0.9.5 patches no loss
 _REASONING = ("qwen3_vl",)  # the templates among them that can think
@@ -43,15 +50,18 @@ def model_config(name_or_path: str, revision: str = "main", cache_dir: str | Non
     return _read(Path(file)) if isinstance(file, str | Path) else None
 
 
-def template_problems(recipe: Recipe) -> list[str]:
-    """A sentence if the recipe's template is that of another family; LLaMA-Factory fails with an AttributeError."""
-    config = _config(recipe) or {}
-    fitting, template = TEMPLATES.get(config.get("model_type", "")), recipe.value("template")
+def template_problems(recipe: Recipe, processor: Any = None) -> list[str]:
+    """A sentence if the recipe's template is that of another family; LLaMA-Factory fails with an AttributeError.
+
+    processor: of the model, once it is loaded.
+    """
+    kind = (_config(recipe) or {}).get("model_type") or _PROCESSORS.get(type(processor).__name__)
+    fitting, template = TEMPLATES.get(kind or ""), recipe.value("template")
     if fitting is None or template in fitting or (template is None and not recipe.value("do_train")):
         return []
     return [
-        f"template: `{template}` does not fit {recipe.value('model_name_or_path')}, whose config.json says "
-        f"`model_type: {config['model_type']}`; write `template: {fitting[0]}`"
+        f"template: `{template}` does not fit {recipe.value('model_name_or_path')}, which is of `model_type: {kind}`; "
+        f"write `template: {fitting[0]}`"
     ]
 
 

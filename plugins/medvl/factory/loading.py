@@ -41,7 +41,7 @@ class DatasetLoader:
         recipe: Recipe | None = getattr(data_args, "medvl_recipe", None)
         if recipe is None:
             return self.stock(*arguments, **keywords)
-        if problems := template_problems(recipe):  # now that a model of a hub is here
+        if problems := template_problems(recipe, keywords["processor"]):  # now that a model of a hub is here
             raise ValueError("\n".join(problems))
         names = [*(data_args.dataset or []), *(data_args.eval_dataset or [])]
         try:

@@ -264,6 +264,7 @@ def unused_keys(recipe: Recipe) -> Unused:
         for row in FIRST_WINS:
             first, *rest = [key for key in row if recipe.asks(key)] or [""]
             found.refused.extend(f"{key}: does nothing beside `{first}`; remove one of the two" for key in rest)
+        found.refused.extend(_no_boxes_asked(recipe))
         found.said.extend(_tokenised_before(recipe))
     return Unused(list(dict.fromkeys(found.refused)), list(dict.fromkeys(found.said)))
 
@@ -277,6 +278,15 @@ def _met(need: Need, recipe: Recipe) -> bool:
         return need.met(recipe)
     except TypeError:  # a number written as text, or null; whoever reads it says so
         return True
+
+
+def _no_boxes_asked(recipe: Recipe) -> list[str]:
+    """A metric of generated boxes where none are generated; transformers fails at the first evaluation."""
+    metric = recipe.value("metric_for_best_model")
+    asked = recipe.value("use_grounding_loss") and recipe.value("grounding_eval_steps")
+    if asked or not recipe.asks("metric_for_best_model") or "boxes_" not in str(metric):
+        return []
+    return [f"metric_for_best_model: `{metric}` is there only with `use_grounding_loss` and `grounding_eval_steps`"]
 
 
 def _tokenised_before(recipe: Recipe) -> list[str]:
