@@ -40,7 +40,6 @@ UNUSED: dict[str, tuple[Settings, str]] = {
     "quantisation method without bits": ({"quantization_method": "bnb"}, "quantization_method: does nothing without"),
     "4-bit type of 8 bits": ({"quantization_bit": 8, "quantization_type": "nf4"}, "quantization_type: does nothing"),
     # The method
-    "LoRA keys of full training": ({"finetuning_type": "full"}, "lora_rank: does nothing without `finetuning_type: l"),
     "freeze keys of LoRA": ({"freeze_trainable_layers": 2}, "freeze_trainable_layers: does nothing without"),
     "OFT keys of LoRA": ({"oft_rank": 4}, "oft_rank: does nothing without `finetuning_type: oft`"),
     "PiSSA not switched on": ({"pissa_iter": 4}, "pissa_iter: does nothing without `pissa_init: true`"),
@@ -97,7 +96,7 @@ def test_a_key_without_effect_is_refused_under_a_medvl_key(
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["QLoRA without bits", "LoRA keys of full training", "evaluation that never comes"])
+@pytest.mark.parametrize("name", ["QLoRA without bits", "two losses", "evaluation that never comes"])
 def test_it_is_said_and_trains_as_before_without_one(
     name: str, tiny_recipe: Recipe, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,6 +107,7 @@ def test_it_is_said_and_trains_as_before_without_one(
 
 
 ON_PURPOSE: dict[str, Settings] = {
+    "a LoRA recipe with all weights": {"finetuning_type": "full"},
     "QLoRA recipe in 16 bits": {"quantization_bit": None, "double_quantization": True, "quantization_method": "bnb"},
     "no checkpoints": {"save_strategy": "no", "save_steps": 5, "save_total_limit": 2},
     "no evaluation": {"eval_strategy": "no", "eval_steps": 5, "do_eval": False, "compute_accuracy": True},

@@ -25,6 +25,8 @@ class Need:
         met: Whether that holds.
         cure: The setting under which it holds, in words that follow "without".
         switch: The key that decides it. A recipe that writes it, and off, keeps the others on purpose.
+        chosen: Whether any other choice for the switch is on purpose too: `finetuning_type=full` on the command line of
+            a LoRA recipe, where lora_rank cannot be taken away.
         always: Whether the keys are of prediction, export and chat too, not of training alone.
         refused: False for keys that wait for another use of the same recipe, or that are meant to be overruled.
     """
@@ -35,6 +37,7 @@ class Need:
     switch: str = ""
     always: bool = False
     refused: bool = True
+    chosen: bool = False
 
 
 def _on(key: str) -> Condition:
@@ -109,6 +112,8 @@ NEEDS: tuple[Need, ...] = (
         ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "loraplus_", "pissa_"),
         _is("finetuning_type", "lora"),
         "`finetuning_type: lora`",
+        "finetuning_type",
+        chosen=True,
     ),
     Need(("pissa_iter", "pissa_convert"), _on("pissa_init"), "`pissa_init: true`", "pissa_init"),
     Need(("loraplus_lr_embedding",), _on("loraplus_lr_ratio"), "`loraplus_lr_ratio`", "loraplus_lr_ratio"),
@@ -256,7 +261,7 @@ def unused_keys(recipe: Recipe) -> Unused:
         idle = [key for key in dict.fromkeys(recipe.keys) if _named(key, need.keys) and recipe.asks(key)]
         if not idle or _met(need, recipe):
             continue
-        on_purpose = need.switch in recipe.keys and not recipe.asks(need.switch)
+        on_purpose = need.switch in recipe.keys and (need.chosen or not recipe.asks(need.switch))
         for key in idle:
             sentence = f"{key}: does nothing without {need.cure}"
             (found.refused if need.refused and not on_purpose else found.said).append(sentence)
