@@ -8,9 +8,7 @@ LLaMA-Factory or torch, so that `medvl doctor` can list the keys on any machine.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +16,6 @@ from medvl.boxes import FRAMES, Frame
 from medvl.losses.grounding import IOU_KINDS, IouKind, Settings
 
 GROUNDING = Settings()
-
-# Keys that begin so are medvl's, or misspelt.
-PREFIXES = ("medvl_", "use_grounding", "grounding_", "loss_balance", "augment")
 
 
 @dataclass
@@ -34,7 +29,16 @@ class KeyGroup:
     def setting(self, key: str) -> Any:
         """What the recipe says for any key of LLaMA-Factory; None for one that it does not know."""
         recipe: Recipe = self.medvl_recipe  # type: ignore[attr-defined]
-        return next((getattr(item, key) for item in recipe.arguments if hasattr(item, key)), None)
+        return recipe.value(key)
+
+    def unread(self, switch: str, *keys: str) -> list[str]:
+        """Those keys that the recipe sets though it never says that `switch` is off.
+
+        A recipe that writes the switch, and off, may keep them: `use_grounding_loss=false` on the command line of a
+        grounding recipe trains it plainly.
+        """
+        recipe: Recipe = self.medvl_recipe  # type: ignore[attr-defined]
+        return [] if switch in recipe.keys else [key for key in keys if key in recipe.keys]
 
 
 @dataclass
@@ -94,7 +98,7 @@ class BalanceArguments(KeyGroup):
     def problems(self) -> list[str]:
         """Values out of range, and losses that this one cannot be combined with."""
         if self.loss_balance == "none":
-            unused = [key for key in ("loss_balance_gamma", "loss_balance_weights") if key in requested_keys(self)]
+            unused = self.unread("loss_balance", "loss_balance_gamma", "loss_balance_weights")
             return [f"{key}: does nothing without `loss_balance: weighted` or `focal`" for key in unused]
         found = []
         if self.loss_balance not in ("weighted", "focal"):
@@ -150,7 +154,7 @@ class AugmentArguments(KeyGroup):
     def problems(self) -> list[str]:
         """Values without a meaning, and settings under which records have no row, picture or answer of their own."""
         if self.augment == "none":
-            unread = [key for key in requested_keys(self) if key.startswith("augment_")]
+            unread = self.unread("augment", *(key for key in defaults() if key.startswith("augment_")))
             return [f"{key}: does nothing without `augment: basic` or `advanced`" for key in unread]
         allowed = {
             "augment": ("basic", "advanced"),
@@ -253,8 +257,7 @@ class GroundingArguments(KeyGroup):
     def problems(self) -> list[str]:
         """A grounding key that nothing would read, values without a meaning, settings that exclude the loss."""
         if not self.use_grounding_loss:
-            recipe: Recipe = self.medvl_recipe  # type: ignore[attr-defined]
-            unread = [key for key in dict.fromkeys(recipe.keys) if key.startswith("grounding_")]
+            unread = self.unread("use_grounding_loss", *(key for key in defaults() if key.startswith("grounding_")))
             return [f"{', '.join(unread)}: nothing reads them without `use_grounding_loss: true`"] if unread else []
         weights = ("grounding_alpha", "grounding_beta", "grounding_gamma", "grounding_w1", "grounding_scale")
         found = [
@@ -315,6 +318,24 @@ class Recipe:
     keys: tuple[str, ...]
     arguments: tuple[Any, ...]
 
+    def value(self, key: str) -> Any:
+        """What LLaMA-Factory made of any key; None for one that it does not know."""
+        return next((getattr(item, key) for item in self.arguments if hasattr(item, key)), None)
+
+    def word(self, key: str) -> str:
+        """A setting as text in lower case, the same for enumerations and what the recipe spells; "none" if unset."""
+        value = self.value(key)
+        return str(getattr(value, "value", value)).lower()
+
+    @property
+    def is_training(self) -> bool:
+        """Whether `train` reads it, which also evaluates and predicts; not `export`, `chat` or `api`."""
+        return any(hasattr(item, "do_train") for item in self.arguments)
+
+    def asks(self, key: str) -> bool:
+        """Whether the user wrote this key, and anything but "off" or "decide yourself" behind it."""
+        return key in self.keys and bool(self.value(key)) and self.word(key) not in ("no", "none", "auto", "off")
+
     def owner(self, key: str) -> Any:
         """The argument object that has this key; KeyError when none has."""
         for item in self.arguments:
@@ -354,18 +375,6 @@ def problems(arguments: Any) -> list[str]:
         for other in ("use_hyper_parallel", "use_mca")
         if getattr(arguments, other)
     ]
-
-
-def misspelt(keys: Iterable[str]) -> dict[str, str]:
-    """Keys that carry a medvl prefix and do not exist, each with a sentence that names the nearest that does.
-
-    LLaMA-Factory refuses unknown keys by itself, but drops them silently under ALLOW_EXTRA_ARGS=1: a misspelt key would
-    then train without what it asks for.
-    """
-    known = defaults()
-    wrong = [key for key in keys if key.startswith(PREFIXES) and key not in known]
-    nearest = {key: difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0] for key in wrong}
-    return {key: f"{key}: there is no such key; did you mean `{nearest[key]}`?" for key in wrong}
 
 
 def extend_arguments(base: type) -> type:

@@ -23,8 +23,8 @@ class Record:
 
     def __init__(self) -> None:
         """Nothing seen yet."""
-        self.boxes = self.skipped = 0  # of the whole run, on all devices
-        self.warned = False
+        self.boxes = self.skipped = self.cut = 0  # of the whole run, on all devices
+        self.warned = self.warned_of_cuts = False
         self._sums: torch.Tensor | None = None
 
     def add(self, loss: torch.Tensor, terms: Terms | None, targets: Targets) -> None:
@@ -38,8 +38,8 @@ class Record:
             values[1:5] = [term.detach().float() for term in (terms.w1, terms.iou, terms.fp, terms.fn)]
             counts[1:5] = [share.sum().float() for share in shares]
             values[5], counts[5] = terms.iou_teacher_forced.float() * terms.boxes, nothing + terms.boxes
-        values.append(nothing + targets.boxes)
-        counts.append(nothing + targets.skipped)
+        values += [nothing + targets.boxes, nothing + targets.cut]
+        counts += [nothing + targets.skipped, nothing]
         sums = torch.stack(values + counts)
         self._sums = sums if self._sums is None else self._sums + sums
 
@@ -47,9 +47,9 @@ class Record:
         """Means since the last call, over micro-batches and devices; every rank must call it.
 
         A term that no record had is left out. `boxes_per_batch` is per optimiser step, which is `micro_batches` on all
-        devices together; `boxes_skipped` is a count.
+        devices together; `boxes_skipped` counts boxes and `boxes_cut` lists of boxes.
         """
-        width = len(self.NAMES) + 1
+        width = len(self.NAMES) + 2
         sums = torch.zeros(2 * width, device=accelerator.device) if self._sums is None else self._sums
         self._sums = None
         totals = accelerator.reduce(sums, "sum").tolist()
@@ -59,14 +59,22 @@ class Record:
             for name, value, count in zip(self.NAMES, values, counts, strict=False)
             if count > 0
         }
-        boxes, skipped = int(values[-1]), int(counts[-1])
+        boxes, cut, skipped = int(values[-2]), int(values[-1]), int(counts[-2])
         self.boxes += boxes
         self.skipped += skipped
+        self.cut += cut
         per_step = boxes * micro_batches / max(counts[0], 1.0)
-        return logged | {"boxes_per_batch": round(per_step, 3), "boxes_skipped": skipped}
+        return logged | {"boxes_per_batch": round(per_step, 3), "boxes_skipped": skipped, "boxes_cut": cut}
 
     def warn_once(self) -> None:
-        """Say so when there is nothing to ground, or when boxes are left out."""
+        """Say so when there is nothing to ground, when boxes are left out, or when lists have lost their end."""
+        if self.cut and not self.warned_of_cuts:
+            self.warned_of_cuts = True
+            log.warning(
+                "grounding loss: %d lists of boxes so far were cut off by `cutoff_len`, and are trained without their "
+                "end; raise it (boxes_cut in the log counts them)",
+                self.cut,
+            )
         if self.warned:
             return
         if self.boxes + self.skipped == 0:

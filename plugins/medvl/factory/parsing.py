@@ -1,19 +1,24 @@
 """Teaches LLaMA-Factory's recipe parser the medvl keys.
 
 Needs these names of `llamafactory.hparams.parser`, looked up there at call time: `FinetuningArguments`, the lists
-`_TRAIN_ARGS`, `_INFER_ARGS`, `_EVAL_ARGS`, and `HfArgumentParser`.
+`_TRAIN_ARGS`, `_INFER_ARGS`, `_EVAL_ARGS`, `HfArgumentParser` and `read_args`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser
 
 from medvl.factory import hook
-from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, misspelt, problems, requested_keys
+from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, requested_keys
+from medvl.factory.checks import enabled, say, why_refused
+from medvl.factory.spelling import misspelt
 
 ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
 WORKFLOW = "llamafactory.train.sft.workflow"
@@ -32,9 +37,38 @@ def extend_parser(parser: Any) -> None:
     if any(stock not in classes for classes in lists):
         raise RuntimeError(f"FinetuningArguments is not in {', '.join(ARGUMENT_LISTS)}")
     extended = extend_arguments(stock)
-    for classes in lists:
+    # Those of other trainers too (USE_MCA=1), so that their runs refuse the keys instead of not knowing them.
+    for classes in [known for known in vars(parser).values() if isinstance(known, list) and stock in known]:
         classes[classes.index(stock)] = extended
     parser.HfArgumentParser = RecipeParser
+    parser.read_args = reads_json(getattr(parser, "read_args", None))
+
+
+def reads_json(stock: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """`read_args` that can read a .json recipe, on which LLaMA-Factory 0.9.5 fails with an AttributeError."""
+    if stock is None:
+        return None
+
+    def read_args(args: Any = None) -> Any:
+        words = sys.argv[1:]
+        if args is not None or not words or not words[0].endswith(".json"):
+            return stock(args)
+        return read_json_recipe(Path(words[0]), words[1:])
+
+    return read_args
+
+
+def read_json_recipe(file: Path, overrides: list[str]) -> Any:
+    """The keys of a .json recipe, `key=value` words of the command line in place; ValueError for no JSON object."""
+    from omegaconf import OmegaConf
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read as a JSON recipe ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{file}: a recipe is an object, {{"key": value, …}}, not a {type(content).__name__}')
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(content), OmegaConf.from_cli(overrides)))
 
 
 class RecipeParser(HfArgumentParser):  # type: ignore[misc]
@@ -51,7 +85,7 @@ class RecipeParser(HfArgumentParser):  # type: ignore[misc]
         wrong = self._misspelt(args)
         known = {key: value for key, value in args.items() if key not in wrong}
         parsed: tuple[Any, ...] = super().parse_dict(known, allow_extra_keys=allow_extra_keys)
-        self._finish(parsed, args, wrong)
+        self._finish(parsed, args, wrong, allow_extra_keys)
         return parsed
 
     def parse_args_into_dataclasses(self, args: list[str] | None = None, *rest: Any, **options: Any) -> tuple[Any, ...]:
@@ -60,26 +94,30 @@ class RecipeParser(HfArgumentParser):  # type: ignore[misc]
         if wrong := self._misspelt(keys):
             raise ValueError("\n".join(wrong.values()))
         parsed: tuple[Any, ...] = super().parse_args_into_dataclasses(args, *rest, **options)
-        self._finish(parsed, keys, {})
+        self._finish(parsed, keys, {}, enabled("ALLOW_EXTRA_ARGS"))
         return parsed
 
     def _misspelt(self, keys: Iterable[str]) -> dict[str, str]:
-        return misspelt(keys) if any(issubclass(known, KeyGroup) for known in self.dataclass_types) else {}
+        ours = any(issubclass(known, KeyGroup) for known in self.dataclass_types)
+        return misspelt(keys, self.dataclass_types) if ours else {}
 
-    def _finish(self, parsed: tuple[Any, ...], keys: Iterable[str], wrong: dict[str, str]) -> None:
-        found = list(wrong.values())
+    def _finish(self, parsed: tuple[Any, ...], keys: Iterable[str], wrong: dict[str, str], drops: bool) -> None:
+        """drops: whether LLaMA-Factory ignores keys that it does not know."""
         for arguments in parsed:
-            if isinstance(arguments, KeyGroup):
-                arguments.medvl_recipe = Recipe(tuple(keys), parsed)  # type: ignore[attr-defined]
-                trains = any(hasattr(item, "do_train") for item in parsed)
-                found += problems(arguments) if trains else []
-                if found:
-                    raise ValueError("\n".join(found))
-                requested = requested_keys(arguments)
-                if trains and requested:
-                    require_extended(WORKFLOW, requested)
-                elif "medvl_image_positions" in requested:
-                    require_extended(ENGINE, ["medvl_image_positions"])
+            if not isinstance(arguments, KeyGroup):
+                continue
+            recipe = Recipe(tuple(keys), parsed)
+            arguments.medvl_recipe = recipe  # type: ignore[attr-defined]
+            requested = requested_keys(arguments)
+            if found := [*wrong.values(), *why_refused(arguments, recipe, self.dataclass_types if drops else None)]:
+                raise ValueError("\n".join(found))
+            say(recipe, requested)
+            if requested and recipe.is_training:
+                require_extended(WORKFLOW, requested)
+                # For `get_dataset`, which is not given the fine-tuning arguments.
+                recipe.owner("cutoff_len").medvl_recipe = recipe
+            elif "medvl_image_positions" in requested:
+                require_extended(ENGINE, ["medvl_image_positions"])
 
 
 def require_extended(module: str, requested: list[str]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvl.factory.arguments import requested_keys
+from medvl.factory.loading import extend_datasets
 
 
 def extend_workflow(workflow: Any) -> None:
@@ -18,6 +19,7 @@ def extend_workflow(workflow: Any) -> None:
     stock = workflow.CustomSeq2SeqTrainer
     if not isinstance(stock, TrainerFactory):
         workflow.CustomSeq2SeqTrainer = TrainerFactory(stock)
+    extend_datasets(workflow)
 
 
 @dataclass(frozen=True)

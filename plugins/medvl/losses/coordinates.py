@@ -40,6 +40,7 @@ class Targets:
         choices: (m, d) columns to choose from, the true one first, -1 where there are fewer.
         fp_shares, fn_shares: (m,) weights in L_fp and L_fn.
         boxes, skipped: Boxes used, and boxes left out because a digit is not a token of its own.
+        cut: Lists of boxes that were cut off, by `cutoff_len`.
     """
 
     rows: Tensor
@@ -55,6 +56,7 @@ class Targets:
     fn_shares: Tensor
     boxes: int
     skipped: int
+    cut: int = 0
 
     @property
     def empty(self) -> bool:
@@ -119,7 +121,10 @@ def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = "norm100
     }
     skipped = sum(answer.skipped for answer in answers)
     return Targets(
-        **{name: torch.from_numpy(array) for name, array in arrays.items()}, boxes=len(of_box), skipped=skipped
+        **{name: torch.from_numpy(array) for name, array in arrays.items()},
+        boxes=len(of_box),
+        skipped=skipped,
+        cut=sum(answer.cut for answer in answers),
     )
 
 

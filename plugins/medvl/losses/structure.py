@@ -59,10 +59,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Structure:
-    """Numbers and decisions of one answer; `numbers` holds four (start, end) of digits, sign and point per box."""
+    """Numbers and decisions of one answer.
+
+    Attributes:
+        numbers: Four (start, end) of digits, sign and point per box.
+        decisions: Where it could have gone another way.
+        cut: Whether it is a list, perhaps still without a box, that has no end token: `cutoff_len` cut it off.
+    """
 
     numbers: list[tuple[tuple[int, int], ...]]
     decisions: list[Decision]
+    cut: bool
 
 
 @dataclass(slots=True)
@@ -167,6 +174,10 @@ class _Reader:
         closed.end = end
         self.top = parent
         self.place(closed.start, end + 1).boxes += closed.boxes
+
+    def is_open(self) -> bool:
+        """Whether a bracket or a tag still waits for its end."""
+        return self.tag is not None or any(container.end is None for container in self.containers)
 
     # What the answer could have said instead
 
@@ -293,4 +304,5 @@ def read_structure(text: str, stop: str) -> Structure:
         stop: The text of the end token, for places where the answer does not show how it would end.
     """
     reader = _Reader(text, stop)
-    return Structure(reader.numbers, list(reader.decisions()))
+    ended = not stop or text.rstrip().endswith(stop)
+    return Structure(reader.numbers, list(reader.decisions()), not ended and (bool(reader.boxes) or reader.is_open()))

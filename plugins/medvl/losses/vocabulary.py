@@ -40,6 +40,7 @@ class Answer:
         others: (m, c) the ids that would have gone the other way, -1 where there are fewer.
         more: (m,) whether the other way holds more objects.
         skipped: Boxes left out because a digit is not a token of its own, or a number has too many.
+        cut: Whether it is a list of boxes that was cut off.
     """
 
     positions: Integers
@@ -49,6 +50,7 @@ class Answer:
     others: Integers
     more: NDArray[np.bool_]
     skipped: int
+    cut: bool = False
 
 
 NOTHING = Answer(
@@ -168,6 +170,7 @@ def _locate(ids: list[int], vocabulary: Vocabulary) -> Answer:
         others=np.array([o + [-1] * (choices - len(o)) for o in others], dtype=np.int64).reshape(len(others), choices),
         more=np.array([more for _, more in decisions], dtype=bool),
         skipped=len(boxes) - len(kept),
+        cut=structure.cut,
     )
 
 
