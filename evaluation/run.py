@@ -26,6 +26,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+if __name__ == "__main__":  # the clone this lies in, with its plugins, whichever is installed, or none
+    CLONE = Path(__file__).resolve().parent.parent
+    own_folder = 0 if sys.flags.safe_path else 1  # Python puts it first; its modules are no top-level ones
+    sys.path[:own_folder] = [str(CLONE), str(CLONE / "plugins")]
+
 from rich.console import Console
 
 from evaluation.comparison import compare
@@ -43,6 +48,7 @@ from evaluation.predictions import DataError
 from evaluation.references import read_references
 from evaluation.statistics import Resampling
 from medvl.boxes import FRAMES
+from medvl.console import accept_all_text
 from medvl.sharegpt import to_json, write_atomic
 from medvl.tasks import UnknownNameError, unknown_name
 
@@ -116,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score. Returns 0, 2 for wrong arguments, 3 if the data was refused."""
+    accept_all_text()
     arguments = parser()
     args = arguments.parse_args(argv)
     if args.green_transcript and (args.baseline or len(args.predictions) > 1):

@@ -11,6 +11,7 @@ import msgspec
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from medvl.pictures import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation
+from medvl.png_data import check_pixels
 from medvl.sharegpt import write_atomic
 
 _PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
@@ -38,8 +39,9 @@ class Picture(msgspec.Struct, frozen=True, array_like=True):
 def examine(path: str, copy: str, data: bytes) -> Picture:
     """Look at one picture.
 
-    PNG: every chunk's checksum, which is as good as decoding and a hundred times faster. JPEG: decoded at an eighth of
-    its size, and its end marker (a truncated JPEG passes Pillow's `verify()`). Others: decoded in full.
+    PNG: every chunk's checksum, and that its data is all of its pixels, which is as good as decoding and four times
+    faster. JPEG: decoded at an eighth of its size, and its end marker (a truncated JPEG passes Pillow's `verify()`).
+    Others: decoded in full.
 
     Args:
         path: The picture.
@@ -80,6 +82,7 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
             image.load()
         elif layout == "PNG":
             image.verify()
+            check_pixels(data)
         else:
             image.load()
     notes = [(code, f"{path} {flaw}") for code, flaw, _ in flaws]

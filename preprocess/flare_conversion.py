@@ -1,6 +1,8 @@
 """All steps from a FLARE tree to LLaMA-Factory's files."""
 
 import argparse
+import hashlib
+import os
 import random
 import warnings
 from collections import defaultdict
@@ -40,6 +42,7 @@ LICENCE = (
     "and made of 19 datasets with licences of their own: what its terms of access say holds for these files too, and "
     "they may not be passed on where the originals may not."
 )
+_LONGEST_NAME = 200  # bytes of the 255 that a file system takes
 _CHUNK = 200  # rows that a worker takes at a time
 
 
@@ -172,7 +175,7 @@ def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path
     folder, tree, copies = str(file.path.parent), f"{file.path.parents[3]}/", f"{out}/{COPIES}"
 
     def copy_of(path: str) -> str:
-        return f"{copies}/{path.removeprefix(tree)}.png"
+        return f"{copies}/{_shortened(path.removeprefix(tree))}.png"
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
@@ -181,6 +184,15 @@ def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path
                 places = picture_places(folder, file.split.images, name)
                 seen[name] = look_at(places, copy_of, known, hashes=hashes)
     return seen
+
+
+def _shortened(path: str) -> str:
+    """A path whose name a file system still takes with what is added while it is written; others as they are."""
+    folder, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return path
+    start = os.fsencode(name)[: _LONGEST_NAME - 33].decode(errors="ignore")
+    return f"{folder}/{start}-{hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()}"
 
 
 def _names(question: Question) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import medvl
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size, from_frame
+from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
 from preprocess.budget import EDGES
@@ -160,7 +161,7 @@ def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:
 def thumbnail(path: Path, side: int) -> str | None:
     """A small JPEG as a data address, or None where there is nothing to show."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_file(str(path))[1])) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None
             image.draft("RGB", (2 * side, 2 * side))

@@ -10,11 +10,11 @@ from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
 from medvl.flare import SPLITS
+from medvl.pictures import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
 from medvl.tasks import Task, label_separator
 from preprocess.fingerprints import fingerprint
 
-_ORIENTATION_TAG = 0x0112
 _ANSWERED = {SPLITS["train"].folder, SPLITS["val"].folder}
 
 Found = tuple[str, str]  # code and detail
@@ -49,7 +49,7 @@ def _look(path: str) -> tuple[Size | None, Found | None]:
         return None, ("IMAGE_MISSING", f"{path} is not there")
     try:
         with Image.open(path) as image:
-            rotated = image.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1)
+            rotated = orientation(image) not in UPRIGHT
             return image.size, ("IMAGE_ROTATED", f"{path} has an EXIF orientation") if rotated else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         return None, ("IMAGE_UNREADABLE", f"{path}: {error}")

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from filelock import FileLock, Timeout
 
+from medvl.files import not_utf8
+
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
@@ -148,10 +150,11 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         RecordError: the file is not a list of records; names the file, the place and what was expected.
     """
+    data = path.read_bytes()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Record])
+        return msgspec.json.decode(data, type=list[Record])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: {error}; expected the output of a preprocess script") from error
+        raise RecordError(f"{path}: {not_utf8(data) or error}; expected the output of a preprocess script") from error
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -163,10 +166,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
+    data = path.read_bytes()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise RecordError(f"{path}: not a manifest ({error}); run the preprocess script again or remove it") from error
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = not_utf8(data) or error
+        raise RecordError(
+            f"{path}: not a manifest ({problem}); run the preprocess script again or remove it"
+        ) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -290,8 +297,11 @@ def _lock(dataset_info: Path) -> AbstractContextManager[object]:
 
 def _read_registry(dataset_info: Path) -> dict[str, dict[str, Any]]:
     try:
-        return msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
+        data = dataset_info.read_bytes()
     except FileNotFoundError:
         return {}
+    try:
+        return msgspec.json.decode(data, type=dict[str, dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{dataset_info}: {error}; mend or delete it, the preprocess scripts write it") from error
+        problem = not_utf8(data) or error
+        raise ValueError(f"{dataset_info}: {problem}; mend or delete it, the preprocess scripts write it") from error
