@@ -9,6 +9,7 @@ from typing import Literal
 from medvl.answers import Answer, parse_answer, target_text, unoffered
 from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.flare import FlareError, OutsideError, Question, picture_path
 from medvl.sharegpt import Record, RecordError, Source, make_record
 from medvl.tasks import Task, UnknownNameError, label_separator
@@ -42,6 +43,7 @@ class Options:
         name: First part of record ids and entry names.
         max_images: How many pictures a record may have, evenly spaced over all it names; None for all.
         number_images: Whether the pictures of a record with several are numbered in the prompt.
+        control_tokens: Text that puts a record aside.
     """
 
     frame: Frame
@@ -50,6 +52,7 @@ class Options:
     name: str
     max_images: int | None = None
     number_images: bool = False
+    control_tokens: frozenset[str] = KNOWN
 
 
 class _RefusedError(Exception):
@@ -168,6 +171,7 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
     except FlareError as error:
         raise _RefusedError("QUESTION_EMPTY", "dropped", str(error)) from error
     given = question.answer
+    _refuse_control_tokens(text, given, task, options.control_tokens)
     if not given:
         if question.file.split.name in ("train", "val"):
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
@@ -184,10 +188,22 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         return given, notes
     notes += _box_notes(answer.value.boxes, size)
     label = _structure(text)
+    for name in filter(None, answer.value.labels):  # JSON may spell them with escapes, and some styles are markup
+        _refuse_control_tokens("", name, None, options.control_tokens)
     if task is Task.INSTANCE_DETECTION and not all(name or label for name in answer.value.labels):
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"a box without an identifier: {given[:200]!r}")
     style = options.box_style
     return target_text(answer, given, size=size, frame=options.frame, style=style, label=label), notes
+
+
+def _refuse_control_tokens(question: str, answer: str, task: Task | None, known: frozenset[str]) -> None:
+    """Put a row aside whose texts hold control tokens; what boxes are written with is none in a box answer."""
+    allowed = BOX_MARKUP if task and task.has_boxes else frozenset()
+    for part, found in (("question", control_tokens(question, known)), ("answer", control_tokens(answer, known))):
+        tokens = [token for token in found if part == "question" or token not in allowed]
+        if tokens:
+            detail = f"the {part} holds the control token {', '.join(tokens)}; remove it from the source"
+            raise _RefusedError("CONTROL_TOKEN", "quarantined", detail)
 
 
 def _usable_answer(question: Question, given: str, task: Task) -> Answer:

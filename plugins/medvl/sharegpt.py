@@ -92,7 +92,8 @@ class ManifestOptions(msgspec.Struct, frozen=True):
     """The options of a preprocess script that readers of its files need to know.
 
     `profiles_fingerprint` is of all instructions that its questions hold (None: verbatim), `instructions` has one
-    fingerprint per task that has one (None: not known).
+    fingerprint per task that has one (None: not known). `control_tokens` are those beside `medvl.control_tokens.KNOWN`
+    that put records aside.
     """
 
     frame: str | None = None
@@ -101,6 +102,7 @@ class ManifestOptions(msgspec.Struct, frozen=True):
     instructions: dict[str, str] | None = None
     name: str | None = None
     split_train: dict[str, float] | None = None
+    control_tokens: list[str] = []
 
 
 class ListedFile(msgspec.Struct, frozen=True):
@@ -113,11 +115,16 @@ class ListedFile(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json: written last, so that its presence means that the files beside it are complete."""
+    """manifest.json: written last, so that its presence means that the files beside it are complete.
+
+    `dataset_info` is the registry that its entries went to, relative to the folder.
+    """
 
     options: ManifestOptions = msgspec.field(default_factory=ManifestOptions)
     files: dict[str, ListedFile] = msgspec.field(default_factory=dict)
     report_sha256: str | None = None
+    pictures_sha256: str | None = None
+    dataset_info: str | None = None
 
 
 class RecordError(ValueError):
@@ -155,6 +162,27 @@ def read_records(path: Path) -> list[Record]:
         return msgspec.json.decode(data, type=list[Record])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: {not_utf8(data) or error}; expected the output of a preprocess script") from error
+
+
+def read_each_record(path: Path) -> tuple[list[Record], list[tuple[str, str]]]:
+    """The records of a converted file, and those that are none: place or id, and what was expected.
+
+    Raises:
+        RecordError: the file is not a list at all; names it and what was expected.
+        OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        raw = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: {not_utf8(data) or error}; expected the output of a preprocess script") from error
+    records, others = [], []
+    for place, part in enumerate(raw):
+        try:
+            records.append(msgspec.json.decode(part, type=Record))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            others.append((f"record {place}", str(not_utf8(data) or error)))
+    return records, others
 
 
 def read_manifest(folder: Path) -> Manifest | None:
