@@ -81,7 +81,8 @@ def _code(value: object) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    cells = [head, tuple("---" for _ in head), *rows]
-    return [
-        "| " + " | ".join(" ".join(str(cell).replace("|", "\\|").splitlines()) for cell in row) + " |" for row in cells
-    ]
+    return [f"| {' | '.join(map(_cell, row))} |" for row in (head, tuple("---" for _ in head), *rows)]
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").splitlines())

@@ -98,7 +98,13 @@ def _record_arguments(add: Add) -> None:
 
 def _output_arguments(add: Add) -> None:
     add("--out", type=Path, default=OUT, help="output folder (default: data/flare)")
-    add("--name", type=entry_name, default="flare", help="first part of ids and entry names (default: flare)")
+    add(
+        "--name",
+        type=entry_name,
+        default="flare",
+        help="first part of ids and entry names (default: flare). Predictions for another are scored against the "
+        "converted file; the tree's own ids begin with flare",
+    )
     add(
         "--dataset-info",
         type=Path,
