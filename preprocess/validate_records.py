@@ -1,7 +1,6 @@
 """What must hold for a single record so that LLaMA-Factory trains on what the source says."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +47,10 @@ class PictureFiles:
     def content(self, path: str) -> bytes:
         """Hash of the file; its name if it cannot be read."""
         if path not in self._contents:
-            self._contents[path] = path.encode()
-            if Path(path).is_file():  # a pipe would be waited for
-                with suppress(OSError):
-                    self._contents[path] = fingerprint(Path(path), look=False).sha256
+            try:
+                self._contents[path] = fingerprint(Path(path), look=False).sha256
+            except OSError:
+                self._contents[path] = path.encode()
         return self._contents[path]
 
 
