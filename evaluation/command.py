@@ -27,6 +27,7 @@ from evaluation.reading import readable
 from evaluation.references import read_references
 from evaluation.statistics import Resampling
 from medvl.boxes import FRAMES
+from medvl.console import accept_all_text
 from medvl.sharegpt import to_json, write_atomic
 from medvl.tasks import UnknownNameError, unknown_name
 
@@ -114,6 +115,7 @@ def run(words: Sequence[str], doc: str) -> int:
     Returns:
         0, 2 for wrong arguments, 3 if the data was refused.
     """
+    accept_all_text()
     arguments = parser(doc)
     args = arguments.parse_args(words)
     if args.green_transcript and (args.baseline or len(args.predictions) > 1):

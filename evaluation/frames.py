@@ -9,9 +9,8 @@ from evaluation.predictions import DataError, PredictionFile
 from medvl.answers import Answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import FRAMES, Frame, Size, order_corners
+from medvl.pictures import shown_size
 from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
-
-_ORIENTATION_TAG = 0x0112
 
 
 def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
@@ -56,8 +55,7 @@ def size_on_disk(path: Path) -> Size | None:
     """(width, height) of a picture as a viewer shows it, from its header; None if it is not there or not a picture."""
     try:
         with Image.open(path) as image:
-            lies_on_side = image.getexif().get(_ORIENTATION_TAG, 1) >= 5
-            return (image.height, image.width) if lies_on_side else image.size
+            return shown_size(image)
     except (OSError, Image.DecompressionBombError):  # Pillow's "cannot identify" is an OSError
         return None
 

@@ -100,8 +100,21 @@ def _by_key(
             f"no prediction of {predictions.path} matches a reference of {references.path}; joined by "
             f"{'id' if how == 'id' else 'dataset, pictures and question'}, where the first prediction has "
             f"{prediction_keys[0]!r} and the first reference {reference_keys[0]!r}"
+            f"{_of_another_name(reference_keys, prediction_keys) if how == 'id' else ''}"
         )
     return joined
+
+
+def _of_another_name(references: Sequence[Hashable], predictions: Sequence[Hashable]) -> str:
+    """The cure where ids differ in their first part alone, which is `--name` of the conversion."""
+    rest = {str(name).partition("/")[2]: str(name).partition("/")[0] for name in references}
+    first, _, row = str(predictions[0]).partition("/")
+    if not row or row not in rest:
+        return ""
+    return (
+        f". Ids begin with the --name of the conversion, here {first!r} and {rest[row]!r}: give the converted file of "
+        f"--name {first} as --references (in a tree all begin with 'flare')"
+    )
 
 
 def _by_row(references: References, predictions: PredictionFile) -> Joined:

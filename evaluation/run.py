@@ -22,6 +22,13 @@ Exit code: 0 scored, 2 wrong arguments, 3 the data was refused, 130 stopped by C
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__":  # the clone this lies in, with its plugins, whichever is installed, or none
+    from pathlib import Path
+
+    CLONE = Path(__file__).resolve().parent.parent
+    own_folder = 0 if sys.flags.safe_path else 1  # Python puts it first; its modules are no top-level ones
+    sys.path[:own_folder] = [str(CLONE), str(CLONE / "plugins")]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Score. Returns 0, 2 for wrong arguments, 3 if the data was refused, 130 after Ctrl-C."""

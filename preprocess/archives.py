@@ -74,7 +74,7 @@ def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> l
 
 def find_archives(file: QuestionFile) -> list[Path]:
     """The picture archives beside a question file: those named like the split's folder, else all `images*.zip`."""
-    found = sorted(file.path.parent.glob("images*.zip"))
+    found = sorted(path for path in file.path.parent.glob("images*.zip") if path.is_file())
     return [path for path in found if path.stem.startswith(file.split.images)] or found
 
 

@@ -1,5 +1,7 @@
 """The dataset card that lies beside converted records: what they are, how many, under which terms."""
 
+import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +38,7 @@ def render_card(report: Mapping[str, Any], licence: str, report_sha256: str) -> 
         *_table(
             ("dataset", "split", "in", "kept", "dropped", "quarantined", "pictures", "SHA-256 of the question file"),
             [
-                (part["dataset"], part["split"], part["in"], part["kept"], part["dropped"], part["quarantined"],
+                (_text(part["dataset"]), part["split"], part["in"], part["kept"], part["dropped"], part["quarantined"],
                  part["pictures"], f"`{part['sha256'][:16]}`")
                 for part in report["datasets"]
             ],
@@ -49,14 +51,14 @@ def render_card(report: Mapping[str, Any], licence: str, report_sha256: str) -> 
         *_table(
             ("entry", "records", "num_samples", "SHA-256"),
             [
-                (f"`{file['entry']}`", file["records"], file.get("num_samples", ""), f"`{file['sha256'][:16]}`")
+                (_code(file["entry"]), file["records"], file.get("num_samples", ""), f"`{file['sha256'][:16]}`")
                 for file in report["outputs"].values()
             ],
         ),
         "",
         "## Options",
         "",
-        *_table(("option", "value"), [(name, f"`{value}`") for name, value in sorted(options.items())]),
+        *_table(("option", "value"), [(name, _code(value)) for name, value in sorted(options.items())]),
         "",
         f"Boxes in answers: frame `{options.get('frame')}`, style `{options.get('box_style')}`. "
         f"SHA-256 of report.json: `{report_sha256}`.",
@@ -65,6 +67,22 @@ def render_card(report: Mapping[str, Any], licence: str, report_sha256: str) -> 
     return "\n".join(lines)
 
 
+def _text(value: str) -> str:
+    """Text that Markdown shows as it is: no HTML, link, picture or code comes of a folder's name."""
+    return re.sub(r"([\\`*\[\]~])", r"\\\1", html.escape(value, quote=False))
+
+
+def _code(value: object) -> str:
+    """A value as code, between more backticks than it has in a row."""
+    text = str(value)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks, space = "`" * (longest + 1), " " if longest else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    cells = [head, tuple("---" for _ in head), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
+    return [f"| {' | '.join(map(_cell, row))} |" for row in (head, tuple("---" for _ in head), *rows)]
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").splitlines())

@@ -3,6 +3,7 @@
 Pictures that LLaMA-Factory would spoil (`medvl.pictures`) are mended in a copy; what cannot be mended is reported.
 """
 
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from medvl.pictures import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation
+from medvl.png_data import check_pixels
 from medvl.sharegpt import write_atomic
 
 _PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
@@ -26,6 +28,7 @@ class Picture(msgspec.Struct, frozen=True, array_like=True):
         problem: Code of why it is unusable (`preprocess.report.CODES`), or None.
         detail: The problem in words.
         notes: Codes and details of what was mended, or is worth knowing.
+        sha256: Hash of the file to train on; empty if the picture is unusable.
     """
 
     path: str
@@ -33,13 +36,15 @@ class Picture(msgspec.Struct, frozen=True, array_like=True):
     problem: str | None = None
     detail: str = ""
     notes: tuple[tuple[str, str], ...] = ()
+    sha256: bytes = b""
 
 
 def examine(path: str, copy: str, data: bytes) -> Picture:
     """Look at one picture.
 
-    PNG: every chunk's checksum, which is as good as decoding and a hundred times faster. JPEG: decoded at an eighth of
-    its size, and its end marker (a truncated JPEG passes Pillow's `verify()`). Others: decoded in full.
+    PNG: every chunk's checksum, and that its data is all of its pixels, which is as good as decoding and four times
+    faster. JPEG: decoded at an eighth of its size, and its end marker (a truncated JPEG passes Pillow's `verify()`).
+    Others: decoded in full.
 
     Args:
         path: The picture.
@@ -55,11 +60,12 @@ def examine(path: str, copy: str, data: bytes) -> Picture:
     except Exception as error:  # decoders raise a dozen types on broken files; whichever, the picture is unreadable
         return Picture(path, None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
     if mended is None:
-        return Picture(path, size, notes=tuple(notes))
+        return Picture(path, size, notes=tuple(notes), sha256=hashlib.sha256(data).digest())
     buffer = io.BytesIO()
     mended.save(buffer, "PNG")
     write_atomic(Path(copy), buffer.getvalue())
-    return Picture(copy, mended.size, notes=tuple((code, f"{detail}; {copy} is used") for code, detail in notes))
+    said = tuple((code, f"{detail}; {copy} is used") for code, detail in notes)
+    return Picture(copy, mended.size, notes=said, sha256=hashlib.sha256(buffer.getvalue()).digest())
 
 
 def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, str]], Image.Image | None]:
@@ -80,6 +86,7 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
             image.load()
         elif layout == "PNG":
             image.verify()
+            check_pixels(data)
         else:
             image.load()
     notes = [(code, f"{path} {flaw}") for code, flaw, _ in flaws]

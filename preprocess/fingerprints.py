@@ -4,6 +4,7 @@ Kept between runs beside the output, keyed by path, size and time of change, so 
 """
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medvl.files import read_file
 from medvl.sharegpt import write_atomic
 from preprocess import crew
 
@@ -59,19 +61,17 @@ def fingerprint(path: Path, *, look: bool = True) -> Fingerprint:
     Raises:
         OSError: it cannot be read.
     """
-    status, data = path.stat(), hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            data.update(block)
+    status, data = read_file(str(path))
     dhash, thumbnail = None, None
     if look:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             image.draft("L", (8 * THUMBNAIL, 8 * THUMBNAIL))  # a JPEG is decoded at an eighth of its size
             grey = grey_of(image)
         dhash = difference_hash(grey)
         side = (THUMBNAIL, THUMBNAIL)
         thumbnail = grey.resize(side, Image.Resampling.BOX, reducing_gap=3.0).tobytes()
-    return Fingerprint(status.st_size, status.st_mtime_ns, data.digest(), dhash, thumbnail)
+    digest = hashlib.sha256(data).digest()
+    return Fingerprint(status.st_size, status.st_mtime_ns, digest, dhash, thumbnail)
 
 
 def grey_of(image: Image.Image) -> Image.Image:

@@ -13,12 +13,20 @@ Every row ends up kept, dropped or quarantined; the last two with a coded reason
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+if __name__ == "__main__":  # the clone this lies in, with its plugins, whichever is installed, or none
+    CLONE = Path(__file__).resolve().parent.parent
+    own_folder = 0 if sys.flags.safe_path else 1  # Python puts it first; its modules are no top-level ones
+    sys.path[:own_folder] = [str(CLONE), str(CLONE / "plugins")]
+
+from medvl.console import accept_all_text
 from preprocess import unchanged
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused, 130 after Ctrl-C."""
+    accept_all_text()
     try:
         return _convert(sys.argv[1:] if argv is None else list(argv))
     except KeyboardInterrupt:

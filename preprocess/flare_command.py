@@ -106,12 +106,18 @@ def _record_arguments(add: Add) -> None:
 
 def _output_arguments(add: Add) -> None:
     add("--out", type=Path, default=OUT, help="output folder (default: data/flare)")
-    add("--name", type=entry_name, default="flare", help="first part of ids and entry names (default: flare)")
+    add(
+        "--name",
+        type=entry_name,
+        default="flare",
+        help="first part of ids and entry names (default: flare). Predictions for another are scored against the "
+        "converted file; the tree's own ids begin with flare",
+    )
     add(
         "--dataset-info",
         type=Path,
-        default=DATASET_INFO,
-        help="registry to merge the entries into (default: dataset_info/dataset_info.json)",
+        help="registry to merge the entries into (default: dataset_info/dataset_info.json; with --validate the one "
+        "that the manifest names)",
     )
 
 
@@ -121,12 +127,13 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
     args = arguments.parse_args(words)
     errors = Console(stderr=True)
     if args.validate:
-        flaws = validate(args.validate.resolve(), args.dataset_info.resolve())
+        flaws = validate(args.validate.resolve(), args.dataset_info and args.dataset_info.resolve())
         if args.json:
             sys.stdout.write(flaws_json(flaws))
         else:
             print_flaws(flaws, args.validate, Console())
         return 3 if any(flaw.level == "error" for flaw in flaws) else 0
+    args.dataset_info = args.dataset_info or DATASET_INFO
     if args.root is None:
         arguments.error("--root is missing: the folder that holds training/, validation-public/, …")
     gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time

@@ -1,6 +1,8 @@
 """All steps from a FLARE tree to LLaMA-Factory's files."""
 
 import argparse
+import hashlib
+import os
 import random
 import warnings
 from collections import defaultdict
@@ -15,6 +17,7 @@ import msgspec
 from PIL import Image
 from rich.console import Console
 
+from medvl.control_tokens import KNOWN
 from medvl.flare import (
     FlareError,
     Question,
@@ -30,9 +33,10 @@ from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
 from preprocess.flare_rows import Options, convert
-from preprocess.outputs import COPIES, Provenance, write_outputs
+from preprocess.outputs import COPIES, Provenance, check_name, write_outputs
 from preprocess.pictures import PictureCache, Seen, look_at
 from preprocess.report import REPORT, Converted, Finding, counts_of, print_report
+from preprocess.special_tokens import chosen_tokens
 from preprocess.token_formula import record_text_tokens
 
 Look = Callable[[Sequence[Question]], dict[str, Seen]]  # at the pictures of some rows of one file, by name
@@ -41,6 +45,7 @@ LICENCE = (
     "and made of 19 datasets with licences of their own: what its terms of access say holds for these files too, and "
     "they may not be passed on where the originals may not."
 )
+_LONGEST_NAME = 200  # bytes of the 255 that a file system takes
 _CHUNK = 200  # rows that a worker takes at a time
 
 
@@ -173,7 +178,7 @@ def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path
     folder, tree, copies = str(file.path.parent), f"{file.path.parents[3]}/", f"{out}/{COPIES}"
 
     def copy_of(path: str) -> str:
-        return f"{copies}/{path.removeprefix(tree)}.png"
+        return f"{copies}/{_shortened(path.removeprefix(tree))}.png"
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
@@ -182,6 +187,15 @@ def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path
                 places = picture_places(folder, file.split.images, name)
                 seen[name] = look_at(places, copy_of, known, hashes=hashes)
     return seen
+
+
+def _shortened(path: str) -> str:
+    """A path whose name a file system still takes with what is added while it is written; others as they are."""
+    folder, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return path
+    start = os.fsencode(name)[: _LONGEST_NAME - 33].decode(errors="ignore")
+    return f"{folder}/{start}-{hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()}"
 
 
 def _names(question: Question) -> tuple[str, ...]:
@@ -201,16 +215,18 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
 
     Raises:
         UnknownNameError: a dataset or split that is asked for is not there.
-        UsageError: options that cannot be followed.
+        UsageError: options that cannot be followed, or the folder holds the output of another name.
         FlareError, RefusedError: the data was refused; nothing was written.
     """
+    check_name(args.out.resolve(), args.name)
     if args.download:
         download(args.root, args.splits)
     root, out, info = tree_in(args.root.resolve()), args.out.resolve(), args.dataset_info.resolve()
     plan = entries.plan(args)
     options = Options(
-        args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images
-    )
+        args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images,
+        chosen_tokens(args),
+    )  # fmt: skip
     options = source_frames.stated(options, args.source_frame)
     judged = judgement.plan(args)
     files, refused, unpacked = find_files(args, root)
@@ -241,12 +257,15 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     shaped = entries.shape(plan, converted, out)
     shaped.sections["changes"] = changes
     print_report(shaped.converted, Console())
-    provenance = Provenance("flare", root, stated_options(args), LICENCE)
+    more_tokens = sorted(options.control_tokens - KNOWN)
+    stated = stated_options(args) | ({"control_tokens": more_tokens} if more_tokens else {})
+    provenance = Provenance("flare", root, stated, LICENCE)
     notes = set_marked_aside(out, judged.reviewed)
     write_atomic(out / AUDIT_FILE, review_table(shaped.converted, answers, judged.reviewed))
     notes += shaped.notes
     left_out = refused_pictures(rows, shaped.converted)
-    notes += write_outputs(out, shaped, provenance, pictures=left_out, dataset_info=info)
+    digests = {seen.picture.path: seen.picture.sha256 for seen in cache.seen.values()}
+    notes += write_outputs(out, shaped, provenance, pictures=left_out, digests=digests, dataset_info=info)
     for note in notes:
         errors.print(f"note: {note}", markup=False)
     if not shaped.groups:

@@ -12,6 +12,7 @@ from medvl.answers import Answer, parse_answer, unoffered
 from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes, parse_boxes
 from medvl.boxes import Frame, Size
 from medvl.choices import normal
+from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.flare import FlareError, OutsideError, Question, picture_path
 from medvl.normalisation import normalise
 from medvl.question_boxes import Rewritten, rewrite
@@ -52,6 +53,7 @@ class Options:
         name: First part of record ids and entry names.
         max_images: How many pictures a record may have, evenly spaced over all it names; None for all.
         number_images: Whether the pictures of a record with several are numbered in the prompt.
+        control_tokens: Text that puts a record aside.
         source_frame: Frame of the boxes in the source's answers and questions.
         source_frames: Question file -> its frame, where it is not `source_frame`.
     """
@@ -62,6 +64,7 @@ class Options:
     name: str
     max_images: int | None = None
     number_images: bool = False
+    control_tokens: frozenset[str] = KNOWN
     source_frame: Frame = "pixel"
     source_frames: Mapping[str, Frame] = field(default_factory=dict)
 
@@ -181,6 +184,7 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
     except FlareError as error:
         raise _RefusedError("QUESTION_EMPTY", "dropped", str(error)) from error
     given = question.answer
+    _refuse_control_tokens(text, given, task, options.control_tokens)
     if not given:
         if question.file.split.name in ("train", "val"):
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
@@ -196,6 +200,8 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if not isinstance(answer.value, ParsedBoxes):
         return given, notes
+    for name in filter(None, answer.value.labels):  # JSON may spell them with escapes, and some styles are markup
+        _refuse_control_tokens("", name, None, options.control_tokens)
     notes += flare_boxes.picture_note(answer, given, question)
     target, more = flare_boxes.box_target(
         answer,
@@ -242,6 +248,16 @@ def _is_placeholder(answer: str, question: str) -> bool:
     """Whether an answer is what a program writes for a missing one. In some questions None is what may be answered."""
     word = normal(answer)
     return word in _PLACEHOLDERS and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", normalise(question).casefold())
+
+
+def _refuse_control_tokens(question: str, answer: str, task: Task | None, known: frozenset[str]) -> None:
+    """Put a row aside whose texts hold control tokens; what boxes are written with is none in a box answer."""
+    allowed = BOX_MARKUP if task and task.has_boxes else frozenset()
+    for part, found in (("question", control_tokens(question, known)), ("answer", control_tokens(answer, known))):
+        tokens = [token for token in found if part == "question" or token not in allowed]
+        if tokens:
+            detail = f"the {part} holds the control token {', '.join(tokens)}; remove it from the source"
+            raise _RefusedError("CONTROL_TOKEN", "quarantined", detail)
 
 
 def _usable_answer(question: Question, given: str, task: Task) -> Answer:

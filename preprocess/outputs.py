@@ -1,17 +1,21 @@
 """The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
 
+import os
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from medvl.sharegpt import MANIFEST, join_records, register, to_json, write_atomic
+from medvl.sharegpt import MANIFEST, ManifestOptions, join_records, register, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.entries import Shaped
+from preprocess.errors import UsageError
 from preprocess.page import PAGE, render_page
+from preprocess.picture_hashes import PICTURES, encode_hashes
 from preprocess.report import REPORT, counts_of, sha256, summary
 
 SCHEMA = 1
@@ -37,12 +41,35 @@ class Provenance:
     licence: str
 
 
+class _Written(msgspec.Struct, frozen=True):
+    """What a manifest, or one set aside, says of the run that wrote it."""
+
+    options: ManifestOptions
+
+
+def check_name(out: Path, name: str) -> None:
+    """Keep the output of one `--name` from being replaced by that of another, whose files would take its place.
+
+    Raises:
+        UsageError: the folder holds the output of another name.
+    """
+    for path in (out / MANIFEST, out / _RETIRED):
+        with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):  # the first run, or a file never whole
+            there = msgspec.json.decode(path.read_bytes(), type=_Written).options.name
+            if there not in (None, name):
+                raise UsageError(
+                    f"{out} holds the output of --name {there}, which --name {name} would take away; "
+                    "choose another --out, or delete the folder"
+                )
+
+
 def write_outputs(
     out: Path,
     shaped: Shaped,
     provenance: Provenance,
     *,
     pictures: Mapping[str, Sequence[Path]],
+    digests: Mapping[str, bytes],
     dataset_info: Path,
 ) -> list[str]:
     """Write one file per entry and the reports, register the entries, and last the manifest that marks all as complete.
@@ -55,6 +82,7 @@ def write_outputs(
         shaped: What is written.
         provenance: Where it comes from.
         pictures: Id of a record that was left out -> its picture files, for the report page.
+        digests: Picture file -> its SHA-256.
         dataset_info: The registry to merge the entries into.
 
     Returns:
@@ -67,8 +95,8 @@ def write_outputs(
         rows, *outcomes = counts_of([part]).values()
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
-    before = _retire_manifest(out, shaped)
     options = provenance.options | shaped.options
+    before = _retire_manifest(out, shaped, options.get("name"))
     head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
     with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than all that is done beside
         under_way = _begin_to_write(out, shaped, writers)
@@ -78,8 +106,10 @@ def write_outputs(
         contents = msgspec.json.decode(report)
         page = render_page(contents, shaped, pictures).encode()
         card = render_card(contents, provenance.licence, sha256(report)).encode()
+        used = {image for part in shaped.converted for record in part.records for image in record.images}
+        hashes = encode_hashes({image: digests[image] for image in used})
         reports = [writers.submit(write_atomic, out / name, data)
-                   for name, data in ((REPORT, report), (PAGE, page), (CARD, card))]  # fmt: skip
+                   for name, data in ((REPORT, report), (PAGE, page), (CARD, card), (PICTURES, hashes))]  # fmt: skip
         for writing in (*(writing for _, writing in under_way.values()), *reports):
             writing.result()
     entries_before = {entry["entry"]: (out / name, _numbers(entry)) for name, entry in before.items()}
@@ -88,9 +118,15 @@ def write_outputs(
     gone = sorted(set(before) - set(files))
     for file_name in gone:
         (out / file_name).unlink(missing_ok=True)
-    write_atomic(out / MANIFEST, to_json(head | {"files": files, "report_sha256": sha256(report)}))
+    manifest = {
+        "files": files,
+        "report_sha256": sha256(report),
+        "pictures_sha256": sha256(hashes),
+        "dataset_info": os.path.relpath(dataset_info, out),
+    }
+    write_atomic(out / MANIFEST, to_json(head | manifest))
     (out / _RETIRED).unlink(missing_ok=True)
-    _prune_copies(out, {image for part in shaped.converted for record in part.records for image in record.images})
+    _prune_copies(out, used)
     return [f"{name} pointed at another file before" for name in moved] + [
         f"{file_name} of an earlier run was removed, with its entry" for file_name in gone
     ]
@@ -127,7 +163,7 @@ def _listed(name: str, shaped: Shaped, digest: str) -> dict[str, Any]:
     return listed | ({"num_samples": shaped.samples[name]} if name in shaped.samples else {})
 
 
-def _retire_manifest(out: Path, shaped: Shaped) -> dict[str, dict[str, Any]]:
+def _retire_manifest(out: Path, shaped: Shaped, name: str | None) -> dict[str, dict[str, Any]]:
     """Set the manifest of an earlier run aside, since the output is not complete until a new one is written.
 
     Returns:
@@ -146,7 +182,7 @@ def _retire_manifest(out: Path, shaped: Shaped) -> dict[str, dict[str, Any]]:
     for entry in shaped.groups:
         listed = known.setdefault(f"{entry}.json", {"entry": entry, "num_samples": []})
         listed["num_samples"] += [shaped.samples[entry]] if entry in shaped.samples else []
-    write_atomic(out / _RETIRED, to_json({"files": known}))
+    write_atomic(out / _RETIRED, to_json({"files": known, "options": {"name": name}}))
     return before
 
 

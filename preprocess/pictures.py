@@ -10,6 +10,8 @@ import msgspec
 import PIL
 
 import medvl.pictures
+import medvl.png_data
+from medvl.files import read_file
 from medvl.sharegpt import write_atomic
 from preprocess import decoding
 from preprocess.decoding import Picture, examine
@@ -17,7 +19,7 @@ from preprocess.decoding import Picture, examine
 Copies = Callable[[str], str]
 CACHE = ".pictures.msgpack"
 # Other rules, or another Pillow, may find something else.
-_RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, medvl.pictures))
+_RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, medvl.pictures, medvl.png_data))
 _VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES).hexdigest()}"
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
@@ -92,7 +94,7 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
         if (seen := known.get(place)) and seen.picture.path in (place, copies(place)) and _unchanged(seen, hashes):
             return seen
         try:
-            status, data = _read(place)
+            status, data = read_file(place)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
         except OSError as error:  # no permission, a name that is too long, a disk that fails: looked at again next time
@@ -103,19 +105,10 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
     return Seen(places[0], -1, -1, None, Picture(places[0], None, "IMAGE_MISSING", f"{places[0]} does not exist"))
 
 
-def _read(path: str) -> tuple[os.stat_result, bytes]:
-    descriptor = os.open(path, os.O_RDONLY)  # a third of the time of Path.read_bytes; there are 50,000
-    try:
-        status = os.fstat(descriptor)
-        return status, os.read(descriptor, status.st_size)
-    finally:
-        os.close(descriptor)
-
-
 def _unchanged(seen: Seen, hashes: bool) -> bool:
     try:
         if hashes:
-            if seen.sha256 is None or seen.sha256 != hashlib.sha256(_read(seen.place)[1]).digest():
+            if seen.sha256 is None or seen.sha256 != hashlib.sha256(read_file(seen.place)[1]).digest():
                 return False
         else:
             status = os.stat(seen.place)  # noqa: PTH116

@@ -63,6 +63,7 @@ CODES: dict[str, str] = {
     "ROWS_CONTRADICT": "rows ask the same of the same pictures, with different answers",
     "EXCLUDED": "left out after review (--exclude-audit)",
     "CLEANED": "mended or left out by --clean; `changes` has the answer before and after",
+    "CONTROL_TOKEN": "question, answer or label hold a control token of a tokenizer, such as <|im_end|>",
     "LITERAL_TAG": "question or answer hold a literal <image>",
     "ZERO_AREA_BOX": "a box has no area; no prediction can match it",
     "INVERTED_BOX": "a box has its corners swapped",

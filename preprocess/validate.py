@@ -15,18 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from medvl.boxes import FRAMES
+from medvl.control_tokens import KNOWN
+from medvl.files import not_utf8
 from medvl.sharegpt import (
     MANIFEST,
     Manifest,
     Record,
     RecordError,
     dataset_entry,
+    read_each_record,
     read_manifest,
-    read_records,
     to_json,
 )
 from preprocess.leaks import PUBLISHED
+from preprocess.picture_hashes import PICTURES, decode_hashes
 from preprocess.report import REPORT, sha256
+from preprocess.unchanged import DATASET_INFO
 from preprocess.validate_records import PictureFiles, check_record
 
 Level = Literal["error", "note"]
@@ -38,18 +42,22 @@ CHECKS: dict[str, tuple[Level, str]] = {
     "FILE_CHANGED": ("error", "a file is not the one that was written"),
     "FILE_UNLISTED": ("note", "a JSON file that the manifest does not know"),
     "FILE_UNREADABLE": ("error", "a file is no list of records"),
+    "RECORD_SCHEMA": ("error", "a record lacks a field, or has one of another type"),
     "COUNT": ("error", "a file holds another number of records than the manifest says"),
     "REGISTRY": ("error", "the registry has no such entry, or one that points elsewhere or reads it another way"),
+    "REGISTRY_UNLISTED": ("note", "the registry has an entry for a file of the folder that the manifest does not know"),
     "ID_TWICE": ("error", "two records of a file have one id"),
     "ID_DIFFERS": ("error", "one id stands for different records in two files"),
     "RECORD_TWICE": ("note", "two records of a file have the same prompt, answer and pictures"),
     "TURNS": ("error", "a record is not one question and one answer"),
     "TAG_COUNT": ("error", "a prompt has another number of <image> tags than the record has pictures"),
     "LITERAL_TAG": ("error", "an answer holds a media tag, or a prompt one of another medium"),
+    "CONTROL_TOKEN": ("error", "question, answer or label hold a control token of a tokenizer, such as <|im_end|>"),
     "SIZE_COUNT": ("error", "a record states another number of sizes than it has pictures"),
     "IMAGE_MISSING": ("error", "a picture is not there"),
     "IMAGE_UNREADABLE": ("error", "a picture cannot be opened"),
     "IMAGE_SIZE": ("error", "a picture has another size than the record states, so boxes would lie elsewhere"),
+    "IMAGE_CHANGED": ("error", "a picture is not the one that was converted"),
     "IMAGE_ROTATED": ("error", "a picture is rotated by EXIF, which LLaMA-Factory ignores"),
     "TASK_UNKNOWN": ("error", "a record's task is no known one"),
     "ANSWER_EMPTY": ("error", "a record to train on has no answer"),
@@ -79,12 +87,12 @@ class Flaw(msgspec.Struct, frozen=True, kw_only=True):
         return CHECKS[self.code][0]
 
 
-def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
+def validate(folder: Path, dataset_info: Path | None = None) -> list[Flaw]:
     """Everything that is wrong with a converted folder.
 
     Args:
         folder: Output folder of a preprocess script.
-        dataset_info: The registry that its entries should be in.
+        dataset_info: The registry that its entries should be in; None for the one that the manifest names.
     """
     try:
         manifest = read_manifest(folder)
@@ -95,23 +103,28 @@ def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
             raise RecordError(f"unknown frame {manifest.options.frame!r}")
     except (OSError, RecordError) as error:
         return [Flaw(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")]
-    flaws = list(_check_files(folder, manifest))
-    flaws += _check_registry(folder, manifest, dataset_info)
-    pictures, seen = PictureFiles(), dict[str, Record]()
+    registry = dataset_info or _registry_of(folder, manifest)
+    flaws = list(_check_files(folder, manifest, registry))
+    flaws += _check_registry(folder, manifest, registry)
+    pictures, seen = PictureFiles(_hashes(folder, manifest)), dict[str, Record]()
     splits: dict[str, set[bytes]] = {}
     cleaned = _cleaned(folder)
+    more_tokens = manifest.options.control_tokens
+    known_tokens = KNOWN | set(more_tokens) if more_tokens else KNOWN
     for name in manifest.files:
         try:
-            records = read_records(folder / name)
+            records, unlike = read_each_record(folder / name)
         except (RecordError, OSError) as error:
             flaws.append(Flaw(code="FILE_UNREADABLE", where=name, detail=str(error)))
             continue
-        if len(records) != manifest.files[name].records:
-            flaws.append(Flaw(code="COUNT", where=name, detail=f"{len(records)} records"))
+        flaws += [Flaw(code="RECORD_SCHEMA", where=f"{name}, {where}", detail=detail) for where, detail in unlike]
+        if len(records) + len(unlike) != manifest.files[name].records:
+            flaws.append(Flaw(code="COUNT", where=name, detail=f"{len(records) + len(unlike)} records"))
         flaws += _check_ids(name, records, seen, pictures)
         for record in records:
             if seen.setdefault(record.id, record) is record:
-                found = check_record(record, frame, pictures, compare=record.id.split("#")[0] not in cleaned)
+                compare = record.id.split("#")[0] not in cleaned
+                found = check_record(record, frame, pictures, known_tokens, compare=compare)
                 flaws += [Flaw(code=code, where=record.id, detail=detail) for code, detail in found]
         split = _made_split(name, manifest)
         if split:
@@ -120,24 +133,45 @@ def validate(folder: Path, dataset_info: Path) -> list[Flaw]:
     return flaws
 
 
-def _check_files(folder: Path, manifest: Manifest) -> Iterator[Flaw]:
+def _check_files(folder: Path, manifest: Manifest, registry: Path) -> Iterator[Flaw]:
     expected = {name: listed.sha256 for name, listed in manifest.files.items()}
-    for name, digest in {**expected, REPORT: manifest.report_sha256}.items():
+    pictures = {PICTURES: manifest.pictures_sha256} if manifest.pictures_sha256 else {}  # older ones have none
+    for name, digest in {**expected, REPORT: manifest.report_sha256, **pictures}.items():
         if not (folder / name).is_file():
             yield Flaw(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
         elif sha256((folder / name).read_bytes()) != digest:
             yield Flaw(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
     for path in sorted(folder.glob("*.json")):
-        if path.name not in (*expected, REPORT, MANIFEST, "dataset_info.json") and not path.name.startswith("."):
+        known = path.name in (*expected, REPORT, MANIFEST, "dataset_info.json") or path.resolve() == registry
+        if not known and not path.name.startswith("."):
             yield Flaw(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
+
+
+def _registry_of(folder: Path, manifest: Manifest) -> Path:
+    """The registry that a run wrote its entries to; older manifests name none, which was mostly the clone's own."""
+    return (folder / manifest.dataset_info).resolve() if manifest.dataset_info else DATASET_INFO
+
+
+def _hashes(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Picture -> hash when it was converted; empty where that is not known."""
+    try:
+        return decode_hashes((folder / PICTURES).read_bytes()) if manifest.pictures_sha256 else {}
+    except (OSError, ValueError):
+        return {}  # reported by its hash
 
 
 def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Flaw]:
     try:
-        entries = msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
-    except (OSError, msgspec.DecodeError) as error:
-        yield Flaw(code="REGISTRY", where=str(dataset_info), detail=str(error))
+        data = dataset_info.read_bytes()
+        entries = msgspec.json.decode(data, type=dict[str, dict[str, Any]])
+    except OSError as error:
+        detail = f"{error.strerror}; name the registry with --dataset-info, or convert again"
+        yield Flaw(code="REGISTRY", where=str(dataset_info), detail=detail)
         return
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        yield Flaw(code="REGISTRY", where=str(dataset_info), detail=not_utf8(data) or str(error))
+        return
+    yield from _check_other_entries(folder, manifest, entries, dataset_info.parent)
     for name, listed in manifest.files.items():
         entry = entries.get(str(listed.entry))
         if entry is None:
@@ -153,6 +187,18 @@ def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Ite
         elif listed.num_samples not in (None, entry.get("num_samples")):
             detail = f"num_samples is {entry.get('num_samples')}, not {listed.num_samples}"
             yield Flaw(code="REGISTRY", where=name, detail=detail)
+
+
+def _check_other_entries(
+    folder: Path, manifest: Manifest, entries: Mapping[str, Mapping[str, Any]], base: Path
+) -> Iterator[Flaw]:
+    """Entries that lead into the folder without the manifest's knowledge: left over, or a user's own."""
+    for name in sorted(entries.keys() - {listed.entry for listed in manifest.files.values()}):
+        path = (base / str(entries[name].get("file_name"))).resolve()
+        if path.parent == folder.resolve() and not path.is_file():
+            yield Flaw(code="REGISTRY", where=name, detail=f"{path} is not there; remove the entry")
+        elif path.parent == folder.resolve():
+            yield Flaw(code="REGISTRY_UNLISTED", where=name, detail=f"it reads {path.name}")
 
 
 def _check_ids(name: str, records: list[Record], seen: Mapping[str, Record], pictures: PictureFiles) -> Iterator[Flaw]:

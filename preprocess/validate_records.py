@@ -1,20 +1,22 @@
 """What must hold for a single record so that LLaMA-Factory trains on what the source says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from medvl.answers import Answer, parse_answer
-from medvl.box_text import ParsedBoxes
+from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
+from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.flare import SPLITS
+from medvl.pictures import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
 from medvl.tasks import Task, label_separator
 from preprocess.fingerprints import fingerprint
 
-_ORIENTATION_TAG = 0x0112
+_BOX_TASKS = {str(task) for task in Task if task.has_boxes}
 _ANSWERED = {SPLITS["train"].folder, SPLITS["val"].folder}
 
 Found = tuple[str, str]  # code and detail
@@ -23,8 +25,13 @@ Found = tuple[str, str]  # code and detail
 class PictureFiles:
     """Picture files, each looked at once."""
 
-    def __init__(self) -> None:
-        """Nothing has been looked at yet."""
+    def __init__(self, converted: Mapping[str, bytes] | None = None) -> None:
+        """Nothing has been looked at yet.
+
+        Args:
+            converted: Picture -> SHA-256 of its file when it was converted, as far as that is known.
+        """
+        self._converted = converted or {}
         self._checked: dict[str, tuple[Size | None, Found | None]] = {}
         self._contents: dict[str, bytes] = {}
 
@@ -32,6 +39,9 @@ class PictureFiles:
         """Size by the file's header, and what is wrong with it."""
         if path not in self._checked:
             self._checked[path] = _look(path)
+            size, found = self._checked[path]
+            if found is None and self.content(path) != self._converted.get(path, self.content(path)):
+                self._checked[path] = size, ("IMAGE_CHANGED", f"{path} is another file than the one converted")
         return self._checked[path]
 
     def content(self, path: str) -> bytes:
@@ -49,19 +59,22 @@ def _look(path: str) -> tuple[Size | None, Found | None]:
         return None, ("IMAGE_MISSING", f"{path} is not there")
     try:
         with Image.open(path) as image:
-            rotated = image.getexif().get(_ORIENTATION_TAG, 1) not in (0, 1)
+            rotated = orientation(image) not in UPRIGHT
             return image.size, ("IMAGE_ROTATED", f"{path} has an EXIF orientation") if rotated else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         return None, ("IMAGE_UNREADABLE", f"{path}: {error}")
 
 
-def check_record(record: Record, frame: Frame, pictures: PictureFiles, *, compare: bool) -> Iterator[Found]:
+def check_record(
+    record: Record, frame: Frame, pictures: PictureFiles, known_tokens: frozenset[str], *, compare: bool
+) -> Iterator[Found]:
     """Codes and details of everything that is wrong with a record.
 
     Args:
         record: The record.
         frame: Frame of the boxes in its answer.
         pictures: Looks at picture files.
+        known_tokens: Control tokens, which no text may hold.
         compare: Whether its boxes should be those of the source's answer; not so if that was mended.
     """
     if [turn.speaker for turn in record.conversations] != ["human", "gpt"]:
@@ -75,8 +88,20 @@ def check_record(record: Record, frame: Frame, pictures: PictureFiles, *, compar
         yield "TAG_COUNT", f"{prompt.count(IMAGE_TAG)} <image> tags but {len(record.images)} pictures"
     if any(tag in target for tag in MEDIA_TAGS) or any(tag in prompt for tag in MEDIA_TAGS[1:]):
         yield "LITERAL_TAG", "LLaMA-Factory would count the tag as a picture, video or sound"
+    yield from _check_tokens(record, known_tokens)
     yield from _check_pictures(record, pictures)
     yield from _check_answer(record, target, frame, compare=compare)
+
+
+def _check_tokens(record: Record, known: frozenset[str]) -> Iterator[Found]:
+    answer = control_tokens(record.target, known)
+    if record.task in _BOX_TASKS:
+        names = parse_boxes(record.target).labels
+        answer = [token for token in answer if token not in BOX_MARKUP] + [
+            token for name in names if name for token in control_tokens(name, known)
+        ]
+    if found := [*control_tokens(record.conversations[0].value.replace(IMAGE_TAG, ""), known), *answer]:
+        yield "CONTROL_TOKEN", f"{', '.join(dict.fromkeys(found))} would not be read as text"
 
 
 def _check_pictures(record: Record, pictures: PictureFiles) -> Iterator[Found]:

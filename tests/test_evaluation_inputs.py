@@ -221,11 +221,16 @@ def test_the_frame_that_an_answer_states_itself_wins(frame: Any) -> None:
         to_pixels(answer, frame, None, "x")
 
 
-def test_picture_size_respects_exif_orientation(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("orientation", "size"),
+    [(6, (20, 30)), (3, (30, 20)), (9, (30, 20)), (0, (30, 20)), (65535, (30, 20))],
+    ids=["on its side", "upside down", "no such orientation", "unknown", "far from one"],
+)
+def test_picture_size_respects_exif_orientation(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
+    exif[0x0112] = orientation
     Image.new("L", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert size_on_disk(tmp_path / "turned.jpg") == (20, 30)
+    assert size_on_disk(tmp_path / "turned.jpg") == size
     assert size_on_disk(tmp_path / "absent.jpg") is None
 
 

@@ -270,6 +270,9 @@ def test_boxes_that_fit_another_frame_are_said_on_the_console(
 REFUSED = {
     "nothing matches": ([{"ImageName": "imagesVal/x.png", "Question": "?", "Answer": "A"}], (),
                         "no prediction of .* matches a reference of .*imagesVal/x.png"),
+    "ids of another --name": ([{"id": "starter/validation-public/Ultrasound/iugc/000000", "prediction": "A"}], (),
+                              "begin with the --name of the conversion, here 'starter' and 'flare': give the "
+                              "converted file of --name starter as --references"),
     "unknown shape": ([{"uid": 1, "text": "A"}], (), "unknown shape, its first row has the keys text, uid; known are"),
     "no predictions": ([], (), "holds no predictions"),
     "not a list of objects": ([1], (), "row 0: a int; expected a JSON object"),

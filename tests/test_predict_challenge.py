@@ -103,13 +103,18 @@ def test_an_unknown_frame_is_refused() -> None:
         answer_for(asked(), {"q": row("detection", "[[1, 2, 3, 4]]", "norm7")}, PROFILES)
 
 
-def test_a_rotated_picture_has_the_size_it_is_shown_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [(6, "[[0, 0, 500, 200]]"), (8, "[[0, 0, 500, 200]]"), (3, "[[0, 0, 200, 500]]"), (9, "[[0, 0, 200, 500]]")],
+    ids=["on its side", "on its other side", "upside down", "of no meaning"],
+)
+def test_a_rotated_picture_has_the_size_it_is_shown_in(tmp_path: Path, orientation: int, expected: str) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.new("RGB", (200, 500)).save(tmp_path / "x.jpg", exif=exif)
     question = asked(images=(tmp_path / "x.jpg",), size=None, mended=False)
     rows = {"q": row("detection", '[{"bbox_2d":[0,0,1000,1000]}]')}
-    assert answer_for(question, rows, PROFILES) == "[[0, 0, 500, 200]]"
+    assert answer_for(question, rows, PROFILES) == expected
 
 
 def test_what_cannot_be_handed_in_is_said_before_anything_is_asked(question_tree: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Input as it comes: archives, odd question files, several of them broken at once, and the gated download."""
 
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
+from PIL import Image
 from test_preprocess_flare import convert, converted, row, write_tree
 
 from medvl.flare import SPLITS, FlareError, QuestionFile, find_question_files, read_questions, read_wrapped
 from preprocess import archives
 from preprocess.archives import Limits, unpack_all
 from preprocess.download import REPOSITORY, download, tree_in
+from preprocess.unchanged import REPOSITORY as CLONE
 
 BUSI = "training/Ultrasound/BUSI"
 
@@ -219,8 +224,10 @@ def test_an_object_around_the_rows_is_a_finding(dataset: Path, tmp_path: Path, w
         pytest.param(b'[{"Answer": NaN}]', "write null where a value is missing", id="NaN"),
         pytest.param(b'{"rows": []}', "expected a JSON list", id="object"),
         pytest.param(b'[{}, "x"]', "row 1 is 'x'", id="row that is no object"),
-        pytest.param(b'[{"Answer": "\xff"}]', "not JSON", id="not UTF-8"),
-        pytest.param("[]".encode("utf-16"), "not JSON", id="UTF-16"),
+        pytest.param(
+            b'[{"Answer":\n"a \xff"}]', r"byte 0xff at position 15, line 2, .* save the file as UTF-8", id="not UTF-8"
+        ),
+        pytest.param("[]".encode("utf-16"), "byte 0xff at position 0, line 1", id="UTF-16"),
         pytest.param(b"[" * 100_000, "not JSON", id="hostile nesting"),
         pytest.param(b'{"data": [{}], "items": [{}, {}]}', "several keys, data, items", id="several lists"),
         pytest.param(b'{"data": [{}], "more": [{"Question": "?"}]}', "several keys, data, more", id="an unknown key"),
@@ -233,6 +240,56 @@ def test_files_that_are_refused_say_why(dataset: Path, content: bytes, message: 
     file.path.write_bytes(content)
     with pytest.raises(FlareError, match=rf"BUSI_questions_train\.json: .*{message}"):
         read_questions(file)
+
+
+@pytest.mark.parametrize("folders", ["training", "training/Xray", "training/.cache/x", "training/Xray/a"])
+def test_a_tree_without_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: str) -> None:
+    (tmp_path / "tree" / folders).mkdir(parents=True)
+    assert convert(tmp_path / "tree", tmp_path / "out", code=3) == {}
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected training/<Category>/<dataset>/" in said or "expected a_questions_train.json" in said
+
+
+@pytest.mark.parametrize("name", ["BUSI_questions_train.json", "imagesTr.zip"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(dataset: Path, tmp_path: Path, name: str) -> None:
+    shutil.rmtree(dataset / "imagesTr")
+    (dataset / name).unlink(missing_ok=True)
+    os.mkfifo(dataset / name)
+    convert(tmp_path / "tree", tmp_path / "out", code=3)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(os.fsdecode(os.fsencode(dataset) + b"\xff")).mkdir()
+    assert convert(tmp_path / "tree", tmp_path / "out", code=3) == {}
+    assert "its name is not UTF-8; rename the folder" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "\u7ec6" * 83], ids=["letters", "Chinese"])
+def test_a_copy_of_a_picture_with_a_long_name(dataset: Path, tmp_path: Path, name: str) -> None:
+    path = question_file(dataset).path
+    path.write_text(json.dumps([row("BUSI", ImageName=f"imagesTr/{name}{number}.png") for number in (1, 2)]))
+    for number in (1, 2):
+        Image.new("RGBA", (9, number), (1, 2, 3, 4)).save(dataset / f"imagesTr/{name}{number}.png", "PNG")
+    report = convert(tmp_path / "tree", tmp_path / "out")
+    assert (report["counts"]["kept"], len(report["findings"])) == (2, 2)
+    sizes = [Image.open(record.images[0]).size for record in converted(tmp_path / "out", "busi_train")]
+    assert sizes == [(9, 1), (9, 2)]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+def test_a_console_of_another_encoding_loses_nothing(dataset: Path, tmp_path: Path, encoding: str) -> None:
+    folder = dataset.rename(dataset.with_name("\u0142\u7ec6\u80de-\U0001f600"))
+    (folder / "BUSI_questions_train.json").rename(folder / "cells_train.json")
+    (folder / "imagesTr/0.png").unlink()
+    command = [sys.executable, "preprocess/flare.py", "--root", str(tmp_path / "tree"), "--out", str(tmp_path / "out"),
+               "--dataset-info", str(tmp_path / "out/dataset_info.json")]  # fmt: skip
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "300"}
+    done = subprocess.run(command, cwd=CLONE, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"2 kept" in done.stdout
+    assert (tmp_path / "out/manifest.json").is_file()
 
 
 def test_byte_order_mark_and_windows_line_ends_are_read(dataset: Path) -> None:

@@ -1,5 +1,8 @@
 """report.html and the dataset card: everything is on them, nothing from elsewhere, hostile text stays text."""
 
+import base64
+import hashlib
+import html
 import html.parser
 import json
 import re
@@ -8,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from medvl.demo.pictures import build_tree
@@ -81,6 +85,14 @@ class TestPage:
         assert page.tags.count("script") == 1
         assert HOSTILE in page.text
 
+    def test_its_policy_lets_no_script_run_but_its_own(self, output: Path) -> None:
+        text = (output / "report.html").read_text(encoding="utf-8")
+        (policy,) = re.findall(r'Security-Policy" content="([^"]+)"', text)
+        (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        rules = dict(rule.split(maxsplit=1) for rule in html.unescape(policy).split("; "))
+        assert (rules["default-src"], rules["script-src"]) == ("'none'", f"'sha256-{digest}'")
+
     def test_counts_findings_and_files_are_there(self, page: _Page, output: Path) -> None:
         report = json.loads((output / "report.json").read_text())
         assert {"IMAGE_UNREADABLE", "TASK_UNKNOWN", "OVER_BUDGET", "LEAK_EXACT"} <= set(report["codes"])
@@ -116,7 +128,48 @@ def test_card_names_terms_counts_hashes_and_options(output: Path) -> None:
     assert "| box_style | `json` |" in card
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("<img src=x onerror=alert(1)>", id="HTML"),
+        pytest.param("<script>alert(1)<", id="script"),
+        pytest.param("[click](http:x.html)", id="link"),
+        pytest.param("![x](http:x.png)", id="picture"),
+        pytest.param("a`b``c | <b>x<b>", id="code and a column"),
+        pytest.param("a\nb\r# heading", id="lines"),
+        pytest.param("&lt;b&gt; \\[x\\]", id="escapes"),
+    ],
+)
+def test_the_card_takes_names_of_folders_as_text(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "tree/training/Xray" / name
+    (folder / "imagesTr").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(folder / "imagesTr/1.png")
+    row = {"TaskType": "counting", "ImageName": "imagesTr/1.png", "Question": "How many?", "Answer": 1}
+    (folder / "x_train.json").write_text(json.dumps([row]))
+    convert(tmp_path / "tree", tmp_path / "out", "--datasets", name)
+    shown = MarkdownIt("gfm-like", {"linkify": False}).render((tmp_path / "out/README.md").read_text())
+    parts = _Page(shown)
+    assert not {"img", "script", "b", "a"} & set(parts.tags[parts.tags.index("table") :])
+    assert " ".join(name.split()) in " ".join(parts.text.split())
+    assert parts.tags.count("table") == 3
+
+
 class TestEarlierRun:
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_of_another_name_is_not_taken_away(
+        self, dirty_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], killed: bool
+    ) -> None:
+        convert(dirty_tree, tmp_path, "--name", "starter")
+        if killed:  # a run that had set the manifest aside, and rewritten it
+            convert(dirty_tree, tmp_path, "--name", "starter", "--limit", "2")
+            (tmp_path / "manifest.json").rename(tmp_path / ".manifest.before.json")
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        arguments = ["--root", str(dirty_tree), "--out", str(tmp_path)]
+        assert main([*arguments, "--dataset-info", str(tmp_path / "dataset_info.json"), "--workers", "1"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "holds the output of --name starter, which --name flare would take away; choose another --out" in said
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
     def test_its_files_and_entries_go(self, dirty_tree: Path, tmp_path: Path) -> None:
         convert(dirty_tree, tmp_path, "--dev-fraction", "0.4")
         registry = tmp_path / "dataset_info.json"

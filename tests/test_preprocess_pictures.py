@@ -1,7 +1,10 @@
 """Pictures: each kind is decoded for real, shown to the model as a viewer would show it, and looked at only once."""
 
 import io
+import os
 import shutil
+import socket
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin, features
 
+import medvl.pictures
 from medvl.pictures import window
-from preprocess import decoding, pictures
+from preprocess import decoding, page, pictures
 from preprocess.decoding import examine
 from preprocess.pictures import PictureCache, look_at
+from preprocess.validate_records import _look
 
 
 def noise(*shape: int, dtype: type = np.uint8, high: int = 255) -> np.ndarray:
@@ -77,6 +82,74 @@ def test_broken_pictures_are_found(tmp_path: Path, data: bytes, code: str) -> No
     assert " at 0x" not in picture.detail  # the report must not differ from run to run
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG, its checksum right whatever it holds."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def png(data: bytes, *, colour: int = 2, interlaced: int = 0, before: bytes = b"", cut: int = 10**6) -> bytes:
+    """A PNG of 8 x 6 pixels and 8 bits with these bytes as its compressed pixels, in chunks of `cut`."""
+    header = struct.pack(">IIBBBBB", 8, 6, 8, colour, 0, 0, interlaced)
+    pixels = [chunk(b"IDAT", data[start : start + cut]) for start in range(0, max(len(data), 1), cut)]
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + b"".join(pixels) + chunk(b"IEND", b"")
+
+
+ROW = b"\1" + bytes(range(24))  # its filter, and eight pixels of three colours
+PIXELS = zlib.compress(6 * ROW)
+ADAM7 = b"".join(rows * (b"\0" + columns * b"abc") for columns, rows in ((1, 1), (1, 1), (2, 1), (2, 2), (4, 1),
+                                                                         (4, 3), (8, 3)))  # fmt: skip
+with_dictionary = zlib.compressobj(zdict=bytes(30))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(png(zlib.compress(4 * ROW)), "truncated: 100 of 150 bytes", id="rows missing, which Pillow takes"),
+        pytest.param(png(2 * zlib.compress(3 * ROW)), "truncated: 75 of", id="two streams, which Pillow takes"),
+        pytest.param(png(zlib.compress(6 * ROW[:-1])), "truncated: 144 of", id="short rows"),
+        pytest.param(png(PIXELS[:-6]), "truncated", id="stream cut"),
+        pytest.param(png(b""), "truncated: 0 of", id="an empty chunk"),
+        pytest.param(png(PIXELS[:-4] + b"abcd"), "no pixels", id="the stream's own checksum"),
+        pytest.param(png(4 * b"garbage!"), "no pixels", id="garbage"),
+        pytest.param(png(PIXELS[2:]), "no pixels", id="no zlib header"),
+        pytest.param(png(with_dictionary.compress(6 * ROW) + with_dictionary.flush()), "no pixels", id="a dictionary"),
+        pytest.param(png(zlib.compress(b"\7" + ROW[1:] + 5 * ROW)), "unknown filter", id="first row's filter"),
+        pytest.param(png(zlib.compress(5 * ROW + b"\5" + ROW[1:])), "unknown filter", id="last row's filter"),
+        pytest.param(png(zlib.compress(ADAM7[:-25]), interlaced=1), "truncated", id="interlaced, its last row missing"),
+        pytest.param(png(zlib.compress(b"\7" + ADAM7[1:]), interlaced=1), "unknown filter", id="interlaced, a filter"),
+        pytest.param(png(zlib.compress(6 * ROW[:9]), colour=3), "palette", id="no palette"),
+        pytest.param(png(PIXELS).replace(b"IDAT", b"IDAX"), "", id="no pixels at all"),
+    ],
+)
+def test_a_png_whose_checksums_are_right_and_pixels_are_not(tmp_path: Path, data: bytes, reason: str) -> None:
+    picture = look(tmp_path, data)
+    assert (picture.size, picture.problem) == (None, "IMAGE_UNREADABLE")
+    assert reason in picture.detail
+    with pytest.raises(ValueError, match=r"x\.bin"):
+        medvl.pictures.decode(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(png(PIXELS), id="plain"),
+        pytest.param(png(PIXELS, cut=3), id="many chunks"),
+        pytest.param(png(PIXELS[:-4]), id="all pixels, without the stream's checksum"),
+        pytest.param(png(zlib.compress(9 * ROW)), id="rows that nobody sees"),
+        pytest.param(png(PIXELS + b"more"), id="bytes behind the stream"),
+        pytest.param(png(zlib.compress(ADAM7), interlaced=1), id="interlaced"),
+        pytest.param(png(zlib.compress(6 * ROW[:9]), colour=3, before=chunk(b"PLTE", bytes(768))), id="palette"),
+        pytest.param(png(zlib.compress(6 * (ROW + bytes(8))), colour=6), id="transparent"),
+        *(pytest.param(encoded(Image.new(mode, (width, height)), "PNG"), id=f"{mode} {width} x {height}")
+          for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") for width, height in ((1, 1), (9, 7))),
+    ],
+)  # fmt: skip
+def test_a_png_that_llama_factory_shows_whole_is_kept(tmp_path: Path, data: bytes) -> None:
+    picture = look(tmp_path, data)
+    assert (picture.size, picture.problem) == (Image.open(io.BytesIO(data)).size, None)
+    Image.open(io.BytesIO(data)).convert("RGB")
+
+
 @pytest.mark.parametrize("data", [PNG, JPEG, encoded(RGB, "GIF")], ids=["png", "jpeg", "gif"])
 def test_every_cut_is_found_or_harmless(tmp_path: Path, data: bytes) -> None:
     for length in range(0, len(data), max(1, len(data) // 60)):
@@ -110,6 +183,25 @@ def test_a_name_that_no_disk_can_hold_is_a_finding_like_others(tmp_path: Path) -
     assert picture.detail.endswith("File name too long")
 
 
+@pytest.mark.parametrize("make", [
+    pytest.param(os.mkfifo, id="pipe"),
+    pytest.param(lambda path: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)), id="socket"),
+    pytest.param(lambda path: path.symlink_to("/dev/zero"), id="device"),
+    pytest.param(lambda path: path.symlink_to(path), id="link to itself"),
+])  # fmt: skip
+def test_what_is_no_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+) -> None:
+    (tmp_path / "tree").mkdir()
+    monkeypatch.chdir(tmp_path)  # the address of a socket has room for a hundred characters
+    make(tmp_path / "tree/x.png")
+    (picture,) = inspect(tmp_path, "x.png").values()
+    assert (picture.problem, picture.size) == ("IMAGE_UNREADABLE", None)
+    assert page.thumbnail(tmp_path / "tree/x.png", 10) is None
+    with pytest.raises((OSError, ValueError)):
+        medvl.pictures.decode(tmp_path / "tree/x.png")
+
+
 def test_the_first_place_that_has_a_picture_counts(tmp_path: Path) -> None:
     for name in ("b.png", "c.png"):
         (tmp_path / name).write_bytes(PNG)
@@ -139,10 +231,28 @@ def test_exif_orientation_is_applied_to_a_copy(tmp_path: Path, layout: str, orie
         assert orientation == 1 or not shown.getexif()
 
 
+ODD = [("H", 9), ("H", 0), ("H", 65535), ("h", -1), ("B", 6), ("2s", b"6\0"), ("4s", b"top\0"), ("H", None)]
+TIFF_TYPES = {"B": 1, "2s": 2, "4s": 2, "H": 3, "h": 8}
+
+
+@pytest.mark.parametrize("layout", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(("kind", "value"), ODD)
+def test_an_exif_orientation_that_means_nothing_is_none(
+    tmp_path: Path, layout: str, kind: str, value: int | bytes | None
+) -> None:
+    content = struct.pack(f"<{kind}", value).ljust(4, b"\0") if value is not None else b""
+    count = len(content) if kind == "4s" else 2 if kind == "2s" else 1
+    entry = struct.pack("<HHHI", 1, 0x0112, TIFF_TYPES[kind], count) + content + bytes(4)
+    exif = b"Exif\0\0" + (b"II*\0\x08\0\0\0" + entry if content else b"nothing of the kind")
+    picture = look(tmp_path, encoded(RGB, layout, exif=exif))
+    assert (picture.path, picture.size, picture.notes) == (str(tmp_path / "x.bin"), (100, 80), ())
+    assert medvl.pictures.shown_size(Image.open(picture.path)) == (100, 80)
+    assert _look(picture.path) == ((100, 80), None)
+
+
 def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
     """A PNG with one more chunk before its last."""
-    chunk = len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-    return data[:-12] + chunk + data[-12:]
+    return data[:-12] + chunk(kind, content) + data[-12:]
 
 
 def test_a_png_may_name_its_orientation_behind_its_pixels(tmp_path: Path) -> None:

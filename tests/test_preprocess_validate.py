@@ -1,7 +1,9 @@
 """--validate: every way in which a converted folder can be damaged is found, all at once."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from PIL import Image
 
 from medvl.demo.pictures import build_tree
 from preprocess.flare import main
+from preprocess.picture_hashes import decode_hashes, encode_hashes
 from preprocess.validate import CHECKS, validate
 
 Change = Callable[[dict[str, Any]], Any]
@@ -89,6 +92,18 @@ RECORDS: dict[str, tuple[str | None, Change, str]] = {
     "a tag too few": (None, human("Which?"), "TAG_COUNT"),
     "a tag in the answer": (None, gpt("<image>"), "LITERAL_TAG"),
     "a video": (None, human("<image>\n<video>"), "LITERAL_TAG"),
+    "a control token": (None, human("<image>\n<image>\n<|image_pad|> which?"), "CONTROL_TOKEN"),
+    "a control token in the answer": ("report_generation", gpt("Clear.<|im_end|>"), "CONTROL_TOKEN"),
+    "markup in a letter": ("classification", gpt("<box>"), "CONTROL_TOKEN"),
+    "a control token in boxes": ("detection", gpt('[{"bbox_2d":[0,0,9,9]}]<|im_end|>'), "CONTROL_TOKEN"),
+    "a control token as a label": ("detection", gpt('[{"bbox_2d":[0,0,9,9],"label":"\\u003cbox>"}]'), "CONTROL_TOKEN"),
+    "a field too few": (None, lambda record: record.pop("task"), "RECORD_SCHEMA"),
+    "pictures that are no list": (None, lambda record: record.update(images="x.png"), "RECORD_SCHEMA"),
+    "a speaker of another format": (
+        None,
+        lambda record: record["conversations"][0].update({"from": "user"}),
+        "RECORD_SCHEMA",
+    ),
     "a third turn": (None, lambda record: record["conversations"].append({"from": "human", "value": "?"}), "TURNS"),
     "turns the wrong way": (None, lambda record: record["conversations"].reverse(), "TURNS"),
     "a picture that is gone": (None, lambda record: picture(record, "/nowhere/x.png"), "IMAGE_MISSING"),
@@ -109,6 +124,48 @@ def test_damaged_records(folder: Path, task: str | None, change: Change, code: s
     edit(folder, change, task=task)
     assert code in codes(folder)
     assert not {"FILE_CHANGED", "COUNT"} & codes(folder)
+
+
+def test_a_record_of_another_schema_hides_no_other(folder: Path) -> None:
+    records = json.loads((folder / FILE).read_text())
+    records[0].pop("images")
+    records[2]["conversations"] = 5
+    records[1]["task"] = "segmentation"
+    write(folder, FILE, records)
+    flaws = validate(folder)
+    assert {flaw.code for flaw in flaws} == {"RECORD_SCHEMA", "TASK_UNKNOWN", "ID_DIFFERS"}
+    where = [(flaw.where, flaw.detail) for flaw in flaws if flaw.code == "RECORD_SCHEMA"]
+    assert [place for place, _ in where] == [f"{FILE}, record 0", f"{FILE}, record 2"]
+    assert "images" in where[0][1]
+
+
+def test_a_picture_replaced_by_another_of_its_size(converted: Path, folder: Path) -> None:
+    path = Path(json.loads((folder / FILE).read_text())[0]["images"][0])
+    before = path.read_bytes()
+    with Image.open(path) as image:
+        other = Image.new("RGB", image.size)
+    try:
+        other.save(path)
+        flaws = [flaw for flaw in validate(folder) if flaw.code == "IMAGE_CHANGED"]
+        assert flaws
+        assert str(path) in flaws[0].detail
+    finally:
+        path.write_bytes(before)
+    assert codes(converted / "out") == set()
+
+
+def test_hashes_of_pictures_are_those_that_sha256sum_checks(converted: Path) -> None:
+    command = ["sha256sum", "--check", "--quiet", "--strict", str(converted / "out" / "pictures.sha256")]
+    assert subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0
+    odd = {"/a/b.png": bytes(32), "/a\\n/b\n\\.png": bytes(range(32)), "/\u2028/c\r.png": bytes(32)}
+    assert decode_hashes(encode_hashes(odd)) == odd
+    assert decode_hashes(encode_hashes({})) == {}
+
+
+def test_a_pipe_in_the_place_of_a_picture(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    edit(folder, lambda record: picture(record, str(tmp_path / "pipe.png")))
+    assert "IMAGE_MISSING" in codes(folder)
 
 
 def test_pictures_are_opened(folder: Path, tmp_path: Path) -> None:
@@ -132,10 +189,13 @@ class TestFiles:
         assert codes(folder) == {"MANIFEST"}
 
     def test_changed_missing_unlisted_and_unreadable_files(self, folder: Path) -> None:
-        (folder / FILE).write_text("[{}]")
+        (folder / FILE).write_text("[{")
         (folder / "flare_all_val.json").unlink()
         (folder / "flare_old_train.json").write_text("[]")
         assert codes(folder) == {"FILE_CHANGED", "FILE_MISSING", "FILE_UNLISTED", "FILE_UNREADABLE"}
+        (folder / FILE).write_bytes(b"[{}, {\xff}]")
+        (unreadable,) = [flaw.detail for flaw in validate(folder) if flaw.where == FILE and "UTF-8" in flaw.detail]
+        assert "byte 0xff at position 6, line 1" in unreadable
 
     def test_report_of_another_run(self, folder: Path) -> None:
         (folder / "report.json").write_text("{}")
@@ -191,6 +251,28 @@ class TestRegistry:
         entries["flare_all_train"]["num_samples"] = 5
         (folder / "dataset_info.json").write_text(json.dumps(entries))
         assert codes(folder) == set()
+
+    def test_the_one_that_was_used_is_found(self, converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["--validate", str(converted / "out")]) == 0
+        assert "REGISTRY" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("data", [b"{", b'{"a": {"file_name": "\xff"}}', b"[]"], ids=["cut", "not UTF-8", "a list"])
+    def test_damaged(self, folder: Path, data: bytes) -> None:
+        (folder / "dataset_info.json").write_bytes(data)
+        assert codes(folder) == {"REGISTRY"}
+
+    @pytest.mark.parametrize(
+        ("file_name", "code"),
+        [
+            pytest.param("flare_old_train.json", {"REGISTRY"}, id="left over"),
+            pytest.param(FILE, {"REGISTRY_UNLISTED"}, id="a second name"),
+            pytest.param("../elsewhere.json", set(), id="elsewhere"),
+        ],
+    )
+    def test_entries_that_the_manifest_does_not_know(self, folder: Path, file_name: str, code: set[str]) -> None:
+        entries = json.loads((folder / "dataset_info.json").read_text())
+        (folder / "dataset_info.json").write_text(json.dumps(entries | {"other": {"file_name": file_name}}))
+        assert codes(folder) == code
 
     def test_no_registry(self, folder: Path) -> None:
         assert {flaw.code for flaw in validate(folder, folder / "gone.json")} == {"REGISTRY"}

@@ -106,7 +106,7 @@ def test_one_record_per_line(tmp_path: Path) -> None:
         pytest.param(encode_records([record()]).replace(b'"human"', b'"user"'), "Invalid enum value 'user'",
                      id="speaker"),
         pytest.param(b'[{"id": ', "truncated", id="cut-off"),
-        pytest.param(b'[{"id": "\xff"}]', "codec", id="not-utf-8"),
+        pytest.param(b'[{"id": "\xff"}]', "byte 0xff at position 9, line 1", id="not-utf-8"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_list_of_records_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:

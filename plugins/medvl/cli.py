@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from medvl.console import accept_all_text
+
 # Subcommand -> module with `add_arguments(parser)` and `run(args) -> exit code`, and one line of help.
 COMMANDS = {
     "demo": ("medvl.demo.road", "see the whole way on this machine: data, training, prediction, scores"),
@@ -17,6 +19,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns its exit code, 2 for wrong arguments, 130 after Ctrl-C."""
+    accept_all_text()
     parser = argparse.ArgumentParser(prog="medvl", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from medvl.answers import WrittenNumber, answer_text
+from medvl.files import not_utf8, read_file
 from medvl.tasks import Task, canonical_task, unknown_name
 
 
@@ -132,8 +133,8 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
         datasets: Names of datasets; all that are there if empty.
 
     Raises:
-        FlareError: no split folder under `root`; or, after the last file, dataset folders without a question file or
-            with several that could be meant, a line for each.
+        FlareError: no split folder under `root`, or no dataset in it; or, after the last file, dataset folders without
+            a question file, with several that could be meant or with a name that is not UTF-8, a line for each.
         UnknownNameError: a split or dataset that is asked for is not there.
     """
     chosen = _chosen_splits(root, splits)
@@ -144,10 +145,17 @@ def find_question_files(root: Path, splits: Sequence[str] = (), datasets: Sequen
         if name not in known:
             raise unknown_name("dataset", name, known)
     refused = []
+    if not dataset_folders:
+        folders = ", ".join(split.folder for split in chosen)
+        raise FlareError(f"{root}: no dataset in {folders}; expected {chosen[0].folder}/<Category>/<dataset>/ there")
     for split, folder in dataset_folders:
         if not datasets or folder.name in datasets:
             try:
+                str(folder).encode()
                 path = _question_file(folder, split)
+            except UnicodeEncodeError:  # records could not be written
+                refused.append(f"{os.fsencode(folder)!r}: its name is not UTF-8; rename the folder")
+                continue
             except FlareError as error:
                 refused.append(str(error))
                 continue
@@ -224,7 +232,7 @@ def read_questions(file: QuestionFile) -> list[Question]:
     """The rows of a question file.
 
     Raises:
-        FlareError: not UTF-8 JSON, a key twice in an object, or not a list of objects.
+        FlareError: cannot be read, not UTF-8 JSON, a key twice in an object, or not a list of objects.
     """
     return read_wrapped(file)[0]
 
@@ -235,7 +243,10 @@ def read_wrapped(file: QuestionFile) -> tuple[list[Question], str | None]:
     Raises:
         FlareError: as `read_questions`.
     """
-    content = file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        content = read_file(str(file.path))[1].removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise FlareError(f"{file.path}: {error.strerror}") from error
     try:
         rows = msgspec.json.decode(content)
         # Of repeated keys msgspec keeps the last silently. Where what it kept is all there was, none was repeated.
@@ -244,7 +255,7 @@ def read_wrapped(file: QuestionFile) -> tuple[list[Question], str | None]:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         nan = re.search(rb"[:,\[]\s*NaN\b", content)
         hint = "; NaN is not JSON: write null where a value is missing" if nan else ""
-        raise FlareError(f"{file.path}: not JSON: {error}{hint}") from error
+        raise FlareError(f"{file.path}: not JSON: {not_utf8(content) or error}{hint}") from error
     wrapper = _wrapper(file.path, rows) if isinstance(rows, dict) else None
     rows = rows[wrapper] if wrapper else rows
     if not isinstance(rows, list):

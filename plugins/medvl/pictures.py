@@ -12,12 +12,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from medvl.files import read_file
+from medvl.png_data import check_pixels
+
 # LLaMA-Factory could not open more: Pillow raises at twice its warning level (Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 2 * 89_478_485
 # Pillow's others are slow, unsafe (EPS starts Ghostscript) or no pictures.
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 WINDOW = (0.5, 99.5)  # percentiles of a 16-bit picture that become black and white
-UPRIGHT = (None, 0, 1)  # values of the EXIF orientation that ask for nothing
+UPRIGHT = (None, 1)  # orientations that ask for nothing
 
 Image.init()  # without it Pillow knows five formats
 _ORIENTATION = 0x0112  # EXIF tag
@@ -36,12 +39,14 @@ def decode(path: Path, data: bytes | None = None) -> ImageFile:
             few decoders do.
         OSError: the file cannot be read.
     """
-    content = path.read_bytes() if data is None else data
+    content = read_file(str(path))[1] if data is None else data
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         fits = image.width * image.height <= MAX_PIXELS
         if fits:
             image.load()
+            if image.format == "PNG":
+                check_pixels(content)
     except UnidentifiedImageError as error:  # its message has a memory address in it
         raise ValueError(f"{path}: no picture of a known format; known: {', '.join(FORMATS)}") from error
     except MemoryError:  # the machine's fault, not the file's
@@ -60,9 +65,19 @@ def shown(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation; Pillow decodes a whole PNG in search of it."""
-    tags: Mapping[int, int] = image.getexif()
-    return tags.get(_ORIENTATION)
+    """The EXIF orientation, 1 to 8; None without one that means something. Pillow decodes a whole PNG for it."""
+    try:
+        tags: Mapping[int, object] = image.getexif()
+    except (SyntaxError, ValueError):  # EXIF that is none
+        return None
+    found = tags.get(_ORIENTATION)
+    return next((value for value in range(1, 9) if value == found), None)  # found: 9, "6", b"\x06", a fraction, …
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a picture as a viewer shows it, pixels."""
+    lies_on_side = (orientation(image) or 1) >= 5
+    return (image.height, image.width) if lies_on_side else image.size
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -82,7 +97,8 @@ def is_opaque(image: Image.Image) -> bool:
 
 def mend(image: Image.Image) -> Image.Image:
     """A picture as a viewer shows it, in 8 bits, upright and opaque, without metadata."""
-    image = ImageOps.exif_transpose(image)
+    if orientation(image) not in UPRIGHT:
+        image = ImageOps.exif_transpose(image)
     if is_deep(image):
         return window(np.asarray(image, dtype=np.float64))
     if has_alpha(image):

@@ -14,6 +14,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from medvl.boxes import Frame
+from medvl.files import not_utf8
 
 IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
@@ -102,7 +103,8 @@ class ManifestOptions(msgspec.Struct, frozen=True):
     """The options of a preprocess script that readers of its files need to know.
 
     `profiles_fingerprint` is of all instructions that its questions hold (None: verbatim), `instructions` has one
-    fingerprint per task that has one (None: not known).
+    fingerprint per task that has one (None: not known). `control_tokens` are those beside `medvl.control_tokens.KNOWN`
+    that put records aside.
     """
 
     frame: str | None = None
@@ -111,6 +113,7 @@ class ManifestOptions(msgspec.Struct, frozen=True):
     instructions: dict[str, str] | None = None
     name: str | None = None
     split_train: dict[str, float] | None = None
+    control_tokens: list[str] = []
 
 
 class ListedFile(msgspec.Struct, frozen=True):
@@ -123,11 +126,16 @@ class ListedFile(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json: written last, so that its presence means that the files beside it are complete."""
+    """manifest.json: written last, so that its presence means that the files beside it are complete.
+
+    `dataset_info` is the registry that its entries went to, relative to the folder.
+    """
 
     options: ManifestOptions = msgspec.field(default_factory=ManifestOptions)
     files: dict[str, ListedFile] = msgspec.field(default_factory=dict)
     report_sha256: str | None = None
+    pictures_sha256: str | None = None
+    dataset_info: str | None = None
 
 
 class RecordError(ValueError):
@@ -160,10 +168,32 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         RecordError: the file is not a list of records; names the file, the place and what was expected.
     """
+    data = path.read_bytes()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Record])
+        return msgspec.json.decode(data, type=list[Record])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: {error}; expected the output of a preprocess script") from error
+        raise RecordError(f"{path}: {not_utf8(data) or error}; expected the output of a preprocess script") from error
+
+
+def read_each_record(path: Path) -> tuple[list[Record], list[tuple[str, str]]]:
+    """The records of a converted file, and those that are none: place or id, and what was expected.
+
+    Raises:
+        RecordError: the file is not a list at all; names it and what was expected.
+        OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        raw = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: {not_utf8(data) or error}; expected the output of a preprocess script") from error
+    records, others = [], []
+    for place, part in enumerate(raw):
+        try:
+            records.append(msgspec.json.decode(part, type=Record))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            others.append((f"record {place}", str(not_utf8(data) or error)))
+    return records, others
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -175,10 +205,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
+    data = path.read_bytes()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise RecordError(f"{path}: not a manifest ({error}); run the preprocess script again or remove it") from error
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = not_utf8(data) or error
+        raise RecordError(
+            f"{path}: not a manifest ({problem}); run the preprocess script again or remove it"
+        ) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -302,8 +336,11 @@ def _lock(dataset_info: Path) -> AbstractContextManager[object]:
 
 def _read_registry(dataset_info: Path) -> dict[str, dict[str, Any]]:
     try:
-        return msgspec.json.decode(dataset_info.read_bytes(), type=dict[str, dict[str, Any]])
+        data = dataset_info.read_bytes()
     except FileNotFoundError:
         return {}
+    try:
+        return msgspec.json.decode(data, type=dict[str, dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{dataset_info}: {error}; mend or delete it, the preprocess scripts write it") from error
+        problem = not_utf8(data) or error
+        raise ValueError(f"{dataset_info}: {problem}; mend or delete it, the preprocess scripts write it") from error

@@ -11,7 +11,7 @@ from PIL import Image
 from medvl.answers import challenge_text
 from medvl.boxes import FRAMES, Frame, Size
 from medvl.instructions import GENERAL
-from medvl.pictures import FORMATS, UPRIGHT, orientation
+from medvl.pictures import FORMATS, shown_size
 from medvl.postprocessing import to_hand_in
 from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, source_rows
@@ -92,5 +92,4 @@ def _size(question: Question) -> Size:
     if question.size is not None:
         return question.size
     with Image.open(question.images[0], formats=FORMATS) as image:
-        upright = orientation(image) in UPRIGHT
-        return (image.width, image.height) if upright else (image.height, image.width)
+        return shown_size(image)

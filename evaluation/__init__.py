@@ -1,0 +1,1 @@
+"""Scores of prediction files: `run.py` is the command, `evaluate.evaluate` the call."""

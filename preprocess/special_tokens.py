@@ -1,0 +1,48 @@
+"""Which text must not stand in a record: control tokens of both families, and of the checkpoint that is trained.
+
+As text they are not text: one claims the place of an image that is not there, another ends the turn. LLaMA-Factory's
+training then stops early without a word.
+"""
+
+import argparse
+from pathlib import Path
+
+from medvl.control_tokens import KNOWN, known_control_tokens
+from preprocess.budget import RECIPE_MODEL, read_recipe
+from preprocess.errors import UsageError
+
+
+def chosen_tokens(args: argparse.Namespace) -> frozenset[str]:
+    """The control tokens that the command line asks to look for: the known ones, and those of `--recipe`.
+
+    A recipe's are of the checkpoint that it names, or `--processor`, if that lies on this machine, and those it adds.
+
+    Raises:
+        UsageError: the recipe or a tokenizer file of the checkpoint cannot be read.
+    """
+    if args.recipe is None:
+        return KNOWN
+    recipe = read_recipe(args.recipe)
+    asked = args.processor if args.processor not in (None, RECIPE_MODEL) else recipe.get("model_name_or_path", "")
+    added = {token.strip() for token in str(recipe.get("add_special_tokens") or "").split(",")} - {""}
+    try:
+        folder = _folder(str(asked))
+        return KNOWN | added | (known_control_tokens(folder) if folder else frozenset())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _folder(checkpoint: str) -> Path | None:
+    """Where a checkpoint's tokenizer lies: the folder itself, or in the cache of the hub; None if on neither."""
+    if not checkpoint or Path(checkpoint).is_dir():
+        return Path(checkpoint) if checkpoint else None
+    from huggingface_hub import try_to_load_from_cache  # takes a while, and most runs name no recipe
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        try:
+            cached = try_to_load_from_cache(checkpoint, name)
+        except ValueError:  # no name that the hub could have
+            return None
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
