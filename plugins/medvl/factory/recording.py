@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from medvl.factory import run_card
 from medvl.factory.arguments import Recipe
 from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
-from medvl.factory.resuming import differences, require_same
+from medvl.factory.resuming import differences, require_same, resumed_checkpoint
 from medvl.factory.trained import trained_parts
 
 SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
@@ -76,7 +76,7 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
         run_card.write_run_card(msgspec.structs.replace(self.card, run=self._run(args, state)), folder)
 
     def _run(self, args: Any, state: Any) -> run_card.Run:
-        resumed = args.resume_from_checkpoint
+        resumed = resumed_checkpoint(args)
         return run_card.Run(
             started=self.started,
             ended=_now(),
@@ -100,12 +100,12 @@ def record(trainer: Any, arguments: Any, text: Text, image_processor: Any) -> No
 
     Raises what `describe` raises, and ValueError if the resumed checkpoint was trained with other settings.
     """
-    wanted, resumed = arguments.medvl_run_card, trainer.args.resume_from_checkpoint
+    wanted, resumed = arguments.medvl_run_card, resumed_checkpoint(trainer.args)
     if not trainer.args.do_train or not trainer.is_world_process_zero() or not (wanted or resumed):
         return
     callback = RunCardCallback(arguments.medvl_recipe, text, image_processor, trainer)
     if resumed:
-        callback.changes = _changes(Path(str(resumed)), callback.card, arguments)
+        callback.changes = _changes(resumed, callback.card, arguments)
     if wanted:
         trainer.add_callback(callback)
 

@@ -84,7 +84,10 @@ def _record(name: str, entry: Mapping[str, Any], file: Path, index: int, content
     columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
     texts: dict[str, Any] = {}
     if entry.get("formatting", "alpaca") == "alpaca":
-        texts = {column: content.get(columns.get(key, column)) for key, column in _ALPACA_COLUMNS.items()}
+        named = [columns.get(key, column) for key, column in _ALPACA_COLUMNS.items()]
+        texts = {column: content.get(column) for column in named}
+        for place, pair in enumerate(content.get(columns.get("history", "")) or [], 1):
+            texts[f"history {place}"] = "\n".join(part for part in pair if isinstance(part, str))
     else:
         turns = content.get(columns.get("messages", "conversations"))
         for place, turn in enumerate(turns if isinstance(turns, list) else [], 1):

@@ -18,6 +18,20 @@ from medvl.factory.run_card import DataFile, RunCard
 _DATA_KEYS = ("max_samples", "val_size", "mix_strategy", "interleave_probs", "streaming", "packing", "mask_history")
 
 
+def resumed_checkpoint(training: Any) -> Path | None:
+    """The checkpoint that these training arguments resume from; None for a new run.
+
+    `resume_from_checkpoint: true` means the last one in output_dir.
+    """
+    asked = training.resume_from_checkpoint
+    if asked is not True:
+        return Path(asked) if asked else None
+    from transformers.trainer_utils import get_last_checkpoint
+
+    last = get_last_checkpoint(training.output_dir)
+    return Path(last) if last else None
+
+
 def differences(old: RunCard, new: RunCard, recipe: Any) -> list[str]:
     """What the new run is asked to train with and the old one was not; each as "what: new instead of old".
 
@@ -55,7 +69,7 @@ def _compared(card: RunCard, old: RunCard, recipe: Any) -> dict[str, Any]:
         "quantisation": bits,
         "training data": [_data(file) for file in card.data if file.role == "train"],
         **{key: _value(card, key, recipe) for key in _DATA_KEYS},
-        "prompt": prompt.rendered,
+        "prompt": repr(prompt.rendered),
         "cutoff_len": prompt.cutoff_len,
         **{f"vision, {name}": value for name, value in msgspec.to_builtins(card.vision).items()},
         "finetuning_type": tuning.type,

@@ -18,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 from medvl.factory import run_card
 from medvl.factory.named_batches import RECORD, BatchNames, NamingCollator, number_records
 from medvl.factory.records import RecordFinder, listed
+from medvl.factory.resuming import resumed_checkpoint
 from medvl.factory.rows import IGNORED, row_reader
 from medvl.weights import is_finite, nonfinite_tensors
 
@@ -59,7 +60,7 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
             self._load_best_model()
         self.is_in_train = False
         self.control: Any = self.callback_handler.on_train_end(self.args, self.state, self.control)
-        return TrainOutput(self.state.global_step, 0.0, {})
+        return TrainOutput(self.state.global_step, 0.0, {"epoch": self.state.epoch})
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As the stock trainer; RuntimeError that names step and records if it fails, or its loss is no number."""
@@ -138,8 +139,8 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
 
     def _copy_card(self, folder: Path) -> None:
         """The card of the checkpoint, whose weights the folder has now."""
-        checkpoint = Path(str(self.args.resume_from_checkpoint))
-        if (checkpoint / run_card.FILE_NAME).is_file():
+        checkpoint = resumed_checkpoint(self.args)
+        if checkpoint and (checkpoint / run_card.FILE_NAME).is_file():
             run_card.write_run_card(run_card.read_run_card(checkpoint), folder)
 
     def stop(self, what: str, batches: list[Any], labels: torch.Tensor | None) -> None:
@@ -195,7 +196,7 @@ class EndCallback(TrainerCallback):  # type: ignore[misc]
         self.nothing_trained = state.global_step >= state.max_steps
         if self.nothing_trained:
             raise NothingToTrainError(
-                f"Nothing to train: {args.resume_from_checkpoint} has done {state.global_step} steps and "
+                f"Nothing to train: {resumed_checkpoint(args)} has done {state.global_step} steps and "
                 f"{state.max_steps} are planned. A finished model and its run card stay as they are. To train on, "
                 "raise num_train_epochs or max_steps; to train anew, set another output_dir or "
                 "`overwrite_output_dir: true`."
@@ -279,8 +280,8 @@ def _to_try(args: Any, model: Any) -> str:
     attention = getattr(model.config, "_attn_implementation", None)
     return (
         f"What to try: a lower learning_rate (it is {args.learning_rate:g}) with a warm-up; `bf16: true` instead of "
-        f"fp16 (it is {precision}); another attention kernel, `flash_attn: sdpa` or `disabled` (it is {attention}); an unbroken "
-        "copy of the checkpoint."
+        f"fp16 (it is {precision}); another attention kernel, `flash_attn: sdpa` or `disabled` (it is {attention}); an "
+        "unbroken copy of the checkpoint."
     )
 
 
