@@ -23,10 +23,9 @@ KEYS = {
     "run card": {"medvl_run_card": True},
     "positions": {"medvl_image_positions": True},
     "grounding loss": {"use_grounding_loss": True},
-    "loss balance": {"loss_balance": "weighted", "loss_balance_weights": {"A": 2.0}},
+    "loss balance": {"loss_balance": "weighted", "loss_balance_weights": {"round": 2.0}},
     "augmentation": {"augment": "basic", "augment_frame": "norm1000"},
 }
-any_key = pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def adding(text: str, record: int = 5, turn: int = 0) -> Edit:
     return edit
 
 
-@any_key
+@pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
 def test_control_token_is_refused_before_training_under_any_key(
     keys: dict[str, Any], tiny_recipe: Recipe, edited: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -75,8 +74,11 @@ def test_recipe_without_medvl_keys_is_left_to_llamafactory(
     assert state["global_step"] < state["max_steps"]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@any_key
+@pytest.mark.parametrize(
+    ("keys", "workers"),
+    [(KEYS["run card"], 1), (KEYS["grounding loss"], 0), (KEYS["augmentation"], 0), (KEYS["loss balance"], 0)],
+    ids=["in a worker", "grounding loss", "augmentation", "loss balance"],
+)
 def test_record_that_the_collator_cannot_take_is_named(
     keys: dict[str, Any],
     workers: int,
@@ -134,7 +136,7 @@ def broken_checkpoint(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: 
     return folder
 
 
-@any_key
+@pytest.mark.parametrize("keys", [KEYS[name] for name in ("run card", "grounding loss", "loss balance")])
 def test_first_loss_that_is_no_number_stops_with_step_records_and_cause(
     keys: dict[str, Any], tiny_recipe: Recipe, broken_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -33,11 +33,13 @@ class BatchNames:
     Attributes:
         reader: Turns tokens into text.
         finder: Looks the text up in the data files.
+        evaluated: The same, in those of the eval sets alone.
         cutoff_len: Of the recipe, for the cures.
     """
 
     reader: RowReader
     finder: RecordFinder
+    evaluated: RecordFinder
     cutoff_len: int
 
     def of_rows(self, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -45,9 +47,10 @@ class BatchNames:
         texts = [(self.reader.text(row["input_ids"]), row.get("images")) for row in rows]
         return [name + self._cut(row) for name, row in zip(self.finder.find(texts), rows, strict=True)]
 
-    def of_tokens(self, input_ids: torch.Tensor) -> list[str]:
-        """Names of the rows of a batch, shape (rows, tokens), by their text alone."""
-        return self.finder.find([(self.reader.text(row.tolist()), None) for row in input_ids])
+    def of_tokens(self, input_ids: torch.Tensor, training: bool) -> list[str]:
+        """Names of the rows of a batch, shape (rows, tokens), by their text alone; of training or evaluation data."""
+        finder = self.finder if training else self.evaluated
+        return finder.find([(self.reader.text(row.tolist()), None) for row in input_ids])
 
     def _cut(self, row: dict[str, Any]) -> str:
         if len(row["input_ids"]) < self.cutoff_len:

@@ -75,9 +75,10 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             raise RuntimeError(f"{self.place()}: {told}\nRecords of the batch: {self.named([batch])}") from error
-        self.step_loss = loss.item()
-        if not math.isfinite(self.step_loss):
-            self.stop(f"the loss is {self.step_loss}", [batch], labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            self.stop(f"the loss is {value}", [batch], labels)
+        self.step_loss += value
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -85,19 +86,18 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         value = None if norm is None else float(norm)
         records, self.step_records = self.step_records, []
+        loss, self.step_loss = self.step_loss, 0.0
         if value is None:  # DeepSpeed does not always know it
             return norm
         broken = not math.isfinite(value)
         self.skipped = self.skipped + 1 if broken else 0
         if broken and (not self._skips_overflow() or self.skipped > _SKIPPED_AT_MOST):
-            self.stop(f"the gradient norm is {value} (loss {self.step_loss:.4g})", records, None)
-        zero = value == 0 and self.step_loss != 0 and not self.is_deepspeed_enabled
+            self.stop(f"the gradient norm is {value} (loss {loss:.4g})", records, None)
+        zero = value == 0 and loss != 0 and not self.is_deepspeed_enabled
         self.zero = self.zero + 1 if zero else 0
         if self.zero >= _ZERO_AT_MOST:
-            told = (
-                f"the gradient is exactly 0 for the {self.zero}nd time in a row, beside a loss of {self.step_loss:.4g}"
-            )
-            self.stop(told, records, None)
+            told = f"the gradient is exactly 0, {self.zero} steps in a row, beside a loss of {loss:.4g}"
+            self.stop(f"{told}: weights are far out of range, or cut off from the loss", records, None)
         return norm
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -154,6 +154,8 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
 
     def place(self) -> str:
         """The step that is under way, of those planned."""
+        if not self.state.max_steps:
+            return "Evaluation"
         return f"Step {self.state.global_step + 1} of {self.state.max_steps}"
 
     def named(self, batches: list[Any]) -> str:
@@ -165,7 +167,7 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
             if batch.dim() == 1:
                 names += self.batch_names.of_rows([self.train_dataset[number] for number in batch.tolist()])
             else:
-                names += self.batch_names.of_tokens(batch)
+                names += self.batch_names.of_tokens(batch, self.model.training)
         return listed(names) or "not known"
 
     def _skips_overflow(self) -> bool:
@@ -252,7 +254,8 @@ def guard(trainer: type, keywords: dict[str, Any]) -> type:
     names = (*(arguments.setting("dataset") or []), *(arguments.setting("eval_dataset") or []))
     finder = RecordFinder(tuple(dict.fromkeys(names)), str(arguments.setting("dataset_dir")))
     reader = row_reader(collator, keywords["tokenizer"], keywords["model"])
-    batch_names = BatchNames(reader, finder, int(arguments.setting("cutoff_len")))
+    evaluated = RecordFinder(tuple(arguments.setting("eval_dataset") or names), finder.dataset_dir)
+    batch_names = BatchNames(reader, finder, evaluated, int(arguments.setting("cutoff_len")))
     if keywords["args"].do_train:
         keywords["train_dataset"] = number_records(keywords["train_dataset"])
     keywords["data_collator"] = NamingCollator(collator, batch_names)
