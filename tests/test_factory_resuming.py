@@ -53,15 +53,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_finished_recipe_again_says_so_and_changes_nothing(
-    copied: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    copied: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     out, recipe = copied
     before = contents(out)
     run_exp(dict(recipe))
     assert contents(out) == before
     assert not (out / "checkpoint-3").exists()
-    captured = capsys.readouterr()
-    assert f"Nothing to train: {out / 'checkpoint-2'} has done 2 steps and 2 are planned" in captured.out + captured.err
+    assert f"Nothing to train: {out / 'checkpoint-2'} has done 2 steps and 2 are planned" in caplog.text
 
 
 def test_fewer_steps_than_done_change_nothing(copied: tuple[Path, dict[str, Any]]) -> None:

@@ -68,7 +68,7 @@ def test_projector_that_is_not_trained_is_refused_and_the_cure_works(
 def test_vision_tower_that_is_not_trained_is_refused_and_the_cure_works(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """Qwen3-VL's vision tower has no q_proj."""
     settings = {"freeze_vision_tower": False}
-    with pytest.raises(ValueError, match="freeze_vision_tower: false has no effect.*`lora_target: all`"):
+    with pytest.raises(ValueError, match=r"freeze_vision_tower: false has no effect.*`lora_target: all`"):
         run_exp(recipe_of(tiny_recipe, "qwen3vl", lora_target="q_proj,v_proj", **settings))
     run_exp(recipe_of(tiny_recipe, "qwen3vl", lora_target="all", **settings))
     assert set(trained(tmp_path / "out")) == {"language model", "vision tower"}
@@ -84,7 +84,7 @@ def test_flag_that_an_adapter_overrides_is_refused(tiny_recipe: Recipe, tmp_path
     first = recipe_of(tiny_recipe, "internvl3", output_dir=str(tmp_path / "first"))
     run_exp(first)
     settings = {"adapter_name_or_path": str(tmp_path / "first"), "freeze_vision_tower": False}
-    with pytest.raises(ValueError, match="freeze_vision_tower: false has no effect.*create_new_adapter"):
+    with pytest.raises(ValueError, match=r"freeze_vision_tower: false has no effect.*create_new_adapter"):
         run_exp(recipe_of(tiny_recipe, "internvl3", **settings))
     run_exp(recipe_of(tiny_recipe, "internvl3", create_new_adapter=True, **settings))
     assert set(trained(tmp_path / "out")) == {"language model", "vision tower"}

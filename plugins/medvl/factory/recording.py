@@ -55,6 +55,7 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
         image_processor: the one that LLaMA-Factory loaded; None for a text model. trainer: with the safeguards.
         """
         self.ending, self.changes = trainer.ending, list[str]()
+        self.resumed = resumed_checkpoint(trainer.args)  # now: "the last one" is another after the first save
         self.clock, self.started = time.monotonic(), _now()
         vision = _vision(recipe, image_processor)
         self.card = describe(recipe, text, vision, trainer.model, self._run(trainer.args, trainer.state))
@@ -76,7 +77,6 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
         run_card.write_run_card(msgspec.structs.replace(self.card, run=self._run(args, state)), folder)
 
     def _run(self, args: Any, state: Any) -> run_card.Run:
-        resumed = resumed_checkpoint(args)
         return run_card.Run(
             started=self.started,
             ended=_now(),
@@ -84,8 +84,8 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
             steps=state.global_step,
             epoch=_finite(state.epoch),
             final_loss=_last_logged(state, "loss"),
-            mean_loss=None if resumed else _last_logged(state, "train_loss"),
-            resumed_from=str(resumed) if resumed else None,
+            mean_loss=None if self.resumed else _last_logged(state, "train_loss"),
+            resumed_from=str(self.resumed) if self.resumed else None,
             restored_best=state.best_model_checkpoint if args.load_best_model_at_end else None,
             world_size=args.world_size,
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -100,12 +100,14 @@ def record(trainer: Any, arguments: Any, text: Text, image_processor: Any) -> No
 
     Raises what `describe` raises, and ValueError if the resumed checkpoint was trained with other settings.
     """
-    wanted, resumed = arguments.medvl_run_card, resumed_checkpoint(trainer.args)
-    if not trainer.args.do_train or not trainer.is_world_process_zero() or not (wanted or resumed):
+    wanted = arguments.medvl_run_card
+    if not trainer.args.do_train or not trainer.is_world_process_zero():
+        return
+    if not (wanted or trainer.args.resume_from_checkpoint):
         return
     callback = RunCardCallback(arguments.medvl_recipe, text, image_processor, trainer)
-    if resumed:
-        callback.changes = _changes(resumed, callback.card, arguments)
+    if callback.resumed:
+        callback.changes = _changes(callback.resumed, callback.card, arguments)
     if wanted:
         trainer.add_callback(callback)
 

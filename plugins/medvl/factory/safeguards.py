@@ -6,6 +6,7 @@ Put around LLaMA-Factory's trainer under every medvl key. Needs of transformers'
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,8 @@ _SKIPPED_AT_MOST = 25
 _ZERO_AT_MOST = 2
 _SHOWN = 3  # names of weights in a message
 
+log = logging.getLogger("medvl")
+
 
 class SafeguardMixin(Stock):  # type: ignore[misc]
     """What is put before LLaMA-Factory's trainer, or a subclass of it."""
@@ -55,7 +58,8 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         try:
             return super().train(*args, **kwargs)
         except NothingToTrainError as told:
-            _log().warning_rank0(str(told))
+            if self.is_world_process_zero():
+                log.warning("%s", told)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
             self._load_best_model()
         self.is_in_train = False
@@ -234,7 +238,8 @@ class EndCallback(TrainerCallback):  # type: ignore[misc]
                 "hold as many records as max_steps asks for; otherwise lower max_steps to what the data has."
             )
         self.ended_early = _who_stopped(self.trainer.callback_handler.callbacks)
-        _log().warning_rank0(f"Training was stopped by {self.ended_early}: {done}.")
+        if state.is_world_process_zero:
+            log.warning("Training was stopped by %s: %s.", self.ended_early, done)
 
 
 def _who_stopped(callbacks: Iterable[Any]) -> str:
@@ -286,9 +291,3 @@ def _to_try(args: Any, model: Any) -> str:
         f"fp16 (it is {precision}); another attention kernel, `flash_attn: sdpa` or `disabled` (it is {attention}); an "
         "unbroken copy of the checkpoint."
     )
-
-
-def _log() -> Any:
-    from llamafactory.extras.logging import get_logger
-
-    return get_logger("llamafactory.medvl")  # LLaMA-Factory shows what is logged under its own name
