@@ -1,7 +1,7 @@
 """Stops a run that does not train what was asked: figures that are no numbers, and an end before the planned steps.
 
 Put around LLaMA-Factory's trainer under every medvl key. Needs of transformers' trainer, besides public methods:
-`_get_grad_norm(model, grad_norm)`, called once per step before the weights change.
+`_get_grad_norm(model, grad_norm)`, called once per step before the weights change, and `_load_best_model()`.
 """
 
 from __future__ import annotations
