@@ -48,6 +48,8 @@ def test_names_that_medvl_needs_from_the_pinned_llamafactory() -> None:
     assert isinstance(workflow.CustomSeq2SeqTrainer, TrainerFactory)
     assert workflow.CustomSeq2SeqTrainer.stock.__name__ == "CustomSeq2SeqTrainer"
     assert "CustomSeq2SeqTrainer" in workflow.run_sft.__code__.co_names
+    for name in ("_get_grad_norm", "_load_best_model"):
+        assert callable(getattr(workflow.CustomSeq2SeqTrainer.stock, name))
     assert hf_engine.HuggingfaceEngine.tells_token_types
     for name in ("_chat", "_stream_chat"):
         assert "_process_args" in getattr(hf_engine.HuggingfaceEngine, name).__wrapped__.__code__.co_names

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medvl.boxes import FRAMES, Frame
+from medvl.factory import training_text
 from medvl.losses.grounding import IOU_KINDS, IouKind, Settings
 
 GROUNDING = Settings()
@@ -52,6 +53,26 @@ class RunCardArguments(KeyGroup):
             "budget, prompt, quantisation, SHA-256 of the data, versions."
         },
     )
+
+
+@dataclass
+class SafeguardArguments(KeyGroup):
+    """What is checked in every run that sets a medvl key."""
+
+    medvl_resume_anyway: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume from a checkpoint although its run card names other data, another model, prompt, vision "
+            "budget or adapter than this recipe. The new run card lists what was changed."
+        },
+    )
+
+    def problems(self) -> list[str]:
+        """Training texts with control tokens, under any medvl key."""
+        if not requested_keys(self) or self.setting("tokenized_path"):
+            return []
+        names = [*(self.setting("dataset") or []), *(self.setting("eval_dataset") or [])]
+        return training_text.problems(names, str(self.setting("dataset_dir")), str(self.setting("model_name_or_path")))
 
 
 @dataclass
@@ -300,6 +321,7 @@ def _is_number(value: Any, most: float) -> bool:
 
 KEY_GROUPS: tuple[type[KeyGroup], ...] = (
     RunCardArguments,
+    SafeguardArguments,
     PredictionArguments,
     BalanceArguments,
     AugmentArguments,

@@ -20,6 +20,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from medvl.factory import run_card
 from medvl.factory.arguments import Recipe
 from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
+from medvl.factory.resuming import differences, require_same, resumed_checkpoint
+from medvl.factory.trained import trained_parts
 
 SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
 QUESTION = "{question}"
@@ -47,33 +49,34 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
     Everything that can fail (a damaged manifest, an unreadable file) does so before training, not after it.
     """
 
-    def __init__(self, recipe: Recipe, text: Text, image_processor: Any) -> None:
-        """image_processor: the one that LLaMA-Factory loaded; None for a text model."""
-        self.recipe, self.text, self.image_processor = recipe, text, image_processor
-        self.card: run_card.RunCard | None = None
+    def __init__(self, recipe: Recipe, text: Text, image_processor: Any, trainer: Any) -> None:
+        """Hash and describe the inputs.
 
-    def on_train_begin(self, args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
-        """Hash and describe the inputs."""
-        if state.is_world_process_zero:
-            self.clock = time.monotonic()
-            self.started = _now()
-            vision = _vision(self.recipe, self.image_processor)
-            self.card = describe(self.recipe, self.text, vision, kwargs["model"], self._run(args, state))
+        image_processor: the one that LLaMA-Factory loaded; None for a text model. trainer: with the safeguards.
+        """
+        self.ending, self.changes = trainer.ending, list[str]()
+        self.resumed = resumed_checkpoint(trainer.args)  # now: "the last one" is another after the first save
+        self.clock, self.started = time.monotonic(), _now()
+        vision = _vision(recipe, image_processor)
+        self.card = describe(recipe, text, vision, trainer.model, self._run(trainer.args, trainer.state))
+
+    def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self.clock, self.started = time.monotonic(), _now()
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """A checkpoint can be evaluated like the final model, so it gets the card as of its step."""
         self._write(args, state, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """The card of the finished run."""
-        self._write(args, state, Path(args.output_dir))
+        """The card of the finished run; one that trained nothing has none."""
+        if not self.ending.nothing_trained:
+            self._write(args, state, Path(args.output_dir))
 
     def _write(self, args: Any, state: Any, folder: Path) -> None:
-        if self.card is not None:
-            run_card.write_run_card(msgspec.structs.replace(self.card, run=self._run(args, state)), folder)
+        run_card.write_run_card(msgspec.structs.replace(self.card, run=self._run(args, state)), folder)
 
     def _run(self, args: Any, state: Any) -> run_card.Run:
-        resumed = args.resume_from_checkpoint
         return run_card.Run(
             started=self.started,
             ended=_now(),
@@ -81,12 +84,46 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
             steps=state.global_step,
             epoch=_finite(state.epoch),
             final_loss=_last_logged(state, "loss"),
-            mean_loss=None if resumed else _last_logged(state, "train_loss"),
-            resumed_from=str(resumed) if resumed else None,
+            mean_loss=None if self.resumed else _last_logged(state, "train_loss"),
+            resumed_from=str(self.resumed) if self.resumed else None,
             restored_best=state.best_model_checkpoint if args.load_best_model_at_end else None,
             world_size=args.world_size,
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            planned_steps=state.max_steps,
+            ended_early=self.ending.ended_early,
+            resumed_with_changes=self.changes,
         )
+
+
+def record(trainer: Any, arguments: Any, text: Text, image_processor: Any) -> None:
+    """Let the main process write run cards if the recipe asks for them, and compare with the run that is resumed.
+
+    Raises what `describe` raises, and ValueError if the resumed checkpoint was trained with other settings.
+    """
+    wanted = arguments.medvl_run_card
+    if not trainer.args.do_train or not trainer.is_world_process_zero():
+        return
+    if not (wanted or trainer.args.resume_from_checkpoint):
+        return
+    callback = RunCardCallback(arguments.medvl_recipe, text, image_processor, trainer)
+    if callback.resumed:
+        callback.changes = _changes(callback.resumed, callback.card, arguments)
+    if wanted:
+        trainer.add_callback(callback)
+
+
+def _changes(checkpoint: Path, card: run_card.RunCard, arguments: Any) -> list[str]:
+    """What a resumed run changes, and those that it resumed from had changed."""
+    if not (checkpoint / run_card.FILE_NAME).is_file():
+        log.warning("%s has no run card: whether this recipe goes on with what it began cannot be checked", checkpoint)
+        return []
+    old = run_card.read_run_card(checkpoint)
+    found = differences(old, card, arguments.medvl_recipe)
+    if not arguments.medvl_resume_anyway:
+        require_same(checkpoint, found)
+    for sentence in found:
+        log.warning("resumed with other settings: %s", sentence)
+    return [*old.run.resumed_with_changes, *(f"from step {old.run.steps}, {sentence}" for sentence in found)]
 
 
 def describe(recipe: Recipe, text: Text, vision: run_card.Vision, model: Any, run: run_card.Run) -> run_card.RunCard:
@@ -178,6 +215,7 @@ def _vision(recipe: Recipe, image_processor: Any) -> run_card.Vision:
 
 def _finetuning(tuning: Any, model: Any) -> run_card.Finetuning:
     lora = tuning.finetuning_type == "lora"
+    trained = trained_parts(model)
     return run_card.Finetuning(
         type=tuning.finetuning_type,
         lora_rank=tuning.lora_rank if lora else None,
@@ -187,8 +225,8 @@ def _finetuning(tuning: Any, model: Any) -> run_card.Finetuning:
         freeze_vision_tower=tuning.freeze_vision_tower,
         freeze_multi_modal_projector=tuning.freeze_multi_modal_projector,
         freeze_language_model=tuning.freeze_language_model,
-        # DeepSpeed ZeRO-3 keeps empty tensors on each rank and the true size in ds_numel.
-        trainable_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad),
+        trainable_parameters=sum(part.parameters for part in trained),
+        trained=trained,
     )
 
 

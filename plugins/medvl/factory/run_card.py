@@ -72,8 +72,24 @@ class Quantization(msgspec.Struct, frozen=True):
     double_quantization: bool
 
 
+class TrainedPart(msgspec.Struct, frozen=True):
+    """The trained weights of one part of the model: "language model", "vision tower", "projector", "other".
+
+    `modules` are the kinds of modules that hold them, e.g. `q_proj`; `tensors` and `parameters` are counts.
+    """
+
+    part: str
+    modules: list[str]
+    tensors: int
+    parameters: int
+
+
 class Finetuning(msgspec.Struct, frozen=True):
-    """Which weights were trained; the lora fields are None for other methods."""
+    """Which weights were trained; the lora fields are None for other methods.
+
+    `lora_target` and the freeze flags are what the recipe says, `trained` is what came of it; empty in cards of earlier
+    versions.
+    """
 
     type: str
     lora_rank: int | None
@@ -84,6 +100,7 @@ class Finetuning(msgspec.Struct, frozen=True):
     freeze_multi_modal_projector: bool
     freeze_language_model: bool
     trainable_parameters: int
+    trained: list[TrainedPart] = msgspec.field(default_factory=list)
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -127,6 +144,8 @@ class Run(msgspec.Struct, frozen=True):
     `final_loss` is the last logged one, `mean_loss` the trainer's mean over all steps (None for a resumed run, where
     the trainer divides the loss of the last part by all steps). `seconds` counts this process, not the parts before.
     `restored_best` is the checkpoint whose weights were put back at the end (`load_best_model_at_end`), else None.
+    `steps` were done of `planned_steps` (None in cards of earlier versions); `ended_early` says why a finished run did
+    fewer. `resumed_with_changes` lists in what a resumed run (`medvl_resume_anyway`) differs from its beginning.
     """
 
     started: str
@@ -140,6 +159,9 @@ class Run(msgspec.Struct, frozen=True):
     restored_best: str | None
     world_size: int
     gpu: str | None
+    planned_steps: int | None = None
+    ended_early: str | None = None
+    resumed_with_changes: list[str] = msgspec.field(default_factory=list)
 
 
 class RunCard(msgspec.Struct, frozen=True):

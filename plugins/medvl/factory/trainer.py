@@ -55,13 +55,22 @@ class TrainerFactory:
             kwargs["plain_collator"] = plain = kwargs["data_collator"]
             vocabulary = Vocabulary.of(kwargs["tokenizer"])
             kwargs["data_collator"] = BoxFinder(plain, vocabulary, arguments.grounding_frame)
-        trainer = trainer_class(*args, **kwargs)
+        if not requested:
+            return trainer_class(*args, **kwargs)
+        return self._guarded(trainer_class, callbacks, args, kwargs)
+
+    def _guarded(self, trainer_class: type, callbacks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The trainer with what every medvl key brings: safeguards, and a run card if it is asked for."""
+        from medvl.factory.recording import Text, record
+        from medvl.factory.safeguards import guard
+        from medvl.factory.trained import problems
+
+        arguments = kwargs["finetuning_args"]
+        if kwargs["args"].do_train and (found := problems(arguments, kwargs["model"])):
+            raise ValueError("\n".join(found))
+        trainer = guard(trainer_class, kwargs)(*args, **kwargs)
         for callback in callbacks:
             trainer.add_callback(callback)
-        if "medvl_run_card" in requested:
-            from medvl.factory.recording import RunCardCallback, Text
-
-            text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
-            image_processor = getattr(kwargs["processor"], "image_processor", None)
-            trainer.add_callback(RunCardCallback(arguments.medvl_recipe, text, image_processor))
+        text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
+        record(trainer, arguments, text, getattr(kwargs["processor"], "image_processor", None))
         return trainer

@@ -1,0 +1,293 @@
+"""Stops a run that does not train what was asked: figures that are no numbers, and an end before the planned steps.
+
+Put around LLaMA-Factory's trainer under every medvl key. Needs of transformers' trainer, besides public methods:
+`_get_grad_norm(model, grad_norm)`, called once per step before the weights change, and `_load_best_model()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_utils import TrainOutput
+
+from medvl.factory import run_card
+from medvl.factory.named_batches import RECORD, BatchNames, NamingCollator, number_records
+from medvl.factory.records import RecordFinder, listed
+from medvl.factory.resuming import resumed_checkpoint
+from medvl.factory.rows import IGNORED, row_reader
+from medvl.weights import is_finite, nonfinite_tensors
+
+if TYPE_CHECKING:
+    from transformers import Seq2SeqTrainer as Stock
+else:
+    Stock = object
+
+# fp16 training skips steps whose gradients overflow while it looks for its loss scale, 65536 halved down to 1.
+_SKIPPED_AT_MOST = 25
+# A gradient of exactly 0 beside a loss is what weights far out of range give; one such batch may be chance.
+_ZERO_AT_MOST = 2
+_SHOWN = 3  # names of weights in a message
+
+log = logging.getLogger("medvl")
+
+
+class SafeguardMixin(Stock):  # type: ignore[misc]
+    """What is put before LLaMA-Factory's trainer, or a subclass of it."""
+
+    def __init__(self, *args: Any, batch_names: BatchNames, **kwargs: Any) -> None:
+        """batch_names: names the records of a batch."""
+        super().__init__(*args, **kwargs)
+        self.batch_names = batch_names
+        self.step_records: list[Any] = []  # numbers (or tokens, of a stream) of the micro-batches of this step
+        self.step_loss = 0.0
+        self.skipped = self.zero = 0  # steps in a row
+        self.ending = EndCallback(self)
+        self.add_callback(self.ending)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the stock trainer; no step where the resumed checkpoint has all that are planned.
+
+        The stock trainer then does one step more, if the checkpoint does not end an epoch.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except NothingToTrainError as told:
+            if self.is_world_process_zero():
+                log.warning("%s", told)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        self.is_in_train = False
+        self.control: Any = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        return TrainOutput(self.state.global_step, 0.0, {"epoch": self.state.epoch})
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the stock trainer; RuntimeError that names step and records if it fails, or its loss is no number."""
+        numbers = inputs.pop(RECORD, None)
+        tokens, labels = inputs.get("input_ids"), inputs.get("labels")
+        batch = tokens if numbers is None else numbers
+        self.step_records.append(batch)
+        try:
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise  # says all there is to say, and `auto_find_batch_size` looks for it
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise RuntimeError(f"{self.place()}: {told}\nRecords of the batch: {self.named([batch])}") from error
+        value = loss.item()
+        if not math.isfinite(value):
+            self.stop(f"the loss is {value}", [batch], labels)
+        self.step_loss += value
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the stock trainer, before the weights change; RuntimeError for a norm that is no number."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        value = None if norm is None else float(norm)
+        records, self.step_records = self.step_records, []
+        loss, self.step_loss = self.step_loss, 0.0
+        if value is None:  # DeepSpeed does not always know it
+            return norm
+        broken = not math.isfinite(value)
+        self.skipped = self.skipped + 1 if broken else 0
+        if broken and (not self._skips_overflow() or self.skipped > _SKIPPED_AT_MOST):
+            self.stop(f"the gradient norm is {value} (loss {loss:.4g})", records, None)
+        zero = value == 0 and loss != 0 and not self.is_deepspeed_enabled
+        self.zero = self.zero + 1 if zero else 0
+        if self.zero >= _ZERO_AT_MOST:
+            told = f"the gradient is exactly 0, {self.zero} steps in a row, beside a loss of {loss:.4g}"
+            self.stop(f"{told}: weights are far out of range, or cut off from the loss", records, None)
+        return norm
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As the stock trainer; RuntimeError for an eval loss that is no number."""
+        labels, tokens = inputs.get("labels"), inputs.get("input_ids")
+        result = super().prediction_step(model, inputs, *args, **kwargs)
+        loss = result[0]
+        if loss is not None and not is_finite(loss.detach()):
+            self.stop(f"the eval loss is {loss.mean().item()}", [tokens], labels)
+        return result
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the stock trainer; RuntimeError if what was written holds tensors that are no numbers.
+
+        A run that trained nothing leaves a finished model as it is.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        if self.ending.nothing_trained and any(folder.glob("*.safetensors")):
+            return
+        super().save_model(output_dir, _internal_call)
+        if self.ending.nothing_trained and self.args.should_save:
+            self._copy_card(folder)
+        broken = nonfinite_tensors(folder) if self.args.should_save else []
+        if broken:
+            raise RuntimeError(
+                f"{folder}: the saved weights are no numbers ({listed(broken, most=_SHOWN)}). Remove the folder. "
+                f"{_to_try(self.args, self.model)}"
+            )
+
+    def save_metrics(self, split: str, *args: Any, **kwargs: Any) -> None:
+        """As the stock trainer; none of a training that trained nothing."""
+        if not (split == "train" and self.ending.nothing_trained):
+            super().save_metrics(split, *args, **kwargs)
+
+    def save_state(self) -> None:
+        """As the stock trainer; a run that trained nothing leaves the state of the run that did."""
+        if not (self.ending.nothing_trained and (Path(self.args.output_dir) / "trainer_state.json").is_file()):
+            super().save_state()
+
+    def _copy_card(self, folder: Path) -> None:
+        """The card of the checkpoint, whose weights the folder has now."""
+        checkpoint = resumed_checkpoint(self.args)
+        if checkpoint and (checkpoint / run_card.FILE_NAME).is_file():
+            run_card.write_run_card(run_card.read_run_card(checkpoint), folder)
+
+    def stop(self, what: str, batches: list[Any], labels: torch.Tensor | None) -> None:
+        """Raise RuntimeError with step, records, cause as far as it shows, and what to try."""
+        raise RuntimeError(
+            f"{self.place()}: {what}. Training is stopped.\n"
+            f"Records of the batch: {self.named(batches)}\n"
+            f"{_cause(self.model, labels, self.state.global_step, self.batch_names.cutoff_len)}"
+            f"{_to_try(self.args, self.model)}"
+        )
+
+    def place(self) -> str:
+        """The step that is under way, of those planned."""
+        if not self.state.max_steps:
+            return "Evaluation"
+        return f"Step {self.state.global_step + 1} of {self.state.max_steps}"
+
+    def named(self, batches: list[Any]) -> str:
+        """The records of some micro-batches, each given by row numbers (rows,) or tokens (rows, tokens)."""
+        names = []
+        for batch in batches:
+            if batch is None:
+                continue
+            if batch.dim() == 1:
+                names += self.batch_names.of_rows([self.train_dataset[number] for number in batch.tolist()])
+            else:
+                names += self.batch_names.of_tokens(batch, self.model.training)
+        return listed(names) or "not known"
+
+    def _skips_overflow(self) -> bool:
+        return bool(self.args.fp16)
+
+
+class NothingToTrainError(Exception):
+    """The checkpoint that was resumed has all planned steps; the text says which and what to do."""
+
+
+class EndCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells a finished run from one that ended early, or had nothing to do.
+
+    Attributes:
+        nothing_trained: No step was done: the checkpoint that was resumed had all of them.
+        ended_early: Why fewer steps than planned were done and that is right, e.g. early stopping; None otherwise.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        """trainer: whose callbacks may stop it."""
+        self.trainer = trainer
+        self.nothing_trained = self.ran_dry = False
+        self.ended_early: str | None = None
+        self.epoch_began = 0
+
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """NothingToTrainError if there is nothing to train."""
+        self.nothing_trained = state.global_step >= state.max_steps
+        if self.nothing_trained:
+            raise NothingToTrainError(
+                f"Nothing to train: {resumed_checkpoint(args)} has done {state.global_step} steps and "
+                f"{state.max_steps} are planned. A finished model and its run card stay as they are. To train on, "
+                "raise num_train_epochs or max_steps; to train anew, set another output_dir or "
+                "`overwrite_output_dir: true`."
+            )
+
+    def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Remember where the epoch begins."""
+        self.epoch_began = state.global_step
+
+    def on_epoch_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """The trainer stops by itself, without an error, after an epoch without a batch."""
+        self.ran_dry = state.global_step == self.epoch_began
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """RuntimeError for an end before the planned steps that nothing asked for, and for weights without numbers."""
+        broken = [
+            name
+            for name, weight in kwargs["model"].named_parameters()
+            if weight.requires_grad and not is_finite(weight)
+        ]
+        if broken:
+            raise RuntimeError(
+                f"After step {state.global_step} the weights are no numbers ({listed(broken, most=_SHOWN)}); the model "
+                f"is not saved. {_to_try(args, kwargs['model'])}"
+            )
+        if state.global_step >= state.max_steps:
+            return
+        done = f"{state.global_step} of {state.max_steps} planned steps are done"
+        if self.ran_dry or not control.should_training_stop:
+            why = "an epoch had no batch" if self.ran_dry else "the data ended before the epoch did"
+            raise RuntimeError(
+                f"Training ended early: {done}, since {why}. The model is not saved; checkpoints are. A stream must "
+                "hold as many records as max_steps asks for; otherwise lower max_steps to what the data has."
+            )
+        self.ended_early = _who_stopped(self.trainer.callback_handler.callbacks)
+        if state.is_world_process_zero:
+            log.warning("Training was stopped by %s: %s.", self.ended_early, done)
+
+
+def _who_stopped(callbacks: Iterable[Any]) -> str:
+    patient = [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
+    if any(callback.early_stopping_patience_counter >= callback.early_stopping_patience for callback in patient):
+        return "early stopping"
+    return "a callback, or by hand"
+
+
+def guard(trainer: type, keywords: dict[str, Any]) -> type:
+    """The class to build instead of `trainer`; numbers the training set among its keywords and wraps its collator.
+
+    Raises AttributeError when this transformers keeps the gradient norm elsewhere.
+    """
+    trainer._get_grad_norm  # type: ignore[attr-defined]  # noqa: B018
+    arguments, collator = keywords["finetuning_args"], keywords["data_collator"]
+    names = (*(arguments.setting("dataset") or []), *(arguments.setting("eval_dataset") or []))
+    finder = RecordFinder(tuple(dict.fromkeys(names)), str(arguments.setting("dataset_dir")))
+    reader = row_reader(collator, keywords["tokenizer"], keywords["model"])
+    evaluated = RecordFinder(tuple(arguments.setting("eval_dataset") or names), finder.dataset_dir)
+    batch_names = BatchNames(reader, finder, evaluated, int(arguments.setting("cutoff_len")))
+    if keywords["args"].do_train:
+        keywords["train_dataset"] = number_records(keywords["train_dataset"])
+    keywords["data_collator"] = NamingCollator(collator, batch_names)
+    keywords["batch_names"] = batch_names
+    return type("SafeguardedTrainer", (SafeguardMixin, trainer), {})
+
+
+def _cause(model: Any, labels: torch.Tensor | None, step: int, cutoff_len: int) -> str:
+    """What can be seen of the cause, one line; empty if nothing."""
+    if labels is not None and bool((labels == IGNORED).all()):
+        return f"Cause: no answer is left in the batch, all are cut off by cutoff_len {cutoff_len}; raise it.\n"
+    broken = {name: weight.requires_grad for name, weight in model.named_parameters() if not is_finite(weight)}
+    if not broken:
+        return ""
+    frozen = [name for name, trained in broken.items() if not trained]
+    if frozen or step == 0:
+        named = listed(frozen or list(broken), most=_SHOWN)
+        return f"Cause: the checkpoint itself is broken, these weights are no numbers: {named}. Copy it again.\n"
+    return f"Cause: training has driven these weights out of range: {listed(list(broken), most=_SHOWN)}.\n"
+
+
+def _to_try(args: Any, model: Any) -> str:
+    """The usual causes, with the recipe's own values."""
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "float32"
+    attention = getattr(model.config, "_attn_implementation", None)
+    return (
+        f"What to try: a lower learning_rate (it is {args.learning_rate:g}) with a warm-up; `bf16: true` instead of "
+        f"fp16 (it is {precision}); another attention kernel, `flash_attn: sdpa` or `disabled` (it is {attention}); an "
+        "unbroken copy of the checkpoint."
+    )
