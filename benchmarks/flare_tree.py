@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-r"""A made-up tree in the layout and at the size of FLARE-Task5-MLLM-2D: 58,112 rows, 51,000 small pictures, and dirt.
+r"""A made-up tree in the layout and at the size of FLARE-Task5-MLLM-2D: 58,112 rows, 51,000 small images, and issues.
 
 examples:
   python benchmarks/flare_tree.py /tmp/flare              # full size: about 1 GB, some minutes
   python benchmarks/flare_tree.py /tmp/flare --scale 0.02
 
 Row counts per dataset and split are the published ones; where only the total is known (training of eight datasets) the
-rest is spread. Pictures are blurred noise, PNG or JPEG as in the release. What is wrong with which row is in DIRT.
+rest is spread. Images are blurred noise, PNG or JPEG as in the release. What is wrong with which row is in DIRT.
 """
 
 import argparse
@@ -37,16 +37,16 @@ class Kind:
 
     Attributes:
         task: Its TaskType, as spelled in the release.
-        suffix: Of its pictures: png or jpg.
+        suffix: Of its images: png or jpg.
         questions: Rows per case.
-        pictures: Pictures per case.
+        images: Images per case.
         rows: Rows in train, val, hidden, test.
     """
 
     task: str
     suffix: str
     questions: int
-    pictures: int
+    images: int
     rows: tuple[int, int, int, int]
 
 
@@ -94,7 +94,7 @@ def make_row(dataset: FlareDataset, split: Split, index: int, rng: np.random.Gen
     """A clean row."""
     kind = KINDS[dataset.name]
     case = index // kind.questions
-    names = picture_names(dataset.name, split, case)
+    names = image_names(dataset.name, split, case)
     question, answer = _question(dataset.name, kind, index, rng)
     return {
         "TaskType": kind.task,
@@ -106,11 +106,11 @@ def make_row(dataset: FlareDataset, split: Split, index: int, rng: np.random.Gen
     }
 
 
-def picture_names(dataset: str, split: Split, case: int) -> list[str]:
-    """Names of a case's pictures, as in ImageName. Every seventh case of bcn20000 has one."""
+def image_names(dataset: str, split: Split, case: int) -> list[str]:
+    """Names of a case's images, as in ImageName. Every seventh case of bcn20000 has one."""
     kind = KINDS[dataset]
-    count = 1 if dataset == "bcn20000" and case % 7 == 0 else kind.pictures
-    views = [f"-{view + 1}" for view in range(count)] if kind.pictures > 1 else [""]
+    count = 1 if dataset == "bcn20000" and case % 7 == 0 else kind.images
+    views = [f"-{view + 1}" for view in range(count)] if kind.images > 1 else [""]
     return [f"{split.images}/{dataset}_{case:05d}{view}.{kind.suffix}" for view in views]
 
 
@@ -151,16 +151,16 @@ def _box(rng: np.random.Generator) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Dirt:
+class Issue:
     """One thing that is wrong with one row of the training split.
 
     Attributes:
         dataset: Whose.
         index: The row.
         code: The finding it must cause.
-        action: What must become of the row: kept, dropped or quarantined; all rows of its case for pictures.
+        action: What must become of the row: kept, dropped or quarantined; all rows of its case for images.
         row: Changes to the row.
-        picture: What is done to its first picture.
+        image: What is done to its first image.
     """
 
     dataset: str
@@ -168,7 +168,7 @@ class Dirt:
     code: str
     action: str = "kept"
     row: Row | None = None
-    picture: Callable[[Path], None] | None = None
+    image: Callable[[Path], None] | None = None
 
 
 def _cut(path: Path) -> None:
@@ -209,49 +209,49 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-DIRT: tuple[Dirt, ...] = (
-    Dirt("retino", 3, "IMAGE_UNREADABLE", "quarantined", picture=_cut),
-    Dirt("retino", 4, "EXIF_ROTATED", picture=_turn),
-    Dirt("retino", 5, "IMAGE_CMYK", picture=_to_cmyk),
-    Dirt("retino", 6, "IMAGE_UNREADABLE", "quarantined", picture=_empty),
-    Dirt("retino", 7, "LETTER_NOT_OPTION", row={"Answer": "Q"}),
-    Dirt("retino", 8, "OPTION_TEXT", row={"Answer": "Mild NPDR"}),
-    Dirt("BUSI", 3, "IMAGE_UNREADABLE", "quarantined", picture=_corrupt),
-    Dirt("BUSI", 4, "DEPTH_WINDOWED", picture=_deepen),
-    Dirt("BUSI", 5, "ALPHA_FLATTENED", picture=_clear),
-    Dirt("BUSI", 6, "IMAGE_TOO_LARGE", "quarantined", picture=_bomb),
-    Dirt("BUSI", 7, "IMAGE_MISSING", "dropped", picture=Path.unlink),
-    Dirt("BUSI", 8, "IMAGE_OUTSIDE", "quarantined", row={"ImageName": "../../../../etc/passwd"}),
-    Dirt("BUSI", 9, "IMAGE_OUTSIDE", "quarantined", row={"ImageName": "/etc/passwd"}),
-    Dirt("BUSI", 10, "IMAGE_NAME", "quarantined", row={"ImageName": None}),
-    Dirt("BUSI", 11, "TASK_UNKNOWN", "quarantined", row={"TaskType": "segmentation"}),
-    Dirt("BUSI-det", 3, "ZERO_AREA_BOX", row={"Answer": "[[94, 15, 105, 72], [68, 10, 68, 10]]"}),
-    Dirt("BUSI-det", 4, "INVERTED_BOX", row={"Answer": "[[80, 60, 20, 10]]"}),
-    Dirt("BUSI-det", 5, "ANSWER_UNUSABLE", "quarantined", row={"Answer": "[[80, 60, 20]]"}),
-    Dirt("BUSI-det", 6, "COORDINATE_RANGE", row={"Answer": "[[0.1, 0.2, 0.4, 0.6]]"}),
-    Dirt("BUSI-det", 7, "BOX_OUTSIDE", row={"Answer": "[[10, 10, 5000, 60]]"}),
-    Dirt("BUSI-det", 8, "ANSWER_EMPTY", "dropped", row={"Answer": None}),
-    Dirt("BUS-UCLM-det", 3, "ANSWER_UNUSUAL", row={"Answer": "[1, 2, 30, 40, 5, 6, 70, 80]"}),
-    Dirt("boneresorption", 3, "NUMBER_OUTLIER", row={"Answer": 2085.5}),
-    Dirt("boneresorption", 4, "NEGATIVE_NUMBER", row={"Answer": -3}),
-    Dirt("boneresorption", 5, "ANSWER_UNUSABLE", "quarantined", row={"Answer": "n/a"}),
-    Dirt("neurips22cell", 3, "COUNT_NOT_WHOLE", row={"Answer": 10.5}),
-    Dirt("chromosome", 3, "MAP_MALFORMED", row={"Answer": "{'1': [[1, 2, 30, 40]]}"}),
-    Dirt("chestdr", 3, "NORMAL_WITH_FINDINGS", row={"Answer": "Normal, Fibrosis"}),
-    Dirt("chestdr", 4, "LABEL_REPEATED", row={"Answer": "Fibrosis, Fibrosis"}),
-    Dirt("IU_XRay", 3, "REPORT_SHORT", row={"Answer": "Normal."}),
-    Dirt("IU_XRay", 4, "BOXES_UNEXPECTED", row={"Answer": "A mass at [[1, 2, 3, 4]]"}),
-    Dirt("endo", 3, "LETTER_NOT_OPTION", row={"Answer": "T"}),
-    Dirt("endo", 4, "SEVERAL_LETTERS", row={"Answer": "A B"}),
-    Dirt("CMMD", 3, "LETTER_WITHOUT_OPTIONS", row={"Answer": "A"}),
-    Dirt("CMMD", 4, "LITERAL_TAG", "quarantined", row={"Question": "<image> is it benign?"}),
-    Dirt("CMMD", 6, "QUESTION_EMPTY", "dropped", row={"Question": " "}),
-    Dirt("bcn20000", 8, "IMAGE_MISSING", "dropped", picture=Path.unlink),
+ISSUES: tuple[Issue, ...] = (
+    Issue("retino", 3, "IMAGE_UNREADABLE", "quarantined", image=_cut),
+    Issue("retino", 4, "EXIF_ROTATED", image=_turn),
+    Issue("retino", 5, "IMAGE_CMYK", image=_to_cmyk),
+    Issue("retino", 6, "IMAGE_UNREADABLE", "quarantined", image=_empty),
+    Issue("retino", 7, "LETTER_NOT_OPTION", row={"Answer": "Q"}),
+    Issue("retino", 8, "OPTION_TEXT", row={"Answer": "Mild NPDR"}),
+    Issue("BUSI", 3, "IMAGE_UNREADABLE", "quarantined", image=_corrupt),
+    Issue("BUSI", 4, "DEPTH_WINDOWED", image=_deepen),
+    Issue("BUSI", 5, "ALPHA_FLATTENED", image=_clear),
+    Issue("BUSI", 6, "IMAGE_TOO_LARGE", "quarantined", image=_bomb),
+    Issue("BUSI", 7, "IMAGE_MISSING", "dropped", image=Path.unlink),
+    Issue("BUSI", 8, "IMAGE_OUTSIDE", "quarantined", row={"ImageName": "../../../../etc/passwd"}),
+    Issue("BUSI", 9, "IMAGE_OUTSIDE", "quarantined", row={"ImageName": "/etc/passwd"}),
+    Issue("BUSI", 10, "IMAGE_NAME", "quarantined", row={"ImageName": None}),
+    Issue("BUSI", 11, "TASK_UNKNOWN", "quarantined", row={"TaskType": "segmentation"}),
+    Issue("BUSI-det", 3, "ZERO_AREA_BOX", row={"Answer": "[[94, 15, 105, 72], [68, 10, 68, 10]]"}),
+    Issue("BUSI-det", 4, "INVERTED_BOX", row={"Answer": "[[80, 60, 20, 10]]"}),
+    Issue("BUSI-det", 5, "ANSWER_UNUSABLE", "quarantined", row={"Answer": "[[80, 60, 20]]"}),
+    Issue("BUSI-det", 6, "COORDINATE_RANGE", row={"Answer": "[[0.1, 0.2, 0.4, 0.6]]"}),
+    Issue("BUSI-det", 7, "BOX_OUTSIDE", row={"Answer": "[[10, 10, 5000, 60]]"}),
+    Issue("BUSI-det", 8, "ANSWER_EMPTY", "dropped", row={"Answer": None}),
+    Issue("BUS-UCLM-det", 3, "ANSWER_UNUSUAL", row={"Answer": "[1, 2, 30, 40, 5, 6, 70, 80]"}),
+    Issue("boneresorption", 3, "NUMBER_OUTLIER", row={"Answer": 2085.5}),
+    Issue("boneresorption", 4, "NEGATIVE_NUMBER", row={"Answer": -3}),
+    Issue("boneresorption", 5, "ANSWER_UNUSABLE", "quarantined", row={"Answer": "n/a"}),
+    Issue("neurips22cell", 3, "COUNT_NOT_WHOLE", row={"Answer": 10.5}),
+    Issue("chromosome", 3, "MAP_MALFORMED", row={"Answer": "{'1': [[1, 2, 30, 40]]}"}),
+    Issue("chestdr", 3, "NORMAL_WITH_FINDINGS", row={"Answer": "Normal, Fibrosis"}),
+    Issue("chestdr", 4, "LABEL_REPEATED", row={"Answer": "Fibrosis, Fibrosis"}),
+    Issue("IU_XRay", 3, "REPORT_SHORT", row={"Answer": "Normal."}),
+    Issue("IU_XRay", 4, "BOXES_UNEXPECTED", row={"Answer": "A mass at [[1, 2, 3, 4]]"}),
+    Issue("endo", 3, "LETTER_NOT_OPTION", row={"Answer": "T"}),
+    Issue("endo", 4, "SEVERAL_LETTERS", row={"Answer": "A B"}),
+    Issue("CMMD", 3, "LETTER_WITHOUT_OPTIONS", row={"Answer": "A"}),
+    Issue("CMMD", 4, "LITERAL_TAG", "quarantined", row={"Question": "<image> is it benign?"}),
+    Issue("CMMD", 6, "QUESTION_EMPTY", "dropped", row={"Question": " "}),
+    Issue("bcn20000", 8, "IMAGE_MISSING", "dropped", image=Path.unlink),
 )
 
 
 def draw(path: Path, seed: Sequence[int], side: int) -> None:
-    """Blurred noise with grain: compresses and decodes like a medical picture of up to `side` pixels."""
+    """Blurred noise with grain: compresses and decodes like a medical image of up to `side` pixels."""
     rng = np.random.default_rng(seed)
     colours = 3 if path.suffix == ".jpg" else 1
     width, height = int(rng.integers(side * 5 // 8, side)), int(rng.integers(side // 2, side * 7 // 8))
@@ -267,7 +267,7 @@ def _draw_all(items: Sequence[tuple[Path, Sequence[int]]], side: int) -> None:
 
 
 def row_count(dataset: str, split: Split, scale: float) -> int:
-    """Rows of a dataset in a split; at least twelve where there are any, so that all dirt has a place."""
+    """Rows of a dataset in a split; at least twelve where there are any, so that every issue has a place."""
     full = KINDS[dataset].rows[list(SPLITS).index(split.name)]
     return max(min(12, full), math.ceil(full * scale))
 
@@ -279,11 +279,11 @@ def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = Tr
         root: Where; must not exist.
         scale: Share of the full size.
         workers: Processes that draw.
-        zipped: Whether the pictures of the endoscopy and ultrasound sets lie in `images*.zip`, as they are downloaded.
-        side: Largest side of a picture, pixels.
+        zipped: Whether the images of the endoscopy and ultrasound sets lie in `images*.zip`, as they are downloaded.
+        side: Largest side of an image, pixels.
     """
     root.mkdir(parents=True)
-    pictures: list[tuple[Path, Sequence[int]]] = []
+    images: list[tuple[Path, Sequence[int]]] = []
     for split_number, split in enumerate(SPLITS.values()):
         for number, dataset in enumerate(FLARE_DATASETS.values()):
             if count := row_count(dataset.name, split, scale):
@@ -291,16 +291,16 @@ def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = Tr
                 (home / split.images).mkdir(parents=True)
                 _write_questions(home, dataset, split, count, (split_number, number))
                 cases = math.ceil(count / KINDS[dataset.name].questions)
-                names = [name for case in range(cases) for name in picture_names(dataset.name, split, case)]
-                pictures += [(home / name, (split_number, number, place)) for place, name in enumerate(names)]
-    chunks = [pictures[start : start + 500] for start in range(0, len(pictures), 500)]
+                names = [name for case in range(cases) for name in image_names(dataset.name, split, case)]
+                images += [(home / name, (split_number, number, place)) for place, name in enumerate(names)]
+    chunks = [images[start : start + 500] for start in range(0, len(images), 500)]
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(partial(_draw_all, side=side), chunks))
-    for dirt in DIRT:
-        if dirt.picture:
-            home = root / "training" / FLARE_DATASETS[dirt.dataset].category / dirt.dataset
-            case = dirt.index // KINDS[dirt.dataset].questions
-            dirt.picture(home / picture_names(dirt.dataset, SPLITS["train"], case)[0])
+    for issue in ISSUES:
+        if issue.image:
+            home = root / "training" / FLARE_DATASETS[issue.dataset].category / issue.dataset
+            case = issue.index // KINDS[issue.dataset].questions
+            issue.image(home / image_names(issue.dataset, SPLITS["train"], case)[0])
     if zipped:
         for folder in [*root.glob("*/Ultrasound/*/images*"), *root.glob("*/Endoscopy/*/images*")]:
             pack(folder)
@@ -310,9 +310,9 @@ def _write_questions(home: Path, dataset: FlareDataset, split: Split, count: int
     rng = np.random.default_rng(seed)
     rows = [make_row(dataset, split, index, rng, answered=split.name != "test") for index in range(count)]
     if split.name == "train":
-        for dirt in DIRT:
-            if dirt.dataset == dataset.name and dirt.row:
-                rows[dirt.index] |= dirt.row
+        for issue in ISSUES:
+            if issue.dataset == dataset.name and issue.row:
+                rows[issue.index] |= issue.row
         if dataset.name == "fundus":  # a row twice, and a pair that disagrees
             rows[5] = dict(rows[4])
             rows[7] = rows[6] | {"Answer": "A" if rows[6]["Answer"] != "A" else "B"}
@@ -328,7 +328,7 @@ def _dump(path: Path, rows: Sequence[Row]) -> None:
 
 
 def pack(folder: Path) -> None:
-    """Replace a picture folder by its archive."""
+    """Replace an image folder by its archive."""
     with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
         for path in sorted(folder.iterdir()):
             archive.write(path, f"{folder.name}/{path.name}")
@@ -341,8 +341,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("root", type=Path, help="folder to make")
     arguments.add_argument("--scale", type=float, default=1.0, help="share of the full size (default: 1)")
     arguments.add_argument("--workers", type=int, default=2, help="processes that draw (default: 2)")
-    arguments.add_argument("--unzipped", action="store_true", help="leave every picture folder as it is")
-    arguments.add_argument("--side", type=int, default=256, help="largest side of a picture, pixels (default: 256)")
+    arguments.add_argument("--unzipped", action="store_true", help="leave every image folder as it is")
+    arguments.add_argument("--side", type=int, default=256, help="largest side of an image, pixels (default: 256)")
     args = arguments.parse_args(argv)
     build(args.root, scale=args.scale, workers=args.workers, zipped=not args.unzipped, side=args.side)
     return 0

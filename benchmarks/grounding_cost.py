@@ -5,7 +5,7 @@
     python benchmarks/grounding_cost.py --size internvl3-8b --device cuda --dtype bfloat16 --boxes 8 100
 
 Models are the real classes with random weights; LoRA on the MLPs of the language model, rank 16, frozen vision tower
-and gradient checkpointing, as recipes/grounding_*.yaml have them. The batch is pictures, a question and answers with
+and gradient checkpointing, as recipes/grounding_*.yaml have them. The batch is images, a question and answers with
 boxes. Ways to make a step, in turn within one process, so that a busy machine slows all alike:
 
   stock            language-model loss alone
@@ -57,7 +57,7 @@ MLPS = ["gate_proj", "up_proj", "down_proj"]
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a model; `tokens` a picture has, `side` in pixels."""
+    """Sizes of a model; `tokens` an image has, `side` in pixels."""
 
     family: str
     vocabulary: int
@@ -227,7 +227,7 @@ def qwen3vl_config(size: Size, tokenizer: Any) -> Any:
 
 
 def internvl3_config(size: Size, tokenizer: Any) -> Any:
-    """One tile per picture."""
+    """One tile per image."""
     hidden, intermediate, layers, heads = size.vision
     return transformers.InternVLConfig(
         text_config=text_config(size)
@@ -242,18 +242,18 @@ def internvl3_config(size: Size, tokenizer: Any) -> Any:
 
 
 def make_batch(size: Size, tokenizer: Any, boxes: int, records: int) -> dict[str, torch.Tensor]:
-    """Random pictures, a question, and answers with `boxes` boxes each; padded on the right."""
+    """Random images, a question, and answers with `boxes` boxes each; padded on the right."""
     rng = np.random.default_rng(0)
     qwen = size.family == "qwen3vl"
     patches = size.side // (16 if qwen else 14)
-    start, picture, end = (
+    start, image_token, end = (
         ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>") if qwen else ("<img>", "<IMG_CONTEXT>", "</img>")
     )
     ids, labels = [], []
     for _ in range(records):
         corners = np.sort(rng.integers(0, 1001, (boxes, 2, 2)), axis=1).reshape(boxes, 4).astype(float)
         answer = tokenizer.encode(format_boxes(corners, ["lesion"] * boxes, "json", "norm1000") + "<|im_end|>")
-        question = f"<|im_start|>user\n{start}{picture * (patches**2 // 4)}{end}\nFind every lesion.<|im_end|>\n"
+        question = f"<|im_start|>user\n{start}{image_token * (patches**2 // 4)}{end}\nFind every lesion.<|im_end|>\n"
         prompt = tokenizer.encode(question + "<|im_start|>assistant\n")
         ids.append(prompt + answer)
         labels.append([-100] * len(prompt) + answer)
@@ -266,7 +266,7 @@ def make_batch(size: Size, tokenizer: Any, boxes: int, records: int) -> dict[str
     }
     if not qwen:
         return batch | {"pixel_values": torch.randn(records, 3, size.side, size.side)}
-    image = padded == tokenizer.convert_tokens_to_ids(picture)
+    image = padded == tokenizer.convert_tokens_to_ids(image_token)
     return batch | {
         "pixel_values": torch.randn(records * patches**2, 3 * 2 * 16 * 16),
         "image_grid_thw": torch.tensor([[1, patches, patches]] * records),

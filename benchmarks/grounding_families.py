@@ -5,7 +5,7 @@
     python benchmarks/grounding_families.py --family internvl3 --out families --arms lm full --steps 2000
 
 Per seed, a checkpoint with random weights is trained with the language-model loss; every arm goes on from it over the
-same drawn pictures, with the recipe's own keys (`use_grounding_loss`, `grounding_beta`, …). Runs end up in
+same drawn images, with the recipe's own keys (`use_grounding_loss`, `grounding_beta`, …). Runs end up in
 `<out>/families.json` one by one; a second call goes on where the first stopped.
 """
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from compact.arms import ARMS, Arm  # noqa: E402
-from compact.pictures import FAMILIES, Scene, draw, test_scenes  # noqa: E402
+from compact.images import FAMILIES, Scene, draw, test_scenes  # noqa: E402
 from compact.report import show  # noqa: E402
 from compact.scoring import scores  # noqa: E402
 
@@ -43,12 +43,12 @@ from medvl.demo.checkpoints import Family, build_checkpoint  # noqa: E402
 from medvl.sharegpt import dataset_entry, write_atomic  # noqa: E402
 
 _QUESTION = "Find every cell and give its bounding box as JSON."
-_TRAIN_PICTURES, _TEST_PICTURES = 8000, 300
+_TRAIN_IMAGES, _TEST_IMAGES = 8000, 300
 _RECIPES = {"qwen3vl": "demo_qwen3vl_tiny.yaml", "internvl3": "demo_internvl3_tiny.yaml"}
 
 
 def main() -> int:
-    """Draw the pictures, train what is missing, print the tables."""
+    """Draw the images, train what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=get_args(Family), default="qwen3vl")
     parser.add_argument("--start-steps", type=int, default=600, help="of the common start, batches of 16")
@@ -63,7 +63,7 @@ def main() -> int:
     runs = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     plan = f"{args.family}, {args.start_steps} + {args.steps} steps"
     done = runs.setdefault(plan, {})
-    test = test_scenes(_TEST_PICTURES)
+    test = test_scenes(_TEST_IMAGES)
     for seed in range(args.seeds):
         missing = [ARMS[name] for name in args.arms if str(seed) not in done.get(name, {})]
         if not missing:
@@ -87,12 +87,12 @@ def main() -> int:
 def trained_start(
     args: argparse.Namespace, place: Path, recipe: dict[str, Any], seed: int, test: Sequence[Scene]
 ) -> Path:
-    """The checkpoint that the arms of a seed go on from; its pictures are others than theirs."""
+    """The checkpoint that the arms of a seed go on from; its images are others than theirs."""
     start = place / "start"
     if (place / "start.done").exists():
         return start
-    train_scenes = [draw(np.random.default_rng((FAMILIES, seed, index))) for index in range(2 * _TRAIN_PICTURES)]
-    sets = {"start": train_scenes[:_TRAIN_PICTURES], "train": train_scenes[_TRAIN_PICTURES:], "test": list(test)}
+    train_scenes = [draw(np.random.default_rng((FAMILIES, seed, index))) for index in range(2 * _TRAIN_IMAGES)]
+    sets = {"start": train_scenes[:_TRAIN_IMAGES], "train": train_scenes[_TRAIN_IMAGES:], "test": list(test)}
     write_dataset(place / "data", sets)
     corpus = [_QUESTION, *(scene.text for scene in train_scenes)]
     random = build_checkpoint(args.family, place / "random", scale="demo", corpus=corpus, seed=seed)
@@ -103,13 +103,13 @@ def trained_start(
 
 
 def write_dataset(folder: Path, sets: dict[str, list[Scene]]) -> None:
-    """Pictures, ShareGPT files and dataset_info.json."""
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    """Images, ShareGPT files and dataset_info.json."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     for name, scenes in sets.items():
         records = []
         for index, scene in enumerate(scenes):
-            path = folder / "pictures" / f"{name}_{index:05d}.png"
-            grey = np.clip(90 + 80 * scene.picture[0], 0, 255).astype(np.uint8)
+            path = folder / "images" / f"{name}_{index:05d}.png"
+            grey = np.clip(90 + 80 * scene.image[0], 0, 255).astype(np.uint8)
             Image.fromarray(grey).convert("RGB").save(path)
             turns = [{"from": "human", "value": f"<image>\n{_QUESTION}"}, {"from": "gpt", "value": scene.text}]
             records.append({"conversations": turns, "images": [str(path.resolve())]})
@@ -119,7 +119,7 @@ def write_dataset(folder: Path, sets: dict[str, list[Scene]]) -> None:
 
 
 def base_recipe(family: str, data: Path, seed: int) -> dict[str, Any]:
-    """The demo's recipe of the family, on these pictures."""
+    """The demo's recipe of the family, on these images."""
     keys: dict[str, Any] = yaml.safe_load((ROOT / "recipes" / _RECIPES[family]).read_text(encoding="utf-8"))
     quiet = {"plot_loss": False, "medvl_run_card": False, "dataloader_num_workers": 0, "logging_steps": 50}
     return keys | quiet | {"dataset_dir": str(data), "dataset": "train", "eval_dataset": None, "seed": seed,
@@ -142,7 +142,7 @@ def train(recipe: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def answered(recipe: dict[str, Any], model: Path, out: Path, test: Sequence[Scene]) -> dict[str, float]:
-    """Scores of LLaMA-Factory's own greedy predictions on the test pictures."""
+    """Scores of LLaMA-Factory's own greedy predictions on the test images."""
     keys = {"do_train": False, "do_predict": True, "predict_with_generate": True, "do_sample": False, "dataset": None,
             "eval_dataset": "test", "model_name_or_path": str(model), "output_dir": str(out),
             "max_new_tokens": 240}  # fmt: skip

@@ -7,7 +7,7 @@
 
 The detector is no vision-language model, but it writes the same answer text token by token and is trained with the very
 functions of `medvl.losses`. Per seed, one start is trained with the language-model loss; every arm goes on from it for
-as many steps, over the same pictures in the same order. Arms end up in `--out` one by one; a second call goes on where
+as many steps, over the same images in the same order. Arms end up in `--out` one by one; a second call goes on where
 the first stopped. One thread.
 """
 
@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from compact.arms import ARMS, CHECKED, Arm  # noqa: E402
+from compact.images import COMPARED, Scene, read_bccd, stream, test_scenes  # noqa: E402
 from compact.model import CompactDetector  # noqa: E402
-from compact.pictures import COMPARED, Scene, read_bccd, stream, test_scenes  # noqa: E402
 from compact.report import show  # noqa: E402
 from compact.scoring import scores  # noqa: E402
 from compact.training import (  # noqa: E402
@@ -54,7 +54,7 @@ from medvl.sharegpt import write_atomic  # noqa: E402
 
 MAIN = ("lm", "reference", "w1", "w1+iou", "full")
 _LONGEST = 320  # tokens; eight boxes with labels
-_TEST_PICTURES = 500
+_TEST_IMAGES = 500
 
 
 def main() -> int:
@@ -100,7 +100,7 @@ def work(
     if args.set == "bccd":
         source, test = read_bccd(args.bccd, train=True), read_bccd(args.bccd, train=False)
     else:
-        source, test = None, test_scenes(_TEST_PICTURES)
+        source, test = None, test_scenes(_TEST_IMAGES)
 
     @functools.lru_cache(maxsize=1)
     def batches(seed: int) -> list[Batch]:
@@ -154,10 +154,10 @@ def _advance(progress: Progress, bar: TaskID, step: int, loss: float) -> None:
 
 
 def test_scores(model: CompactDetector, test: list[Scene], tokenizer: Any) -> dict[str, float]:
-    """Scores of greedily written answers on the test pictures."""
+    """Scores of greedily written answers on the test images."""
     model.eval()
-    pictures = torch.from_numpy(np.stack([scene.picture for scene in test]))
-    texts = [tokenizer.decode(ids) for ids in model.write(pictures, tokenizer.eos_token_id, _LONGEST)]
+    images = torch.from_numpy(np.stack([scene.image for scene in test]))
+    texts = [tokenizer.decode(ids) for ids in model.write(images, tokenizer.eos_token_id, _LONGEST)]
     model.train()
     return scores(test, texts)
 

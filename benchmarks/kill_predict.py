@@ -3,7 +3,7 @@
 
     python benchmarks/kill_predict.py [--times 10] [--family internvl3] [--seed 0]
 
-A tiny model with an adapter per task answers drawn pictures in process. After every kill the file is read as a reader
+A tiny model with an adapter per task answers drawn images in process. After every kill the file is read as a reader
 would: every line but the last must be whole. Exits with 1 if that fails, a run answers nothing new, or the final bytes
 differ.
 """
@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from medvl.demo.adapters import build_marked
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from medvl.instructions import GENERAL
 from medvl.tasks import Task
 

@@ -47,7 +47,7 @@ def finish(root: Path, out: Path, options: Sequence[str]) -> float:
     return time.monotonic() - started
 
 
-def faults(out: Path) -> list[str]:
+def issues(out: Path) -> list[str]:
     """What a reader of a folder that a killed run left would trip over."""
     found = []
     for path in out.rglob("*.json"):
@@ -108,7 +108,7 @@ def kill_often(root: Path, times: int, seed: int, options: Sequence[str]) -> int
                 (os.killpg if killed % 4 < 2 else os.kill)(process.pid, signal.SIGKILL)
             process.communicate()  # ends with the last worker, since they hold its stderr too
             killed += process.returncode != 0
-            found = faults(out) if out.exists() else []
+            found = issues(out) if out.exists() else []
             finish(tree, out, options)
             found += [] if snapshot(out) == expected else ["rerunning did not end in the same bytes"]
             complete = "complete" if process.returncode == 0 else "killed"

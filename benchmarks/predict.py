@@ -5,8 +5,8 @@
 
 ME-VLIP's way (spec of its inference script): one question after the other in the order of the files, the zero-shot
 classification pipeline built anew for each, the adapter switched for each, batch 1. Ours: all questions routed at once,
-sorted by adapter and length, answered by the batch while the pictures of the next ones are prepared. Both classify
-with the same tiny GLiClass model, show pictures within the same budget and generate the same number of tokens: the
+sorted by adapter and length, answered by the batch while the images of the next ones are prepared. Both classify
+with the same tiny GLiClass model, show images within the same budget and generate the same number of tokens: the
 adapters say their letter as long as they may. The answers of both sides are compared one by one.
 """
 
@@ -26,9 +26,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")
 
 from medvl.instructions import GENERAL
-from medvl.predict.plan import Asked, ask, batches, route
+from medvl.predict.plan import Request, ask, batches, route
 from medvl.predict.questions import read_questions
-from medvl.predict.setup import Wanted, find_adapters, read_setup
+from medvl.predict.setup import ModelOptions, find_adapters, read_setup
 from medvl.profiles import read_profiles
 from medvl.router.chain import load_router
 from medvl.tasks import Task
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LABELS = {str(task): str(task).replace("_", " ") for task in Task}
 
 
-def plan(tree: Path, setup: Any, new_tokens: int, questions: int) -> list[Asked]:
+def plan(tree: Path, setup: Any, new_tokens: int, questions: int) -> list[Request]:
     """The questions of a tree's validation split, routed; answers of every task have the same length."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profiles.yaml"
@@ -54,32 +54,38 @@ def plan(tree: Path, setup: Any, new_tokens: int, questions: int) -> list[Asked]
     ]
 
 
-def one_at_a_time(loaded: "InProcess", asked: Sequence[Asked], classify: Callable[[str], None] | None) -> list[str]:
+def one_at_a_time(
+    loaded: "InProcess", requests: Sequence[Request], classify: Callable[[str], None] | None
+) -> list[str]:
     """ME-VLIP's loop; `classify` is what routing costs there, the route itself is the plan's on both sides."""
     from medvl.predict.batching import Batches
 
-    answering, texts = Batches(loaded), []
-    for item in asked:
+    backend_spec, texts = Batches(loaded), []
+    for item in requests:
         if classify is not None:
             classify(item.question.text)
-        replies = answering._generate_all([(item, answering.encode(item))], {})
+        replies = backend_spec._generate_all([(item, backend_spec.encode(item))], {})
         texts += [reply.text for _, reply in replies]
     return texts
 
 
-def batched(loaded: "InProcess", asked: Sequence[Asked], size: int, classify: Callable[[list[str]], None]) -> list[str]:
+def batched(
+    loaded: "InProcess", requests: Sequence[Request], size: int, classify: Callable[[list[str]], None]
+) -> list[str]:
     """Our loop, routing included; texts in the order of the questions."""
     from medvl.predict.batching import Batches
 
-    classify(sorted({item.question.text for item in asked}))
+    classify(sorted({item.question.text for item in requests}))
     replies = {
-        item.question.id: reply.text for batch in Batches(loaded).answers(batches(asked, size)) for item, reply in batch
+        item.question.id: reply.text
+        for batch in Batches(loaded).answers(batches(requests, size))
+        for item, reply in batch
     }
-    return [replies[item.question.id] for item in asked]
+    return [replies[item.question.id] for item in requests]
 
 
 def compare(
-    setup: Any, asked: list[Asked], batch_size: int, repeats: int, *, differing: float = 0.01
+    setup: Any, requests: list[Request], batch_size: int, repeats: int, *, differing: float = 0.01
 ) -> dict[str, float]:
     """Questions per second of each way, medians of `repeats` runs that take turns.
 
@@ -91,17 +97,17 @@ def compare(
 
     loaded = InProcess(setup)
     with tempfile.TemporaryDirectory() as folder:
-        from_scratch([item.question.text for item in asked], LABELS).save(Path(folder))
+        from_scratch([item.question.text for item in requests], LABELS).save(Path(folder))
         router = QuestionClassifier.load(Path(folder), LABELS)
-        rates, different = _timed(loaded, router, asked, batch_size, repeats)
-    sys.stderr.write(f"{len(asked)} questions, {different} answers differ between the ways\n")
-    if different > differing * len(asked):
+        rates, different = _timed(loaded, router, requests, batch_size, repeats)
+    sys.stderr.write(f"{len(requests)} questions, {different} answers differ between the ways\n")
+    if different > differing * len(requests):
         raise SystemExit("the ways do not answer the same; their times cannot be compared")
     return rates
 
 
 def _timed(
-    loaded: "InProcess", router: "QuestionClassifier", asked: list[Asked], batch_size: int, repeats: int
+    loaded: "InProcess", router: "QuestionClassifier", requests: list[Request], batch_size: int, repeats: int
 ) -> tuple[dict[str, float], int]:
     """Questions per second of each way, and how many answers differ between them."""
     from gliclass import ZeroShotClassificationPipeline
@@ -115,13 +121,13 @@ def _timed(
         pipeline(text, labels, threshold=0.1)
 
     ways: dict[str, Callable[[], list[str]]] = {
-        "one at a time, pipeline rebuilt (ME-VLIP)": lambda: one_at_a_time(loaded, asked, pipeline_anew),
-        "one at a time, no router": lambda: one_at_a_time(loaded, asked, None),
+        "one at a time, pipeline rebuilt (ME-VLIP)": lambda: one_at_a_time(loaded, requests, pipeline_anew),
+        "one at a time, no router": lambda: one_at_a_time(loaded, requests, None),
         f"medvl predict, batches of {batch_size}": lambda: batched(
-            loaded, asked, batch_size, lambda texts: router.score(texts) and None
+            loaded, requests, batch_size, lambda texts: router.score(texts) and None
         ),
     }
-    one_at_a_time(loaded, asked[:4], pipeline_anew)  # first calls load and compile
+    one_at_a_time(loaded, requests[:4], pipeline_anew)  # first calls load and compile
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     answers: dict[str, list[str]] = {}
     for _ in range(repeats):
@@ -131,7 +137,7 @@ def _timed(
             seconds[name].append(time.perf_counter() - started)
     first, *others = answers.values()
     different = max(sum(a != b for a, b in zip(first, other, strict=True)) for other in others)
-    return {name: len(asked) / statistics.median(spent) for name, spent in seconds.items()}, different
+    return {name: len(requests) / statistics.median(spent) for name, spent in seconds.items()}, different
 
 
 def show(rates: dict[str, float]) -> None:
@@ -149,7 +155,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tree", type=Path, help="a FLARE tree (default: drawn pictures)")
+    parser.add_argument("--tree", type=Path, help="a FLARE tree (default: drawn images)")
     parser.add_argument("--models", type=Path, help="a folder with base and adapters (default: tiny ones, made now)")
     parser.add_argument("--quantization", type=int, choices=[4, 8])
     args = parser.parse_args()
@@ -161,13 +167,13 @@ def main() -> None:
             letters = dict(zip((*LABELS, GENERAL), "ABCDEFGH", strict=True))
             models = build_marked(args.family, Path(folder) / "models", letters, endless=True)
         if tree is None:
-            from medvl.demo.pictures import build_tree
+            from medvl.demo.images import build_tree
 
             tree = Path(folder) / "tree"
             build_tree(tree, train=0, val=-(-args.questions // 9))
         setup = read_setup(
             find_adapters((*LABELS, GENERAL), models / "adapters"),
-            Wanted(str(models / "base"), bits=args.quantization),
+            ModelOptions(str(models / "base"), bits=args.quantization),
         )
         show(compare(setup, plan(tree, setup, args.new_tokens, args.questions), args.batch_size, args.repeats))
 

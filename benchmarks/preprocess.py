@@ -6,7 +6,7 @@ examples:
   python benchmarks/preprocess.py /tmp/flare/tree --workers 2
 
 The reference way, as the public FLARE baselines do it: for every row, Pillow `verify()`, open again, `load()`, in one
-process; then `json.dump`. It looks at a picture once per row that names it; `--remember` lets it look once per picture.
+process; then `json.dump`. It looks at an image once per row that names it; `--remember` lets it look once per image.
 Ours: the whole command, with what the references do not do: answers parsed, boxes rewritten, rows audited, reports.
 """
 
@@ -61,7 +61,7 @@ def _is_readable(path: str, known: dict[str, bool]) -> bool:
             image.verify()
         with Image.open(path) as image:
             image.load()
-    except Exception:  # as the references: whatever is wrong, the picture is bad
+    except Exception:  # as the references: whatever is wrong, the image is bad
         return False
     known[path] = True
     return True
@@ -114,8 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("root", type=Path, help="a tree whose archives are unpacked")
     arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="for ours (default: all cores)")
     arguments.add_argument("--rounds", type=int, default=3, help="runs of ours, of which the median (default: 3)")
-    arguments.add_argument("--remember", action="store_true", help="the reference way looks at every picture once only")
-    arguments.add_argument("--leaks", default="off", help="for ours: near needs a second look at each (default: off)")
+    arguments.add_argument("--remember", action="store_true", help="the reference way looks at every image once only")
+    arguments.add_argument(
+        "--contamination", default="off", help="for ours: near needs a second look at each (default: off)"
+    )
     args = arguments.parse_args(argv)
     root = args.root.resolve()
     with tempfile.TemporaryDirectory() as folder:
@@ -128,14 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = reference_way(root, out / "reference", remember=args.remember)
         reference, used = time.perf_counter() - started, time.process_time() - used
         print(f"reference way              {reference:7.2f} s, processor {used:7.2f} s, {count} records", flush=True)  # noqa: T201
-        options = ["--leaks", args.leaks]
+        options = ["--contamination", args.contamination]
         ours(root, out / "once", args.workers, ["--help"])
-        for name in ("cold", "unchanged", "one picture changed"):
+        for name in ("cold", "unchanged", "one image changed"):
             runs = []
             for _ in range(args.rounds):
                 if name == "cold":
                     shutil.rmtree(out / "ours", ignore_errors=True)
-                if name == "one picture changed":
+                if name == "one image changed":
                     next(root.glob("training/*/*/images*/*_00002*")).touch()
                 runs.append(ours(root, out / "ours", args.workers, options))
             walls, processors = zip(*runs, strict=True)

@@ -47,7 +47,7 @@ def milliseconds(ask: Callable[[str], object], questions: Iterable[str]) -> list
 
 def forget() -> None:
     """Empty the caches of what is read of a question."""
-    for cached in (request.focus, request.asked, spelling.mended, brief):
+    for cached in (request.focus, request.asked, spelling.normalised, brief):
         cached.cache_clear()
 
 

@@ -43,7 +43,7 @@ SELECT = f"What is seen? Select all that apply from the following, separated by 
 SENTENCES = ["Heart size is normal.", "No focal consolidation, pneumothorax or large pleural effusion.",
              "No acute bony abnormality.", "The cardiomediastinal silhouette is within normal limits."]  # fmt: skip
 GRADES = "What is the grade? A: None, B: Mild, C: Moderate, D: Severe, E: Proliferative"
-# Dataset, task as FLARE spells it, picture prefix, questions per picture, share of all.
+# Dataset, task as FLARE spells it, image prefix, questions per image, share of all.
 MIX = [("dental", "Classification", "PXMT", 6, 0.2), ("retino", "Classification", "Retino", 1, 0.2),
        ("fundus", "Classification", "FUNDUS", 2, 0.2), ("periapical", "multi-label classification", "PRML", 2, 0.15),
        ("iugc", "Detection", "IUGC", 1, 0.06), ("chromosome", "instance_detection", "Chrm", 1, 0.01),
@@ -82,17 +82,17 @@ def main() -> None:
 def write_files(folder: Path, total: int) -> tuple[Path, Path]:
     """References and predictions in the challenge's format; a tenth of the predictions is prose or nothing."""
     dice = random.Random(0)
-    truths: list[dict[str, Any]] = []
-    for dataset, task, prefix, per_picture, share in MIX:
+    references: list[dict[str, Any]] = []
+    for dataset, task, prefix, per_image, share in MIX:
         for index in range(round(total * share)):
-            picture = f"imagesVal/{prefix}_{index // per_picture:06d}.png"
+            image = f"imagesVal/{prefix}_{index // per_image:06d}.png"
             question, answer = _question(dataset, index, dice)
-            truths.append({"TaskType": task, "Modality": "X-ray", "ImageName": picture, "Question": question,
+            references.append({"TaskType": task, "Modality": "X-ray", "ImageName": image, "Question": question,
                            "Answer": answer, "Split": "val"})  # fmt: skip
-    said = [row | {"Answer": _said(row, dice)} for row in truths]
+    said = [row | {"Answer": _said(row, dice)} for row in references]
     dice.shuffle(said)
     paths = folder / "references.json", folder / "predictions.json"
-    for path, rows in zip(paths, (truths, said), strict=True):
+    for path, rows in zip(paths, (references, said), strict=True):
         path.write_text(json.dumps(rows), encoding="utf-8")
     return paths
 
@@ -119,7 +119,7 @@ def _box(dice: random.Random) -> list[int]:
 def _said(row: dict[str, Any], dice: random.Random) -> str:
     answer, luck = row["Answer"], dice.random()
     if luck < 0.05:
-        return "I cannot tell from this picture, please consult a specialist. " * 5
+        return "I cannot tell from this image, please consult a specialist. " * 5
     if luck < 0.1:
         return ""
     if row["TaskType"] == "Detection":
@@ -194,10 +194,12 @@ def naive_metrics(task: Task, samples: Sequence[Sample], part: TaskScores, at: N
     if task is Task.MULTI_LABEL:
         sides = [[_labels(sample, side) for sample in samples] for side in (0, 1)]
         binarizer = MultiLabelBinarizer().fit(sides[0] + sides[1])
-        truths, claims = (binarizer.transform(side) for side in sides)
+        references, predictions = (binarizer.transform(side) for side in sides)
         return {
-            "f1_micro": lambda rows: float(f1_score(truths[rows], claims[rows], average="micro")),
-            "f1_samples": lambda rows: float(f1_score(truths[rows], claims[rows], average="samples", zero_division=0)),
+            "f1_micro": lambda rows: float(f1_score(references[rows], predictions[rows], average="micro")),
+            "f1_samples": lambda rows: float(
+                f1_score(references[rows], predictions[rows], average="samples", zero_division=0)
+            ),
         }
     if task.is_number:
         pairs = [(sample.truth.value, sample.answer.value) for sample in samples]
@@ -212,19 +214,22 @@ def naive_metrics(task: Task, samples: Sequence[Sample], part: TaskScores, at: N
 
 def _charged(truth: NDArray[np.str_], part: TaskScores, at: NDArray[np.intp]) -> NDArray[np.str_]:
     """The class that each unreadable answer is charged to, marked as one; empty for an answer that can be read."""
-    columns = csr_matrix(part.table.columns["truths"])[at], csr_matrix(part.table.columns["claims"])[at]
+    columns = csr_matrix(part.table.columns["references"])[at], csr_matrix(part.table.columns["predictions"])[at]
     names = {int(place): str(name) for place, name in zip(columns[0].indices, truth, strict=True)}
-    claimed = columns[1].tocoo()
-    named = {int(row): f"charged {names[int(place)]}" for row, place in zip(claimed.row, claimed.col, strict=True)}
+    predicted = columns[1].tocoo()
+    named = {int(row): f"charged {names[int(place)]}" for row, place in zip(predicted.row, predicted.col, strict=True)}
     invalid = part.table.invalid[at]
     return np.array([named.get(row, "") if invalid[row] else "" for row in range(len(at))], dtype="<U20")
 
 
 def _f1_macro(truth: NDArray[np.str_], said: NDArray[np.str_]) -> float:
-    """Charged classes are claims beside the truths, so that they miss nothing more."""
+    """Charged classes are predictions beside the references, so that they miss nothing more."""
     marked = np.char.startswith(said, "charged ")
-    claims = np.char.replace(said[marked], "charged ", "")
-    sides = np.concatenate([truth, np.full(len(claims), "-")]), np.concatenate([np.where(marked, "-", said), claims])
+    predictions = np.char.replace(said[marked], "charged ", "")
+    sides = (
+        np.concatenate([truth, np.full(len(predictions), "-")]),
+        np.concatenate([np.where(marked, "-", said), predictions]),
+    )
     return float(f1_score(*sides, labels=np.unique(truth), average="macro", zero_division=0))
 
 
@@ -236,11 +241,11 @@ def _labels(sample: Sample, side: int) -> list[str]:
 
 
 def _box_counts(sample: Sample) -> tuple[int, int]:
-    truth, claims = (side.boxes.tolist() for side in both_sides(sample))
-    overlaps = np.array([[_iou(box, other) >= 0.5 for other in claims] for box in truth], dtype=float)
+    truth, predictions = (side.boxes.tolist() for side in both_sides(sample))
+    overlaps = np.array([[_iou(box, other) >= 0.5 for other in predictions] for box in truth], dtype=float)
     if not overlaps.size:
-        return 0, max(len(claims), int(sample.invalid))
-    return int(overlaps[linear_sum_assignment(overlaps, maximize=True)].sum()), len(claims)
+        return 0, max(len(predictions), int(sample.invalid))
+    return int(overlaps[linear_sum_assignment(overlaps, maximize=True)].sum()), len(predictions)
 
 
 def _iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -252,10 +257,10 @@ def _iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _loop_ratio(counts: NDArray[np.int64], rows: NDArray[np.intp]) -> float:
-    hits = claims = 0
+    hits = predictions = 0
     for row in rows:
-        hits, claims = hits + counts[row, 0], claims + counts[row, 1]
-    return float(hits / claims)
+        hits, predictions = hits + counts[row, 0], predictions + counts[row, 1]
+    return float(hits / predictions)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ from evaluation.comparison_tables import comparison_json, file_names, print_comp
 from evaluation.diagnose import diagnose
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation, Settings, evaluate_all
-from evaluation.gate import Finding
-from evaluation.judges import METRICS as METRICS_BY_MODELS
-from evaluation.judges import MissingExtraError
 from evaluation.metrics import known_rules
+from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
+from evaluation.model_based_metrics import MissingExtraError
 from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
 from evaluation.page import REPORT, markdown_tables, render_page, runs_of
 from evaluation.predictions import DataError
 from evaluation.reading import readable
 from evaluation.references import read_references
 from evaluation.statistics import Resampling
+from evaluation.validity_checks import Finding
 from medvl.boxes import FRAMES
 from medvl.console import accept_all_text
 from medvl.sharegpt import to_json, write_atomic
@@ -85,9 +85,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
         help="leave references without a prediction out instead of counting them as wrong; every output says so. Of "
         "several files, and with --baseline, what all of them predicted is scored",
     )
-    add("--force", action="store_true", help="score even what the gate would refuse")
+    add("--force", action="store_true", help="score even what the validity checks would refuse")
     add("--out", type=Path, metavar="DIR", help="output folder (default: PREDICTIONS without its suffix + _scores)")
-    add("--pictures", type=int, default=24, metavar="N", help=f"pictures with boxes in {REPORT} (default: 24)")
+    add("--images", type=int, default=24, metavar="N", help=f"images with boxes in {REPORT} (default: 24)")
     add(
         "--report-metrics",
         nargs="+",
@@ -163,7 +163,7 @@ def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> i
     out = args.out or _default_out(evaluations)
     names = file_names([evaluation.predictions.path for evaluation in evaluations])
     written, runs = [], []
-    pictures = None if args.no_page else args.pictures
+    images = None if args.no_page else args.images
     for evaluation, name in zip(evaluations, names, strict=True):
         if len(evaluations) > 1:
             errors.print(f"{name}:", markup=False, highlight=False)
@@ -171,12 +171,12 @@ def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> i
         diagnosis = diagnose(evaluation)
         written.append(_write(evaluation, baseline, diagnosis, folder, chosen, command, errors))
         runs.append(runs_of(evaluation, name, written[-1], diagnosis))
-        if pictures is not None:
-            _draw(folder / REPORT, partial(render_page, runs[-1], most_pictures=pictures), errors)
+        if images is not None:
+            _draw(folder / REPORT, partial(render_page, runs[-1], most_images=images), errors)
     if len(evaluations) > 1:
         together = comparison_json(evaluations, names)
         write_json(out / COMPARISON, together)
-        if pictures is not None:
+        if images is not None:
             pages = {name: f"{quote(name)}/{REPORT}" for name in names}
             _draw(out / REPORT, partial(render_page, list(chain(*runs)), pages=pages), errors)
     if args.json:
@@ -192,7 +192,7 @@ def _draw(path: Path, render: Callable[[], bytes], errors: Console) -> None:
     """Write a page. It shows what other files hold, so if it cannot be drawn that costs neither these nor the table."""
     try:
         write_atomic(path, render())
-    except Exception as error:  # whatever a chart, a picture or the disk may raise; it is said
+    except Exception as error:  # whatever a chart, an image or the disk may raise; it is said
         path.unlink(missing_ok=True)  # an earlier run's page would be taken for this one's
         why = f"{path} is not there, it could not be drawn ({type(error).__name__}: {error})"
         _note([f"{why}; the scores are whole. Please report it; --no-page leaves the page out"], errors)
@@ -244,6 +244,6 @@ def _note(notes: Sequence[str], errors: Console) -> None:
 
 
 def finding_note(finding: Finding) -> str:
-    """A finding of the gate in one line."""
+    """A finding of the validity checks in one line."""
     first = f" (first: {'; '.join(finding.examples)})" if finding.examples else ""
     return f"{finding.count} {finding.text}{first}"

@@ -49,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class OtherFrame:
-    """Boxes of a dataset, or of some of its pictures, that fit their references much better in another frame.
+    """Boxes of a dataset, or of some of its images, that fit their references much better in another frame.
 
     A finding, never a rescore.
 
@@ -57,12 +57,12 @@ class OtherFrame:
         dataset: Dataset name.
         task: Canonical task name.
         frame: Frame they were scored in.
-        mean_iou: Mean IoU over all truths in it.
+        mean_iou: Mean IoU over all references in it.
         fits: Frame that fits better.
-        mean_iou_there: Mean IoU over all truths in that one.
-        n: Number of pictures it was measured on.
+        mean_iou_there: Mean IoU over all references in that one.
+        n: Number of images it was measured on.
         ids: References whose boxes fit that frame far better.
-        here: Number of pictures whose boxes fit the frame they were scored in far better.
+        here: Number of images whose boxes fit the frame they were scored in far better.
     """
 
     dataset: str
@@ -87,7 +87,7 @@ class OtherFrame:
         """The finding in one sentence."""
         how = f"the references far better as {self.fits} than as {self.frame}, as which they were scored"
         means = f"mean IoU {self.mean_iou_there:.3f} instead of {self.mean_iou:.3f}"
-        return f"boxes of {len(self.ids):,} of {self.n:,} pictures of {self.dataset} ({self.task}) fit {how} ({means})"
+        return f"boxes of {len(self.ids):,} of {self.n:,} images of {self.dataset} ({self.task}) fit {how} ({means})"
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Worst:
         quantity: As in `LengthBin`.
         reason: Why the answer is invalid, None if it is not.
         question: Start of the question.
-        images: Picture names as written.
+        images: Image names as written.
         prediction: Start of the model's text.
         reference: Start of the reference's text.
     """

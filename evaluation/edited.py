@@ -52,7 +52,7 @@ def _same(sample: Sample, target: str, answer: str, frame: Frame | None) -> bool
     """Whether both texts mean the same, boxes to the rounding of the frame; any frame will do where it is not known."""
     trained, truth = (_parsed(sample, text) for text in (target, answer))
     if isinstance(trained.value, ParsedBoxes) and isinstance(truth.value, ParsedBoxes):
-        size = sample.reference.picture_size()
+        size = sample.reference.image_size()
         frames = FRAMES if frame is None else (frame,)
         named = sample.reference.task is Task.INSTANCE_DETECTION
         return any(_same_boxes(trained.value, truth.value, size, one, named=named) for one in frames)

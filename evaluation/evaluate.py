@@ -1,22 +1,22 @@
-"""One prediction file, evaluated: joined, understood, let through the gate, scored under all rules asked for."""
+"""One prediction file, evaluated: joined, understood, checked, scored under all rules asked for."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from evaluation import gate
+from evaluation import validity_checks
 from evaluation.frames import choose_frame
-from evaluation.gate import Finding
 from evaluation.join import Joined, join
-from evaluation.judges import judged
 from evaluation.metrics import official
+from evaluation.model_based_metrics import with_model_scores
 from evaluation.predictions import DataError, PredictionFile, read_predictions
 from evaluation.reading import readable
 from evaluation.references import Reference, References
 from evaluation.samples import Sample, make_samples
 from evaluation.scoring import NO_RESAMPLING, TaskScores, score
 from evaluation.statistics import Resampling
+from evaluation.validity_checks import Finding
 from medvl.boxes import Frame
 from medvl.tasks import Task
 
@@ -32,7 +32,7 @@ class Settings:
         frame: Frame of predicted boxes; None to tell by the file.
         resampling: How intervals and tests are made.
         force: Whether fatal findings are only noted.
-        report_metrics: Metrics by models to compute for reports (`evaluation.judges.METRICS`).
+        report_metrics: Metrics by models to compute for reports (`evaluation.model_based_metrics.METRICS`).
         green_transcript: Responses of a GREEN judge that ran elsewhere.
         only_predicted: Whether references without a prediction are left out instead of counted as wrong.
     """
@@ -56,7 +56,7 @@ class Evaluation:
         joined: Which prediction answers which reference.
         frame: Frame its boxes were read in.
         samples: Every reference with its answer, in the order of the references.
-        findings: What the gate found.
+        findings: What the validity checks found.
         scores: Rules -> task -> scores; `official@<split folder>` where these rules score splits apart.
         left_out: References left out for want of a prediction; None unless only predicted ones were to be scored.
     """
@@ -89,7 +89,7 @@ def evaluate(path: Path, references: References, settings: Settings) -> Evaluati
     """Evaluate one prediction file.
 
     Raises:
-        DataError: it cannot be read, joined or scored, or the gate refuses it.
+        DataError: it cannot be read, joined or scored, or the validity checks refuse it.
     """
     return evaluate_all([path], references, settings)[0]
 
@@ -98,7 +98,8 @@ def evaluate_all(paths: Sequence[Path], references: References, settings: Settin
     """Evaluate prediction files on the same references.
 
     Raises:
-        DataError: one cannot be read, joined or scored, the gate refuses it, or nothing is predicted by all of them
+        DataError: one cannot be read, joined or scored, the validity checks refuse it, or nothing is predicted by all
+        of them
             where only that is to be scored.
     """
     read = [_read(path, references, settings) for path in paths]
@@ -133,11 +134,11 @@ def _evaluated(
     read: _Read, references: References, settings: Settings, left_out: tuple[Reference, ...] | None
 ) -> Evaluation:
     samples = make_samples(read.joined, read.frame)
-    found = gate.findings(references, read.predictions, read.joined, samples, left_out or ())
+    found = validity_checks.findings(references, read.predictions, read.joined, samples, left_out or ())
     if not settings.force:
         refuse(read.predictions.path, found, len(references.items))
     if settings.report_metrics or settings.green_transcript:
-        samples = judged(samples, settings.report_metrics, settings.green_transcript)
+        samples = with_model_scores(samples, settings.report_metrics, settings.green_transcript)
     if official.RULES in settings.rules:
         found += official.comparability(samples)
     scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))

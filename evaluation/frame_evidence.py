@@ -1,5 +1,5 @@
 """Boxes that fit their references far better in another frame than in that they were scored in: all of a dataset's, or
-those of some pictures, as in a file put together from two runs. A finding, never a rescore.
+those of some images, as in a file put together from two runs. A finding, never a rescore.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from medvl.tasks import Task
 _MUCH_BETTER = 0.2
 # A box fits one frame and not another from this IoU in the one, and this far above that in the other.
 _FITS, _BY = 0.5, 0.4
-# A picture fits where this share of its references is found so; half of them may be in either frame.
-_OF_PICTURE = 1 / 3
-# Some pictures are a finding from this share on: of many wrong boxes a few fit another frame by chance.
+# An image fits where this share of its references is found so; half of them may be in either frame.
+_OF_IMAGE = 1 / 3
+# Some images are a finding from this share on: of many wrong boxes a few fit another frame by chance.
 _SOME = 0.1
 
 
 def other_frames(groups: Mapping[tuple[Task, str], Sequence[Sample]], frame: Frame) -> Iterator[OtherFrame]:
-    """A finding per dataset and frame that its boxes, or those of some of its pictures, fit far better.
+    """A finding per dataset and frame that its boxes, or those of some of its images, fit far better.
 
     Args:
         groups: Task and dataset -> samples.
@@ -53,12 +53,12 @@ def frames_of_rows(found: Sequence[OtherFrame]) -> dict[str, Frame]:
 
 def _has_boxes(sample: Sample) -> bool:
     sides = both_sides(sample)
-    return all(len(side.boxes) for side in sides) and sample.reference.picture_size() is not None
+    return all(len(side.boxes) for side in sides) and sample.reference.image_size() is not None
 
 
 def _found(sample: Sample, frame: Frame, other: Frame) -> Floats:
     """IoU of each reference box if the predicted ones, scored in `frame`, had been written in `other`."""
-    size = sample.reference.picture_size()
+    size = sample.reference.image_size()
     truth, predicted = both_sides(sample)
     assert size is not None  # `_has_boxes` let no other through
     with np.errstate(over="ignore"):
@@ -68,5 +68,5 @@ def _found(sample: Sample, frame: Frame, other: Frame) -> Floats:
 
 
 def _fits(there: Floats, here: Floats) -> bool:
-    """Whether enough references of a picture are found in one frame and not in the other."""
-    return bool(((there >= _FITS) & (there >= here + _BY)).mean() >= _OF_PICTURE)
+    """Whether enough references of an image are found in one frame and not in the other."""
+    return bool(((there >= _FITS) & (there >= here + _BY)).mean() >= _OF_IMAGE)

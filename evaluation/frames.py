@@ -1,4 +1,4 @@
-"""Which frame predicted boxes are in, and from there to pixels of the original picture."""
+"""Which frame predicted boxes are in, and from there to pixels of the original image."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from evaluation.predictions import DataError, PredictionFile
 from medvl.answers import Answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import FRAMES, Frame, Size, order_corners
-from medvl.pictures import shown_size
+from medvl.images import shown_size
 from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
 
 
@@ -52,7 +52,7 @@ def is_as_written(path: Path) -> bool:
 
 
 def size_on_disk(path: Path) -> Size | None:
-    """(width, height) of a picture as a viewer shows it, from its header; None if it is not there or not a picture."""
+    """(width, height) of an image as a viewer shows it, from its header; None if it is not there or not an image."""
     try:
         with Image.open(path) as image:
             return shown_size(image)
@@ -69,15 +69,15 @@ def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | Non
 
 
 def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Answer:
-    """A box answer in pixels of the first picture, corners in order; any other answer as it is.
+    """A box answer in pixels of the first image, corners in order; any other answer as it is.
 
-    Nothing is clipped: a box that leaves its picture was predicted so. With several pictures the boxes lie on the
+    Nothing is clipped: a box that leaves its image was predicted so. With several images the boxes lie on the
     first, as in FLARE's own answers.
 
     Args:
         answer: Parsed, boxes in `frame`.
         frame: Frame of boxes whose text states none itself (`box_2d` does: 0-1000).
-        size: (width, height) of the first picture, pixels; not needed for pixel boxes.
+        size: (width, height) of the first image, pixels; not needed for pixel boxes.
         name: Names the record in the error.
 
     Raises:
@@ -89,8 +89,8 @@ def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Ans
     if own != "pixel":
         if size is None:
             raise DataError(
-                f"{name}: {own} boxes, but the size of its picture is not known; score against the converted file "
-                "or a tree with its pictures, or run with --frame pixel if the boxes are pixels"
+                f"{name}: {own} boxes, but the size of its image is not known; score against the converted file "
+                "or a tree with its images, or run with --frame pixel if the boxes are pixels"
             )
         boxes = answer.value.pixels(size, frame)
     return replace(answer, value=replace(answer.value, boxes=order_corners(boxes), frame=None))

@@ -89,7 +89,7 @@ def _postprocessor(name: str) -> Postprocessor:
 
 
 def _in_pixels(boxes: Answer, text: str, reference: Reference, frame: Frame | None) -> str:
-    size = reference.picture_size() or (_BOUNDLESS if frame == "pixel" else None)
+    size = reference.image_size() or (_BOUNDLESS if frame == "pixel" else None)
     if frame is None or size is None:  # strict rules refuse such boxes; a text of another task is no box answer to them
         return text
     return challenge_text(boxes, text, size=size, frame=frame)

@@ -36,7 +36,7 @@ class Joined:
 
 
 def join(references: References, predictions: PredictionFile) -> Joined:
-    """Join by row for LLaMA-Factory's files, by id where both sides have ids, else by pictures and question.
+    """Join by row for LLaMA-Factory's files, by id where both sides have ids, else by images and question.
 
     Raises:
         DataError: the sides do not fit: nothing matches, or rows do not pair up.
@@ -53,7 +53,7 @@ def join(references: References, predictions: PredictionFile) -> Joined:
             "id", references, predictions, [item.id for item in references.items], [row.id for row in predictions.rows]
         )
     else:
-        # Two datasets may ask the same about pictures of the same name; few prediction files say which is meant.
+        # Two datasets may ask the same about images of the same name; few prediction files say which is meant.
         named = all(row.dataset for row in predictions.rows)
         joined = _by_key(
             "key",
@@ -66,7 +66,7 @@ def join(references: References, predictions: PredictionFile) -> Joined:
 
 
 def _key(dataset: str | None, images: Sequence[str], question: str) -> Hashable:
-    """The challenge's key. Converted data holds absolute paths, so the last two parts of a picture's path count."""
+    """The challenge's key. Converted data holds absolute paths, so the last two parts of an image's path count."""
     names = tuple("/".join(image.replace("\\", "/").split("/")[-2:]) for image in images)
     return dataset, names, " ".join(question.split())
 
@@ -98,7 +98,7 @@ def _by_key(
     if len(joined.extra) == len(predictions.rows):
         raise DataError(
             f"no prediction of {predictions.path} matches a reference of {references.path}; joined by "
-            f"{'id' if how == 'id' else 'dataset, pictures and question'}, where the first prediction has "
+            f"{'id' if how == 'id' else 'dataset, images and question'}, where the first prediction has "
             f"{prediction_keys[0]!r} and the first reference {reference_keys[0]!r}"
             f"{_of_another_name(reference_keys, prediction_keys) if how == 'id' else ''}"
         )

@@ -1,4 +1,4 @@
-"""Which predicted box stands for which reference box of a picture."""
+"""Which predicted box stands for which reference box of an image."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ _ZERO_AREA_TOLERANCE = 1.0
 def overlaps(truth: Boxes, predicted: Boxes) -> NDArray[np.float64]:
     """IoU of every pair, and 1 where a box repeats a truth without area to within a pixel.
 
-    FLARE has such truths (19 in BUSI-det). IoU cannot match them, so even a perfect copy would miss. They stay in the
-    count of truths. Boxes of numbers so large that their areas overflow overlap nothing.
+    FLARE has such references (19 in BUSI-det). IoU cannot match them, so even a perfect copy would miss. They stay in
+    the count of references. Boxes of numbers so large that their areas overflow overlap nothing.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = np.nan_to_num(iou(truth, predicted))
@@ -39,7 +39,7 @@ def has_zero_area(sample: Sample) -> bool:
 
 @dataclass(frozen=True)
 class Matched:
-    """What matching the boxes of one picture gives.
+    """What matching the boxes of one image gives.
 
     Attributes:
         hits: Pairs at each of `THRESHOLDS`, one to one, as many as can be, shape (11,).
@@ -54,7 +54,7 @@ class Matched:
 
 
 def match(matrix: NDArray[np.float64]) -> Matched:
-    """Match by an IoU matrix of shape (truths, predictions).
+    """Match by an IoU matrix of shape (references, predictions).
 
     Matching is optimal, not greedy: the order of boxes in a text changes nothing.
     """
@@ -100,7 +100,7 @@ def both_sides(sample: Sample) -> tuple[ParsedBoxes, ParsedBoxes]:
 
 
 def iou_matrix(sample: Sample) -> NDArray[np.float64]:
-    """IoU of every pair, shape (truths, claimed boxes); 0 between different labels in instance detection.
+    """IoU of every pair, shape (references, predicted boxes); 0 between different labels in instance detection.
 
     Labels matter for instance detection alone: a detection question names what to look for. An invalid answer claims
     one box that touches nothing, so that failing to answer is never better than a wrong box.

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
-from evaluation import gate
+from evaluation import validity_checks
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation, Scores, Settings
 from evaluation.frame_evidence import frames_of_rows
@@ -68,7 +68,7 @@ def provenance(evaluation: Evaluation, settings: Settings, command: Sequence[str
         "report_metrics": list(settings.report_metrics),
         "green_transcript": None if settings.green_transcript is None else str(settings.green_transcript),
         "joined_by": evaluation.joined.how,
-        "gate": gate.as_json(evaluation.findings),
+        "gate": validity_checks.as_json(evaluation.findings),
         "invalid_reasons": {task.value: invalid_reasons(part.samples) for task, part in scores.items()},
     }
 
@@ -81,7 +81,7 @@ def metrics_json(evaluation: Evaluation, settings: Settings, command: Sequence[s
         "schema": 1,
         "rules": first[0],
         **only_predicted(evaluation),
-        "counts": gate.counts(
+        "counts": validity_checks.counts(
             evaluation.references, evaluation.predictions, evaluation.joined, evaluation.samples, evaluation.left_out
         ),
         **_parts(first[1]),

@@ -62,7 +62,7 @@ class Prediction:
         row: Place in the file, from 0.
         text: The model's answer; None if there is none.
         id: The record's id, in files keyed by it.
-        images: Picture names as written.
+        images: Image names as written.
         question: The question as written.
         dataset: Dataset name, if the row says.
         label: What LLaMA-Factory says was the target.
@@ -174,7 +174,7 @@ def shape_of(row: Mapping[str, Any], path: Path) -> Shape:
 
 
 def image_names(value: object) -> tuple[str, ...]:
-    """Picture names of a row: a string is one picture. Empty for anything else."""
+    """Image names of a row: a string is one image. Empty for anything else."""
     names = [value] if isinstance(value, str) else value
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
@@ -234,5 +234,5 @@ def _prediction(index: int, row: Row, shape: Shape) -> Prediction:
 
 
 def scorer_key(row: Mapping[str, Any]) -> str:
-    """By what the challenge's scorer joins rows; the names of several pictures as Python prints their list."""
+    """By what the challenge's scorer joins rows; the names of several images as Python prints their list."""
     return f"{row.get('ImageName', '')}||{row.get('Question', '')}"

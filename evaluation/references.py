@@ -17,15 +17,15 @@ from medvl.flare import (
     Question,
     QuestionFile,
     find_question_files,
-    picture_path,
+    image_path,
     question_file,
     read_questions,
 )
 from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
-# First part of picture names -> dataset, as in the release. Only for files that stand outside a tree.
-_PICTURES = {
+# First part of image names -> dataset, as in the release. Only for files that stand outside a tree.
+_IMAGES = {
     "bcn20000": "bcn20000", "bone_marrow": "bone_marrow", "boneresorption": "boneresorption", "bus-uclm": "BUS-UCLM",
     "busi": "BUSI", "cell": "neurips22cell", "chestdr": "chestdr", "chrm": "chromosome", "cmmd": "CMMD",
     "endo": "endo", "fundus": "fundus", "iu-xray": "IU_XRay", "iugc": "iugc", "neojaundice": "neojaundice",
@@ -43,13 +43,13 @@ class Reference:
         task: Decides how it is scored.
         dataset: Dataset name.
         question: The question, without image tags.
-        images: Picture names or paths, as written.
-        answer: The source's answer as text; boxes in pixels of the first picture.
+        images: Image names or paths, as written.
+        answer: The source's answer as text; boxes in pixels of the first image.
         target: What a model was trained to say, boxes in the frame of the converted data; None outside converted data.
-        picture_size: (width, height) of the first picture, pixels, or None where it cannot be known.
+        image_size: (width, height) of the first image, pixels, or None where it cannot be known.
         row: Place in its file, from 0.
         fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
-        names: Picture names as the source wrote them, where `images` are not these.
+        names: Image names as the source wrote them, where `images` are not these.
         split: Split folder it comes from, or the source's name of its split; empty where that is not known.
         written: The source's answer as the JSON value it is; unset outside question files.
         scorer_key: By what the challenge's scorer joins it; None outside question files.
@@ -62,7 +62,7 @@ class Reference:
     images: tuple[str, ...]
     answer: str
     target: str | None
-    picture_size: Callable[[], Size | None]
+    image_size: Callable[[], Size | None]
     row: int
     fields: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Reference:
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """Picture names to join by: a converted record may train on a mended copy or on fewer pictures."""
+        """Image names to join by: a converted record may train on a normalised copy or on fewer images."""
         return self.names or self.images
 
 
@@ -193,7 +193,7 @@ def _read_file(path: Path) -> References:
 def _from_questions(
     questions: Iterable[Question], name: Callable[[Question], str], *, outside: bool = False
 ) -> list[Reference]:
-    """Questions as references; `outside` a tree there are no pictures, and their names tell the dataset."""
+    """Questions as references; `outside` a tree there are no images, and their names tell the dataset."""
     references, errors = [], []
     for question in questions:
         try:
@@ -206,7 +206,7 @@ def _from_questions(
                     images=question.images,
                     answer=question.answer,
                     target=None,
-                    picture_size=(lambda: None) if outside else _size_reader(question),
+                    image_size=(lambda: None) if outside else _size_reader(question),
                     row=question.index,
                     fields=_other_fields(question.row),
                     split="" if outside else question.file.split.folder,
@@ -223,7 +223,7 @@ def _from_questions(
 
 
 def _size_reader(question: Question) -> Callable[[], Size | None]:
-    return cache(lambda: size_on_disk(picture_path(question.file, question.images[0])))
+    return cache(lambda: size_on_disk(image_path(question.file, question.images[0])))
 
 
 # Fields that have a place of their own in a reference.
@@ -235,17 +235,17 @@ def _other_fields(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def dataset_of(images: Sequence[str], task: Task) -> str:
-    """The dataset a picture belongs to by its name, for rows that stand outside a tree.
+    """The dataset an image belongs to by its name, for rows that stand outside a tree.
 
     >>> dataset_of(["imagesVal/PXMT_00736.png"], Task.CLASSIFICATION)
     'dental'
     """
     stem = images[0].replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    prefix = next((prefix for prefix in _PICTURES if stem.lower().startswith(f"{prefix}_")), None)
+    prefix = next((prefix for prefix in _IMAGES if stem.lower().startswith(f"{prefix}_")), None)
     if prefix is None:
         return "unknown"
-    detection = task is Task.DETECTION and prefix in ("busi", "bus-uclm")  # two datasets each share their pictures
-    return _PICTURES[prefix] + ("-det" if detection else "")
+    detection = task is Task.DETECTION and prefix in ("busi", "bus-uclm")  # two datasets each share their images
+    return _IMAGES[prefix] + ("-det" if detection else "")
 
 
 def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
@@ -288,7 +288,7 @@ def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
         images=tuple(record.images),
         answer=record.source.answer,
         target=record.target,
-        picture_size=lambda: size,
+        image_size=lambda: size,
         row=row,
         fields=fields,
         names=tuple(record.source.names),

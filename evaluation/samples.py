@@ -34,7 +34,8 @@ class Sample:
         taken: The row that the challenge's scorer takes (`evaluation.handed_in`), None where it finds none. Of several
             for one question it takes the last, strict rules the first.
         frame: Frame of the boxes in that row; None if nothing tells.
-        judged: Report metric -> score by a model (`evaluation.judges`), NaN where the judge could not be understood.
+        model_scores: Report metric -> score by a model (`evaluation.model_based_metrics`), NaN where its
+            response could not be understood.
     """
 
     reference: Reference
@@ -44,7 +45,7 @@ class Sample:
     exact: bool
     taken: Prediction | None = None
     frame: Frame | None = None
-    judged: Mapping[str, float] = field(default_factory=dict)
+    model_scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def invalid(self) -> bool:
@@ -92,9 +93,9 @@ def _known_image(truth: Answer, reference: Reference) -> Answer:
 
 
 def _size_if_needed(truth: Answer, reference: Reference) -> Size | None:
-    """The size of the picture where a reference is in other numbers than pixels; it may mean to open a file."""
+    """The size of the image where a reference is in other numbers than pixels; it may mean to open a file."""
     stated = isinstance(truth.value, ParsedBoxes) and truth.value.frame is not None
-    return reference.picture_size() if stated else None
+    return reference.image_size() if stated else None
 
 
 def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Answer:
@@ -108,8 +109,8 @@ def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Ans
             f"{reference.id}: the frame of its predicted boxes is not known, there is no manifest.json beside the "
             "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
         )
-    with np.errstate(over="ignore"):  # a number that no picture has may not fit in pixels
-        pixels = to_pixels(answer, frame or "pixel", reference.picture_size(), reference.id)
+    with np.errstate(over="ignore"):  # a number that no image has may not fit in pixels
+        pixels = to_pixels(answer, frame or "pixel", reference.image_size(), reference.id)
     if isinstance(pixels.value, ParsedBoxes) and not np.isfinite(pixels.value.boxes).all():
         return Answer(answer.task, None, "not_finite", answer.notes)
     return pixels

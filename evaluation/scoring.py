@@ -173,7 +173,7 @@ def _macro(metric: Metric, parts: dict[str, Entry], draws: Mapping[str, Floats |
 
 def _group_clusters(parts: Iterable[Clustered]) -> NDArray[np.intp]:
     """In how many clusters each group has reference boxes, shape (k,)."""
-    occupied = [np.asarray((part.matrix > 0).sum(axis=0)).ravel()[part.layout["group_truths"]] for part in parts]
+    occupied = [np.asarray((part.matrix > 0).sum(axis=0)).ravel()[part.layout["group_references"]] for part in parts]
     total: NDArray[np.intp] = np.sum(occupied, axis=0)
     return total
 
@@ -185,7 +185,7 @@ def _by_group(
     values = computed(metric, sums.value)[0]
     draws = None if sums.draws is None else computed(metric, sums.draws)
     for place, name in enumerate(names):
-        n = int(sums.value["group_truths"][0, place])
+        n = int(sums.value["group_references"][0, place])
         ci95 = None if draws is None or sums.clusters < 2 else interval(draws[:, place], float(values[place]))
         few = bool(clusters[place] < ENOUGH_CLUSTERS)
         entry = _entry(metric, float(values[place]), ci95, metric.undefined, few=few, n=n)

@@ -1,6 +1,6 @@
 """Uncertainty: what is one observation, and how values vary when observations are drawn again or models swapped.
 
-Questions about one picture are not independent (dental asks six), so pictures are drawn, not questions. `cluster_codes`
+Questions about one image are not independent (dental asks six), so images are drawn, not questions. `cluster_codes`
 is the one place that says what belongs together.
 """
 
@@ -48,7 +48,7 @@ def cluster_codes(samples: Sequence[Sample], by: str = "image") -> NDArray[np.in
 
     Args:
         samples: Samples of one task.
-        by: "image": samples that share a picture belong together, directly or through others; "sample": every one
+        by: "image": samples that share an image belong together, directly or through others; "sample": every one
             stands alone; else a field of the references' rows, such as a patient's number.
 
     Raises:

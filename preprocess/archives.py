@@ -1,4 +1,4 @@
-"""Picture archives beside the question files: `images*.zip` becomes its folder, whole or not at all, and never a shell.
+"""Image archives beside the question files: `images*.zip` becomes its folder, whole or not at all, and never a shell.
 
 An archive is untrusted: a member that leads out of the folder, a link or a bomb refuses it before anything is written.
 """
@@ -25,12 +25,12 @@ _LITTER = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$
 
 @dataclass(frozen=True)
 class Limits:
-    """What one dataset's archives may hold; far above FLARE's largest (about 16,000 pictures, some GB).
+    """What one dataset's archives may hold; far above FLARE's largest (about 16,000 images, some GB).
 
     Attributes:
         members: Number of files.
         bytes: Size of all files, unpacked.
-        ratio: Unpacked to packed size, for archives that unpack to more than `small` bytes. Pictures hardly shrink.
+        ratio: Unpacked to packed size, for archives that unpack to more than `small` bytes. Images hardly shrink.
         small: See `ratio`.
     """
 
@@ -44,11 +44,11 @@ class Limits:
 class _Member:
     archive: Path
     info: zipfile.ZipInfo
-    target: PurePosixPath  # below the picture folder
+    target: PurePosixPath  # below the image folder
 
 
 def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> list[Path]:
-    """Unpack the archives of every dataset whose picture folder is absent or holds no file. Returns the folders made.
+    """Unpack the archives of every dataset whose image folder is absent or holds no file. Returns the folders made.
 
     Raises:
         FlareError: archives that were refused, a line for each; nothing of them was written.
@@ -73,7 +73,7 @@ def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> l
 
 
 def find_archives(file: QuestionFile) -> list[Path]:
-    """The picture archives beside a question file: those named like the split's folder, else all `images*.zip`."""
+    """The image archives beside a question file: those named like the split's folder, else all `images*.zip`."""
     found = sorted(path for path in file.path.parent.glob("images*.zip") if path.is_file())
     return [path for path in found if path.stem.startswith(file.split.images)] or found
 
@@ -109,7 +109,7 @@ def unpack(archives: Sequence[Path], folder: Path, limits: Limits) -> None:
         for reader in readers.values():
             reader.close()
     marker.unlink()
-    os.sync()  # the new name must not reach the disk before the pictures
+    os.sync()  # the new name must not reach the disk before the images
     if folder.exists():  # an archive without files left it
         shutil.rmtree(folder)
     under_way.rename(folder)
@@ -122,14 +122,14 @@ def _has_files(folder: Path) -> bool:
 
 
 def _members(archive: Path, images: str) -> Iterator[_Member]:
-    """The files of an archive; their place below the picture folder, which most archives hold as their top folder."""
+    """The files of an archive; their place below the image folder, which most archives hold as their top folder."""
     with zipfile.ZipFile(archive) as reader:
         for info in reader.infolist():
             name = info.filename.replace("\\", "/")
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise FlareError(
-                    f"{archive}: {info.filename!r} is a link or device, not a picture; nothing was unpacked"
+                    f"{archive}: {info.filename!r} is a link or device, not an image; nothing was unpacked"
                 )
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in info.orig_filename:

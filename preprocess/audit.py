@@ -23,9 +23,9 @@ from medvl.normalisation import normalise
 from medvl.sharegpt import Record
 from medvl.tasks import Task, label_separator
 from preprocess.errors import UsageError
-from preprocess.report import Converted, Finding, leave_out
+from preprocess.report import DatasetResult, Finding, leave_out
 
-Fault = tuple[str, str]  # code, words
+Issue = tuple[str, str]  # code, words
 AUDIT_FILE = "audit.csv"
 _MARKED = "audit.marked.csv"
 _COMPARED = ("ROWS_CONTRADICT", "ROW_REPEATED")
@@ -44,15 +44,15 @@ def _single_spaced(question: str) -> str:
     return " ".join(question.split())
 
 
-def audit(part: Converted) -> Converted:
+def audit(part: DatasetResult) -> DatasetResult:
     """The part with a finding for everything odd about its records; all of them are kept."""
-    checks = [_row_faults(part.records), _outliers(part.records), _singletons(part.records), _repeated(part.records)]
+    checks = [_row_issues(part.records), _outliers(part.records), _singletons(part.records), _repeated(part.records)]
     found = [finding for check in checks for finding in _findings(part, check)]
     found.sort(key=lambda finding: (finding.index, finding.code))
     return leave_out(part, found)
 
 
-def _findings(part: Converted, faults: Iterable[tuple[Record, Fault]]) -> list[Finding]:
+def _findings(part: DatasetResult, issues: Iterable[tuple[Record, Issue]]) -> list[Finding]:
     return [
         Finding(
             id=record.id,
@@ -62,15 +62,15 @@ def _findings(part: Converted, faults: Iterable[tuple[Record, Fault]]) -> list[F
             file=part.file,
             index=record.source.index,
         )
-        for record, (code, words) in faults
+        for record, (code, words) in issues
     ]
 
 
-def _row_faults(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+def _row_issues(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
     for record in records:
         if answer := _said(record):
-            for fault in _CHECKS[record.task](record, answer):
-                yield record, fault
+            for issue in _CHECKS[record.task](record, answer):
+                yield record, issue
 
 
 def _said(record: Record) -> str:
@@ -78,7 +78,7 @@ def _said(record: Record) -> str:
     return record.source.answer.strip() if record.task in _WITH_BOXES else normalise(record.target)
 
 
-def _choice(record: Record, answer: str) -> Iterator[Fault]:
+def _choice(record: Record, answer: str) -> Iterator[Issue]:
     choices = _options(record.question)
     if choices and answer not in choices:
         picked = parse_answer(answer, Task.CLASSIFICATION, question=record.question).value
@@ -90,7 +90,7 @@ def _choice(record: Record, answer: str) -> Iterator[Fault]:
     yield from _unexpected_boxes(record, answer)
 
 
-def _labels(record: Record, answer: str) -> Iterator[Fault]:
+def _labels(record: Record, answer: str) -> Iterator[Issue]:
     separator = label_separator(record.dataset) or (";" if ";" in answer else ",")
     labels = [label for label in map(_normal, answer.split(separator)) if label]
     repeated = [label for label, count in Counter(labels).items() if count > 1]
@@ -101,12 +101,12 @@ def _labels(record: Record, answer: str) -> Iterator[Fault]:
     yield from _unexpected_boxes(record, answer)
 
 
-def _unexpected_boxes(_: Record, answer: str) -> Iterator[Fault]:
+def _unexpected_boxes(_: Record, answer: str) -> Iterator[Issue]:
     if "[" in answer and len(boxes := parse_boxes(answer).boxes):
         yield "BOXES_UNEXPECTED", f"{len(boxes)} boxes in the answer to a question that asks for none"
 
 
-def _report(record: Record, answer: str) -> Iterator[Fault]:
+def _report(record: Record, answer: str) -> Iterator[Issue]:
     if len(answer.split()) < 2:
         yield "REPORT_SHORT", f"a report of one word: {answer[:80]!r}"
     yield from _unexpected_boxes(record, answer)
@@ -117,7 +117,7 @@ def _number(record: Record) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _quantity(record: Record, answer: str) -> Iterator[Fault]:
+def _quantity(record: Record, answer: str) -> Iterator[Issue]:
     number = _number(record)
     if number is not None and number < 0:
         yield "NEGATIVE_NUMBER", f"{answer[:80]} is negative"
@@ -126,7 +126,7 @@ def _quantity(record: Record, answer: str) -> Iterator[Fault]:
     yield from _unexpected_boxes(record, answer)
 
 
-def _boxes(record: Record, answer: str) -> Iterator[Fault]:
+def _boxes(record: Record, answer: str) -> Iterator[Issue]:
     if record.task == Task.INSTANCE_DETECTION and not _is_map(answer):
         yield "MAP_MALFORMED", f"not a JSON map of identifiers to boxes: {answer[:200]!r}"
 
@@ -139,13 +139,13 @@ def _is_map(answer: str) -> bool:
     return True
 
 
-_CHECKS: dict[str, Callable[[Record, str], Iterator[Fault]]] = {
+_CHECKS: dict[str, Callable[[Record, str], Iterator[Issue]]] = {
     Task.CLASSIFICATION: _choice, Task.MULTI_LABEL: _labels, Task.DETECTION: _boxes, Task.INSTANCE_DETECTION: _boxes,
     Task.COUNTING: _quantity, Task.REGRESSION: _quantity, Task.REPORT: _report,
 }  # fmt: skip
 
 
-def _outliers(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+def _outliers(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
     """Regression values above Q3 + 3 IQR and above ten times the median. Counts are exempt: their long tail is real."""
     numbers = [(record, _number(record)) for record in records if record.task == Task.REGRESSION]
     known = [(record, number) for record, number in numbers if number is not None]
@@ -159,7 +159,7 @@ def _outliers(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
                            f"are below {limit:g}")  # fmt: skip
 
 
-def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
+def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
     """Answers that only one row gives, among the rows with the same options."""
     groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -174,8 +174,8 @@ def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
                 yield rows[0], ("CLASS_SINGLETON", words)
 
 
-def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
-    """Rows that ask the same of the same pictures: the later ones of those that agree, all of those that do not."""
+def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
+    """Rows that ask the same of the same images: the later ones of those that agree, all of those that do not."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.source.answer:
@@ -194,7 +194,7 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Fault]]:
                 yield record, ("ROW_REPEATED", f"the same as row {rows[0].source.index}")
 
 
-def review_table(parts: Sequence[Converted], answers: Mapping[str, str], reviewed: Set[str]) -> bytes:
+def review_table(parts: Sequence[DatasetResult], answers: Mapping[str, str], reviewed: Set[str]) -> bytes:
     """All findings about records as a table for a spreadsheet: mark rows in `exclude`, pass it to --exclude-audit.
 
     Args:
@@ -256,7 +256,7 @@ def set_marked_aside(folder: Path, reviewed: Set[str]) -> list[str]:
     return [f"{table} had rows marked that this run keeps; it is now {aside}"]
 
 
-def exclude(part: Converted, reviewed: Set[str]) -> Converted:
+def exclude(part: DatasetResult, reviewed: Set[str]) -> DatasetResult:
     """The part without the records that a person chose to leave out; what is left of it is compared anew."""
     gone = [record for record in part.records if record.id in reviewed] if reviewed else []
     if not gone:

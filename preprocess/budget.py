@@ -1,6 +1,6 @@
 """How long records are in tokens, and which of them `cutoff_len` would cut.
 
-LLaMA-Factory cuts without notice: the end of the answer is lost, or the run stops when picture tokens go.
+LLaMA-Factory cuts without notice: the end of the answer is lost, or the run stops when image tokens go.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from rich.progress import track
 from medvl.sharegpt import Record
 from medvl.yaml_files import read_yaml
 from preprocess.errors import RefusedError, UsageError
-from preprocess.report import Action, Converted, Finding, leave_out
+from preprocess.report import Action, DatasetResult, Finding, leave_out
 from preprocess.token_count import TokenCounter
 from preprocess.token_formula import Settings, Tokens, formula, read_settings
 
 Count = Callable[[Record], Tokens]
 Views = Callable[[Record], Sequence[Record]]
-Counts = NDArray[np.int64]  # tokens of some records, shape (n, 2): text, pictures
+Counts = NDArray[np.int64]  # tokens of some records, shape (n, 2): text, images
 RECIPE_MODEL = "the recipe's"  # value of --processor without one
 EDGES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384)  # upper ends of the bars
 
@@ -58,7 +58,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         const=RECIPE_MODEL,
         metavar="PATH",
         help="count with LLaMA-Factory and the processor of this checkpoint (default: the recipe's) instead of the "
-        "formula: picture tokens by the published resize rules, text estimated",
+        "formula: image tokens by the published resize rules, text estimated",
     )
     add("--cutoff-len", type=int, metavar="N", help="flag longer records (default: the recipe's cutoff_len)")
     add(
@@ -120,8 +120,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def check_budget(
-    parts: Sequence[Converted], budgets: Sequence[Budget], views: Views | None, policy: str
-) -> tuple[list[Converted], list[dict[str, Any]]]:
+    parts: Sequence[DatasetResult], budgets: Sequence[Budget], views: Views | None, policy: str
+) -> tuple[list[DatasetResult], list[dict[str, Any]]]:
     """Count every record, flag the long ones and treat those to train on as `policy` says.
 
     Args:
@@ -137,21 +137,21 @@ def check_budget(
         RefusedError: records would be cut, and the policy is error.
     """
     sections = []
-    shaped = list(parts)
+    prepared = list(parts)
     for budget in budgets:
-        counts = _count_all(shaped, budget, views)
-        over = [_over(part, budget, tokens, policy) for part, tokens in zip(shaped, counts, strict=True)]
+        counts = _count_all(prepared, budget, views)
+        over = [_over(part, budget, tokens, policy) for part, tokens in zip(prepared, counts, strict=True)]
         found = [finding for findings in over for finding in findings]
         if policy == "error" and found:
             raise RefusedError(
                 f"{len(found)} records would be cut and nothing was written; the first is {found[0].detail}"
             )
-        sections.append(_section(shaped, budget, counts, len(found)))
-        shaped = [leave_out(part, findings) for part, findings in zip(shaped, over, strict=True)]
-    return shaped, sections
+        sections.append(_section(prepared, budget, counts, len(found)))
+        prepared = [leave_out(part, findings) for part, findings in zip(prepared, over, strict=True)]
+    return prepared, sections
 
 
-def _count_all(parts: Sequence[Converted], budget: Budget, views: Views | None) -> list[Counts]:
+def _count_all(parts: Sequence[DatasetResult], budget: Budget, views: Views | None) -> list[Counts]:
     records = [record for part in parts for record in part.records]
     # The formula is over before a bar would be seen.
     steps = track(records, "tokens", console=Console(stderr=True)) if budget.method == "processor" else records
@@ -163,7 +163,7 @@ def _count_all(parts: Sequence[Converted], budget: Budget, views: Views | None) 
     return np.split(np.fromiter(chain.from_iterable(tokens), np.int64).reshape(-1, 2), ends[:-1])
 
 
-def _over(part: Converted, budget: Budget, counts: Counts, policy: str) -> list[Finding]:
+def _over(part: DatasetResult, budget: Budget, counts: Counts, policy: str) -> list[Finding]:
     limit = budget.settings.cutoff_len
     if limit is None:
         return []
@@ -174,7 +174,7 @@ def _over(part: Converted, budget: Budget, counts: Counts, policy: str) -> list[
             id=record.id,
             code="OVER_BUDGET",
             action=action,
-            detail=f"{record.id}: {text + image} tokens ({image} of them pictures) by {budget.method}, "
+            detail=f"{record.id}: {text + image} tokens ({image} of them images) by {budget.method}, "
             f"cutoff_len is {limit} ({budget.name})",
             file=record.source.file,
             index=record.source.index,
@@ -184,7 +184,7 @@ def _over(part: Converted, budget: Budget, counts: Counts, policy: str) -> list[
     ]
 
 
-def _section(parts: Sequence[Converted], budget: Budget, counts: Sequence[Counts], over: int) -> dict[str, Any]:
+def _section(parts: Sequence[DatasetResult], budget: Budget, counts: Sequence[Counts], over: int) -> dict[str, Any]:
     by_split: dict[str, list[int]] = defaultdict(list)
     by_dataset: dict[str, list[int]] = defaultdict(list)
     for place, part in enumerate(parts):

@@ -36,7 +36,7 @@ def render_card(report: Mapping[str, Any], licence: str, report_sha256: str) -> 
         "## Datasets",
         "",
         *_table(
-            ("dataset", "split", "in", "kept", "dropped", "quarantined", "pictures", "SHA-256 of the question file"),
+            ("dataset", "split", "in", "kept", "dropped", "quarantined", "images", "SHA-256 of the question file"),
             [
                 (_text(part["dataset"]), part["split"], part["in"], part["kept"], part["dropped"], part["quarantined"],
                  part["pictures"], f"`{part['sha256'][:16]}`")
@@ -68,7 +68,7 @@ def render_card(report: Mapping[str, Any], licence: str, report_sha256: str) -> 
 
 
 def _text(value: str) -> str:
-    """Text that Markdown shows as it is: no HTML, link, picture or code comes of a folder's name."""
+    """Text that Markdown shows as it is: no HTML, link, image or code comes of a folder's name."""
     return re.sub(r"([\\`*\[\]~])", r"\\\1", html.escape(value, quote=False))
 
 

@@ -1,4 +1,4 @@
-"""`--clean`: what may be mended or left out without a person's judgement. Every change is listed, before and after.
+"""`--clean`: what may be fixed or left out without a person's decision. Every change is listed, before and after.
 
 Only training data is touched unless other splits are named: a score on cleaned references is another score.
 """
@@ -14,7 +14,7 @@ from medvl.boxes import area, order_corners
 from medvl.choices import options
 from medvl.flare import Question
 from medvl.sharegpt import Record
-from preprocess.report import Converted, Finding
+from preprocess.report import DatasetResult, Finding
 
 # Code -> what is done about it. The order matters: a box is turned round before its area is looked at.
 RULES: dict[str, Literal["mend", "drop"]] = {
@@ -45,10 +45,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def clean(
-    part: Converted,
+    part: DatasetResult,
     questions: Mapping[int, Question],
     convert: Callable[[Question], tuple[Record | None, list[Finding]]],
-) -> tuple[Converted, list[Change]]:
+) -> tuple[DatasetResult, list[Change]]:
     """Mend or drop what `RULES` name.
 
     Args:
@@ -73,12 +73,12 @@ def clean(
             continue
         named = sorted(set(codes[record.id]))
         changes.append(Change(id=record.id, codes=named, before=record.source.answer, after=after))
-        mended, fresh = _reconverted(record, questions, convert, after) if after is not None else (None, [])
-        if mended:
-            records.append(mended)
+        normalised, fresh = _reconverted(record, questions, convert, after) if after is not None else (None, [])
+        if normalised:
+            records.append(normalised)
         findings = [finding for finding in findings if not (finding.id == record.id and finding.code in named)]
         findings += [finding for finding in fresh if finding.code in RULES]
-        findings.append(_finding(part, record, named, after if mended else None))
+        findings.append(_finding(part, record, named, after if normalised else None))
     findings = sorted(findings, key=lambda finding: finding.index)
     return msgspec.structs.replace(part, records=records, findings=findings), changes
 
@@ -135,14 +135,14 @@ def _reconverted(
     answer: str,
 ) -> tuple[Record | None, list[Finding]]:
     question = questions[record.source.index]
-    mended, findings = convert(Question(question.file, question.index, question.row | {"Answer": answer}))
-    if mended is None:
+    normalised, findings = convert(Question(question.file, question.index, question.row | {"Answer": answer}))
+    if normalised is None:
         return None, findings
-    source = msgspec.structs.replace(mended.source, answer=record.source.answer)
-    return msgspec.structs.replace(mended, source=source), findings
+    source = msgspec.structs.replace(normalised.source, answer=record.source.answer)
+    return msgspec.structs.replace(normalised, source=source), findings
 
 
-def _finding(part: Converted, record: Record, codes: list[str], after: str | None) -> Finding:
+def _finding(part: DatasetResult, record: Record, codes: list[str], after: str | None) -> Finding:
     before = record.source.answer[:200]
     said = f"{', '.join(codes)}: {before!r} " + ("dropped" if after is None else f"became {after[:200]!r}")
     return Finding(

@@ -1,6 +1,6 @@
-"""Is a picture whole, how large is it, and does LLaMA-Factory show it as it is? One file, decoded as far as that takes.
+"""Is an image whole, how large is it, and does LLaMA-Factory show it as it is? One file, decoded as far as that takes.
 
-Pictures that LLaMA-Factory would spoil (`medvl.pictures`) are mended in a copy; what cannot be mended is reported.
+Images that LLaMA-Factory would spoil (`medvl.images`) are normalised in a copy; what cannot be normalised is reported.
 """
 
 import hashlib
@@ -11,24 +11,24 @@ from pathlib import Path
 import msgspec
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from medvl.pictures import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation
+from medvl.images import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation
 from medvl.png_data import check_pixels
 from medvl.sharegpt import write_atomic
 
 _PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of a scan, end of the picture
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of a scan, end of the image
 
 
-class Picture(msgspec.Struct, frozen=True, array_like=True):
+class ImageInfo(msgspec.Struct, frozen=True, array_like=True):
     """What was found at a path.
 
     Attributes:
-        path: File to train on: the original, or its mended copy.
-        size: (width, height), pixels, EXIF orientation applied; None if the picture is unusable.
+        path: File to train on: the original, or its normalised copy.
+        size: (width, height), pixels, EXIF orientation applied; None if the image is unusable.
         problem: Code of why it is unusable (`preprocess.report.CODES`), or None.
         detail: The problem in words.
-        notes: Codes and details of what was mended, or is worth knowing.
-        sha256: Hash of the file to train on; empty if the picture is unusable.
+        notes: Codes and details of what was normalised, or is worth knowing.
+        sha256: Hash of the file to train on; empty if the image is unusable.
     """
 
     path: str
@@ -39,46 +39,46 @@ class Picture(msgspec.Struct, frozen=True, array_like=True):
     sha256: bytes = b""
 
 
-def examine(path: str, copy: str, data: bytes) -> Picture:
-    """Look at one picture.
+def examine(path: str, copy: str, data: bytes) -> ImageInfo:
+    """Look at one image.
 
     PNG: every chunk's checksum, and that its data is all of its pixels, which is as good as decoding and four times
     faster. JPEG: decoded at an eighth of its size, and its end marker (a truncated JPEG passes Pillow's `verify()`).
     Others: decoded in full.
 
     Args:
-        path: The picture.
-        copy: Where to write a mended copy if it needs one: a PNG without metadata.
-        data: Content of the picture's file.
+        path: The image.
+        copy: Where to write a normalised copy if it needs one: a PNG without metadata.
+        data: Content of the image's file.
     """
     try:
-        size, notes, mended = _decode(path, data)
+        size, notes, normalised = _decode(path, data)
     except Image.DecompressionBombError as error:
-        return Picture(path, None, "IMAGE_TOO_LARGE", f"{path}: {error}")
+        return ImageInfo(path, None, "IMAGE_TOO_LARGE", f"{path}: {error}")
     except UnidentifiedImageError:  # its message has a memory address in it
-        return Picture(path, None, "IMAGE_UNREADABLE", f"{path} is no picture of a known format")
-    except Exception as error:  # decoders raise a dozen types on broken files; whichever, the picture is unreadable
-        return Picture(path, None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
-    if mended is None:
-        return Picture(path, size, notes=tuple(notes), sha256=hashlib.sha256(data).digest())
+        return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path} is no image of a known format")
+    except Exception as error:  # decoders raise a dozen types on broken files; whichever, the image is unreadable
+        return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
+    if normalised is None:
+        return ImageInfo(path, size, notes=tuple(notes), sha256=hashlib.sha256(data).digest())
     buffer = io.BytesIO()
-    mended.save(buffer, "PNG")
+    normalised.save(buffer, "PNG")
     write_atomic(Path(copy), buffer.getvalue())
     said = tuple((code, f"{detail}; {copy} is used") for code, detail in notes)
-    return Picture(copy, mended.size, notes=said, sha256=hashlib.sha256(buffer.getvalue()).digest())
+    return ImageInfo(copy, normalised.size, notes=said, sha256=hashlib.sha256(buffer.getvalue()).digest())
 
 
 def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, str]], Image.Image | None]:
-    """Size of a whole picture, what is worth knowing about it, and the mended picture if it must not be used as it is.
+    """Size of a whole image, what is worth knowing about it, and the normalised image if it must not be used as it is.
 
     Raises:
-        Exception: of many types, if the picture is broken.
+        Exception: of many types, if the image is broken.
     """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         size, layout = image.size, image.format or ""
         if size[0] * size[1] > MAX_PIXELS:  # Pillow's own limit can be switched off
             raise Image.DecompressionBombError(f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
-        flaws = list(_flaws(image, data))
+        issues = list(_issues(image, data))
         if layout in ("JPEG", "MPO"):
             if not data.endswith(_END) and data.rfind(_END) < data.rfind(_SCAN):
                 raise ValueError("image file is truncated: no end marker")
@@ -89,8 +89,8 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
             check_pixels(data)
         else:
             image.load()
-    notes = [(code, f"{path} {flaw}") for code, flaw, _ in flaws]
-    if not any(mended for *_, mended in flaws):
+    notes = [(code, f"{path} {issue}") for code, issue, _ in issues]
+    if not any(normalised for *_, normalised in issues):
         return size, notes, None
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
@@ -99,7 +99,7 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
         return size, notes, mend(image)
 
 
-def _flaws(image: ImageFile.ImageFile, data: bytes) -> Iterator[tuple[str, str, bool]]:
+def _issues(image: ImageFile.ImageFile, data: bytes) -> Iterator[tuple[str, str, bool]]:
     """Code, words, and whether a copy mends it."""
     if _orientation(image, data) not in UPRIGHT:
         yield "EXIF_ROTATED", "is rotated by EXIF", True
@@ -115,7 +115,7 @@ def _flaws(image: ImageFile.ImageFile, data: bytes) -> Iterator[tuple[str, str, 
 
 def _orientation(image: ImageFile.ImageFile, data: bytes) -> int | None:
     if image.format == "PNG":
-        # `getexif` decodes the whole picture in search of a chunk that its bytes mostly show not to be there, and what
+        # `getexif` decodes the whole image in search of a chunk that its bytes mostly show not to be there, and what
         # is decoded cannot be verified. The bytes may also stand there by chance.
         if not image.info.keys() & _PNG_EXIF and b"eXIf" not in data[_end_of_pixels(image.tile[0][2] - 8, data) :]:
             return None

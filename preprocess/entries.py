@@ -11,19 +11,19 @@ from medvl.flare import SPLITS
 from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess import budget, leaks, prompts, sampling, splits
+from preprocess import budget, contamination, prompts, sampling, splits
 from preprocess.budget import Budget
+from preprocess.contamination import Contamination
 from preprocess.errors import RefusedError, UsageError
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.groups import Entry, Groups, group_records
-from preprocess.leaks import Leak
-from preprocess.report import Action, Converted, Finding, leave_out
+from preprocess.report import Action, DatasetResult, Finding, leave_out
 from preprocess.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command line asks of this step, checked before any picture is read.
+    """What the command line asks of this step, checked before any image is read.
 
     Attributes:
         args: The command line.
@@ -41,7 +41,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Shaped:
+class Prepared:
     """Everything that is written.
 
     Attributes:
@@ -53,7 +53,7 @@ class Shaped:
         notes: What the user should know about the entries.
     """
 
-    converted: list[Converted]
+    converted: list[DatasetResult]
     groups: dict[str, list[Record]]
     sections: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """The options of this step."""
     prompts.add_arguments(arguments)
     splits.add_arguments(arguments)
-    leaks.add_arguments(arguments)
+    contamination.add_arguments(arguments)
     budget.add_arguments(arguments)
     sampling.add_arguments(arguments)
 
@@ -76,8 +76,10 @@ def plan(args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: options that cannot be followed.
     """
-    if args.exclude_leaks and args.leaks == "off":
-        raise UsageError("--exclude-leaks needs leaks to be looked for, and --leaks off looks for none")
+    if args.exclude_contaminated and args.contamination == "off":
+        raise UsageError(
+            "--exclude-contaminated needs contamination to be looked for, and --contamination off looks for none"
+        )
     return Plan(
         args,
         splits.chosen_shares(args),
@@ -87,7 +89,7 @@ def plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
+def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared:
     """Split, check and group the records of a conversion.
 
     Args:
@@ -103,15 +105,19 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
     prints = _fingerprints(plan, parts, out)
     split_of = _split_of(parts, plan.shares, prints, args.seed)
     by_split = _by_split(parts, split_of, plan.shares)
-    if args.exclude_leaks and len(by_split) < 2:
+    if args.exclude_contaminated and len(by_split) < 2:
         raise RefusedError(
-            f"--exclude-leaks compares splits, and all records are in {', '.join(by_split) or 'none'}; nothing was "
-            "written. Convert validation and test with them, or leave the option out"
+            f"--exclude-contaminated compares splits, and all records are in {', '.join(by_split) or 'none'}; nothing "
+            "was written. Convert validation and test with them, or leave the option out"
         )
-    if args.leaks != "off":
-        found = leaks.find_leaks(by_split, prints, near=args.leaks == "near") if len(by_split) > 1 else []
+    if args.contamination != "off":
+        found = (
+            contamination.find_contamination(by_split, prints, near=args.contamination == "near")
+            if len(by_split) > 1
+            else []
+        )
         sections["leaks"] = found
-        parts = _report_leaks(parts, found, exclude=args.exclude_leaks)
+        parts = _report_contamination(parts, found, exclude=args.exclude_contaminated)
 
     def views(record: Record) -> list[Record]:
         return sampling.views(record) if split_of[record.id] == splits.REST else [record]
@@ -126,21 +132,23 @@ def shape(plan: Plan, converted: Sequence[Converted], out: Path) -> Shaped:
     sections |= {"sampling": lines} if plan.sampling.active else {}
     renamed = [f"{entry.kind} {entry.of} is the entry {entry.name(args.name)}: the short name is another's"
                for entry in by_entry if entry.says_kind]  # fmt: skip
-    return Shaped(parts, groups, sections, stated_options(plan), samples, renamed)
+    return Prepared(parts, groups, sections, recorded_options(plan), samples, renamed)
 
 
-def stated_options(plan: Plan) -> dict[str, Any]:
+def recorded_options(plan: Plan) -> dict[str, Any]:
     """The options of this step, for report and manifest."""
     args = plan.args
-    names = ("leaks", "exclude_leaks", "processor", "cutoff_len", "over_budget", "balance", "flatten_multi_image")
+    names = ("processor", "cutoff_len", "over_budget", "balance", "flatten_multi_image")
     return {name: getattr(args, name) for name in names} | {
+        "leaks": args.contamination,
+        "exclude_leaks": args.exclude_contaminated,
         "split_train": plan.shares,
         "recipe": str(args.recipe) if args.recipe else None,
         "profiles": str(args.profiles) if args.profiles else None,
         "profiles_fingerprint": fingerprint(plan.instructions) if args.profiles else None,
         "instructions": fingerprint_each(plan.instructions),
         "sample": plan.sampling.rates,
-        "donor": [f"{donor.task}={donor.dataset}:{donor.rows}" for donor in plan.sampling.donors],
+        "donor": [f"{source.task}={source.dataset}:{source.rows}" for source in plan.sampling.oversampling],
     }
 
 
@@ -171,33 +179,33 @@ def _check_names(groups: Groups, first: str) -> None:
             )
 
 
-def _fingerprints(plan: Plan, parts: Sequence[Converted], out: Path) -> dict[str, Fingerprint]:
-    """Fingerprints of all pictures, if anything needs them: one split alone cannot leak."""
+def _fingerprints(plan: Plan, parts: Sequence[DatasetResult], out: Path) -> dict[str, Fingerprint]:
+    """Fingerprints of all images, if anything needs them: one split alone has no contamination."""
     several = len({part.split for part in parts if part.records}) > 1 or bool(plan.shares)
-    compared = plan.args.leaks != "off" and several
+    compared = plan.args.contamination != "off" and several
     if not compared and not plan.shares:
         return {}
     paths = (image for part in parts for record in part.records for image in record.images)
-    return fingerprints(paths, out, plan.args.workers, look=compared and plan.args.leaks == "near")
+    return fingerprints(paths, out, plan.args.workers, look=compared and plan.args.contamination == "near")
 
 
-def _split_name(part: Converted) -> str:
+def _split_name(part: DatasetResult) -> str:
     return next((name for name, split in SPLITS.items() if split.folder == part.split), part.split)
 
 
 def _split_of(
-    parts: Sequence[Converted], shares: Mapping[str, float], prints: Mapping[str, Fingerprint], seed: int
+    parts: Sequence[DatasetResult], shares: Mapping[str, float], prints: Mapping[str, Fingerprint], seed: int
 ) -> dict[str, str]:
     names = [_split_name(part) for part in parts]
     split_of = {record.id: name for part, name in zip(parts, names, strict=True) for record in part.records}
     if shares:
         training = [record for part in parts for record in part.records if split_of[record.id] == splits.REST]
-        split_of |= splits.split_by_picture(training, prints, shares, seed)
+        split_of |= splits.split_by_image(training, prints, shares, seed)
     return split_of
 
 
 def _by_split(
-    parts: Sequence[Converted], split_of: Mapping[str, str], shares: Mapping[str, float]
+    parts: Sequence[DatasetResult], split_of: Mapping[str, str], shares: Mapping[str, float]
 ) -> dict[str, list[Record]]:
     """Records by split, those to train on first and the published ones last."""
     order = {name: place for place, name in enumerate([splits.REST, *shares, *SPLITS])}
@@ -208,32 +216,34 @@ def _by_split(
     return {name: groups[name] for name in sorted(groups, key=lambda name: (order.get(name, len(order)), name))}
 
 
-def _report_leaks(parts: Sequence[Converted], found: Sequence[Leak], *, exclude: bool) -> list[Converted]:
-    """The parts with a finding for every training record that leaks, without the records that are to be left out."""
-    excluded = leaks.to_exclude(found, splits.REST) if exclude else {}
-    reasons: dict[str, Leak] = {}
-    for leak in found:
-        for record in leak.records:
-            if leak.split not in leaks.PUBLISHED:
-                reasons.setdefault(record, leak)
+def _report_contamination(
+    parts: Sequence[DatasetResult], found: Sequence[Contamination], *, exclude: bool
+) -> list[DatasetResult]:
+    """The parts with a finding for every contaminated training record, without the records that are to be left out."""
+    excluded = contamination.to_exclude(found, splits.REST) if exclude else {}
+    reasons: dict[str, Contamination] = {}
+    for pair in found:
+        for record in pair.records:
+            if pair.split not in contamination.PUBLISHED:
+                reasons.setdefault(record, pair)
     reasons |= excluded
-    shaped = []
+    prepared = []
     for part in parts:
         findings = [
-            _leak_finding(record, reasons[record.id], "dropped" if record.id in excluded else "kept")
+            _contamination_finding(record, reasons[record.id], "dropped" if record.id in excluded else "kept")
             for record in part.records
             if record.id in reasons
         ]
-        shaped.append(leave_out(part, findings))
-    return shaped
+        prepared.append(leave_out(part, findings))
+    return prepared
 
 
-def _leak_finding(record: Record, leak: Leak, action: Action) -> Finding:
-    likeness = (
-        "the same file as" if leak.kind == "exact" else f"nearly the same picture ({leak.distance} of 64 bits) as"
+def _contamination_finding(record: Record, pair: Contamination, action: Action) -> Finding:
+    similarity = (
+        "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
     )
-    detail = f"{record.id}: {leak.picture} is {likeness} {leak.other_picture} of split {leak.other_split}"
-    code = f"LEAK_{leak.kind.upper()}"
+    detail = f"{record.id}: {pair.image} is {similarity} {pair.other_image} of split {pair.other_split}"
+    code = f"LEAK_{pair.kind.upper()}"
     return Finding(
         id=record.id, code=code, action=action, detail=detail, file=record.source.file, index=record.source.index
     )

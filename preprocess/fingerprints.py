@@ -1,6 +1,6 @@
-"""What a picture shows, in 300 bytes: a hash of its file, a perceptual hash, and a thumbnail to confirm likeness with.
+"""What an image shows, in 300 bytes: a hash of its file, a perceptual hash, and a thumbnail to confirm similarity with.
 
-Kept between runs beside the output, keyed by path, size and time of change, so that a picture is read once.
+Kept between runs beside the output, keyed by path, size and time of change, so that an image is read once.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from PIL import Image
 
 from medvl.files import read_file
 from medvl.sharegpt import write_atomic
-from preprocess import crew
+from preprocess import worker_pool
 
 CACHE = ".fingerprints.msgpack"
 THUMBNAIL = 16  # side of the thumbnail, pixels
 _VERSION = 1
-_CHUNK = 100  # pictures that a worker takes at a time
+_CHUNK = 100  # images that a worker takes at a time
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of one picture file.
+    """What is known of one image file.
 
     Attributes:
         length: Size of the file, bytes.
@@ -46,17 +46,17 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
 
 class _Cache(msgspec.Struct):
     version: int
-    pictures: dict[str, Fingerprint]
+    images: dict[str, Fingerprint]
 
 
 def difference_hash(grey: Image.Image) -> int:
-    """The 64-bit difference hash of a grey picture (Krawetz' dHash)."""
+    """The 64-bit difference hash of a grey image (Krawetz' dHash)."""
     small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX, reducing_gap=3.0), dtype=np.int16)
     return int.from_bytes(np.packbits(small[:, 1:] < small[:, :-1]).tobytes(), "big")
 
 
 def fingerprint(path: Path, *, look: bool = True) -> Fingerprint:
-    """Read one picture file; with `look` it is decoded too. The picture is one that was found to be decodable.
+    """Read one image file; with `look` it is decoded too. The image is one that was found to be decodable.
 
     Raises:
         OSError: it cannot be read.
@@ -75,7 +75,7 @@ def fingerprint(path: Path, *, look: bool = True) -> Fingerprint:
 
 
 def grey_of(image: Image.Image) -> Image.Image:
-    """The picture in 8-bit grey; deeper ones are scaled from their darkest to their brightest value."""
+    """The image in 8-bit grey; deeper ones are scaled from their darkest to their brightest value."""
     if image.mode.startswith(("I", "F")):  # 16 bits and more: `convert` would clip nearly all of it to white
         values = np.asarray(image, dtype=np.float64)
         low, high = float(values.min()), float(values.max())
@@ -84,20 +84,20 @@ def grey_of(image: Image.Image) -> Image.Image:
 
 
 def fingerprints(paths: Iterable[str], folder: Path, workers: int, *, look: bool) -> dict[str, Fingerprint]:
-    """The fingerprint of every picture, from the cache in `folder` where the file has not changed.
+    """The fingerprint of every image, from the cache in `folder` where the file has not changed.
 
     Args:
-        paths: Picture files.
+        paths: Image files.
         folder: Where the cache lies.
         workers: Number of processes; 1 works in this one.
-        look: Whether pictures are decoded for a perceptual hash, not only hashed as files.
+        look: Whether images are decoded for a perceptual hash, not only hashed as files.
     """
     wanted = sorted(set(paths))
     known = _read_cache(folder / CACHE)
     stale = [path for path in wanted if not _fresh(path, known.get(path), look)]
     if stale:
         chunks = [stale[start : start + _CHUNK] for start in range(0, len(stale), _CHUNK)]
-        found = crew.work(partial(_look_at_all, look=look), chunks, workers, "fingerprints")
+        found = worker_pool.work(partial(_look_at_all, look=look), chunks, workers, "fingerprints")
         known |= zip(stale, chain.from_iterable(found), strict=True)
         write_atomic(folder / CACHE, msgspec.msgpack.encode(_Cache(_VERSION, {path: known[path] for path in wanted})))
     return {path: known[path] for path in wanted}
@@ -112,7 +112,7 @@ def _read_cache(path: Path) -> dict[str, Fingerprint]:
         cache = msgspec.msgpack.decode(path.read_bytes(), type=_Cache)
     except (FileNotFoundError, msgspec.DecodeError):  # a damaged cache is no loss but time
         return {}
-    return cache.pictures if cache.version == _VERSION else {}
+    return cache.images if cache.version == _VERSION else {}
 
 
 def _fresh(path: str, known: Fingerprint | None, look: bool) -> bool:
@@ -128,11 +128,11 @@ def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]
     return counts
 
 
-def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+def similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Correlation of thumbnails pair by pair, shape (n,), both of shape (n, 256).
 
-    1 is the same picture but for some brightness and contrast; beyond an eighth of the range, or half more contrast, it
-    is another one. Two pictures without contrast are alike if their grey is.
+    1 is the same image but for some brightness and contrast; beyond an eighth of the range, or half more contrast, it
+    is another one. Two images without contrast are alike if their grey is.
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
     mean_difference = np.abs(x.mean(axis=1) - y.mean(axis=1))

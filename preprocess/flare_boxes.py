@@ -1,6 +1,6 @@
 """What becomes of a row's boxes: those of its answer in the frame and style to train in, those of its question too.
 
-Boxes refer to the first picture of a record, in training as in scoring.
+Boxes refer to the first image of a record, in training as in scoring.
 """
 
 import re
@@ -48,7 +48,7 @@ def box_target(
         parsed: Its boxes.
         given: The same as text.
         question: Its row.
-        size: (width, height) of the first picture, pixels.
+        size: (width, height) of the first image, pixels.
         source: Frame of the source's boxes.
         frame: Frame to write.
         style: Style to write.
@@ -85,19 +85,19 @@ def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
     return in_pixels(answer, parsed, size, source)[1]
 
 
-def picture_note(answer: Answer, given: str, question: Question) -> list[Note]:
-    """What boxes beside several pictures mean: they are taken to lie on the first.
+def image_note(answer: Answer, given: str, question: Question) -> list[Note]:
+    """What boxes beside several images mean: they are taken to lie on the first.
 
     Raises:
-        RowRefusedError: the answer tells the pictures apart. Scoring knows boxes on the first only, so those on others
+        RowRefusedError: the answer tells the images apart. Scoring knows boxes on the first only, so those on others
             could be trained on, but never scored.
     """
     names, parsed = question.images, answer.value
     if len(names) < 2 or not isinstance(parsed, ParsedBoxes) or not len(parsed.boxes):
         return []
     if tells_images_apart(parsed, given, names, answer.task):
-        raise RowRefusedError("BOXES_PER_IMAGE", "quarantined", f"{len(names)} pictures: {given[:200]!r}")
-    return [("BOXES_ON_FIRST", f"{len(names)} pictures, boxes taken to lie on the first: {given[:200]!r}")]
+        raise RowRefusedError("BOXES_PER_IMAGE", "quarantined", f"{len(names)} images: {given[:200]!r}")
+    return [("BOXES_ON_FIRST", f"{len(names)} images, boxes taken to lie on the first: {given[:200]!r}")]
 
 
 def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
@@ -121,7 +121,7 @@ def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> 
     if not others:
         return []
     options = " or ".join(f"--source-frame {frame}" for frame in others)
-    where = f"in a picture of {size[0]} x {size[1]}"
+    where = f"in an image of {size[0]} x {size[1]}"
     return [("COORDINATE_RANGE", f"read as {source}, but the boxes fit {options} {where}: {given[:200]!r}")]
 
 
@@ -136,7 +136,7 @@ def _box_notes(boxes: Boxes, size: Size) -> list[Note]:
         "BOX_OUTSIDE": (clip(boxes, size) != boxes).any(axis=1),
     }
     return [
-        (code, f"{mask.sum()} of {len(boxes)} boxes, {boxes[mask].tolist()}, in a picture of {size[0]} x {size[1]}")
+        (code, f"{mask.sum()} of {len(boxes)} boxes, {boxes[mask].tolist()}, in an image of {size[0]} x {size[1]}")
         for code, mask in odd.items()
         if mask.any()
     ]

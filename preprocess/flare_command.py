@@ -18,12 +18,12 @@ from medvl.flare import FlareError
 from medvl.sharegpt import TEMPORARY
 from medvl.source_frames import SourceFrame
 from medvl.tasks import UnknownNameError
-from preprocess import entries, judgement
+from preprocess import entries, filtering
 from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_conversion import convert_tree
 from preprocess.flare_rows import OnMissing
 from preprocess.unchanged import DATASET_INFO, OUT, Inputs
-from preprocess.validate import flaws_json, print_flaws, validate
+from preprocess.validate import issues_json, print_issues, validate
 
 Add = Callable[..., Any]  # `add_argument` of a group
 
@@ -59,7 +59,7 @@ def parser(about: str) -> argparse.ArgumentParser:
     _input_arguments(arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(arguments.add_argument_group("what is written").add_argument)
-    judgement.add_arguments(arguments)
+    filtering.add_arguments(arguments)
     entries.add_arguments(arguments)
     return arguments
 
@@ -75,8 +75,8 @@ def _input_arguments(add: Add) -> None:
     add("--splits", nargs="+", default=[], metavar="SPLIT", help="train, val, hidden, test (default: all there are)")
     add("--limit", type=positive, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
     add("--seed", type=int, default=0, help="for everything that is drawn by lot (default: 0)")
-    add("--workers", type=positive, default=4, help="processes that decode pictures (default: 4)")
-    add("--hash-pictures", action="store_true", help="tell unchanged pictures by content, not by size and time")
+    add("--workers", type=positive, default=4, help="processes that decode images (default: 4)")
+    add("--hash-images", action="store_true", help="tell unchanged images by content, not by size and time")
 
 
 def _record_arguments(add: Add) -> None:
@@ -98,10 +98,10 @@ def _record_arguments(add: Add) -> None:
         "--on-missing",
         choices=get_args(OnMissing),
         default="drop",
-        help="a missing or broken picture: drop the record (default), stop with an error, or go on with its others",
+        help="a missing or broken image: drop the record (default), stop with an error, or go on with its others",
     )
-    add("--max-images-per-sample", type=int, metavar="N", help="at most N pictures per record, evenly spaced")
-    add("--number-images", action="store_true", help="number several pictures in the prompt: Image-1: <image>")
+    add("--max-images-per-sample", type=int, metavar="N", help="at most N images per record, evenly spaced")
+    add("--number-images", action="store_true", help="number several images in the prompt: Image-1: <image>")
 
 
 def _output_arguments(add: Add) -> None:
@@ -127,12 +127,12 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
     args = arguments.parse_args(words)
     errors = Console(stderr=True)
     if args.validate:
-        flaws = validate(args.validate.resolve(), args.dataset_info and args.dataset_info.resolve())
+        issues = validate(args.validate.resolve(), args.dataset_info and args.dataset_info.resolve())
         if args.json:
-            sys.stdout.write(flaws_json(flaws))
+            sys.stdout.write(issues_json(issues))
         else:
-            print_flaws(flaws, args.validate, Console())
-        return 3 if any(flaw.level == "error" for flaw in flaws) else 0
+            print_issues(issues, args.validate, Console())
+        return 3 if any(issue.level == "error" for issue in issues) else 0
     args.dataset_info = args.dataset_info or DATASET_INFO
     if args.root is None:
         arguments.error("--root is missing: the folder that holds training/, validation-public/, …")

@@ -23,25 +23,25 @@ from medvl.flare import (
     Question,
     QuestionFile,
     find_question_files,
-    picture_path,
-    picture_places,
+    image_path,
+    image_places,
     read_wrapped,
 )
 from medvl.sharegpt import Record, write_atomic
-from preprocess import crew, entries, judgement, source_frames, unchanged
+from preprocess import entries, filtering, source_frames, unchanged, worker_pool
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
 from preprocess.flare_rows import Options, convert
+from preprocess.images import ImageCache, Seen, look_at
 from preprocess.outputs import COPIES, Provenance, check_name, write_outputs
-from preprocess.pictures import PictureCache, Seen, look_at
-from preprocess.report import REPORT, Converted, Finding, counts_of, print_report
+from preprocess.report import REPORT, DatasetResult, Finding, counts_of, print_report
 from preprocess.special_tokens import chosen_tokens
 from preprocess.token_formula import record_text_tokens
 
-Look = Callable[[Sequence[Question]], dict[str, Seen]]  # at the pictures of some rows of one file, by name
+Look = Callable[[Sequence[Question]], dict[str, Seen]]  # at the images of some rows of one file, by name
 LICENCE = (
-    "The records quote questions and answers of FLARE-Task5-MLLM-2D and name its picture files. That release is gated "
+    "The records quote questions and answers of FLARE-Task5-MLLM-2D and name its image files. That release is gated "
     "and made of 19 datasets with licences of their own: what its terms of access say holds for these files too, and "
     "they may not be passed on where the originals may not."
 )
@@ -50,7 +50,7 @@ _CHUNK = 200  # rows that a worker takes at a time
 
 
 class Chunk(msgspec.Struct, array_like=True):
-    """What some rows of a file became, and the pictures that they show."""
+    """What some rows of a file became, and the images that they show."""
 
     records: list[Record]
     findings: list[Finding]
@@ -113,17 +113,17 @@ def read_rows(
 
 
 def convert_rows(
-    rows: Mapping[QuestionFile, Sequence[Question]], options: Options, look: Look, cache: PictureCache, workers: int
-) -> Iterator[Converted]:
+    rows: Mapping[QuestionFile, Sequence[Question]], options: Options, look: Look, cache: ImageCache, workers: int
+) -> Iterator[DatasetResult]:
     """The rows of every file as records and findings, one file after the other.
 
-    Workers look at pictures and convert the rows that show them.
+    Workers look at images and convert the rows that show them.
     """
     chunks = {file: list(_chunks(questions)) for file, questions in rows.items()}
     jobs = [chunk for of_file in chunks.values() for chunk in of_file]
-    done = crew.work(partial(_convert_chunk, options=options, look=look), jobs, workers, "pictures")
+    done = worker_pool.work(partial(_convert_chunk, options=options, look=look), jobs, workers, "images")
     for file, of_file in chunks.items():
-        part = Converted(
+        part = DatasetResult(
             dataset=file.dataset,
             split=file.split.folder,
             category=file.category,
@@ -145,12 +145,12 @@ def convert_rows(
 
 
 def _chunks(questions: Sequence[Question]) -> Iterator[list[Question]]:
-    """The rows in portions; those that show the same pictures stay together, so that these are looked at once."""
-    by_pictures: dict[str, list[Question]] = defaultdict(list)
+    """The rows in portions; those that show the same images stay together, so that these are looked at once."""
+    by_images: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
-        by_pictures[str(question.row.get("ImageName"))].append(question)
+        by_images[str(question.row.get("ImageName"))].append(question)
     chunk: list[Question] = []
-    for together in by_pictures.values():
+    for together in by_images.values():
         chunk += together
         if len(chunk) >= _CHUNK:
             yield chunk
@@ -161,8 +161,8 @@ def _chunks(questions: Sequence[Question]) -> Iterator[list[Question]]:
 
 def _convert_chunk(questions: Sequence[Question], *, options: Options, look: Look) -> bytes:
     seen = look(questions)
-    pictures = {name: found.picture for name, found in seen.items()}
-    outcomes = [convert(question, pictures, options) for question in questions]
+    images = {name: found.image for name, found in seen.items()}
+    outcomes = [convert(question, images, options) for question in questions]
     return msgspec.msgpack.encode(
         Chunk(
             records=[record for record, _ in outcomes if record],
@@ -173,7 +173,7 @@ def _convert_chunk(questions: Sequence[Question], *, options: Options, look: Loo
 
 
 def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path, hashes: bool) -> dict[str, Seen]:
-    """The pictures of some rows of one file, by their names in the rows."""
+    """The images of some rows of one file, by their names in the rows."""
     file, seen = questions[0].file, {}
     folder, tree, copies = str(file.path.parent), f"{file.path.parents[3]}/", f"{out}/{COPIES}"
 
@@ -184,7 +184,7 @@ def _look(questions: Sequence[Question], *, known: Mapping[str, Seen], out: Path
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
         for name in dict.fromkeys(name for question in questions for name in _names(question)):
             with suppress(FlareError):  # `convert` meets the same error and reports it with the record
-                places = picture_places(folder, file.split.images, name)
+                places = image_places(folder, file.split.images, name)
                 seen[name] = look_at(places, copy_of, known, hashes=hashes)
     return seen
 
@@ -228,7 +228,7 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
         chosen_tokens(args),
     )  # fmt: skip
     options = source_frames.stated(options, args.source_frame)
-    judged = judgement.plan(args)
+    filtered = filtering.plan(args)
     files, refused, unpacked = find_files(args, root)
     command = inputs.command if inputs and _repeatable(args, inputs.command) else None
     state: Callable[[], str] = str  # empty: the next run works again
@@ -236,9 +236,9 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
         state = partial(unchanged.input_state, command) if unpacked else inputs.state
     read, file_findings, before = _read_and_list(files, refused, args.name, state)
     rows = {file: choose_rows(questions, args.limit, args.seed) for file, questions in read.items()}
-    cache, converted = PictureCache(out), []
+    cache, converted = ImageCache(out), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
-    look = partial(_look, known=cache.seen, out=out, hashes=args.hash_pictures)
+    look = partial(_look, known=cache.seen, out=out, hashes=args.hash_images)
     for part in convert_rows(rows, options, look, cache, args.workers):
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
         part.findings += source_frames.findings(part, options, auto=args.source_frame == "auto")
@@ -249,31 +249,31 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
         refuse_missing(converted)
 
     def convert_again(question: Question) -> tuple[Record | None, list[Finding]]:
-        mended = replace(options, source_frame="pixel", source_frames={})  # cleaning writes pixels
-        return convert(question, {name: seen.picture for name, seen in look([question]).items()}, mended)
+        normalised = replace(options, source_frame="pixel", source_frames={})  # cleaning writes pixels
+        return convert(question, {name: seen.image for name, seen in look([question]).items()}, normalised)
 
     answers = {record.id: record.source.answer for part in converted for record in part.records}
-    converted, changes = judgement.judge(judged, converted, rows, convert_again, partial(_ids, read, args.name))
-    shaped = entries.shape(plan, converted, out)
-    shaped.sections["changes"] = changes
-    print_report(shaped.converted, Console())
+    converted, changes = filtering.apply(filtered, converted, rows, convert_again, partial(_ids, read, args.name))
+    prepared = entries.shape(plan, converted, out)
+    prepared.sections["changes"] = changes
+    print_report(prepared.converted, Console())
     more_tokens = sorted(options.control_tokens - KNOWN)
-    stated = stated_options(args) | ({"control_tokens": more_tokens} if more_tokens else {})
+    stated = recorded_options(args) | ({"control_tokens": more_tokens} if more_tokens else {})
     provenance = Provenance("flare", root, stated, LICENCE)
-    notes = set_marked_aside(out, judged.reviewed)
-    write_atomic(out / AUDIT_FILE, review_table(shaped.converted, answers, judged.reviewed))
-    notes += shaped.notes
-    left_out = refused_pictures(rows, shaped.converted)
-    digests = {seen.picture.path: seen.picture.sha256 for seen in cache.seen.values()}
-    notes += write_outputs(out, shaped, provenance, pictures=left_out, digests=digests, dataset_info=info)
+    notes = set_marked_aside(out, filtered.reviewed)
+    write_atomic(out / AUDIT_FILE, review_table(prepared.converted, answers, filtered.reviewed))
+    notes += prepared.notes
+    left_out = refused_images(rows, prepared.converted)
+    digests = {seen.image.path: seen.image.sha256 for seen in cache.seen.values()}
+    notes += write_outputs(out, prepared, provenance, images=left_out, digests=digests, dataset_info=info)
     for note in notes:
         errors.print(f"note: {note}", markup=False)
-    if not shaped.groups:
+    if not prepared.groups:
         raise FlareError(f"{root}: no record was kept; {out / REPORT} says why")
-    counts = ", ".join(f"{count} {name}" for name, count in counts_of(shaped.converted).items())
-    summary = f"rows: {counts}; {len(shaped.groups)} entries in {info}, files in {out}"
+    counts = ", ".join(f"{count} {name}" for name, count in counts_of(prepared.converted).items())
+    summary = f"rows: {counts}; {len(prepared.groups)} entries in {info}, files in {out}"
     if command and before:
-        unchanged.write_stamp(command, before, list(shaped.groups), summary)
+        unchanged.write_stamp(command, before, list(prepared.groups), summary)
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
     Console().print(summary, markup=False, highlight=False, soft_wrap=True)
@@ -302,16 +302,16 @@ def _times_of_change(files: Sequence[QuestionFile]) -> list[int]:
 
 def _repeatable(args: argparse.Namespace, command: unchanged.Command) -> bool:
     """Whether the next run can tell from the command and the tree alone that there is nothing to do."""
-    if args.hash_pictures or args.download or args.recipe or args.processor:  # asked to look; or a checkpoint is read
+    if args.hash_images or args.download or args.recipe or args.processor:  # asked to look; or a checkpoint is read
         return False
     # An option may be abbreviated.
     return list(command[:3]) == [str(path.resolve()) for path in (args.root, args.out, args.dataset_info)]
 
 
-def refused_pictures(
-    rows: Mapping[QuestionFile, Sequence[Question]], converted: Sequence[Converted]
+def refused_images(
+    rows: Mapping[QuestionFile, Sequence[Question]], converted: Sequence[DatasetResult]
 ) -> dict[str, list[Path]]:
-    """The picture files of records that were left out, by id."""
+    """The image files of records that were left out, by id."""
     left_out: dict[str, dict[int, str]] = defaultdict(dict)  # file -> row -> id
     for part in converted:
         for finding in part.findings:
@@ -328,21 +328,21 @@ def refused_pictures(
 def _paths(question: Question) -> Iterator[Path]:
     for name in _names(question):
         with suppress(FlareError):  # a name that leads out of the tree is not shown
-            yield picture_path(question.file, name)
+            yield image_path(question.file, name)
 
 
-def refuse_missing(converted: Sequence[Converted]) -> None:
-    """Raise `FlareError` if a record was lost to a picture."""
+def refuse_missing(converted: Sequence[DatasetResult]) -> None:
+    """Raise `FlareError` if a record was lost to an image."""
     findings = [finding for part in converted for finding in part.findings]
     lost = [finding for finding in findings if finding.action != "kept" and finding.code.startswith("IMAGE_")]
     if lost:
         raise FlareError(
-            f"{len(lost)} records lack a usable picture and nothing was written; "
+            f"{len(lost)} records lack a usable image and nothing was written; "
             "run with --on-missing drop to go on without them"
         )
 
 
-def stated_options(args: argparse.Namespace) -> dict[str, Any]:
+def recorded_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that decide what is written, for report and manifest."""
     names = ("frame", "box_style", "on_missing", "max_images_per_sample", "number_images", "clean", "clean_splits",
              "datasets", "splits", "limit", "seed", "name")  # fmt: skip

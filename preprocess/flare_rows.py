@@ -13,7 +13,7 @@ from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes, parse_boxes
 from medvl.boxes import Frame, Size
 from medvl.choices import normal
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
-from medvl.flare import FlareError, OutsideError, Question, picture_path
+from medvl.flare import FlareError, OutsideError, Question, image_path
 from medvl.normalisation import normalise
 from medvl.question_boxes import Rewritten, rewrite
 from medvl.sharegpt import Record, RecordError, Source, make_record
@@ -21,11 +21,11 @@ from medvl.structured import plain_number, plain_text
 from medvl.tasks import Task, UnknownNameError, label_separator
 from medvl.unwrapping import unwrap
 from preprocess import flare_boxes
-from preprocess.decoding import Picture
+from preprocess.decoding import ImageInfo
 from preprocess.errors import RowRefusedError as _RefusedError
 from preprocess.report import Action, Finding
 
-Pictures = Mapping[str, Picture]  # by their names in the question file
+Images = Mapping[str, ImageInfo]  # by their names in the question file
 OnMissing = Literal["drop", "error", "keep-sample-drop-image"]
 
 
@@ -49,10 +49,10 @@ class Options:
     Attributes:
         frame: Frame of the boxes in the answers.
         box_style: Style of the boxes in the answers.
-        on_missing: What to do with a record whose picture is missing or broken.
+        on_missing: What to do with a record whose image is missing or broken.
         name: First part of record ids and entry names.
-        max_images: How many pictures a record may have, evenly spaced over all it names; None for all.
-        number_images: Whether the pictures of a record with several are numbered in the prompt.
+        max_images: How many images a record may have, evenly spaced over all it names; None for all.
+        number_images: Whether the images of a record with several are numbered in the prompt.
         control_tokens: Text that puts a record aside.
         source_frame: Frame of the boxes in the source's answers and questions.
         source_frames: Question file -> its frame, where it is not `source_frame`.
@@ -73,12 +73,12 @@ class Options:
         return self.source_frames.get(str(question.file.path), self.source_frame)
 
 
-def convert(question: Question, pictures: Pictures, options: Options) -> tuple[Record | None, list[Finding]]:
+def convert(question: Question, images: Images, options: Options) -> tuple[Record | None, list[Finding]]:
     """One row as a record, with what there is to know about it.
 
     Args:
         question: The row.
-        pictures: What was found where its names lead.
+        images: What was found where its names lead.
         options: Frame, style and policy.
 
     Returns:
@@ -104,14 +104,14 @@ def convert(question: Question, pictures: Pictures, options: Options) -> tuple[R
         usable = []
         names = spread(_names(question), options.max_images)
         if len(names) < len(question.images):
-            note("IMAGES_THINNED", f"{len(names)} of {len(question.images)} pictures: {', '.join(names)}")
-        for picture in _pictures(question, names, pictures, options.on_missing):
-            for code, detail in picture.notes:
+            note("IMAGES_THINNED", f"{len(names)} of {len(question.images)} images: {', '.join(names)}")
+        for image in _images(question, names, images, options.on_missing):
+            for code, detail in image.notes:
                 note(code, detail)
-            if picture.size:
-                usable.append((picture.path, picture.size))
+            if image.size:
+                usable.append((image.path, image.size))
             else:
-                note("IMAGE_DROPPED", picture.detail)
+                note("IMAGE_DROPPED", image.detail)
         target, notes = _target(question, usable[0][1], options)
         for code, detail in notes:
             note(code, detail)
@@ -132,7 +132,7 @@ def spread(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
     """
     if count is None or count >= len(names):
         return names
-    if count == 1:  # boxes refer to the first picture
+    if count == 1:  # boxes refer to the first image
         return names[:1]
     return tuple(names[round(place * (len(names) - 1) / (count - 1))] for place in range(count))
 
@@ -144,39 +144,39 @@ def _names(question: Question) -> tuple[str, ...]:
         raise _RefusedError("IMAGE_NAME", "quarantined", str(error)) from error
 
 
-def _pictures(question: Question, names: tuple[str, ...], pictures: Pictures, on_missing: OnMissing) -> list[Picture]:
+def _images(question: Question, names: tuple[str, ...], images: Images, on_missing: OnMissing) -> list[ImageInfo]:
     try:
-        found = [pictures[name] for name in names]
+        found = [images[name] for name in names]
     except KeyError:
-        raise _no_picture(question, names) from None
-    unusable = [picture for picture in found if picture.size is None]
+        raise _no_image(question, names) from None
+    unusable = [image for image in found if image.size is None]
     if unusable and (on_missing != "keep-sample-drop-image" or not _can_stand_in(question, found)):
         action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
-        raise _RefusedError(unusable[0].problem or "", action, "; ".join(picture.detail for picture in unusable))
+        raise _RefusedError(unusable[0].problem or "", action, "; ".join(image.detail for image in unusable))
     return found
 
 
-def _can_stand_in(question: Question, found: list[Picture]) -> bool:
-    """Whether the usable pictures do without the others. Boxes lie on the first: on another they enclose nothing."""
+def _can_stand_in(question: Question, found: list[ImageInfo]) -> bool:
+    """Whether the usable images do without the others. Boxes lie on the first: on another they enclose nothing."""
     try:
         has_boxes = question.task.has_boxes
     except UnknownNameError:  # `_target` reports it
         has_boxes = False
-    return any(picture.size for picture in (found[:1] if has_boxes else found))
+    return any(image.size for image in (found[:1] if has_boxes else found))
 
 
-def _no_picture(question: Question, names: tuple[str, ...]) -> _RefusedError:
-    """Why a name of a picture was not even looked up: it leads out of the dataset's folder."""
+def _no_image(question: Question, names: tuple[str, ...]) -> _RefusedError:
+    """Why a name of an image was not even looked up: it leads out of the dataset's folder."""
     for name in names:
         try:
-            picture_path(question.file, name)
+            image_path(question.file, name)
         except OutsideError as error:
             return _RefusedError("IMAGE_OUTSIDE", "quarantined", str(error))
     raise KeyError(f"{question.id}: {names} was not looked at")
 
 
 def _target(question: Question, size: Size, options: Options) -> tuple[str, list[tuple[str, str]]]:
-    """The text to train on, and codes with details of what is unusual about it. Boxes refer to the first picture."""
+    """The text to train on, and codes with details of what is unusual about it. Boxes refer to the first image."""
     try:
         task, text = question.task, question.text
     except UnknownNameError as error:
@@ -202,7 +202,7 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         return given, notes
     for name in filter(None, answer.value.labels):  # JSON may spell them with escapes, and some styles are markup
         _refuse_control_tokens("", name, None, options.control_tokens)
-    notes += flare_boxes.picture_note(answer, given, question)
+    notes += flare_boxes.image_note(answer, given, question)
     target, more = flare_boxes.box_target(
         answer,
         answer.value,
@@ -266,7 +266,7 @@ def _usable_answer(question: Question, given: str, task: Task) -> Answer:
     refused = [code for code in REFUSED if code in answer.notes]
     if not answer.parsed and (task.has_boxes or task.is_number):
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{answer.reason}: {given[:200]!r}")
-    flare_boxes.picture_note(answer, given, question)  # a picture without a box has an empty list, which is unread
+    flare_boxes.image_note(answer, given, question)  # an image without a box has an empty list, which is unread
     refused += flare_boxes.unread(answer.notes)
     if answer.parsed and refused:  # training on what is left would teach that the other objects are not there
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", f"{', '.join(refused)}: {given[:200]!r}")
@@ -274,7 +274,7 @@ def _usable_answer(question: Question, given: str, task: Task) -> Answer:
 
 
 def _record(
-    question: Question, asked: Rewritten, target: str, pictures: list[tuple[str, Size]], options: Options
+    question: Question, asked: Rewritten, target: str, images: list[tuple[str, Size]], options: Options
 ) -> Record:
     frame = options.frame_of(question)
     # Who asks from these records starts from the question as it stands in the source.
@@ -283,8 +283,8 @@ def _record(
         split=question.file.split.folder,
         file=str(question.file.path),
         index=question.index,
-        sizes=[size for _, size in pictures],
-        answer=_source_answer(question, pictures[0][1], frame),
+        sizes=[size for _, size in images],
+        answer=_source_answer(question, images[0][1], frame),
         names=list(question.images),
         question=question.text if kept else msgspec.UNSET,
         frame=frame if kept and frame != "pixel" else msgspec.UNSET,
@@ -293,7 +293,7 @@ def _record(
         return make_record(
             question=asked.text,
             answer=target,
-            images=[path for path, _ in pictures],
+            images=[path for path, _ in images],
             id=f"{options.name}/{question.id}",
             task=str(question.task),
             dataset=question.file.dataset,

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.report import Converted
+from preprocess.report import DatasetResult
 
 
 class Entry(NamedTuple):
@@ -36,7 +36,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def group_records(parts: Sequence[Converted], split_of: Mapping[str, str]) -> Groups:
+def group_records(parts: Sequence[DatasetResult], split_of: Mapping[str, str]) -> Groups:
     """Records by entry, none of them empty.
 
     A task has its name for itself, since recipes train on it, and so has "all": a category or dataset of that name says

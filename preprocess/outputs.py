@@ -12,14 +12,14 @@ import msgspec
 
 from medvl.sharegpt import MANIFEST, ManifestOptions, join_records, register, to_json, write_atomic
 from preprocess.card import CARD, render_card
-from preprocess.entries import Shaped
+from preprocess.entries import Prepared
 from preprocess.errors import UsageError
+from preprocess.image_hashes import IMAGES, encode_hashes
 from preprocess.page import PAGE, render_page
-from preprocess.picture_hashes import PICTURES, encode_hashes
 from preprocess.report import REPORT, counts_of, sha256, summary
 
 SCHEMA = 1
-COPIES = "copies"  # folder of mended pictures
+COPIES = "copies"  # folder of normalised images
 _RETIRED = ".manifest.before.json"
 _WRITERS = 8  # files that are written at a time
 
@@ -65,24 +65,24 @@ def check_name(out: Path, name: str) -> None:
 
 def write_outputs(
     out: Path,
-    shaped: Shaped,
+    prepared: Prepared,
     provenance: Provenance,
     *,
-    pictures: Mapping[str, Sequence[Path]],
+    images: Mapping[str, Sequence[Path]],
     digests: Mapping[str, bytes],
     dataset_info: Path,
 ) -> list[str]:
     """Write one file per entry and the reports, register the entries, and last the manifest that marks all as complete.
 
-    Files, entries and mended pictures of an earlier run into the same folder that this one does not need are removed: a
-    split that is left over would overlap with the new ones.
+    Files, entries and normalised images of an earlier run into the same folder that this one does not need are
+    removed: a split that is left over would overlap with the new ones.
 
     Args:
         out: Output folder.
-        shaped: What is written.
+        prepared: What is written.
         provenance: Where it comes from.
-        pictures: Id of a record that was left out -> its picture files, for the report page.
-        digests: Picture file -> its SHA-256.
+        images: Id of a record that was left out -> its image files, for the report page.
+        digests: Image file -> its SHA-256.
         dataset_info: The registry to merge the entries into.
 
     Returns:
@@ -91,37 +91,37 @@ def write_outputs(
     Raises:
         ValueError: counts do not add up, which would be a bug of the script.
     """
-    for part in shaped.converted:
+    for part in prepared.converted:
         rows, *outcomes = counts_of([part]).values()
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
-    options = provenance.options | shaped.options
-    before = _retire_manifest(out, shaped, options.get("name"))
+    options = provenance.options | prepared.options
+    before = _retire_manifest(out, prepared, options.get("name"))
     head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
     with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than all that is done beside
-        under_way = _begin_to_write(out, shaped, writers)
-        counts = summary(shaped.converted)
-        files = {f"{name}.json": _listed(name, shaped, hashing.result()) for name, (hashing, _) in under_way.items()}
-        report = to_json(head | counts | shaped.sections | {"outputs": files})
+        under_way = _begin_to_write(out, prepared, writers)
+        counts = summary(prepared.converted)
+        files = {f"{name}.json": _listed(name, prepared, hashing.result()) for name, (hashing, _) in under_way.items()}
+        report = to_json(head | counts | prepared.sections | {"outputs": files})
         contents = msgspec.json.decode(report)
-        page = render_page(contents, shaped, pictures).encode()
+        page = render_page(contents, prepared, images).encode()
         card = render_card(contents, provenance.licence, sha256(report)).encode()
-        used = {image for part in shaped.converted for record in part.records for image in record.images}
+        used = {image for part in prepared.converted for record in part.records for image in record.images}
         hashes = encode_hashes({image: digests[image] for image in used})
         reports = [writers.submit(write_atomic, out / name, data)
-                   for name, data in ((REPORT, report), (PAGE, page), (CARD, card), (PICTURES, hashes))]  # fmt: skip
+                   for name, data in ((REPORT, report), (PAGE, page), (CARD, card), (IMAGES, hashes))]  # fmt: skip
         for writing in (*(writing for _, writing in under_way.values()), *reports):
             writing.result()
     entries_before = {entry["entry"]: (out / name, _numbers(entry)) for name, entry in before.items()}
-    paths = {name: out / f"{name}.json" for name in shaped.groups}
-    moved = register(dataset_info, paths, samples=shaped.samples, before=entries_before)
+    paths = {name: out / f"{name}.json" for name in prepared.groups}
+    moved = register(dataset_info, paths, samples=prepared.samples, before=entries_before)
     gone = sorted(set(before) - set(files))
     for file_name in gone:
         (out / file_name).unlink(missing_ok=True)
     manifest = {
         "files": files,
         "report_sha256": sha256(report),
-        "pictures_sha256": sha256(hashes),
+        "images_sha256": sha256(hashes),
         "dataset_info": os.path.relpath(dataset_info, out),
     }
     write_atomic(out / MANIFEST, to_json(head | manifest))
@@ -133,7 +133,7 @@ def write_outputs(
 
 
 def _prune_copies(out: Path, used: Set[str]) -> None:
-    """Remove mended copies of pictures that no record shows any more, and folders that this empties."""
+    """Remove normalised copies of images that no record shows any more, and folders that this empties."""
     for path in sorted((out / COPIES).rglob("*"), reverse=True):
         if path.is_file() and str(path) not in used:
             path.unlink()
@@ -142,12 +142,12 @@ def _prune_copies(out: Path, used: Set[str]) -> None:
 
 
 def _begin_to_write(
-    out: Path, shaped: Shaped, writers: ThreadPoolExecutor
+    out: Path, prepared: Prepared, writers: ThreadPoolExecutor
 ) -> dict[str, tuple[Future[str], Future[None]]]:
     """Write the records of every entry. Returns the hash of every file, and what says that it is written."""
     lines: dict[int, bytes] = {}  # by identity: a record is in several entries
     under_way: dict[str, tuple[Future[str], Future[None]]] = {}
-    for place, (name, records) in enumerate(shaped.groups.items()):
+    for place, (name, records) in enumerate(prepared.groups.items()):
         lines |= {id(record): msgspec.json.encode(record) for record in records if id(record) not in lines}
         data = join_records(map(lines.__getitem__, map(id, records)))
         path = out / f"{name}.json"
@@ -157,13 +157,13 @@ def _begin_to_write(
     return under_way
 
 
-def _listed(name: str, shaped: Shaped, digest: str) -> dict[str, Any]:
+def _listed(name: str, prepared: Prepared, digest: str) -> dict[str, Any]:
     """What the manifest says of the file of an entry."""
-    listed = {"entry": name, "records": len(shaped.groups[name]), "sha256": digest}
-    return listed | ({"num_samples": shaped.samples[name]} if name in shaped.samples else {})
+    listed = {"entry": name, "records": len(prepared.groups[name]), "sha256": digest}
+    return listed | ({"num_samples": prepared.samples[name]} if name in prepared.samples else {})
 
 
-def _retire_manifest(out: Path, shaped: Shaped, name: str | None) -> dict[str, dict[str, Any]]:
+def _retire_manifest(out: Path, prepared: Prepared, name: str | None) -> dict[str, dict[str, Any]]:
     """Set the manifest of an earlier run aside, since the output is not complete until a new one is written.
 
     Returns:
@@ -179,9 +179,9 @@ def _retire_manifest(out: Path, shaped: Shaped, name: str | None) -> dict[str, d
     # Only plain names are followed: nothing outside of the folder is ever removed.
     before = {name: entry for name, entry in files.items() if Path(name).name == name and "entry" in entry}
     known = {name: {"entry": entry["entry"], "num_samples": _numbers(entry)} for name, entry in before.items()}
-    for entry in shaped.groups:
+    for entry in prepared.groups:
         listed = known.setdefault(f"{entry}.json", {"entry": entry, "num_samples": []})
-        listed["num_samples"] += [shaped.samples[entry]] if entry in shaped.samples else []
+        listed["num_samples"] += [prepared.samples[entry]] if entry in prepared.samples else []
     write_atomic(out / _RETIRED, to_json({"files": known, "options": {"name": name}}))
     return before
 

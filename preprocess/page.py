@@ -20,7 +20,7 @@ from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
 from preprocess.budget import EDGES
-from preprocess.entries import Shaped
+from preprocess.entries import Prepared
 from preprocess.fingerprints import grey_of
 
 PAGE = "report.html"
@@ -29,20 +29,20 @@ BASE_STYLE = Path(medvl.__file__).parent / "page.css"  # the look that all pages
 # A page must open on a phone: what goes beyond is in report.json.
 MAX_FINDINGS = 500
 MAX_PER_CODE = 60
-MAX_LEAKS = 24
+MAX_CONTAMINATIONS = 24
 MAX_REFUSED = 48
 MAX_EXAMPLES = 40
 MAX_ANSWERS = 12
-_MAX_PIXELS = 60_000_000  # larger pictures are not decoded for a thumbnail
+_MAX_PIXELS = 60_000_000  # larger images are not decoded for a thumbnail
 
 
-def render_page(report: Mapping[str, Any], shaped: Shaped, pictures: Mapping[str, Sequence[Path]]) -> str:
+def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[str, Sequence[Path]]) -> str:
     """The page; the same input gives the same bytes.
 
     Args:
         report: Contents of report.json.
-        shaped: The records, for examples.
-        pictures: Id of a record that was left out -> its picture files.
+        prepared: The records, for examples.
+        images: Id of a record that was left out -> its image files.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -61,10 +61,10 @@ def render_page(report: Mapping[str, Any], shaped: Shaped, pictures: Mapping[str
         findings=findings,
         code_counts=Counter(finding["code"] for finding in report["findings"]),
         shown=shown,
-        leaks=[leak | {"thumbnails": [thumbnail(Path(leak[key]), 200) for key in ("picture", "other_picture")]}
-               for leak in report.get("leaks", [])[:MAX_LEAKS]],
-        refused=_refused(report["findings"], pictures),
-        examples=_examples(shaped, report["options"].get("frame", "pixel")),
+        contamination=[pair | {"thumbnails": [thumbnail(Path(pair[key]), 200) for key in ("picture", "other_picture")]}
+               for pair in report.get("leaks", [])[:MAX_CONTAMINATIONS]],
+        refused=_refused(report["findings"], images),
+        examples=_examples(prepared, report["options"].get("frame", "pixel")),
         answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
         token_bars=token_bars,
     )  # fmt: skip
@@ -112,11 +112,11 @@ def _shown_findings(findings: Sequence[dict[str, Any]]) -> tuple[list[dict[str, 
     return chosen, shown
 
 
-def _refused(findings: Sequence[dict[str, Any]], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
-    """Records that were left out and name pictures, quarantined ones first."""
-    left_out = [finding for finding in findings if finding["action"] != "kept" and pictures.get(finding["id"])]
+def _refused(findings: Sequence[dict[str, Any]], images: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Records that were left out and name images, quarantined ones first."""
+    left_out = [finding for finding in findings if finding["action"] != "kept" and images.get(finding["id"])]
     left_out.sort(key=lambda finding: finding["action"] != "quarantined")
-    return [finding | {"thumbnail": thumbnail(pictures[finding["id"]][0], 160)} for finding in left_out[:MAX_REFUSED]]
+    return [finding | {"thumbnail": thumbnail(images[finding["id"]][0], 160)} for finding in left_out[:MAX_REFUSED]]
 
 
 def _answer_charts(part: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,24 +137,24 @@ def _number(text: str) -> float:
         return math.inf
 
 
-def _examples(shaped: Shaped, frame: Frame) -> list[dict[str, Any]]:
+def _examples(prepared: Prepared, frame: Frame) -> list[dict[str, Any]]:
     """The first record of every dataset and task, as the model will see it, boxes drawn from its own target."""
     first: dict[tuple[str, str], Record] = {}
-    for part in shaped.converted:
+    for part in prepared.converted:
         for record in part.records:
             first.setdefault((record.dataset, record.task), record)
     return [_example(record, frame) for record in list(first.values())[:MAX_EXAMPLES]]
 
 
 def _example(record: Record, frame: Frame) -> dict[str, Any]:
-    pictures: list[dict[str, Any]] = [
+    images: list[dict[str, Any]] = [
         {"thumbnail": thumbnail(Path(path), 420), "size": size, "boxes": []}
         for path, size in zip(record.images, record.source.sizes, strict=True)
     ]
-    if pictures:  # answers refer to the first
-        pictures[0]["boxes"] = _boxes(record, record.source.sizes[0], frame)
+    if images:  # answers refer to the first
+        images[0]["boxes"] = _boxes(record, record.source.sizes[0], frame)
     return {"id": record.id, "task": record.task, "dataset": record.dataset, "prompt": record.conversations[0].value,
-            "target": record.target, "pictures": pictures}  # fmt: skip
+            "target": record.target, "images": images}  # fmt: skip
 
 
 def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from medvl.instructions import Instruction, instruct_record
 from medvl.profiles import read_profiles
 from medvl.tasks import Task
 from preprocess.errors import UsageError
-from preprocess.report import Converted
+from preprocess.report import DatasetResult
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def chosen_instructions(args: argparse.Namespace) -> dict[Task, Instruction]:
         raise UsageError(f"--profiles {error}") from error
 
 
-def instruct_all(parts: Sequence[Converted], instructions: Mapping[Task, Instruction]) -> list[Converted]:
+def instruct_all(parts: Sequence[DatasetResult], instructions: Mapping[Task, Instruction]) -> list[DatasetResult]:
     """The parts with the questions of their records as they are asked, in all splits."""
     if not instructions:
         return list(parts)

@@ -21,18 +21,18 @@ Action = Literal["kept", "dropped", "quarantined"]
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
 CODES: dict[str, str] = {
     "FILE_WRAPPED": "a question file is an object around the list of rows, not the list",
-    "IMAGE_MISSING": "a picture is not there",
+    "IMAGE_MISSING": "an image is not there",
     "IMAGE_NAME": "ImageName is not a file name or a list of file names",
     "IMAGE_OUTSIDE": "ImageName points outside the dataset folder, or is an absolute path outside the tree",
-    "IMAGE_TOO_LARGE": "a picture has more pixels than is safe to decode",
-    "IMAGE_UNREADABLE": "a picture cannot be decoded to its end",
-    "EXIF_ROTATED": "a picture was rotated by EXIF; its upright copy is used",
-    "DEPTH_WINDOWED": "a picture has more than 8 bits; a copy is used whose 0.5 to 99.5 percentiles are black to white",
-    "ALPHA_FLATTENED": "a picture has transparent pixels; a copy laid on black is used",
-    "IMAGE_FRAMES": "a picture has several frames; the first is shown",
-    "IMAGE_CMYK": "a picture is CMYK; it is shown without its colour profile",
-    "IMAGES_THINNED": "a record has more pictures than --max-images-per-sample; evenly spaced ones are used",
-    "IMAGE_DROPPED": "a record goes on without one of its pictures",
+    "IMAGE_TOO_LARGE": "an image has more pixels than is safe to decode",
+    "IMAGE_UNREADABLE": "an image cannot be decoded to its end",
+    "EXIF_ROTATED": "an image was rotated by EXIF; its upright copy is used",
+    "DEPTH_WINDOWED": "an image has more than 8 bits; a copy is used whose 0.5 to 99.5 percentiles are black to white",
+    "ALPHA_FLATTENED": "an image has transparent pixels; a copy laid on black is used",
+    "IMAGE_FRAMES": "an image has several frames; the first is shown",
+    "IMAGE_CMYK": "an image is CMYK; it is shown without its colour profile",
+    "IMAGES_THINNED": "a record has more images than --max-images-per-sample; evenly spaced ones are used",
+    "IMAGE_DROPPED": "a record goes on without one of its images",
     "TASK_UNKNOWN": "TaskType is no known task",
     "QUESTION_EMPTY": "there is no question",
     "ANSWER_EMPTY": "there is no answer in a split that has answers",
@@ -47,8 +47,8 @@ CODES: dict[str, str] = {
     "LETTER_WITHOUT_OPTIONS": "the answer is a letter, but the question offers none",
     "BOXES_UNEXPECTED": "boxes answer a question that asks for none",
     "COORDINATE_RANGE": "boxes fit another frame much better than the stated one; --source-frame names theirs",
-    "BOXES_ON_FIRST": "a record with several pictures has boxes, which are taken to lie on the first",
-    "BOXES_PER_IMAGE": "an answer has boxes on several pictures and tells them apart; there is no form for that",
+    "BOXES_ON_FIRST": "a record with several images has boxes, which are taken to lie on the first",
+    "BOXES_PER_IMAGE": "an answer has boxes on several images and tells them apart; there is no form for that",
     "QUESTION_BOX": "a question gives boxes, which are asked in the frame of the answers",
     "QUESTION_BOX_UNCLEAR": "a question gives numbers that may be a box and stay as they are",
     "MAP_MALFORMED": "an instance answer is not a JSON map of identifiers to boxes",
@@ -59,18 +59,18 @@ CODES: dict[str, str] = {
     "LABEL_REPEATED": "an answer names a label twice",
     "NORMAL_WITH_FINDINGS": "an answer says normal beside findings",
     "CLASS_SINGLETON": "an answer that only one row gives",
-    "ROW_REPEATED": "a row asks the same of the same pictures as an earlier one, with the same answer",
-    "ROWS_CONTRADICT": "rows ask the same of the same pictures, with different answers",
+    "ROW_REPEATED": "a row asks the same of the same images as an earlier one, with the same answer",
+    "ROWS_CONTRADICT": "rows ask the same of the same images, with different answers",
     "EXCLUDED": "left out after review (--exclude-audit)",
     "CLEANED": "mended or left out by --clean; `changes` has the answer before and after",
     "CONTROL_TOKEN": "question, answer or label hold a control token of a tokenizer, such as <|im_end|>",
     "LITERAL_TAG": "question or answer hold a literal <image>",
     "ZERO_AREA_BOX": "a box has no area; no prediction can match it",
     "INVERTED_BOX": "a box has its corners swapped",
-    "BOX_OUTSIDE": "a box reaches beyond its picture",
+    "BOX_OUTSIDE": "a box reaches beyond its image",
     "OVER_BUDGET": "the record has more tokens than cutoff_len and would be cut",
-    "LEAK_EXACT": "a training picture is, byte for byte, also in another split",
-    "LEAK_NEAR": "a training picture is nearly the same as one in another split",
+    "LEAK_EXACT": "a training image is, byte for byte, also in another split",
+    "LEAK_NEAR": "a training image is nearly the same as one in another split",
 }
 
 
@@ -85,7 +85,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     index: int
 
 
-class Converted(msgspec.Struct, kw_only=True):
+class DatasetResult(msgspec.Struct, kw_only=True):
     """The outcome for one dataset and split: `rows` = kept + dropped + quarantined."""
 
     dataset: str
@@ -103,7 +103,7 @@ class Converted(msgspec.Struct, kw_only=True):
         return len({finding.id for finding in self.findings if finding.action == action})
 
 
-def leave_out(part: Converted, findings: Sequence[Finding]) -> Converted:
+def leave_out(part: DatasetResult, findings: Sequence[Finding]) -> DatasetResult:
     """The part with more findings, and without the records that they drop or quarantine."""
     gone = {finding.id for finding in findings if finding.action != "kept"}
     kept = [record for record in part.records if record.id not in gone] if gone else part.records
@@ -115,7 +115,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def summary(converted: Sequence[Converted]) -> dict[str, Any]:
+def summary(converted: Sequence[DatasetResult]) -> dict[str, Any]:
     """What report.json says of the records: counts, reasons, datasets, findings."""
     findings = [finding for part in converted for finding in part.findings]
     return {
@@ -126,7 +126,7 @@ def summary(converted: Sequence[Converted]) -> dict[str, Any]:
     }
 
 
-def counts_of(parts: Sequence[Converted]) -> dict[str, int]:
+def counts_of(parts: Sequence[DatasetResult]) -> dict[str, int]:
     """Rows in, and records kept, dropped and quarantined."""
     actions: tuple[Action, ...] = get_args(Action)
     return {"in": sum(part.rows for part in parts)} | {
@@ -134,7 +134,7 @@ def counts_of(parts: Sequence[Converted]) -> dict[str, int]:
     }
 
 
-def _dataset_summary(part: Converted) -> dict[str, Any]:
+def _dataset_summary(part: DatasetResult) -> dict[str, Any]:
     targets: dict[str, Counter[str]] = defaultdict(Counter)
     for record in part.records:
         targets[record.task][record.source.answer] += 1
@@ -155,7 +155,7 @@ def _dataset_summary(part: Converted) -> dict[str, Any]:
     }
 
 
-def print_report(converted: Iterable[Converted], console: Console) -> None:
+def print_report(converted: Iterable[DatasetResult], console: Console) -> None:
     """The outcome as a table, one row per dataset and split, and the findings by code with the first few of each."""
     parts = list(converted)
     actions: tuple[Action, ...] = get_args(Action)

@@ -1,4 +1,4 @@
-"""How often a training record is seen: rates per dataset, balance, donors, one record per picture.
+"""How often a training record is seen: rates per dataset, balance, donors, one record per image.
 
 Validation and test entries are never touched. Copies carry `#copy2`, `#copy3`, … after the id, flattened views
 `#image1`, …, so that ids stay unique. The seed decides what is drawn.
@@ -27,7 +27,7 @@ SMALL_TIMES = 6
 
 
 @dataclass(frozen=True)
-class Donor:
+class OversamplingSource:
     """Rows of another dataset that are added to the training entry of a task."""
 
     task: Task
@@ -42,21 +42,21 @@ class Sampling:
     Attributes:
         rates: Dataset -> how often its records are seen per epoch.
         balance: What is evened, or None.
-        donors: Rows of other datasets per task.
-        flatten: Whether a record with several pictures becomes one per picture.
+        oversampling: Rows of other datasets per task.
+        flatten: Whether a record with several images becomes one per image.
         seed: Decides what is drawn.
     """
 
     rates: dict[str, float]
     balance: Balance | None
-    donors: tuple[Donor, ...]
+    oversampling: tuple[OversamplingSource, ...]
     flatten: bool
     seed: int
 
     @property
     def active(self) -> bool:
         """Whether anything is asked for."""
-        return bool(self.rates or self.balance or self.donors or self.flatten)
+        return bool(self.rates or self.balance or self.oversampling or self.flatten)
 
     def draw(self, name: str, items: Sequence[int], count: int) -> list[int]:
         """`count` of the items, each at most once; the name makes it independent of other draws."""
@@ -83,14 +83,14 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "entries of several",
     )
     add(
-        "--donor",
+        "--oversample",
         nargs="+",
-        type=_donor,
+        type=_oversampling_source,
         default=[],
         metavar="TASK=DATASET:ROWS",
         help="add rows of another dataset to the entry of a task, e.g. regression=bcn20000:5000",
     )
-    add("--flatten-multi-image", action="store_true", help="one record per picture, but for answers with boxes")
+    add("--flatten-multi-image", action="store_true", help="one record per image, but for answers with boxes")
 
 
 def chosen_sampling(args: argparse.Namespace) -> Sampling:
@@ -102,9 +102,9 @@ def chosen_sampling(args: argparse.Namespace) -> Sampling:
     rates = dict(args.sample)
     if len(rates) < len(args.sample):
         raise UsageError("--sample names a dataset twice")
-    if len({(donor.task, donor.dataset) for donor in args.donor}) < len(args.donor):
-        raise UsageError("--donor names a dataset twice for one task")  # the same rows could be drawn twice
-    return Sampling(rates, args.balance, tuple(args.donor), args.flatten_multi_image, args.seed)
+    if len({(origin.task, origin.dataset) for origin in args.oversample}) < len(args.oversample):
+        raise UsageError("--oversample names a dataset twice for one task")  # the same rows could be drawn twice
+    return Sampling(rates, args.balance, tuple(args.oversample), args.flatten_multi_image, args.seed)
 
 
 def _rate(text: str) -> tuple[str, float]:
@@ -114,19 +114,19 @@ def _rate(text: str) -> tuple[str, float]:
     return name, float(rate)
 
 
-def _donor(text: str) -> Donor:
+def _oversampling_source(text: str) -> OversamplingSource:
     task, _, rest = text.partition("=")
     dataset, _, rows = rest.rpartition(":")
     if not dataset or not int(rows) > 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected TASK=DATASET:ROWS")
     try:
-        return Donor(canonical_task(task), dataset, int(rows))
+        return OversamplingSource(canonical_task(task), dataset, int(rows))
     except UnknownNameError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def views(record: Record) -> list[Record]:
-    """A record with several pictures as one per picture, same question and answer; box answers lie on the first."""
+    """A record with several images as one per image, same question and answer; box answers lie on the first."""
     if len(record.images) < 2 or Task(record.task).has_boxes:
         return [record]
     prompt, answer = record.conversations
@@ -164,13 +164,15 @@ def resample(
         RefusedError: a donor has fewer rows than are asked of it, or there are no rows that its own could join.
     """
     known = sorted({entry.of for entry in groups if entry.kind == "dataset"})
-    for name in (*sampling.rates, *(donor.dataset for donor in sampling.donors)):
+    for name in (*sampling.rates, *(origin.dataset for origin in sampling.oversampling)):
         if name not in known:
             raise unknown_name("dataset", name, known)
     _check_twins(groups, splits)
-    for donor in sampling.donors:
-        if not any(Entry("task", donor.task, split) in groups for split in splits):
-            raise RefusedError(f"--donor {donor.task}={donor.dataset}:{donor.rows}: no training record is {donor.task}")
+    for origin in sampling.oversampling:
+        if not any(Entry("task", origin.task, split) in groups for split in splits):
+            raise RefusedError(
+                f"--oversample {origin.task}={origin.dataset}:{origin.rows}: no training record is {origin.task}"
+            )
     resampled = dict(groups)
     samples: dict[Entry, int] = {}
     lines = []
@@ -279,15 +281,16 @@ def _repeat(records: Sequence[Record], copies: Mapping[str, int]) -> list[Record
 
 def _donated(groups: Groups, entry: Entry, sampling: Sampling) -> list[Record]:
     rows: list[Record] = []
-    for donor in sampling.donors:
-        if entry.kind != "task" or entry.of != donor.task:
+    for origin in sampling.oversampling:
+        if entry.kind != "task" or entry.of != origin.task:
             continue
-        given = (members for given, members in groups.items() if given[:3] == ("dataset", donor.dataset, entry.split))
-        source = [view for record in next(given, []) if record.task != donor.task for view in _views(record, sampling)]
-        if len(source) < donor.rows:
+        given = (members for given, members in groups.items() if given[:3] == ("dataset", origin.dataset, entry.split))
+        source = [view for record in next(given, []) if record.task != origin.task for view in _views(record, sampling)]
+        if len(source) < origin.rows:
             raise RefusedError(
-                f"--donor {donor.task}={donor.dataset}:{donor.rows}: split {entry.split} has {len(source)} rows of it"
+                f"--oversample {origin.task}={origin.dataset}:{origin.rows}: "
+                f"split {entry.split} has {len(source)} rows of it"
             )
-        name = f"{donor.task}/{donor.dataset}"
-        rows += [source[place] for place in sorted(sampling.draw(name, range(len(source)), donor.rows))]
+        name = f"{origin.task}/{origin.dataset}"
+        rows += [source[place] for place in sorted(sampling.draw(name, range(len(source)), origin.rows))]
     return rows

@@ -7,12 +7,12 @@ from pathlib import Path
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, to_frame
-from medvl.flare import FlareError, Question, QuestionFile, picture_path
+from medvl.flare import FlareError, Question, QuestionFile, image_path
 from medvl.question_boxes import shown_size
 from medvl.source_frames import SourceFrame, likely_frame
 from medvl.tasks import Task, UnknownNameError
 from preprocess.flare_rows import Options
-from preprocess.report import Converted, Finding
+from preprocess.report import DatasetResult, Finding
 
 _LOOKED_AT = 200  # rows of a file: they tell its frame, and parsing all would take seconds
 
@@ -29,7 +29,7 @@ def found(options: Options, rows: Mapping[QuestionFile, Sequence[Question]]) -> 
 
 
 def _answers(questions: Sequence[Question]) -> Iterable[tuple[Boxes, Size]]:
-    """Boxes of some rows spread over a file, in its own numbers, with the sizes of the pictures they lie on."""
+    """Boxes of some rows spread over a file, in its own numbers, with the sizes of the images they lie on."""
     with_boxes = [question for question in questions if _has_boxes(question)]
     for question in with_boxes[:: max(len(with_boxes) // _LOOKED_AT, 1)]:
         answer = parse_answer(question.answer, question.task).value
@@ -47,12 +47,12 @@ def _has_boxes(question: Question) -> bool:
 
 def _size(question: Question) -> Size | None:
     try:
-        return shown_size(Path(picture_path(question.file, question.images[0])))
+        return shown_size(Path(image_path(question.file, question.images[0])))
     except FlareError:  # `convert` reports it
         return None
 
 
-def findings(part: Converted, options: Options, *, auto: bool) -> list[Finding]:
+def findings(part: DatasetResult, options: Options, *, auto: bool) -> list[Finding]:
     """A finding about a file whose boxes, taken together, fit another frame than the one they were read in.
 
     With `auto`, one about a file that was read in another frame than pixels, or whose numbers tell nothing.
@@ -73,7 +73,7 @@ def findings(part: Converted, options: Options, *, auto: bool) -> list[Finding]:
     return [Finding(id=where, code="COORDINATE_RANGE", action="kept", detail=detail, file=part.file, index=-1)]
 
 
-def _read(part: Converted, frame: Frame) -> Iterable[tuple[Boxes, Size]]:
+def _read(part: DatasetResult, frame: Frame) -> Iterable[tuple[Boxes, Size]]:
     """Boxes of some records in the numbers that their file was read in."""
     records = [record for record in part.records if Task(record.task).has_boxes]
     for record in records[:: max(len(records) // _LOOKED_AT, 1)]:

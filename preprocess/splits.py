@@ -1,7 +1,7 @@
-"""Splitting the training records by picture: no picture on both sides, every dataset and task in its share.
+"""Splitting the training records by image: no image on both sides, every dataset and task in its share.
 
-A picture is its content: byte-identical files under other names are one. Questions about one picture stay together,
-and so do records that are linked through shared pictures (views of a case, a picture in two datasets).
+An image is its content: byte-identical files under other names are one. Questions about one image stay together,
+and so do records that are linked through shared images (views of a case, an image in two datasets).
 """
 
 import argparse
@@ -22,7 +22,7 @@ REST = "train"  # what is in no named split
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """The options of this module."""
-    group = arguments.add_argument_group("splits of the training records, by picture")
+    group = arguments.add_argument_group("splits of the training records, by image")
     either = group.add_mutually_exclusive_group()
     either.add_argument(
         "--dev-fraction", type=_fraction, metavar="F", help="hold a share of them out as the split `dev`"
@@ -70,7 +70,7 @@ def _share(text: str) -> tuple[str, float]:
 
 
 def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list[list[Record]]:
-    """Groups of records that share pictures, directly or through others; in the order of their first records."""
+    """Groups of records that share images, directly or through others; in the order of their first records."""
     from scipy.sparse import coo_array  # a quarter of a second, which a run without splits need not wait for
     from scipy.sparse.csgraph import connected_components
 
@@ -84,22 +84,22 @@ def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list
     graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)
     groups: dict[int, list[Record]] = defaultdict(list)
-    for record, number in zip(records, component.tolist(), strict=False):  # the nodes behind are pictures
+    for record, number in zip(records, component.tolist(), strict=False):  # the nodes behind are images
         groups[number].append(record)
     return list(groups.values())
 
 
-def split_by_picture(
+def split_by_image(
     records: Sequence[Record], prints: Mapping[str, Fingerprint], shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
     """The split of every record, by id.
 
     Groups of linked records go, large ones first, to the split that lacks most of their datasets and tasks. Which
-    records meet is decided by a hash of seed and picture, so names of files and order of rows change nothing.
+    records meet is decided by a hash of seed and image, so names of files and order of rows change nothing.
 
     Args:
         records: The training records.
-        prints: Fingerprint of every picture.
+        prints: Fingerprint of every image.
         shares: Split -> share of the records; the shares sum to 1.
         seed: Another seed, another split.
     """
@@ -122,13 +122,13 @@ def split_by_picture(
 
 
 def _draw(group: Sequence[Record], prints: Mapping[str, Fingerprint], seed: int) -> bytes:
-    # Records without a picture are told apart by their text.
+    # Records without an image are told apart by their text.
     first = min((prints[image].sha256 for record in group for image in record.images), default=None)
     return hashlib.sha256(str(seed).encode() + (first or group[0].conversations[0].value.encode())).digest()
 
 
 def split_table(records: Sequence[Record], split_of: Mapping[str, str]) -> list[dict[str, object]]:
-    """Records and pictures per split, dataset and task, for the report."""
+    """Records and images per split, dataset and task, for the report."""
     counts = Counter((split_of[record.id], record.dataset, record.task) for record in records)
     return [
         {"split": split, "dataset": dataset, "task": task, "records": count}

@@ -31,7 +31,7 @@ class TokenCounter:
             recipe: The recipe's keys.
 
         Raises:
-            UsageError: there is no processor for pictures at that place.
+            UsageError: there is no processor for images at that place.
         """
         from llamafactory.data import get_template_and_fix_tokenizer
         from llamafactory.hparams import DataArguments, ModelArguments
@@ -46,7 +46,7 @@ class TokenCounter:
         self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
         if self.processor is None:
             raise UsageError(
-                f"--processor {processor}: no processor for pictures there; InternVL needs `-hf` checkpoints"
+                f"--processor {processor}: no processor for images there; InternVL needs `-hf` checkpoints"
             )
         self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
         self._expanded: dict[Size, tuple[str, int]] = {}
@@ -56,7 +56,7 @@ class TokenCounter:
         image = 0
         prompt = record.conversations[0].value
         for size in record.source.sizes:
-            text, count = self._picture(size)
+            text, count = self._image(size)
             prompt = prompt.replace(IMAGE_TAG, text, 1)
             image += count
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": record.target}]
@@ -64,17 +64,17 @@ class TokenCounter:
         total += 1 if self.template.efficient_eos else 0
         return Tokens(total - image, image)
 
-    def _picture(self, size: Size) -> tuple[str, int]:
-        """What stands for a picture in the prompt, and how many of its tokens stand for pixels.
+    def _image(self, size: Size) -> tuple[str, int]:
+        """What stands for an image in the prompt, and how many of its tokens stand for pixels.
 
-        Only the size matters, so a blank picture of that size is enough, and every size is done once.
+        Only the size matters, so a blank image of that size is enough, and every size is done once.
         """
         if size not in self._expanded:
             blank = [Image.new("L", size)]
             messages = [{"role": "user", "content": IMAGE_TAG}, {"role": "assistant", "content": ""}]
             text = self.template.mm_plugin.process_messages(messages, blank, [], [], self.processor)[0]["content"]
             ids = self.tokenizer.encode(text, add_special_tokens=False)
-            # The marks around a picture occur once or, between tiles, now and then; pixels repeat one token.
+            # The marks around an image occur once or, between tiles, now and then; pixels repeat one token.
             self._expanded[size] = text, max(map(ids.count, set(ids)))
         return self._expanded[size]
 

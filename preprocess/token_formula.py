@@ -1,6 +1,6 @@
 """Tokens of a record by a formula, without a model: the published resize and tiling rules, and an estimate of text.
 
-Picture tokens are exact for checkpoints with the published image processors. Text errs on the high side.
+Image tokens are exact for checkpoints with the published image processors. Text errs on the high side.
 """
 
 import math
@@ -34,9 +34,9 @@ class Settings:
 
     Attributes:
         template: Name of the template.
-        image_max_pixels: Larger pictures are shrunk to that area first.
+        image_max_pixels: Larger images are shrunk to that area first.
         image_min_pixels: Smaller ones are enlarged.
-        crop_to_patches: Whether InternVL cuts a picture into tiles.
+        crop_to_patches: Whether InternVL cuts an image into tiles.
         default_system: System prompt; None leaves the template's own.
         cutoff_len: Longer records are cut; None if that is not known.
     """
@@ -103,17 +103,17 @@ def formula(settings: Settings) -> Callable[[Record], Tokens]:
         frame += _SYSTEM_FRAME + _INTERN_SYSTEM
     elif settings.default_system:
         frame += _SYSTEM_FRAME + text_tokens(settings.default_system)
-    picture = lru_cache(maxsize=65536)(partial(image_tokens, settings=settings))
+    image = lru_cache(maxsize=65536)(partial(image_tokens, settings=settings))
 
     def count(record: Record) -> Tokens:
-        marks = 3 * len(record.images)  # two around a picture, and a new line
-        return Tokens(frame + marks + record_text_tokens(record), sum(map(picture, record.source.sizes)))
+        marks = 3 * len(record.images)  # two around an image, and a new line
+        return Tokens(frame + marks + record_text_tokens(record), sum(map(image, record.source.sizes)))
 
     return count
 
 
 def image_tokens(size: Size, settings: Settings) -> int:
-    """Tokens of a picture of (width, height) pixels: LLaMA-Factory's resize, then the family's own rule."""
+    """Tokens of an image of (width, height) pixels: LLaMA-Factory's resize, then the family's own rule."""
     size = _limit(size, settings.image_max_pixels, settings.image_min_pixels)
     if settings.family == "qwen3_vl":
         return _qwen_tokens(size)
@@ -148,7 +148,7 @@ def _qwen_tokens(size: Size, unit: int = 32, least: int = 256 * 256, most: int =
 def _tiles(size: Size, most: int = 12, side: int = 448) -> int:
     """InternVL: the grid of at most 12 tiles whose shape is nearest, and a thumbnail if it is more than one.
 
-    Of equally near grids the one with more tiles, unless the tiles would be more than twice the picture.
+    Of equally near grids the one with more tiles, unless the tiles would be more than twice the image.
     """
     width, height = size
     grids = [(x, y) for x in range(1, most + 1) for y in range(1, most + 1) if x * y <= most]

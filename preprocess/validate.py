@@ -27,11 +27,11 @@ from medvl.sharegpt import (
     read_manifest,
     to_json,
 )
-from preprocess.leaks import PUBLISHED
-from preprocess.picture_hashes import PICTURES, decode_hashes
+from preprocess.contamination import PUBLISHED
+from preprocess.image_hashes import IMAGES, decode_hashes
 from preprocess.report import REPORT, sha256
 from preprocess.unchanged import DATASET_INFO
-from preprocess.validate_records import PictureFiles, check_record
+from preprocess.validate_records import ImageFiles, check_record
 
 Level = Literal["error", "note"]
 
@@ -48,24 +48,24 @@ CHECKS: dict[str, tuple[Level, str]] = {
     "REGISTRY_UNLISTED": ("note", "the registry has an entry for a file of the folder that the manifest does not know"),
     "ID_TWICE": ("error", "two records of a file have one id"),
     "ID_DIFFERS": ("error", "one id stands for different records in two files"),
-    "RECORD_TWICE": ("note", "two records of a file have the same prompt, answer and pictures"),
+    "RECORD_TWICE": ("note", "two records of a file have the same prompt, answer and images"),
     "TURNS": ("error", "a record is not one question and one answer"),
-    "TAG_COUNT": ("error", "a prompt has another number of <image> tags than the record has pictures"),
+    "TAG_COUNT": ("error", "a prompt has another number of <image> tags than the record has images"),
     "LITERAL_TAG": ("error", "an answer holds a media tag, or a prompt one of another medium"),
     "CONTROL_TOKEN": ("error", "question, answer or label hold a control token of a tokenizer, such as <|im_end|>"),
-    "SIZE_COUNT": ("error", "a record states another number of sizes than it has pictures"),
-    "IMAGE_MISSING": ("error", "a picture is not there"),
-    "IMAGE_UNREADABLE": ("error", "a picture cannot be opened"),
-    "IMAGE_SIZE": ("error", "a picture has another size than the record states, so boxes would lie elsewhere"),
-    "IMAGE_CHANGED": ("error", "a picture is not the one that was converted"),
-    "IMAGE_ROTATED": ("error", "a picture is rotated by EXIF, which LLaMA-Factory ignores"),
+    "SIZE_COUNT": ("error", "a record states another number of sizes than it has images"),
+    "IMAGE_MISSING": ("error", "an image is not there"),
+    "IMAGE_UNREADABLE": ("error", "an image cannot be opened"),
+    "IMAGE_SIZE": ("error", "an image has another size than the record states, so boxes would lie elsewhere"),
+    "IMAGE_CHANGED": ("error", "an image is not the one that was converted"),
+    "IMAGE_ROTATED": ("error", "an image is rotated by EXIF, which LLaMA-Factory ignores"),
     "TASK_UNKNOWN": ("error", "a record's task is no known one"),
     "ANSWER_EMPTY": ("error", "a record to train on has no answer"),
     "ANSWER_UNUSABLE": ("error", "an answer that must hold boxes or a number does not"),
     "ANSWER_UNUSUAL": ("note", "an answer is none of the options"),
     "BOX_FRAME": ("error", "boxes are not those of the source's answer in the stated frame"),
-    "BOX_OUTSIDE": ("note", "a box reaches beyond its picture"),
-    "SPLIT_OVERLAP": ("error", "a picture is in two splits that were made of the training records"),
+    "BOX_OUTSIDE": ("note", "a box reaches beyond its image"),
+    "SPLIT_OVERLAP": ("error", "an image is in two splits that were made of the training records"),
 }
 
 
@@ -74,7 +74,7 @@ _REDIRECTS = {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_fil
               "folder"}  # fmt: skip
 
 
-class Flaw(msgspec.Struct, frozen=True, kw_only=True):
+class Issue(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong: `where` names a file or a record."""
 
     code: str
@@ -87,7 +87,7 @@ class Flaw(msgspec.Struct, frozen=True, kw_only=True):
         return CHECKS[self.code][0]
 
 
-def validate(folder: Path, dataset_info: Path | None = None) -> list[Flaw]:
+def validate(folder: Path, dataset_info: Path | None = None) -> list[Issue]:
     """Everything that is wrong with a converted folder.
 
     Args:
@@ -102,11 +102,13 @@ def validate(folder: Path, dataset_info: Path | None = None) -> list[Flaw]:
         if frame is None:
             raise RecordError(f"unknown frame {manifest.options.frame!r}")
     except (OSError, RecordError) as error:
-        return [Flaw(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")]
+        return [
+            Issue(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")
+        ]
     registry = dataset_info or _registry_of(folder, manifest)
-    flaws = list(_check_files(folder, manifest, registry))
-    flaws += _check_registry(folder, manifest, registry)
-    pictures, seen = PictureFiles(_hashes(folder, manifest)), dict[str, Record]()
+    issues = list(_check_files(folder, manifest, registry))
+    issues += _check_registry(folder, manifest, registry)
+    images, seen = ImageFiles(_hashes(folder, manifest)), dict[str, Record]()
     splits: dict[str, set[bytes]] = {}
     cleaned = _cleaned(folder)
     more_tokens = manifest.options.control_tokens
@@ -115,36 +117,36 @@ def validate(folder: Path, dataset_info: Path | None = None) -> list[Flaw]:
         try:
             records, unlike = read_each_record(folder / name)
         except (RecordError, OSError) as error:
-            flaws.append(Flaw(code="FILE_UNREADABLE", where=name, detail=str(error)))
+            issues.append(Issue(code="FILE_UNREADABLE", where=name, detail=str(error)))
             continue
-        flaws += [Flaw(code="RECORD_SCHEMA", where=f"{name}, {where}", detail=detail) for where, detail in unlike]
+        issues += [Issue(code="RECORD_SCHEMA", where=f"{name}, {where}", detail=detail) for where, detail in unlike]
         if len(records) + len(unlike) != manifest.files[name].records:
-            flaws.append(Flaw(code="COUNT", where=name, detail=f"{len(records) + len(unlike)} records"))
-        flaws += _check_ids(name, records, seen, pictures)
+            issues.append(Issue(code="COUNT", where=name, detail=f"{len(records) + len(unlike)} records"))
+        issues += _check_ids(name, records, seen, images)
         for record in records:
             if seen.setdefault(record.id, record) is record:
                 compare = record.id.split("#")[0] not in cleaned
-                found = check_record(record, frame, pictures, known_tokens, compare=compare)
-                flaws += [Flaw(code=code, where=record.id, detail=detail) for code, detail in found]
+                found = check_record(record, frame, images, known_tokens, compare=compare)
+                issues += [Issue(code=code, where=record.id, detail=detail) for code, detail in found]
         split = _made_split(name, manifest)
         if split:
-            splits[split] = {pictures.content(image) for record in records for image in record.images}
-    flaws += _check_overlap(splits)
-    return flaws
+            splits[split] = {images.content(image) for record in records for image in record.images}
+    issues += _check_overlap(splits)
+    return issues
 
 
-def _check_files(folder: Path, manifest: Manifest, registry: Path) -> Iterator[Flaw]:
+def _check_files(folder: Path, manifest: Manifest, registry: Path) -> Iterator[Issue]:
     expected = {name: listed.sha256 for name, listed in manifest.files.items()}
-    pictures = {PICTURES: manifest.pictures_sha256} if manifest.pictures_sha256 else {}  # older ones have none
-    for name, digest in {**expected, REPORT: manifest.report_sha256, **pictures}.items():
+    images = {IMAGES: manifest.images_sha256} if manifest.images_sha256 else {}  # older ones have none
+    for name, digest in {**expected, REPORT: manifest.report_sha256, **images}.items():
         if not (folder / name).is_file():
-            yield Flaw(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
+            yield Issue(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
         elif sha256((folder / name).read_bytes()) != digest:
-            yield Flaw(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
+            yield Issue(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
     for path in sorted(folder.glob("*.json")):
         known = path.name in (*expected, REPORT, MANIFEST, "dataset_info.json") or path.resolve() == registry
         if not known and not path.name.startswith("."):
-            yield Flaw(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
+            yield Issue(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
 
 
 def _registry_of(folder: Path, manifest: Manifest) -> Path:
@@ -153,68 +155,68 @@ def _registry_of(folder: Path, manifest: Manifest) -> Path:
 
 
 def _hashes(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Picture -> hash when it was converted; empty where that is not known."""
+    """Image -> hash when it was converted; empty where that is not known."""
     try:
-        return decode_hashes((folder / PICTURES).read_bytes()) if manifest.pictures_sha256 else {}
+        return decode_hashes((folder / IMAGES).read_bytes()) if manifest.images_sha256 else {}
     except (OSError, ValueError):
         return {}  # reported by its hash
 
 
-def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Flaw]:
+def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Issue]:
     try:
         data = dataset_info.read_bytes()
         entries = msgspec.json.decode(data, type=dict[str, dict[str, Any]])
     except OSError as error:
         detail = f"{error.strerror}; name the registry with --dataset-info, or convert again"
-        yield Flaw(code="REGISTRY", where=str(dataset_info), detail=detail)
+        yield Issue(code="REGISTRY", where=str(dataset_info), detail=detail)
         return
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        yield Flaw(code="REGISTRY", where=str(dataset_info), detail=not_utf8(data) or str(error))
+        yield Issue(code="REGISTRY", where=str(dataset_info), detail=not_utf8(data) or str(error))
         return
     yield from _check_other_entries(folder, manifest, entries, dataset_info.parent)
     for name, listed in manifest.files.items():
         entry = entries.get(str(listed.entry))
         if entry is None:
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} is not in {dataset_info}")
+            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} is not in {dataset_info}")
             continue
         points_at = (dataset_info.parent / str(entry.get("file_name"))).resolve()
         if points_at != (folder / name).resolve():
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} points at {points_at}")
+            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} points at {points_at}")
         elif {key: entry.get(key) for key in dataset_entry("")} != dataset_entry(str(entry["file_name"])):
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} has other columns or tags")
+            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} has other columns or tags")
         elif redirects := sorted(_REDIRECTS & entry.keys()):
-            yield Flaw(code="REGISTRY", where=name, detail=f"{listed.entry} is redirected by {', '.join(redirects)}")
+            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} is redirected by {', '.join(redirects)}")
         elif listed.num_samples not in (None, entry.get("num_samples")):
             detail = f"num_samples is {entry.get('num_samples')}, not {listed.num_samples}"
-            yield Flaw(code="REGISTRY", where=name, detail=detail)
+            yield Issue(code="REGISTRY", where=name, detail=detail)
 
 
 def _check_other_entries(
     folder: Path, manifest: Manifest, entries: Mapping[str, Mapping[str, Any]], base: Path
-) -> Iterator[Flaw]:
+) -> Iterator[Issue]:
     """Entries that lead into the folder without the manifest's knowledge: left over, or a user's own."""
     for name in sorted(entries.keys() - {listed.entry for listed in manifest.files.values()}):
         path = (base / str(entries[name].get("file_name"))).resolve()
         if path.parent == folder.resolve() and not path.is_file():
-            yield Flaw(code="REGISTRY", where=name, detail=f"{path} is not there; remove the entry")
+            yield Issue(code="REGISTRY", where=name, detail=f"{path} is not there; remove the entry")
         elif path.parent == folder.resolve():
-            yield Flaw(code="REGISTRY_UNLISTED", where=name, detail=f"it reads {path.name}")
+            yield Issue(code="REGISTRY_UNLISTED", where=name, detail=f"it reads {path.name}")
 
 
-def _check_ids(name: str, records: list[Record], seen: Mapping[str, Record], pictures: PictureFiles) -> Iterator[Flaw]:
+def _check_ids(name: str, records: list[Record], seen: Mapping[str, Record], images: ImageFiles) -> Iterator[Issue]:
     for twice, count in Counter(record.id for record in records).items():
         if count > 1:
-            yield Flaw(code="ID_TWICE", where=twice, detail=f"{count} times in {name}")
+            yield Issue(code="ID_TWICE", where=twice, detail=f"{count} times in {name}")
     contents: dict[tuple[object, ...], str] = {}
     for record in records:
         if record.id in seen and seen[record.id] != record:
-            yield Flaw(code="ID_DIFFERS", where=record.id, detail=f"another record in {name} than in the files before")
+            yield Issue(code="ID_DIFFERS", where=record.id, detail=f"another record in {name} than in the files before")
         if "#" in record.id:  # a copy that sampling made
             continue
         content = (record.conversations, record.images)
-        key = (*(turn.value for turn in content[0]), *map(pictures.content, content[1]))
+        key = (*(turn.value for turn in content[0]), *map(images.content, content[1]))
         if contents.setdefault(key, record.id) != record.id and record.id not in seen:
-            yield Flaw(code="RECORD_TWICE", where=record.id, detail=f"the same as {contents[key]} in {name}")
+            yield Issue(code="RECORD_TWICE", where=record.id, detail=f"the same as {contents[key]} in {name}")
 
 
 def _cleaned(folder: Path) -> set[str]:
@@ -234,30 +236,28 @@ def _made_split(name: str, manifest: Manifest) -> str | None:
     return split if name.startswith(stem) and split in made and split not in PUBLISHED else None
 
 
-def _check_overlap(splits: Mapping[str, set[bytes]]) -> Iterator[Flaw]:
+def _check_overlap(splits: Mapping[str, set[bytes]]) -> Iterator[Issue]:
     names = sorted(splits)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
             shared = splits[first] & splits[second]
             if shared:
-                yield Flaw(
-                    code="SPLIT_OVERLAP", where=f"{first} and {second}", detail=f"{len(shared)} pictures in both"
-                )
+                yield Issue(code="SPLIT_OVERLAP", where=f"{first} and {second}", detail=f"{len(shared)} images in both")
 
 
-def print_flaws(flaws: list[Flaw], folder: Path, console: Console) -> None:
+def print_issues(issues: list[Issue], folder: Path, console: Console) -> None:
     """What was found as a table, then every finding."""
-    errors = sum(flaw.level == "error" for flaw in flaws)
-    for flaw in flaws:
-        console.print(f"{flaw.level} {flaw.code} {flaw.where}: {flaw.detail}", markup=False, highlight=False)
-    if flaws:
+    errors = sum(issue.level == "error" for issue in issues)
+    for issue in issues:
+        console.print(f"{issue.level} {issue.code} {issue.where}: {issue.detail}", markup=False, highlight=False)
+    if issues:
         table = Table("level", "code", "times", "meaning", title=str(folder))
-        for code, count in sorted(Counter(flaw.code for flaw in flaws).items()):
+        for code, count in sorted(Counter(issue.code for issue in issues).items()):
             table.add_row(CHECKS[code][0], code, str(count), CHECKS[code][1])
         console.print(table)
-    console.print(f"{folder}: {errors} errors, {len(flaws) - errors} notes", markup=False, highlight=False)
+    console.print(f"{folder}: {errors} errors, {len(issues) - errors} notes", markup=False, highlight=False)
 
 
-def flaws_json(flaws: list[Flaw]) -> str:
+def issues_json(issues: list[Issue]) -> str:
     """What was found, for a machine."""
-    return to_json([{"level": flaw.level} | msgspec.structs.asdict(flaw) for flaw in flaws]).decode()
+    return to_json([{"level": issue.level} | msgspec.structs.asdict(issue) for issue in issues]).decode()

@@ -11,7 +11,7 @@ from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
 from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.flare import SPLITS
-from medvl.pictures import UPRIGHT, orientation
+from medvl.images import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
 from medvl.tasks import Task, label_separator
 from preprocess.fingerprints import fingerprint
@@ -22,14 +22,14 @@ _ANSWERED = {SPLITS["train"].folder, SPLITS["val"].folder}
 Found = tuple[str, str]  # code and detail
 
 
-class PictureFiles:
-    """Picture files, each looked at once."""
+class ImageFiles:
+    """Image files, each looked at once."""
 
     def __init__(self, converted: Mapping[str, bytes] | None = None) -> None:
         """Nothing has been looked at yet.
 
         Args:
-            converted: Picture -> SHA-256 of its file when it was converted, as far as that is known.
+            converted: Image -> SHA-256 of its file when it was converted, as far as that is known.
         """
         self._converted = converted or {}
         self._checked: dict[str, tuple[Size | None, Found | None]] = {}
@@ -66,14 +66,14 @@ def _look(path: str) -> tuple[Size | None, Found | None]:
 
 
 def check_record(
-    record: Record, frame: Frame, pictures: PictureFiles, known_tokens: frozenset[str], *, compare: bool
+    record: Record, frame: Frame, images: ImageFiles, known_tokens: frozenset[str], *, compare: bool
 ) -> Iterator[Found]:
     """Codes and details of everything that is wrong with a record.
 
     Args:
         record: The record.
         frame: Frame of the boxes in its answer.
-        pictures: Looks at picture files.
+        images: Looks at image files.
         known_tokens: Control tokens, which no text may hold.
         compare: Whether its boxes should be those of the source's answer; not so if that was mended.
     """
@@ -85,11 +85,11 @@ def check_record(
         return
     prompt, target = (turn.value for turn in record.conversations)
     if prompt.count(IMAGE_TAG) != len(record.images):
-        yield "TAG_COUNT", f"{prompt.count(IMAGE_TAG)} <image> tags but {len(record.images)} pictures"
+        yield "TAG_COUNT", f"{prompt.count(IMAGE_TAG)} <image> tags but {len(record.images)} images"
     if any(tag in target for tag in MEDIA_TAGS) or any(tag in prompt for tag in MEDIA_TAGS[1:]):
-        yield "LITERAL_TAG", "LLaMA-Factory would count the tag as a picture, video or sound"
+        yield "LITERAL_TAG", "LLaMA-Factory would count the tag as an image, video or sound"
     yield from _check_tokens(record, known_tokens)
-    yield from _check_pictures(record, pictures)
+    yield from _check_images(record, images)
     yield from _check_answer(record, target, frame, compare=compare)
 
 
@@ -104,12 +104,12 @@ def _check_tokens(record: Record, known: frozenset[str]) -> Iterator[Found]:
         yield "CONTROL_TOKEN", f"{', '.join(dict.fromkeys(found))} would not be read as text"
 
 
-def _check_pictures(record: Record, pictures: PictureFiles) -> Iterator[Found]:
+def _check_images(record: Record, images: ImageFiles) -> Iterator[Found]:
     if len(record.source.sizes) != len(record.images):
-        yield "SIZE_COUNT", f"{len(record.source.sizes)} sizes for {len(record.images)} pictures"
+        yield "SIZE_COUNT", f"{len(record.source.sizes)} sizes for {len(record.images)} images"
         return
     for path, stated in zip(record.images, record.source.sizes, strict=True):
-        size, found = pictures.look(path)
+        size, found = images.look(path)
         if found:
             yield found
         if size and size != stated:
@@ -139,7 +139,7 @@ def _parse(record: Record, text: str, task: Task) -> Answer:
 
 
 def _check_boxes(record: Record, target: ParsedBoxes, task: Task, frame: Frame, *, compare: bool) -> Iterator[Found]:
-    size = record.source.sizes[0]  # boxes refer to the first picture
+    size = record.source.sizes[0]  # boxes refer to the first image
     source = _parse(record, record.source.answer, task).value
     if compare and isinstance(source, ParsedBoxes):
         expected = to_frame(source.boxes, size, frame)

@@ -83,7 +83,7 @@ QUESTIONS = {
 
 @pytest.fixture
 def question_tree(tmp_path: Path) -> Path:
-    """A FLARE tree with one question per task, two pictures in that on findings, and one that is of no task."""
+    """A FLARE tree with one question per task, two images in that on findings, and one that is of no task."""
     from PIL import Image
 
     folder = tmp_path / "tree" / "validation-public" / "Xray" / "mixed"
@@ -103,7 +103,7 @@ def question_tree(tmp_path: Path) -> Path:
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with dataset_info.json, the entries tiny_train (8 records) and tiny_val (4), and a manifest.
 
-    Drawn pictures of two sizes; answers are a letter or boxes, and one record in four has two pictures.
+    Drawn images of two sizes; answers are a letter or boxes, and one record in four has two images.
     """
     from PIL import Image, ImageDraw
 
@@ -114,19 +114,19 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 8), ("val", 4)):
         records = []
         for index in range(count):
-            pictures = []
+            images = []
             for view in range(2 if index % 4 == 3 else 1):
-                picture = Image.new("RGB", (96, 64) if index % 2 else (64, 64), (20 * index, 90, 30 + 60 * view))
-                ImageDraw.Draw(picture).rectangle((10, 12, 40, 44), fill=(240, 230, 200))
-                pictures.append(folder / "images" / f"{split}_{index}_{view}.png")
-                picture.save(pictures[-1])
+                image = Image.new("RGB", (96, 64) if index % 2 else (64, 64), (20 * index, 90, 30 + 60 * view))
+                ImageDraw.Draw(image).rectangle((10, 12, 40, 44), fill=(240, 230, 200))
+                images.append(folder / "images" / f"{split}_{index}_{view}.png")
+                image.save(images[-1])
             box = '[{"bbox_2d":[104,187,417,688],"label":"lesion"}]'
             question = "Where is the lesion?" if index % 2 else "Which one is it? A: round B: square"
             turns = [
-                {"from": "human", "value": "<image>\n" * len(pictures) + question},
+                {"from": "human", "value": "<image>\n" * len(images) + question},
                 {"from": "gpt", "value": box if index % 2 else "AB"[index // 2 % 2]},
             ]
-            records.append({"id": f"tiny/{split}/{index}", "conversations": turns, "images": list(map(str, pictures))})
+            records.append({"id": f"tiny/{split}/{index}", "conversations": turns, "images": list(map(str, images))})
         (folder / f"tiny_{split}.json").write_text(json.dumps(records))
         columns = {"messages": "conversations", "images": "images"}
         info[f"tiny_{split}"] = {

@@ -455,12 +455,12 @@ def box_questions(root: Path) -> list[Question]:
     return [question for question in questions if question.task.has_boxes]
 
 
-def picture_size(question: Question) -> Size:
-    """The size of the picture; where only the records are there, a size that holds the boxes."""
+def image_size(question: Question) -> Size:
+    """The size of the image; where only the records are there, a size that holds the boxes."""
     path = question.file.path.parent / question.images[0]
     if path.is_file():
-        with Image.open(path) as picture:
-            return picture.size
+        with Image.open(path) as image:
+            return image.size
     parsed = boxes_of(parse_answer(question.answer, question.task))
     width, height = np.maximum(parsed.boxes[:, 2:].max(axis=0, initial=0), (900, 700))
     return int(width), int(height)
@@ -472,7 +472,7 @@ def test_every_real_box_survives_the_way_to_text_and_back(shared_data: Path, tre
     for question in box_questions(shared_data / tree):
         if not question.answer:
             continue
-        truth, size = parse_answer(question.answer, question.task), picture_size(question)
+        truth, size = parse_answer(question.answer, question.task), image_size(question)
         pixels = boxes_of(truth)
         for style in BOX_STYLES if question.index % 50 == 0 else ("json",):
             label = "lesion" if style == "map" else None

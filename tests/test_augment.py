@@ -1,4 +1,4 @@
-"""Pictures change together with their boxes, and only where the answer stays true."""
+"""Images change together with their boxes, and only where the answer stays true."""
 
 import numpy as np
 import pytest
@@ -6,28 +6,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from medvl.augment.motion import ANGLE_WITH_BOXES, draw_motion, move_boxes, stays_inside
-from medvl.augment.pictures import Changes, augment
+from medvl.augment.geometric import ANGLE_WITH_BOXES, draw_geometric, move_boxes, stays_inside
+from medvl.augment.images import Changes, augment
 from medvl.augment.rewriting import read_box_answer
 from medvl.augment.rules import permission
 from medvl.box_text import BOX_STYLES, format_boxes, parse_boxes
 from medvl.boxes import Boxes, as_boxes, iou
 
 SIZE = (200, 150)
-STILL = Changes(motion=False, tones=False)
+STILL = Changes(geometric=False, photometric=False)
 
 
 def drawn(boxes: Boxes, size: tuple[int, int] = SIZE) -> Image.Image:
-    """A black picture with white rectangles."""
-    picture = Image.new("RGB", size)
+    """A black image with white rectangles."""
+    image = Image.new("RGB", size)
     for x1, y1, x2, y2 in boxes.tolist():
-        ImageDraw.Draw(picture).rectangle((x1, y1, x2 - 1, y2 - 1), fill=(255, 255, 255))
-    return picture
+        ImageDraw.Draw(image).rectangle((x1, y1, x2 - 1, y2 - 1), fill=(255, 255, 255))
+    return image
 
 
-def bright(picture: Image.Image) -> Boxes:
+def bright(image: Image.Image) -> Boxes:
     """The box around all bright pixels."""
-    rows, columns = np.nonzero(np.array(picture)[..., 0] > 127)
+    rows, columns = np.nonzero(np.array(image)[..., 0] > 127)
     return as_boxes([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
@@ -36,10 +36,10 @@ def random(seed: int) -> np.random.Generator:
 
 
 WAYS = {
-    "basic": Changes(tones=False),
-    "mirrored": Changes(tones=False, motion=False, mirror_x=True, mirror_y=True),
-    "cropped": Changes(advanced=True, tones=False),
-    "bent": Changes(advanced=True, tones=False, ultrasound=True, mirror_x=True),
+    "basic": Changes(photometric=False),
+    "mirrored": Changes(photometric=False, geometric=False, mirror_x=True, mirror_y=True),
+    "cropped": Changes(advanced=True, photometric=False),
+    "bent": Changes(advanced=True, photometric=False, ultrasound=True, mirror_x=True),
 }
 
 
@@ -49,9 +49,9 @@ def test_box_follows_the_object_to_a_pixel(way: str, size: tuple[int, int]) -> N
     box = as_boxes([30, 40, 75, 90])
     for seed in range(12):
         result = augment(drawn(box, size), box, random(seed), WAYS[way])
-        assert result.picture.size == size
+        assert result.image.size == size
         assert result.boxes is not None
-        assert np.abs(bright(result.picture) - result.boxes).max() <= 1, f"seed {seed}"
+        assert np.abs(bright(result.image) - result.boxes).max() <= 1, f"seed {seed}"
 
 
 def test_a_round_object_stays_inside_its_turned_box() -> None:
@@ -59,11 +59,11 @@ def test_a_round_object_stays_inside_its_turned_box() -> None:
     box = as_boxes([60, 40, 140, 120])
     worst = 1.0
     for seed in range(12):
-        picture = Image.new("RGB", SIZE)
-        ImageDraw.Draw(picture).ellipse((60, 40, 139, 119), fill=(255, 255, 255))
-        result = augment(picture, box, random(seed), Changes(tones=False))
+        image = Image.new("RGB", SIZE)
+        ImageDraw.Draw(image).ellipse((60, 40, 139, 119), fill=(255, 255, 255))
+        result = augment(image, box, random(seed), Changes(photometric=False))
         assert result.boxes is not None
-        found = bright(result.picture)
+        found = bright(result.image)
         assert (found[0, :2] >= result.boxes[0, :2] - 1).all() and (found[0, 2:] <= result.boxes[0, 2:] + 1).all()
         worst = min(worst, iou(found, result.boxes)[0, 0])
     assert worst > 0.85
@@ -78,7 +78,7 @@ def test_a_round_object_stays_inside_its_turned_box() -> None:
 )
 def test_no_box_is_ever_lost(corners: list[tuple[int, int, int, int]], seed: int, bent: bool) -> None:
     boxes = as_boxes([[x, y, min(x + w, SIZE[0]), min(y + h, SIZE[1])] for x, y, w, h in corners])
-    changes = Changes(advanced=True, tones=False, mirror_x=True, ultrasound=bent)
+    changes = Changes(advanced=True, photometric=False, mirror_x=True, ultrasound=bent)
     result = augment(drawn(boxes), boxes, random(seed), changes)
     assert result.boxes is not None and result.boxes.shape == boxes.shape
     if len(boxes):
@@ -92,9 +92,9 @@ def test_a_draw_that_pushes_a_box_out_is_drawn_again_more_gently() -> None:
     boxes = as_boxes([[0, 10, 6, 140], [194, 10, 200, 140], [10, 0, 190, 5], [10, 145, 190, 150]])
     rejected = 0
     for seed in range(20):
-        steps = draw_motion(SIZE, boxes, random(seed), strength=1, bent=False, cropped=False, fill=[0.0] * 3)
+        steps = draw_geometric(SIZE, boxes, random(seed), strength=1, bent=False, cropped=False, fill=[0.0] * 3)
         rejected += not stays_inside(move_boxes(boxes, steps, SIZE), SIZE)
-        result = augment(drawn(boxes), boxes, random(seed), Changes(tones=False))
+        result = augment(drawn(boxes), boxes, random(seed), Changes(photometric=False))
         assert result.boxes is not None
         assert (result.boxes[:, 2:] > result.boxes[:, :2]).all()
     assert rejected > 5
@@ -102,28 +102,28 @@ def test_a_draw_that_pushes_a_box_out_is_drawn_again_more_gently() -> None:
 
 def test_boxes_that_cannot_be_written_stay_where_they_are() -> None:
     box = as_boxes([30, 40, 75, 90])
-    result = augment(drawn(box), box, random(0), Changes(tones=False), writable=lambda _: False)
+    result = augment(drawn(box), box, random(0), Changes(photometric=False), writable=lambda _: False)
     assert not result.moved
     assert result.boxes is not None and np.array_equal(result.boxes, box)
-    assert np.array_equal(np.array(result.picture), np.array(drawn(box)))
+    assert np.array_equal(np.array(result.image), np.array(drawn(box)))
 
 
-def test_without_boxes_the_whole_picture_stays_inside() -> None:
+def test_without_boxes_the_whole_image_stays_inside() -> None:
     frame = Image.new("RGB", SIZE)
     drawing = ImageDraw.Draw(frame)
     for x, y in ((3, 3), (196, 3), (3, 146), (196, 146)):  # marks in all corners
         drawing.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(255, 255, 255))
     before = (np.array(frame)[..., 0] > 127).sum()
     for seed in range(12):
-        moved = augment(frame, None, random(seed), Changes(advanced=True, tones=False))
-        share = (np.array(moved.picture)[..., 0] > 127).sum() / before
+        moved = augment(frame, None, random(seed), Changes(advanced=True, photometric=False))
+        share = (np.array(moved.image)[..., 0] > 127).sum() / before
         assert 0.5 < share < 1.1, f"seed {seed}: {share}"
 
 
 @pytest.mark.parametrize("changes", [Changes(), Changes(advanced=True, ultrasound=True)], ids=["basic", "advanced"])
-def test_the_same_state_gives_the_same_picture_and_another_one_another(changes: Changes) -> None:
+def test_the_same_state_gives_the_same_image_and_another_one_another(changes: Changes) -> None:
     box = as_boxes([30, 40, 75, 90])
-    first, again, other = (augment(drawn(box), box, random(seed), changes).picture for seed in (1, 1, 2))
+    first, again, other = (augment(drawn(box), box, random(seed), changes).image for seed in (1, 1, 2))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
 
@@ -143,10 +143,10 @@ def test_tones_change_grey_levels_and_nothing_else() -> None:
     ImageDraw.Draw(grey).rectangle((30, 40, 74, 89), fill=(200, 180, 160))
     levels = set()
     for seed in range(10):
-        result = augment(grey, box, random(seed), Changes(motion=False))
+        result = augment(grey, box, random(seed), Changes(geometric=False))
         assert result.boxes is not None and np.array_equal(result.boxes, box)
-        assert np.array_equal(bright(result.picture), box)
-        levels.add(result.picture.getpixel((0, 0)))
+        assert np.array_equal(bright(result.image), box)
+        levels.add(result.image.getpixel((0, 0)))
     assert len(levels) == 10
     assert all(red > green > blue for red, green, blue in levels), "colours keep their order"
 
@@ -156,18 +156,18 @@ def test_speckle_is_for_ultrasound_and_leaves_the_background_dark() -> None:
     noisy = {"ultrasound": 0, "other": 0}
     for seed in range(30):
         for kind in noisy:
-            changes = Changes(advanced=True, motion=False, ultrasound=kind == "ultrasound")
-            pixels = np.array(augment(drawn(box), box, random(seed), changes).picture)
+            changes = Changes(advanced=True, geometric=False, ultrasound=kind == "ultrasound")
+            pixels = np.array(augment(drawn(box), box, random(seed), changes).image)
             noisy[kind] += bool(pixels[:20, :].std() > 1)
     assert noisy["ultrasound"] == 0
     assert noisy["other"] > 5
 
 
 def test_nothing_allowed_changes_nothing() -> None:
-    picture = drawn(as_boxes([30, 40, 75, 90]))
-    result = augment(picture, None, random(3), STILL)
+    image = drawn(as_boxes([30, 40, 75, 90]))
+    result = augment(image, None, random(3), STILL)
     assert not result.moved
-    assert result.picture.tobytes() == picture.tobytes()
+    assert result.image.tobytes() == image.tobytes()
 
 
 # Text of answers
@@ -229,7 +229,7 @@ BOX = '[{"bbox_2d":[1,2,30,40],"label":"lesion"}]'
 
 
 @pytest.mark.parametrize(
-    ("question", "answer", "motion", "mirror"),
+    ("question", "answer", "geometric", "mirror"),
     [
         ("Is it benign? A: Yes B: No", "A", True, True),
         ("Where is the lesion?", BOX, True, True),
@@ -269,14 +269,14 @@ BOX = '[{"bbox_2d":[1,2,30,40],"label":"lesion"}]'
         ("这是左肺吗?", "是", True, False),
     ],
 )  # fmt: skip
-def test_what_may_move_and_what_may_be_mirrored(question: str, answer: str, motion: bool, mirror: bool) -> None:
-    found = permission(question, answer, pictures=1)
-    assert (found.motion, found.mirror) == (motion, mirror), found.reason
-    assert bool(found.reason) != found.motion
+def test_what_may_move_and_what_may_be_mirrored(question: str, answer: str, geometric: bool, mirror: bool) -> None:
+    found = permission(question, answer, images=1)
+    assert (found.geometric, found.mirror) == (geometric, mirror), found.reason
+    assert bool(found.reason) != found.geometric
 
 
 @pytest.mark.parametrize(
-    ("question", "answer", "tones"),
+    ("question", "answer", "photometric"),
     [
         ("Is it benign?", "yes", True),
         ("Image Quality: assess the quality of this scan.", "good", False),
@@ -285,19 +285,19 @@ def test_what_may_move_and_what_may_be_mirrored(question: str, answer: str, moti
         ("Is the mucosa of normal colour?", "yes", False),
     ],
 )
-def test_what_may_change_its_tones(question: str, answer: str, tones: bool) -> None:
-    assert permission(question, answer, pictures=1).tones == tones
+def test_what_may_change_its_tones(question: str, answer: str, photometric: bool) -> None:
+    assert permission(question, answer, images=1).photometric == photometric
 
 
-def test_several_pictures_are_not_moved_and_no_picture_is_not_changed() -> None:
-    several = permission("Is it benign?", "yes", pictures=2)
-    assert (several.motion, several.mirror, several.tones) == (False, False, True)
-    none = permission("Is it benign?", "yes", pictures=0)
-    assert (none.motion, none.mirror, none.tones) == (False, False, False)
+def test_several_images_are_not_moved_and_no_image_is_not_changed() -> None:
+    several = permission("Is it benign?", "yes", images=2)
+    assert (several.geometric, several.mirror, several.photometric) == (False, False, True)
+    none = permission("Is it benign?", "yes", images=0)
+    assert (none.geometric, none.mirror, none.photometric) == (False, False, False)
 
 
 def test_an_unknown_answer_is_not_moved() -> None:
-    assert not permission("Is it benign?", None, pictures=1).motion
+    assert not permission("Is it benign?", None, images=1).geometric
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_an_unknown_answer_is_not_moved() -> None:
     ],
 )
 def test_ultrasound_is_told_from_the_prompt(prompt: str, question: str, expected: bool) -> None:
-    assert permission(question, "yes", pictures=1, prompt=prompt).ultrasound == expected
+    assert permission(question, "yes", images=1, prompt=prompt).ultrasound == expected
 
 
 @pytest.mark.parametrize("text", ['[{"box_2d": [10, 10, 30, 30]}]', '[{"points": [[1, 3], [2, 2], [3, 3], [2, 4]]}]'])

@@ -76,7 +76,7 @@ def test_a_frame_is_exact_to_half_a_thousandth_of_the_side(frame: Frame, size: S
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (-1, 5)])
-def test_a_picture_without_extent_is_refused(frame: Frame, size: Size) -> None:
+def test_a_image_without_extent_is_refused(frame: Frame, size: Size) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         to_frame(as_boxes([0, 0, 1, 1]), size, frame)
 

@@ -11,7 +11,7 @@ import yaml
 
 from medvl.demo.running import StepFailedError, run_step, training_progress
 from medvl.demo.sample import spread, write_sample
-from medvl.demo.steps import DEFAULT_OUT, RECIPES, Road, Step, after_conversion, convert, train
+from medvl.demo.steps import DEFAULT_OUT, RECIPES, Pipeline, Step, after_conversion, convert, train
 from medvl.sharegpt import MANIFEST, Record, Source, encode_records, make_record, read_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -19,33 +19,33 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_plain_road_trains_the_recipe_as_it_is() -> None:
     for family, recipe in RECIPES.items():
-        assert train(Road(family, DEFAULT_OUT)).shown() == f"llamafactory-cli train {recipe}"
+        assert train(Pipeline(family, DEFAULT_OUT)).shown() == f"llamafactory-cli train {recipe}"
 
 
 def test_the_recipe_uses_the_folders_of_the_plain_road() -> None:
     for family, file in RECIPES.items():
-        recipe, road = yaml.safe_load((ROOT / file).read_text()), Road(family, DEFAULT_OUT)
-        assert Path(recipe["model_name_or_path"]) == road.checkpoint
-        assert Path(recipe["output_dir"]) == road.trained
+        recipe, pipeline = yaml.safe_load((ROOT / file).read_text()), Pipeline(family, DEFAULT_OUT)
+        assert Path(recipe["model_name_or_path"]) == pipeline.checkpoint
+        assert Path(recipe["output_dir"]) == pipeline.trained
 
 
 def test_order() -> None:
-    road = Road("qwen3vl", DEFAULT_OUT)
-    names = " ".join(step.name for step in (convert(road), *after_conversion(road)))
+    pipeline = Pipeline("qwen3vl", DEFAULT_OUT)
+    names = " ".join(step.name for step in (convert(pipeline), *after_conversion(pipeline)))
     assert names == "convert build predict_untrained score_untrained train predict_trained score_trained"
 
 
 def test_every_change_becomes_an_override() -> None:
-    shown = train(Road("internvl3", Path("/tmp/my demo"), seed=3, max_steps=5)).shown()
+    shown = train(Pipeline("internvl3", Path("/tmp/my demo"), seed=3, max_steps=5)).shown()
     assert "'model_name_or_path=/tmp/my demo/internvl3/checkpoint'" in shown
     assert shown.endswith("seed=3 max_steps=5")
 
 
 def test_real_data_is_predicted_in_a_sample_with_room_for_long_answers() -> None:
-    road = Road("qwen3vl", DEFAULT_OUT, data=Path("/data/flare"))
-    predict = after_conversion(road)[1].command
+    pipeline = Pipeline("qwen3vl", DEFAULT_OUT, data=Path("/data/flare"))
+    predict = after_conversion(pipeline)[1].command
     assert {"eval_dataset=demo_sample_val", "cutoff_len=4096", "max_new_tokens=1024"} <= set(predict)
-    assert "cutoff_len=4096" in train(road).command
+    assert "cutoff_len=4096" in train(pipeline).command
 
 
 def record(task: str, index: int) -> Record:
@@ -109,14 +109,14 @@ def test_progress_from_the_trainer_log(content: str | None, expected: tuple[floa
 
 
 def test_the_sample_is_registered_and_listed_so_that_scoring_knows_its_frame(tmp_path: Path) -> None:
-    road = Road("qwen3vl", Path("demo"), data=tmp_path / "tree")
-    records = tmp_path / road.records
+    pipeline = Pipeline("qwen3vl", Path("demo"), data=tmp_path / "tree")
+    records = tmp_path / pipeline.records
     records.mkdir(parents=True)
     source = Source(split="training", file="f", index=0, sizes=[(9, 9)], answer="A")
     one = make_record(question="?", answer="A", images=["/x.png"], id="1", task="counting", dataset="d", source=source)
     (records / "demo_all_train.json").write_bytes(encode_records([one]))
     (records / MANIFEST).write_text('{"options": {"frame": "norm1000"}, "files": {}}')
-    write_sample(tmp_path, road)
+    write_sample(tmp_path, pipeline)
     manifest = read_manifest(records)
     assert manifest is not None
     assert (manifest.options.frame, manifest.files["demo_sample_val.json"].records) == ("norm1000", 1)

@@ -110,13 +110,13 @@ def test_questions_to_predictions_and_on_from_a_part(
     inputs, outputs, models = (tmp_path / name for name in ("inputs", "outputs", "models"))
     inputs.symlink_to(question_tree)
     models.symlink_to(marked_adapters("qwen3vl"))
-    picture = next(question_tree.rglob("p4-0.png"))
-    whole = picture.read_bytes()
-    picture.write_bytes(bytes(len(whole)))
+    image = next(question_tree.rglob("p4-0.png"))
+    whole = image.read_bytes()
+    image.write_bytes(bytes(len(whole)))
     options = ["--data", str(inputs), "--model", str(models / "base"), "--adapters", str(models / "adapters")]
     assert cli.main(["predict", *options, "--out", str(outputs / "predictions.jsonl")]) == 4
 
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     kept = (outputs / "predictions.jsonl").read_text()
     (outputs / "predictions.jsonl").write_text(kept.replace('"prediction":"A"', '"prediction":"B"'))
     done = call()

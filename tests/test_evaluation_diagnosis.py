@@ -66,7 +66,7 @@ def test_boxes_that_fit_another_frame(frame: Frame, text: str, fits: Frame | Non
 PIXEL, NORM1000, NORM1 = TRUTH, "[[200, 200, 600, 800]]", "[[0.2, 0.2, 0.6, 0.8]]"
 NOWHERE = "[[150, 0, 160, 9]]"
 TWO = "[[40, 20, 120, 80], [140, 20, 180, 60]]"
-# Scored in, answers to TRUTH (or TWO), and per finding: the frame, pictures that fit it, pictures that fit as scored.
+# Scored in, answers to TRUTH (or TWO), and per finding: the frame, images that fit it, images that fit as scored.
 MIXED: dict[str, tuple[Frame, list[Case], list[tuple[Frame, int, int]]]] = {
     "half of them": ("pixel", [(TRUTH, PIXEL), (TRUTH, NORM1000)] * 3, [("norm1000", 3, 3)]),
     "half, pixels in norm1000": ("norm1000", [(TRUTH, NORM1000), (TRUTH, PIXEL)] * 2, [("pixel", 2, 2)]),
@@ -83,7 +83,7 @@ MIXED: dict[str, tuple[Frame, list[Case], list[tuple[Frame, int, int]]]] = {
 
 @pytest.mark.parametrize("task", [Task.DETECTION, Task.INSTANCE_DETECTION])
 @pytest.mark.parametrize(("frame", "cases", "expected"), MIXED.values(), ids=MIXED)
-def test_pictures_whose_boxes_fit_another_frame(
+def test_images_whose_boxes_fit_another_frame(
     frame: Frame, cases: list[Case], expected: list[tuple[Frame, int, int]], task: Task
 ) -> None:
     if task is Task.INSTANCE_DETECTION:
@@ -92,18 +92,18 @@ def test_pictures_whose_boxes_fit_another_frame(
     assert sorted((other.fits, len(other.ids), other.here) for other in found) == sorted(expected)
     for other in found:
         assert ("mixes frames" in other.cure) is bool(other.here)
-        assert f"boxes of {len(other.ids)} of {other.n} pictures of d" in other.text
+        assert f"boxes of {len(other.ids)} of {other.n} images of d" in other.text
 
 
-def test_frames_are_not_guessed_without_the_size_of_a_picture() -> None:
+def test_frames_are_not_guessed_without_the_size_of_a_image() -> None:
     assert diagnosed(Task.DETECTION, [(TRUTH, "[[200, 200, 600, 800]]")]).other_frames == ()
 
 
 CUT = {
     "open bracket": (Task.DETECTION, '[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1', True),
     "closed": (Task.DETECTION, "[[1, 2, 3, 4]]", False),
-    "in the middle of a sentence": (Task.CLASSIFICATION, "The picture shows a jaw " * 20 + "and", True),
-    "a whole sentence": (Task.CLASSIFICATION, "The picture shows a jaw " * 20 + ".", False),
+    "in the middle of a sentence": (Task.CLASSIFICATION, "The image shows a jaw " * 20 + "and", True),
+    "a whole sentence": (Task.CLASSIFICATION, "The image shows a jaw " * 20 + ".", False),
     "a short answer": (Task.CLASSIFICATION, "B", False),
 }
 

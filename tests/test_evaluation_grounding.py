@@ -30,16 +30,16 @@ def found(cases: list[Case], size: Size | None = None) -> dict[str, float | None
     return {name: entry["value"] for name, entry in scores.pooled.items()}
 
 
-def random_pictures(n: int = 60) -> list[tuple[list[list[int]], list[list[int]]]]:
+def random_images(n: int = 60) -> list[tuple[list[list[int]], list[list[int]]]]:
     """Truths on a grid, far apart, so that matching is not in question; predictions near some, others invented."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(n):
         cells = rng.choice(9, rng.integers(1, 6), replace=False)
         truth = [[int(c % 3 * 100), int(c // 3 * 100), int(c % 3 * 100 + 60), int(c // 3 * 100 + 50)] for c in cells]
         near = [[side + int(rng.integers(-12, 13)) for side in box] for box in truth if rng.random() < 0.8]
-        pictures.append((truth, near + [[300, 300, 320, 320]] * int(rng.integers(0, 3))))
-    return pictures
+        images.append((truth, near + [[300, 300, 320, 320]] * int(rng.integers(0, 3))))
+    return images
 
 
 @pytest.mark.slow
@@ -67,19 +67,19 @@ def test_recall_agrees_with_pycocotools() -> None:
     """COCO's average recall of boxes without confidences; its precision is not defined without them."""
     cocotools = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
-    pictures = random_pictures()
+    images = random_images()
 
     def listed(side: int) -> list[dict[str, Any]]:
         return [
             {"image_id": number, "category_id": 1, "bbox": [b[0], b[1], b[2] - b[0], b[3] - b[1]], "score": 1.0,
              "area": (b[2] - b[0]) * (b[3] - b[1]), "iscrowd": 0}
-            for number, picture in enumerate(pictures) for b in picture[side]
+            for number, image in enumerate(images) for b in image[side]
         ]  # fmt: skip
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = cocotools.COCO()
         truth.dataset = {
-            "images": [{"id": number} for number in range(len(pictures))],
+            "images": [{"id": number} for number in range(len(images))],
             "categories": [{"id": 1}],
             "annotations": [row | {"id": number + 1} for number, row in enumerate(listed(0))],
         }
@@ -88,7 +88,7 @@ def test_recall_agrees_with_pycocotools() -> None:
         evaluation.evaluate()
         evaluation.accumulate()
     recall = evaluation.eval["recall"][:, 0, 0, -1]  # thresholds; all areas; as many boxes as there are
-    ours = found([(str(truth), str(predicted)) for truth, predicted in pictures])
+    ours = found([(str(truth), str(predicted)) for truth, predicted in images])
     assert ours["recall_iou50"] == pytest.approx(recall[0])
     assert ours["recall_iou75"] == pytest.approx(recall[5])
     assert ours["recall_iou50_95"] == pytest.approx(recall.mean())
@@ -110,9 +110,9 @@ VALUES: dict[str, tuple[str, str, str, float]] = {
     "geonli, both empty": ("[]", "[]", "geonli", 1.0),
     "geonli, only truth empty": ("[]", ONE, "geonli", 0.0),
     "geonli with alpha 1": (ONE, "[[0, 0, 10, 10], [50, 50, 60, 60]]", "geonli_alpha1", math.exp(-1)),
-    "mean over matched leaves out truths without one": (
+    "mean over matched leaves out references without one": (
         "[[0, 0, 10, 10], [20, 20, 30, 30]]", "[[0, 0, 10, 8]]", "mean_iou_matched", 0.8),
-    "mean over all truths counts them": ("[[0, 0, 10, 10], [20, 20, 30, 30]]", "[[0, 0, 10, 8]]", "mean_iou", 0.4),
+    "mean over all references counts them": ("[[0, 0, 10, 10], [20, 20, 30, 30]]", "[[0, 0, 10, 8]]", "mean_iou", 0.4),
     "Acc@.5 takes the first box": (ONE, "[[50, 50, 60, 60], [0, 0, 10, 10]]", "accuracy_iou50", 0.0),
     "false positives": (ONE, "[[0, 0, 10, 10], [50, 50, 60, 60]]", "false_positives", 1.0),
     "false negatives": (ONE, "[[50, 50, 60, 60]]", "false_negatives", 1.0),
@@ -133,7 +133,7 @@ UNDEFINED = {
     "size not known": ([(ONE, ONE)], "out_of_range_rate"),
     "no box claimed": ([(ONE, "[]")], "duplicate_rate"),
     "no pair": ([(ONE, "[]")], "aspect_bias"),
-    "no picture with one box": ([("[]", ONE)], "accuracy_iou50"),
+    "no image with one box": ([("[]", ONE)], "accuracy_iou50"),
 }
 
 
@@ -161,7 +161,7 @@ def test_overlapped_objects_are_not_unique() -> None:
 
 
 @given(boxes, boxes, st.integers(2, 9))
-def test_scaling_the_picture_changes_nothing(truth: list[list[int]], said: list[list[int]], by: int) -> None:
+def test_scaling_the_image_changes_nothing(truth: list[list[int]], said: list[list[int]], by: int) -> None:
     larger = [[[side * by for side in box] for box in side] for side in (truth, said)]
     one = found([(str(truth), str(said))], (150, 150))
     assert one == pytest.approx(found([(str(larger[0]), str(larger[1]))], (150 * by, 150 * by)))
@@ -173,7 +173,7 @@ def test_duplicates_never_help(truth: list[list[int]], said: list[list[int]]) ->
     once, twice = found([(str(truth), str(said))]), found([(str(truth), str([*said, *said, *said]))])
     if len(said) >= len(truth) and once["recall_iou50"] == 1.0:
         assert all((twice[name] or 0) <= (once[name] or 0) + 1e-12 for name in names)
-    # A copy may hit a second truth that overlaps the first; where truths lie apart it never does.
+    # A copy may hit a second truth that overlaps the first; where references lie apart it never does.
     if iou(as_boxes(truth), as_boxes(truth)).sum() == len(truth):
         assert all((twice[name] or 0) <= (once[name] or 0) + 1e-12 for name in names)
         assert (twice["grounding_loss"] or 0) >= (once["grounding_loss"] or 0) - 1e-12

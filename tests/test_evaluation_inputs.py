@@ -35,7 +35,7 @@ def row(image: str | list[str] = "imagesVal/PXMT_1.png", answer: Any = "B", **mo
 
 SHAPES = {
     "challenge": (row(), "challenge", "B"),
-    "challenge, several pictures": (row(["imagesVal/a.png", "imagesVal/b.png"]), "challenge", "B"),
+    "challenge, several images": (row(["imagesVal/a.png", "imagesVal/b.png"]), "challenge", "B"),
     "challenge, null is a missing answer": (row(answer=None), "challenge", None),
     "challenge, absent is a missing answer": ({k: v for k, v in row().items() if k != "Answer"}, "challenge", None),
     "challenge, a number": (row(answer=20.5), "challenge", "20.5"),
@@ -109,7 +109,7 @@ def test_references_are_read_from_any_place_in_a_tree(tmp_path: Path, place: str
     assert references.kind == "tree" and all(item.id.startswith("flare/validation-") for item in references.items)
 
 
-def test_references_outside_a_tree_take_their_dataset_from_the_picture(tmp_path: Path) -> None:
+def test_references_outside_a_tree_take_their_dataset_from_the_image(tmp_path: Path) -> None:
     path = write(tmp_path / "theirs.json", row(), row(answer=""))
     references = read_references(path)
     assert (references.kind, references.items[0].dataset, references.unanswered) == ("challenge", "dental", 1)
@@ -118,13 +118,13 @@ def test_references_outside_a_tree_take_their_dataset_from_the_picture(tmp_path:
 @pytest.mark.parametrize(("name", "task", "dataset"), [
     ("imagesVal/IUGC_00445-53.png", Task.DETECTION, "iugc"),
     ("imagesVal/BUSI_00000.png", Task.CLASSIFICATION, "BUSI"),
-    ("imagesVal/BUSI_00000.png", Task.DETECTION, "BUSI-det"),  # two datasets share the pictures
+    ("imagesVal/BUSI_00000.png", Task.DETECTION, "BUSI-det"),  # two datasets share the images
     ("BUS-UCLM_00001-000.png", Task.DETECTION, "BUS-UCLM-det"),
     ("imagesVal/bone_marrow_00079.jpg", Task.CLASSIFICATION, "bone_marrow"),
     ("imagesVal\\cell_00001.png", Task.COUNTING, "neurips22cell"),
     ("imagesVal/other_1.png", Task.COUNTING, "unknown"),
 ])  # fmt: skip
-def test_dataset_of_a_picture(name: str, task: Task, dataset: str) -> None:
+def test_dataset_of_a_image(name: str, task: Task, dataset: str) -> None:
     assert dataset_of([name], task) == dataset
 
 
@@ -169,7 +169,7 @@ def test_converted_references_know_frame_size_and_target(tmp_path: Path) -> None
     references = read_references(converted(tmp_path, {"a": "[[1, 2, 3, 4]]", "blank": ""}))
     assert (references.frame, references.kind, references.unanswered) == ("norm1000", "records", 1)
     item = references.items[0]
-    assert (item.question, item.picture_size(), item.target) == (QUESTION, (200, 100), "[[1, 2, 3, 4]]")
+    assert (item.question, item.image_size(), item.target) == (QUESTION, (200, 100), "[[1, 2, 3, 4]]")
     assert "has changed since manifest.json" in references.notes[0]
 
 
@@ -226,7 +226,7 @@ def test_the_frame_that_an_answer_states_itself_wins(frame: Any) -> None:
     [(6, (20, 30)), (3, (30, 20)), (9, (30, 20)), (0, (30, 20)), (65535, (30, 20))],
     ids=["on its side", "upside down", "no such orientation", "unknown", "far from one"],
 )
-def test_picture_size_respects_exif_orientation(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+def test_image_size_respects_exif_orientation(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("L", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
@@ -279,10 +279,10 @@ def test_join_by_id_needs_ids(tmp_path: Path) -> None:
 
 
 KEYS = {
-    "pictures and question": ([row("imagesVal/a.png")], [row("imagesVal/a.png")]),
+    "images and question": ([row("imagesVal/a.png")], [row("imagesVal/a.png")]),
     "absolute paths": ([row("imagesVal/a.png")], [row("/mnt/data/imagesVal/a.png")]),
     "windows paths": ([row("imagesVal/a.png")], [row("D:\\imagesVal\\a.png")]),
-    "several pictures, in their order": ([row(["v/a.png", "v/b.png"])], [row(["v/a.png", "v/b.png"])]),
+    "several images, in their order": ([row(["v/a.png", "v/b.png"])], [row(["v/a.png", "v/b.png"])]),
     "spaces in the question": ([row()], [row(Question=f"  {QUESTION}\n")]),
 }
 

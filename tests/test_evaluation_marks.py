@@ -106,7 +106,7 @@ def test_compared_files_are_scored_on_what_all_of_them_predicted(
 
 
 def fundus(folder: Path, count: int) -> tuple[Path, Path]:
-    """`count` questions with a picture each, every third answer wrong, and their tree."""
+    """`count` questions with an image each, every third answer wrong, and their tree."""
     rows = [
         {"TaskType": "Classification", "Modality": "Fundus", "ImageName": f"imagesVal/FUNDUS_{place}.png",
          "Question": "Diagnosis? A: Normal, B: Glaucoma", "Answer": "AB"[place % 2], "Split": "val"}
@@ -138,7 +138,7 @@ def test_intervals_on_few_images_are_marked(count: int, few: bool, tmp_path: Pat
 
 
 def test_questions_about_one_image_are_one_image(tmp_path: Path) -> None:
-    """Forty questions about twenty pictures: an interval stands on the twenty."""
+    """Forty questions about twenty images: an interval stands on the twenty."""
     predictions, tree = fundus(tmp_path, 40)
     for path in (predictions, next(tree.rglob("*.json"))):
         rows = json.loads(path.read_text())
@@ -158,7 +158,7 @@ def test_a_value_without_an_interval_has_no_mark(tmp_path: Path) -> None:
 
 
 def test_a_mean_over_datasets_and_a_group_are_marked_by_their_own_images(tmp_path: Path) -> None:
-    """Forty pictures of one dataset and ten of another; large boxes on ten of them."""
+    """Forty images of one dataset and ten of another; large boxes on ten of them."""
     rows: list[Row] = []
     for dataset, prefix, count in (("iugc", "IUGC", 40), ("BUSI-det", "BUSI", 10)):
         own = [

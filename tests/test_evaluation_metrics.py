@@ -119,10 +119,10 @@ def test_classification_agrees_with_sklearn_on_labels(pairs: list[tuple[str, str
     assert found["f1_macro"] == pytest.approx(min(worst))
 
 
-def _f1(truth: list[str], claimed: list[str], name: str) -> float:
+def _f1(truth: list[str], predicted: list[str], name: str) -> float:
     """F1 of a class; claims beyond the length of `truth` are false ones."""
-    hits = sum(said == name for asked, said in zip(truth, claimed, strict=False) if asked == name)
-    return 2 * hits / (truth.count(name) + claimed.count(name))
+    hits = sum(said == name for asked, said in zip(truth, predicted, strict=False) if asked == name)
+    return 2 * hits / (truth.count(name) + predicted.count(name))
 
 
 NAMESPACES: dict[str, tuple[list[Case], float]] = {
@@ -266,7 +266,7 @@ OF_DETECTION = ("f1_iou50", "precision_iou50", "recall_iou50", "f1_iou75", "mean
 DIRECTIONS = {metric.name: metric.higher_is_better for metric in metrics_of("strict", Task.DETECTION)}
 
 
-def test_detection_values_are_pooled_over_pictures() -> None:
+def test_detection_values_are_pooled_over_images() -> None:
     cases: list[Case] = [
         ("[[0, 0, 10, 10], [20, 20, 30, 30]]", "[[0, 0, 10, 8]]"),  # IoU .8, one missed
         ("[[0, 0, 10, 10]]", "[[0, 0, 10, 6], [50, 50, 60, 60]]"),  # IoU .6, one invented
@@ -346,7 +346,7 @@ def test_copies_of_right_boxes_cost_precision(truth: list[list[int]]) -> None:
 
 @pytest.mark.parametrize(("frame", "text", "right"), [
     ("pixel", "[[50, 20, 100, 80]]", True),
-    ("norm1000", "[[250, 200, 500, 800]]", True),  # of a picture of 200 x 100
+    ("norm1000", "[[250, 200, 500, 800]]", True),  # of an image of 200 x 100
     ("norm1000", "[[50, 20, 100, 80]]", False),  # the reference's own numbers are another box in this frame
     ("norm1", "[[0.25, 0.2, 0.5, 0.8]]", True),
 ])  # fmt: skip
@@ -388,10 +388,10 @@ def test_number_case(cases: list[Case], expected: dict[str, float | None]) -> No
 
 
 @given(st.lists(st.integers(0, 500), min_size=2, max_size=9), st.integers(0, 500), st.data())
-def test_no_guess_within_the_range_does_worse_than_none(truths: list[int], guess: int, data: st.DataObject) -> None:
-    guess = min(guess, max(truths))
-    silent = values(Task.COUNTING, [(str(truth), "") for truth in truths])["mae_penalised"]
-    guessed = values(Task.COUNTING, [(str(truth), str(guess)) for truth in truths])["mae_penalised"]
+def test_no_guess_within_the_range_does_worse_than_none(references: list[int], guess: int, data: st.DataObject) -> None:
+    guess = min(guess, max(references))
+    silent = values(Task.COUNTING, [(str(truth), "") for truth in references])["mae_penalised"]
+    guessed = values(Task.COUNTING, [(str(truth), str(guess)) for truth in references])["mae_penalised"]
     assert silent is not None and guessed is not None and guessed <= silent + 1e-9
 
 

@@ -76,7 +76,7 @@ BOXES: dict[str, tuple[str, str | None, tuple[int, int, int]]] = {
     "None is a miss": ("[[0, 0, 10, 10]]", "None", (0, 0, 1)),
     "a zero-area copy is both wrong": ("[[3, 3, 3, 3]]", "[[3, 3, 3, 3]]", (0, 1, 1)),
     "three numbers match nothing": ("[[0, 0, 10, 10]]", "[[0, 0, 10]]", (0, 1, 1)),
-    "truths choose in their order": (  # the first takes the box that the second alone could have had
+    "references choose in their order": (  # the first takes the box that the second alone could have had
         "[[0, 0, 10, 10], [0, 2, 10, 12]]", "[[0, 1, 10, 11], [0, -3, 10, 7]]", (1, 1, 1)),
     "nothing claimed, nothing there": ("[]", "[]", (0, 0, 0)),
 }  # fmt: skip
@@ -106,7 +106,7 @@ INSTANCES: dict[str, tuple[str, str, tuple[int, int, int]]] = {
     "a list is all missed": ('{"1": [[0, 0, 10, 10], [0, 0, 5, 5]]}', "[[0, 0, 10, 10]]", (0, 0, 2)),
     "best pair first": (  # the pair of .82 leaves the other truth without a box
         '{"1": [[0, 0, 10, 10], [0, 3, 10, 13]]}', '{"1": [[0, 1, 10, 11], [0, -3, 10, 7]]}', (1, 1, 1)),
-    "a number in place of boxes ends the picture": ('{"1": [[0, 0, 9, 9]]}', '{"1": 7}', (0, 0, 0)),
+    "a number in place of boxes ends the image": ('{"1": [[0, 0, 9, 9]]}', '{"1": 7}', (0, 0, 0)),
 }  # fmt: skip
 
 
@@ -212,12 +212,12 @@ def best_pair_first(truth: Boxes, said: Boxes) -> int:
 
 
 @given(st.lists(st.tuples(boxes, boxes), min_size=1, max_size=4))
-def test_box_rules_agree_with_plain_loops(pictures: list[tuple[Boxes, Boxes]]) -> None:
+def test_box_rules_agree_with_plain_loops(images: list[tuple[Boxes, Boxes]]) -> None:
     for task, match, write in (
         (Task.DETECTION, truths_in_order, str),
         (Task.INSTANCE_DETECTION, best_pair_first, lambda side: json.dumps({"1": side})),
     ):
-        hits = sum(match(*sides) for sides in pictures)
-        total = sum(len(truth) + len(said) for truth, said in pictures)
-        entry = official(task, [(write(truth), write(said)) for truth, said in pictures])
+        hits = sum(match(*sides) for sides in images)
+        total = sum(len(truth) + len(said) for truth, said in images)
+        entry = official(task, [(write(truth), write(said)) for truth, said in images])
         assert entry["value"] == pytest.approx(2 * hits / total if total else 0.0)

@@ -17,7 +17,7 @@ from evaluation.page import failures
 from evaluation.page.tables import interval, number
 from evaluation.page.text import script_json, shortened, visible
 from evaluation.run import main
-from medvl.pictures import decode, shown
+from medvl.images import decode, shown
 
 
 def write_run(folder: Path, count: int = 40) -> tuple[Path, Path]:
@@ -85,10 +85,10 @@ def test_large_input_makes_a_small_page_that_says_what_it_leaves_out(
     assert len(page) < 2_000_000
 
 
-def test_pictures_are_limited_small_and_their_absence_is_said(tmp_path: Path) -> None:
-    page = scored(tmp_path / "without", "--pictures", "5")
-    assert page.count("<figure") == 5 and page.count("No picture: it is not there") == 5
-    assert "5 of 5 pictures absent" in page and "data:image" not in page
+def test_images_are_limited_small_and_their_absence_is_said(tmp_path: Path) -> None:
+    page = scored(tmp_path / "without", "--images", "5")
+    assert page.count("<figure") == 5 and page.count("No image: it is not there") == 5
+    assert "5 of 5 images absent" in page and "data:image" not in page
     predictions, tree = write_run(tmp_path / "with")
     folder = tree / "validation-public" / "Xray" / "made_up" / "imagesVal"
     folder.mkdir()
@@ -96,10 +96,10 @@ def test_pictures_are_limited_small_and_their_absence_is_said(tmp_path: Path) ->
         Image.effect_noise((800, 600), 80).save(folder / f"{index}.png")
     (folder / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     assert main([str(predictions), "--references", str(tree), "--out", str(tmp_path / "out"), "--force",
-                 "--bootstrap", "0", "--pictures", "40"]) == 0  # fmt: skip
+                 "--bootstrap", "0", "--images", "40"]) == 0  # fmt: skip
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     sizes = [len(data) for data in re.findall(r'href="data:image/jpeg;base64,([^"]*)"', page)]
-    assert len(sizes) == page.count("<figure") - page.count("No picture: it cannot be read") > 20
+    assert len(sizes) == page.count("<figure") - page.count("No image: it cannot be read") > 20
     assert max(sizes) < 200_000
     assert 'viewBox="0 0 800 600"' in page  # boxes stay in pixels of the original
 
@@ -118,12 +118,12 @@ def test_page_has_no_address_to_fetch_from(tmp_path: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-") and "unsafe" not in policy
 
 
-def test_no_page_and_no_pictures_on_request(tmp_path: Path) -> None:
+def test_no_page_and_no_images_on_request(tmp_path: Path) -> None:
     predictions, tree = write_run(tmp_path)
     arguments = [str(predictions), "--references", str(tree), "--out", str(tmp_path / "out"), "--force"]
     assert main([*arguments, "--no-page"]) == 0
     assert not (tmp_path / "out" / "report.html").exists()
-    assert main([*arguments, "--pictures", "0"]) == 0
+    assert main([*arguments, "--images", "0"]) == 0
     assert "<figure" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -158,11 +158,11 @@ def test_baseline_has_its_table_with_verdicts(tmp_path: Path) -> None:
 
 def test_boxes_in_another_frame_are_the_first_thing_said(tmp_path: Path) -> None:
     predictions, tree = write_run(tmp_path)
-    pictures = next(tree.rglob("*.json")).parent / "imagesVal"
-    pictures.mkdir()
+    images = next(tree.rglob("*.json")).parent / "imagesVal"
+    images.mkdir()
     rows = json.loads(next(tree.rglob("*.json")).read_text())
     for index, row in enumerate(row for row in rows if row["TaskType"] == "detection"):
-        Image.new("L", (250, 200)).save(pictures / f"{index}.png")
+        Image.new("L", (250, 200)).save(images / f"{index}.png")
         left, top, right, bottom = json.loads(row["Answer"])[0]
         row["Answer"] = f"[[{left * 4}, {top * 5}, {right * 4}, {bottom * 5}]]"
     predictions.write_text(json.dumps(rows))
@@ -248,7 +248,7 @@ NO_NUMBERS = {
 def test_what_is_no_number_is_drawn(
     task: str, answer: str, rules: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    rows = build_tree(tmp_path / "tree", pictures=True)
+    rows = build_tree(tmp_path / "tree", images=True)
     rows = [row | ({"Answer": answer} if row["TaskType"].lower() == task else {}) for row in rows]
     predictions = write_json(tmp_path / "predictions.json", rows)
     assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(tmp_path / "out"),
@@ -281,7 +281,7 @@ def test_a_page_that_cannot_be_drawn_costs_nothing_else(
         assert {"metrics.json", "per_sample.jsonl", "diagnosis.json"} == {path.name for path in folder.iterdir()}
 
 
-def test_pictures_of_16_bits_are_windowed_as_in_conversion(tmp_path: Path) -> None:
+def test_images_of_16_bits_are_windowed_as_in_conversion(tmp_path: Path) -> None:
     predictions, tree = write_run(tmp_path, 1)
     folder = next(tree.rglob("*.json")).parent / "imagesVal"
     folder.mkdir()

@@ -34,7 +34,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page made from hostile answers to every kind of question, with pictures, three quarters of them there."""
+    """A page made from hostile answers to every kind of question, with images, three quarters of them there."""
     folder = tmp_path_factory.mktemp("hostile")
     rows: list[dict[str, Any]] = []
     predictions = []
@@ -68,7 +68,7 @@ def side_by_side(report: Path) -> Path:
     rows = json.loads((folder / "predictions.json").read_text())
     (folder / "silent.json").write_text(json.dumps([row | {"Answer": ""} for row in rows]))
     assert main([str(folder / "predictions.json"), str(folder / "silent.json"), "--references", str(folder / "tree"),
-                 "--out", str(folder / "both"), "--rules", "strict,official", "--bootstrap", "50", "--pictures", "0",
+                 "--out", str(folder / "both"), "--rules", "strict,official", "--bootstrap", "50", "--images", "0",
                  "--force"]) == 0  # fmt: skip
     return folder / "both" / "report.html"
 
@@ -162,17 +162,17 @@ def test_filters_narrow_the_failures(opened: tuple[Any, list[str]]) -> None:
     assert trouble == []
 
 
-def test_boxes_can_be_hidden_and_absent_pictures_say_so(opened: tuple[Any, list[str]]) -> None:
+def test_boxes_can_be_hidden_and_absent_images_say_so(opened: tuple[Any, list[str]]) -> None:
     page, _ = opened
-    truth, predicted = page.locator(".pictures .truth").first, page.locator(".pictures .predicted").first
+    truth, predicted = page.locator(".images .truth").first, page.locator(".images .predicted").first
     assert truth.is_visible() and predicted.is_visible()
     page.locator("#show-truth").uncheck()
     assert not truth.is_visible() and predicted.is_visible()
-    captions = page.locator(".pictures figcaption").all_inner_texts()
-    absent = sum("No picture: it is not there" in caption for caption in captions)
-    assert len(captions) == 24 and 0 < absent == len(captions) - page.locator(".pictures image").count()
-    assert f"{absent} of 24 pictures absent" in page.locator("main").inner_text()
-    assert any("leaves the picture" in caption for caption in captions)
+    captions = page.locator(".images figcaption").all_inner_texts()
+    absent = sum("No image: it is not there" in caption for caption in captions)
+    assert len(captions) == 24 and 0 < absent == len(captions) - page.locator(".images image").count()
+    assert f"{absent} of 24 images absent" in page.locator("main").inner_text()
+    assert any("leaves the image" in caption for caption in captions)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

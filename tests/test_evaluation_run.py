@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from evaluation.judges import METRICS
+from evaluation.model_based_metrics import METRICS
 from evaluation.run import main
 
 Row = dict[str, Any]
@@ -20,7 +20,7 @@ PERIAPICAL = (
     "Select all that apply from the following, separate multiple selections with a semicolon: Dental Caries; "
     "Pulp Diseases; Endodontic Treatment, Restorative Treatment, and Complications."
 )
-# (category, dataset, task, picture or pictures, question, answer): every task, and the dirt of the real data.
+# (category, dataset, task, image or images, question, answer): every task, and the dirt of the real data.
 ROWS: list[tuple[str, str, str, str | list[str], str, Any]] = [
     ("Retinography", "fundus", "Classification", "FUNDUS_1.png", "Diagnosis? A: Normal, B: Glaucoma", "B"),
     ("Retinography", "fundus", "Classification", "FUNDUS_1.png", "Age? A: Child, B: Adult, C: Elderly", "A"),
@@ -47,8 +47,8 @@ ROWS: list[tuple[str, str, str, str | list[str], str, Any]] = [
     ("Xray", "IU_XRay", "report_generation", ["IU-XRay_3.png", "IU-XRay_4.png"], "Heart?", "Normal."),
 ]  # fmt: skip
 # Reasons why a number has no value although all answers are right.
-NO_VALUE = {"no reference box", "no picture with boxes on both sides", "no picture with exactly one reference box",
-            "no predicted box on a picture of known size", "no predicted box", "no pair of boxes at IoU >= 0.5",
+NO_VALUE = {"no reference box", "no image with boxes on both sides", "no image with exactly one reference box",
+            "no predicted box on an image of known size", "no predicted box", "no pair of boxes at IoU >= 0.5",
             *(f"not computed; --report-metrics {name} does" for name in METRICS)}  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def write_json(path: Path, value: object) -> Path:
     return path
 
 
-def build_tree(root: Path, split: str = "validation-public", *, pictures: bool = False) -> list[Row]:
+def build_tree(root: Path, split: str = "validation-public", *, with_images: bool = False) -> list[Row]:
     """The made-up tree; returns its rows in the order of the challenge's predictions.json."""
     files: dict[Path, list[Row]] = {}
     for category, dataset, task, images, question, answer in ROWS:
@@ -67,7 +67,7 @@ def build_tree(root: Path, split: str = "validation-public", *, pictures: bool =
                "Question": question, "Answer": answer, "Split": "val"}  # fmt: skip
         folder = root / split / category / dataset
         files.setdefault(folder / f"{dataset}_questions_val.json", []).append(row)
-        for name in names if pictures else ():
+        for name in names if with_images else ():
             (folder / "imagesVal").mkdir(parents=True, exist_ok=True)
             Image.new("L", (200, 180)).save(folder / name)
     for path, rows in files.items():
@@ -101,7 +101,7 @@ def entries(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
 def assert_perfect(metrics: dict[str, Any]) -> None:
     wrong = {(where, name): entry for where, name, entry in entries(metrics)
              if entry["value"] != pytest.approx(float(entry["higher_is_better"]))}  # fmt: skip
-    # A picture set without any box has no recall; that is said, not scored. Boxes may occur twice in a reference.
+    # An image set without any box has no recall; that is said, not scored. Boxes may occur twice in a reference.
     assert all(entry.get("reason", "").split(": ")[-1] in NO_VALUE or name == "duplicate_rate"
                for (_, name), entry in wrong.items()), wrong  # fmt: skip
     assert metrics["counts"]["invalid"] == 0
@@ -133,7 +133,7 @@ def test_without_answers_every_metric_is_worst_and_every_sample_invalid(tmp_path
             assert entry["value"] == 0.0, (where, name)
     assert metrics["counts"]["invalid"] == len(rows)
     assert metrics["counts"]["missing"] == (len(rows) if answer is None else 0)
-    # The worst guess in the range 0-1664 for the truths 11 and 1664, and in 0-20.16 for 20.16 and 0.
+    # The worst guess in the range 0-1664 for the references 11 and 1664, and in 0-20.16 for 20.16 and 0.
     assert metrics["tasks"]["counting"]["mae_penalised"]["value"] == pytest.approx((1653 + 1664) / 2)
     assert metrics["tasks"]["regression"]["mae_penalised"]["value"] == pytest.approx(20.1631313163075)
 
@@ -225,8 +225,8 @@ def test_default_output_lies_beside_the_predictions(tmp_path: Path) -> None:
 
 
 def test_boxes_of_converted_data_are_scored_in_pixels(tmp_path: Path) -> None:
-    """norm1000 boxes on a tree with pictures of 200 x 180: the picture's size is read from its file."""
-    build_tree(tmp_path / "tree", pictures=True)
+    """norm1000 boxes on a tree with images of 200 x 180: the image's size is read from its file."""
+    build_tree(tmp_path / "tree", with_images=True)
     said = [{"id": "flare/validation-public/Ultrasound/iugc/000000", "prediction": "[[50, 111, 550, 667]]"}]
     predictions = tmp_path / "predictions.jsonl"
     predictions.write_text("\n".join(map(json.dumps, said)))
@@ -236,7 +236,7 @@ def test_boxes_of_converted_data_are_scored_in_pixels(tmp_path: Path) -> None:
 
 
 def frames_tree(folder: Path, count: int) -> tuple[list[Row], Path]:
-    """Rows with one box each, and a tree with their pictures of 200 x 100."""
+    """Rows with one box each, and a tree with their images of 200 x 100."""
     rows = [
         {"TaskType": "detection", "Modality": "Ultrasound", "ImageName": f"imagesVal/IUGC_{place}.png", "Split": "val",
          "Question": "Box the fetal head.", "Answer": f"[[{20 + place}, 20, {120 + place}, 80]]"}
@@ -259,7 +259,7 @@ def test_boxes_that_fit_another_frame_are_said_on_the_console(
         rows[place] = rows[place] | {"Answer": str([[left * 5, top * 10, right * 5, bottom * 10]])}
     score(write_json(tmp_path / "predictions.json", rows), tree, tmp_path / "out")
     error = capsys.readouterr().err
-    said = f"note: boxes of {8 // every} of 8 pictures of iugc (detection) fit the references far better as norm1000"
+    said = f"note: boxes of {8 // every} of 8 images of iugc (detection) fit the references far better as norm1000"
     assert said in error
     assert ("--frame norm1000" if every == 1 else "the file mixes frames") in error
     lines = [json.loads(line) for line in (tmp_path / "out" / "per_sample.jsonl").read_text().splitlines()]
@@ -279,7 +279,7 @@ REFUSED = {
     "unknown frame": ([{"id": "flare/validation-public/Ultrasound/iugc/000000", "prediction": "[[1, 2, 3, 4]]"}], (),
                       "iugc/000000: the frame of its predicted boxes is not known.*--frame"),
     "unknown size": ([{"id": "flare/validation-public/Ultrasound/iugc/000000", "prediction": "[[1, 2, 3, 4]]"}],
-                     ("--frame", "norm1000"), "iugc/000000: norm1000 boxes, but the size of its picture is not known"),
+                     ("--frame", "norm1000"), "iugc/000000: norm1000 boxes, but the size of its image is not known"),
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class Data:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("shapes")
-    build_tree(folder / "tree", pictures=True)
+    build_tree(folder / "tree", images=True)
     out = folder / "data"
     assert convert(["--root", str(folder / "tree"), "--out", str(out), "--workers", "1",
                     "--dataset-info", str(out / "dataset_info.json")]) == 0  # fmt: skip
@@ -83,7 +83,7 @@ def files(
     challenge = folder / "predictions.json"
     write_challenge(challenge, questions, rows, read_profiles(None))
     handed_in = json.loads(challenge.read_text())
-    truths = [read["Answer"] for question in questions
+    references = [read["Answer"] for question in questions
               for read in [json.loads(question.file.read_text())[question.index]]]  # fmt: skip
     lines = {
         "medvl predict": [msgspec.to_builtins(row) for row in rows.values()],
@@ -93,7 +93,7 @@ def files(
                    f"/x/{row['ImageName']}"} for row in handed_in
         ],
         "FLARE25-QWen3VL-4B": [row | {"Answer": truth, "prediction": row["Answer"]}
-                               for row, truth in zip(handed_in, truths, strict=True)],
+                               for row, truth in zip(handed_in, references, strict=True)],
         "LLaMA-Factory": [{"prompt": "", "predict": rows[record.id].prediction, "label": record.target}
                           for record in data.records],
     }  # fmt: skip

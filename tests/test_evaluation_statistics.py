@@ -26,21 +26,21 @@ from evaluation.statistics import (
 from medvl.tasks import Task
 
 
-def with_pictures(samples: list[Sample], pictures: list[tuple[str, ...]], dataset: str = "d") -> list[Sample]:
+def with_images(samples: list[Sample], images: list[tuple[str, ...]], dataset: str = "d") -> list[Sample]:
     return [
         replace(sample, reference=replace(sample.reference, images=names, dataset=dataset))
-        for sample, names in zip(samples, pictures, strict=True)
+        for sample, names in zip(samples, images, strict=True)
     ]
 
 
 def counting(n: int = 40) -> list[Sample]:
     rng = np.random.default_rng(0)
-    truths, errors = rng.integers(9, 99, n), rng.integers(-9, 9, n)
-    cases = [(str(truth), str(truth + error)) for truth, error in zip(truths, errors, strict=True)]
-    return with_pictures(samples_of(Task.COUNTING, cases), [(f"{row}.png",) for row in range(n)])
+    references, errors = rng.integers(9, 99, n), rng.integers(-9, 9, n)
+    cases = [(str(truth), str(truth + error)) for truth, error in zip(references, errors, strict=True)]
+    return with_images(samples_of(Task.COUNTING, cases), [(f"{row}.png",) for row in range(n)])
 
 
-PICTURES = {
+IMAGES = {
     "one each": ([("a",), ("b",), ("c",)], [0, 1, 2]),
     "two questions about one": ([("a",), ("b",), ("a",)], [0, 1, 0]),
     "views shared through another question": ([("a", "b"), ("c",), ("b", "c")], [0, 0, 0]),
@@ -48,16 +48,16 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize(("pictures", "codes"), PICTURES.values(), ids=PICTURES)
-def test_questions_that_share_a_picture_are_one_cluster(pictures: list[tuple[str, ...]], codes: list[int]) -> None:
-    samples = with_pictures(samples_of(Task.COUNTING, [("1", "1")] * 3), pictures)
+@pytest.mark.parametrize(("images", "codes"), IMAGES.values(), ids=IMAGES)
+def test_questions_that_share_a_image_are_one_cluster(images: list[tuple[str, ...]], codes: list[int]) -> None:
+    samples = with_images(samples_of(Task.COUNTING, [("1", "1")] * 3), images)
     assert cluster_codes(samples).tolist() == codes
     assert cluster_codes(samples, "sample").tolist() == [0, 1, 2]
 
 
-def test_the_same_picture_name_in_two_datasets_is_two_clusters() -> None:
+def test_the_same_image_name_in_two_datasets_is_two_clusters() -> None:
     one = samples_of(Task.COUNTING, [("1", "1")])
-    assert len(set(cluster_codes([*with_pictures(one, [("a",)]), *with_pictures(one, [("a",)], "e")]))) == 2
+    assert len(set(cluster_codes([*with_images(one, [("a",)]), *with_images(one, [("a",)], "e")]))) == 2
 
 
 def test_clusters_by_a_field_of_the_references() -> None:
@@ -72,11 +72,11 @@ def test_clusters_by_a_field_of_the_references() -> None:
 
 
 def test_draws_are_those_of_a_loop_over_samples_and_sklearn() -> None:
-    """Six questions about each picture; the same random numbers, drawn picture by picture."""
+    """Six questions about each image; the same random numbers, drawn image by image."""
     rng = np.random.default_rng(1)
     truth, said = rng.choice(list("ABC"), 60), rng.choice(list("ABC"), 60)
     samples = samples_of(Task.CLASSIFICATION, list(zip(truth, said, strict=True)), LOSS)
-    samples = with_pictures(samples, [(f"{row // 6}.png",) for row in range(60)])
+    samples = with_images(samples, [(f"{row // 6}.png",) for row in range(60)])
     resampling = Resampling(200, seed=3)
     scores = score(samples, "strict", resampling)[Task.CLASSIFICATION]
     drawn = resampling.generator("classification", "d").integers(10, size=(200, 10), dtype=np.int32)
@@ -115,7 +115,7 @@ def test_the_seed_decides_the_interval_and_other_datasets_do_not() -> None:
         for seed in (0, 0, 1)
     )
     assert first == again != other
-    both = [*with_pictures(counting(), [(f"{row}.png",) for row in range(40)], "e"), *counting()]
+    both = [*with_images(counting(), [(f"{row}.png",) for row in range(40)], "e"), *counting()]
     assert score(both, "strict", Resampling(100))[Task.COUNTING].datasets["d"]["mae"]["ci95"] == first
 
 

@@ -21,7 +21,7 @@ from medvl.sharegpt import dataset_entry
 
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
-BOX = (20, 12, 64, 48)  # of a bright rectangle in every picture
+BOX = (20, 12, 64, 48)  # of a bright rectangle in every image
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def boxes_dataset(tmp_path: Path) -> Callable[..., Path]:
         for split, count in (("train", 6), ("val", 2)):
             records = []
             for index in range(count):
-                picture = Image.new("RGB", size, (10, 10 + index, 10))
-                ImageDraw.Draw(picture).rectangle((*BOX[:2], BOX[2] - 1, BOX[3] - 1), fill=(250, 250, 250))
-                picture.save(folder / f"{split}_{index}.png")
+                image = Image.new("RGB", size, (10, 10 + index, 10))
+                ImageDraw.Draw(image).rectangle((*BOX[:2], BOX[2] - 1, BOX[3] - 1), fill=(250, 250, 250))
+                image.save(folder / f"{split}_{index}.png")
                 turns = [("human", "<image>\nWhere is the lesion in this ultrasound?"), ("gpt", answer)]
                 records.append({"conversations": turns, "images": [str(folder / f"{split}_{index}.png")]})
             if split == "train":
@@ -77,8 +77,8 @@ def answer(feature: dict[str, Any]) -> str:
     return str(feature["tokenizer"].decode([label for label in feature["labels"] if label != -100]))
 
 
-def bright(picture: Image.Image) -> np.ndarray:
-    rows, columns = np.nonzero(np.array(picture.convert("L")) > 127)
+def bright(image: Image.Image) -> np.ndarray:
+    rows, columns = np.nonzero(np.array(image.convert("L")) > 127)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
@@ -98,22 +98,22 @@ def augmented(recipe: Recipe, family: str, folder: Path, **overrides: Any) -> di
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("frame", ["norm1000", "pixel"])
-def test_answer_encloses_the_object_in_the_picture_that_the_model_sees(
+def test_answer_encloses_the_object_in_the_image_that_the_model_sees(
     family: str, frame: Frame, tiny_recipe: Recipe, boxes_dataset: Callable[..., Path], features: list[dict[str, Any]],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     run_exp(augmented(tiny_recipe, family, boxes_dataset(frame), max_steps=14))
     assert len(losses(tmp_path / "out")) == 14
     trained = [feature for feature in features if changed(feature)]
-    assert len(trained) == 12, "two epochs of six pictures"
+    assert len(trained) == 12, "two epochs of six images"
     boxes = []
     for feature in trained:
-        (picture,) = feature["images"]
+        (image,) = feature["images"]
         found = parse_boxes(answer(feature))
         assert found.labels == ("lesion",)
-        # `pixel` counts in the picture on disk, 160 x 96; the model sees a reduced one.
-        pixels = from_frame(found.boxes, (160, 96), frame) * np.tile(np.array(picture.size) / (160, 96), 2)
-        assert np.abs(pixels[0] - bright(picture)).max() <= 1.2
+        # `pixel` counts in the image on disk, 160 x 96; the model sees a reduced one.
+        pixels = from_frame(found.boxes, (160, 96), frame) * np.tile(np.array(image.size) / (160, 96), 2)
+        assert np.abs(pixels[0] - bright(image)).max() <= 1.2
         assert len(feature["input_ids"]) == len(feature["labels"]) == len(feature["attention_mask"])
         assert [t for t, label in zip(feature["input_ids"], feature["labels"], strict=True) if label != -100] == [
             label for label in feature["labels"] if label != -100
@@ -123,7 +123,7 @@ def test_answer_encloses_the_object_in_the_picture_that_the_model_sees(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pictures_keep_their_size_and_so_their_number_of_tokens(
+def test_images_keep_their_size_and_so_their_number_of_tokens(
     family: str, tiny_recipe: Recipe, boxes_dataset: Callable[..., Path], features: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = boxes_dataset(size=(333, 127))

@@ -99,9 +99,9 @@ def test_fused_loss_is_refused(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPa
 
 
 class _Words:
-    """A tokenizer and template of words: token i is the word at place i; 0 is a picture, 1 the end."""
+    """A tokenizer and template of words: token i is the word at place i; 0 is an image, 1 the end."""
 
-    words = ("<picture>", "<end>", "Question:", "Assess", "normality.", "Answer:", "normal", "abnormal", "[]")
+    words = ("<image>", "<end>", "Question:", "Assess", "normality.", "Answer:", "normal", "abnormal", "[]")
 
     def decode(self, tokens: list[int], **_: Any) -> str:
         return " ".join(self.words[token] for token in tokens)

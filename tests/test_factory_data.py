@@ -21,7 +21,7 @@ LIST = '[{"bbox_2d":[104,187,417,688],"label":"lesion"},{"bbox_2d":[1,2,30,40],"
 
 @pytest.fixture
 def image(tmp_path: Path) -> str:
-    """A picture of 64 x 64 pixels, which is four tokens of either family."""
+    """An image of 64 x 64 pixels, which is four tokens of either family."""
     Image.new("RGB", (64, 64), (9, 90, 200)).save(tmp_path / "image.png")
     return str(tmp_path / "image.png")
 
@@ -94,7 +94,7 @@ FAULTS: dict[str, tuple[Row, Row, str]] = {
 def test_a_fault_is_named_with_dataset_record_and_cure(
     changes: Row, entry: Row, message: str, train: Callable[..., None], image: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     filled = json.loads(json.dumps(changes).replace("{image}", image).replace("{text}", str(tmp_path / "text.png")))
     entry = dict(entry)
     first = entry.pop("_first", {})

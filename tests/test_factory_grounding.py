@@ -32,7 +32,7 @@ GROUNDING = {"use_grounding_loss": True, "grounding_warmup_ratio": 0}
 PARTS = {"loss_lm", "loss_w1", "loss_iou", "loss_fp", "loss_fn", "iou_teacher_forced"}
 COUNTS = {"boxes_per_batch": 14, "boxes_skipped": 0}
 
-# Pixels of 64 x 64 pictures, two to a row of the list: 14 boxes in 8 records, one of them empty.
+# Pixels of 64 x 64 images, two to a row of the list: 14 boxes in 8 records, one of them empty.
 BOXES = [
     [[4, 6, 30, 22]],
     [[10, 8, 20, 40], [30, 30, 60, 52]],
@@ -53,10 +53,10 @@ def box_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = {"formatting": "sharegpt", "columns": {"messages": "conversations", "images": "images"}, "tags": tags}
     answers: dict[str, list[str]] = {"letters": ["A", "B"] * 4, "boxes": []}
     for index, boxes in enumerate(BOXES):
-        picture = Image.new("RGB", (64, 64), (20, 30, 40))
+        image = Image.new("RGB", (64, 64), (20, 30, 40))
         for number, box in enumerate(boxes):
-            ImageDraw.Draw(picture).rectangle(tuple(box), fill=(250 - 60 * number, 90 + 25 * index, 60 * number))
-        picture.save(folder / f"{index}.png")
+            ImageDraw.Draw(image).rectangle(tuple(box), fill=(250 - 60 * number, 90 + 25 * index, 60 * number))
+        image.save(folder / f"{index}.png")
         scaled = as_boxes(boxes) / 64 * 1000
         answers["boxes"].append(format_boxes(scaled, ["lesion"] * len(boxes), "json", "norm1000"))
     for name, texts in answers.items():
@@ -245,9 +245,9 @@ def test_asking_changes_no_training_and_no_log(recipe: Recipe, tmp_path: Path) -
     assert adapter(tmp_path / "asked") == adapter(tmp_path / "quiet")
     quiet, asked = history(tmp_path / "quiet"), history(tmp_path / "asked")
     assert [entry for entry in asked if "loss" in entry] == [entry for entry in quiet if "loss" in entry]
-    judged = [entry for entry in asked if "eval_boxes_f1" in entry]
-    assert [entry["step"] for entry in judged] == [2, 3], "every second step, and the last"
-    assert all(entry["eval_boxes_answers"] == 3 for entry in judged)
+    filtered = [entry for entry in asked if "eval_boxes_f1" in entry]
+    assert [entry["step"] for entry in filtered] == [2, 3], "every second step, and the last"
+    assert all(entry["eval_boxes_answers"] == 3 for entry in filtered)
 
 
 def test_every_named_eval_set_has_its_curve(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("llamafactory")
 from transformers import AutoTokenizer
 
-from medvl.factory.grounding_eval import Judged, choose_questions, judge, left_padding, summary, until
+from medvl.factory.grounding_eval import Judged, apply, choose_questions, left_padding, summary, until
 from medvl.factory.grounding_log import Record
 from medvl.factory.loss_plot import running_mean
 from medvl.losses.grounding import Settings
@@ -66,7 +66,7 @@ def test_eval_sets_without_questions(dataset: Any, message: str, tokenizer: Any)
 
 
 # Answer, truth, expected: F1 at 0.5, mean IoU of pairs, false positives, misses, unreadable.
-JUDGED = {
+BY_MODELS = {
     "exact": (BOX, BOX, (1, 1, 0, 0, 0)),
     "corners in another order": ("[[500,500,100,100]]", BOX, (1, 1, 0, 0, 0)),
     "half of it": ("[[100,100,500,300]]", BOX, (1, 0.5, 0, 0, 0)),
@@ -82,9 +82,9 @@ JUDGED = {
 }
 
 
-@pytest.mark.parametrize(("text", "truth", "expected"), JUDGED.values(), ids=JUDGED)
+@pytest.mark.parametrize(("text", "truth", "expected"), BY_MODELS.values(), ids=BY_MODELS)
 def test_worth_of_one_answer(text: str, truth: str, expected: tuple[float, ...]) -> None:
-    found = summary([judge(text, truth, 0.25)], Settings(alpha=2, beta=3, gamma=5))
+    found = summary([apply(text, truth, 0.25)], Settings(alpha=2, beta=3, gamma=5))
     names = ("boxes_f1", "boxes_iou", "boxes_fp", "boxes_fn", "boxes_unreadable")
     assert tuple(found[name] for name in names) == pytest.approx(expected, abs=1e-6)
 
@@ -93,19 +93,19 @@ def test_worth_of_one_answer(text: str, truth: str, expected: tuple[float, ...])
 def test_an_unreadable_answer_is_worth_one_wrong_box(truth: str) -> None:
     weights = Settings(alpha=2, beta=3, gamma=5)
     silent, wrong = (
-        summary([judge(BOX, BOX, 0.25), judge(text, truth, 0.25)], weights) for text in ("???", "[[800,800,900,900]]")
+        summary([apply(BOX, BOX, 0.25), apply(text, truth, 0.25)], weights) for text in ("???", "[[800,800,900,900]]")
     )
     assert silent.pop("boxes_unreadable") == 0.5 and wrong.pop("boxes_unreadable") == 0
     assert silent == wrong
 
 
 def test_documented_loss_has_the_recipes_weights_and_the_language_loss() -> None:
-    judged = [judge(BOX, BOX, 0.25), judge("[[100,100,500,300]]", BOX, 0.25), judge(OTHER, BOX, 1.0)]
-    found = summary(judged, Settings(alpha=2, beta=3, gamma=5))
+    filtered = [apply(BOX, BOX, 0.25), apply("[[100,100,500,300]]", BOX, 0.25), apply(OTHER, BOX, 1.0)]
+    found = summary(filtered, Settings(alpha=2, beta=3, gamma=5))
     assert found["boxes_loss"] == pytest.approx(0.5 + (2 * (0 + 0.5 + 1) + 3 + 5) / 3)
     assert found["boxes_iou_all"] == pytest.approx(1.5 / 3)
     assert found["boxes_answers"] == 3
-    assert all(isinstance(one, Judged) for one in judged)
+    assert all(isinstance(one, Judged) for one in filtered)
 
 
 def test_tokens_after_the_end_are_no_answer() -> None:

@@ -1,4 +1,4 @@
-"""Prediction asks the model with the picture positions that training used."""
+"""Prediction asks the model with the image positions that training used."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def predict(recipe: Recipe, out: Path, family: str = "qwen3vl", **overrides: Any
 
 
 def by_rows(position_ids: torch.Tensor) -> bool:
-    """Whether height and width count differently somewhere, as they do inside a picture."""
+    """Whether height and width count differently somewhere, as they do inside an image."""
     return not torch.equal(position_ids[-2], position_ids[-1])
 
 
@@ -59,7 +59,7 @@ def test_positions_are_those_of_training(tiny_recipe: Recipe, tmp_path: Path, po
         assert torch.equal(prediction[-3:], training[-3:, :, :prompt])
 
 
-def test_stock_prediction_counts_picture_tokens_one_by_one(
+def test_stock_prediction_counts_image_tokens_one_by_one(
     tiny_recipe: Recipe, tmp_path: Path, positions: list[Any]
 ) -> None:
     """What the key is for. If this fails, LLaMA-Factory does it by itself and the key can go."""
@@ -113,7 +113,7 @@ def test_chat_and_api_ask_as_do_predict_does(
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(expected, once, again, strict=True))
 
 
-def test_stock_chat_counts_picture_tokens_one_by_one(
+def test_stock_chat_counts_image_tokens_one_by_one(
     tiny_recipe: Recipe, tiny_dataset: Path, positions: list[Any]
 ) -> None:
     record = json.loads((tiny_dataset / "tiny_val.json").read_text())[0]

@@ -13,7 +13,7 @@ from medvl.flare import (
     Question,
     QuestionFile,
     find_question_files,
-    picture_path,
+    image_path,
     question_file,
     read_questions,
 )
@@ -154,14 +154,14 @@ def test_a_row_without_an_answer_has_a_blank_one(tmp_path: Path) -> None:
     assert rows(tmp_path, {key: value for key, value in ROW.items() if key != "Answer"})[0].answer == ""
 
 
-def test_several_pictures(tmp_path: Path) -> None:
+def test_several_images(tmp_path: Path) -> None:
     assert rows(tmp_path, ROW | {"ImageName": ["imagesTr/a-1.jpg", "imagesTr/a-2.jpg"]})[0].images == (
         "imagesTr/a-1.jpg", "imagesTr/a-2.jpg",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("names", ["", [], None, 7, [""], ["a.png", None]])
-def test_a_row_without_picture_names_is_refused(tmp_path: Path, names: object) -> None:
+def test_a_row_without_image_names_is_refused(tmp_path: Path, names: object) -> None:
     with pytest.raises(FlareError, match="training/Xray/dental/000000: ImageName is"):
         _ = rows(tmp_path, ROW | {"ImageName": names})[0].images
 
@@ -173,9 +173,9 @@ def test_an_absolute_path_in_the_tree_is_followed(tmp_path: Path, name: str) -> 
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
     file = QuestionFile(SPLITS["train"], "Xray", "dental", folder / "q.json")
-    assert picture_path(file, str(path)) == path
+    assert image_path(file, str(path)) == path
     (tmp_path / "link").symlink_to(tmp_path / "tree")
-    assert picture_path(file, str(path).replace("/tree/", "/link/")).samefile(path)
+    assert image_path(file, str(path).replace("/tree/", "/link/")).samefile(path)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_an_absolute_path_in_the_tree_is_followed(tmp_path: Path, name: str) -> 
 def test_other_paths_lead_out(tmp_path: Path, folder: str, name: str) -> None:
     file = QuestionFile(SPLITS["train"], "Xray", "dental", tmp_path / folder / "q.json")
     with pytest.raises(OutsideError, match="leads out of"):
-        picture_path(file, name.format(root=tmp_path))
+        image_path(file, name.format(root=tmp_path))
 
 
 @pytest.mark.parametrize("question", ["", "  ", None, ["a"]])

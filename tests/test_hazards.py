@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_preprocess_flare import REPOSITORY, convert, converted, row, write_tree
 
-from benchmarks.flare_tree import DIRT, KINDS, build
+from benchmarks.flare_tree import ISSUES, KINDS, build
 from medvl import sharegpt
 from medvl.sharegpt import write_atomic
 
@@ -31,11 +31,11 @@ def codes(report: dict[str, Any]) -> list[str]:
 
 
 def test_zip_slip_links_and_shell_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = one_row(tmp_path / "tree")
-    home = picture.parent.parent
-    data = picture.read_bytes()
-    picture.unlink()
-    picture.parent.rmdir()
+    image_file = one_row(tmp_path / "tree")
+    home = image_file.parent.parent
+    data = image_file.read_bytes()
+    image_file.unlink()
+    image_file.parent.rmdir()
     link = zipfile.ZipInfo("imagesTr/link.png")
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     for member in (zipfile.ZipInfo("../../../../slipped.png"), link):
@@ -57,7 +57,7 @@ def test_zip_slip_links_and_shell_characters(tmp_path: Path, capsys: pytest.Capt
     ["../../../../etc/passwd", "imagesTr/../../../x.png", "/etc/passwd", "..\\..\\x.png", "C:\\x.png",
      "\\\\host\\x.png", "imagesTr/x.png\0.jpg"],
 )  # fmt: skip
-def test_picture_names_that_lead_out_of_the_dataset(tmp_path: Path, name: str) -> None:
+def test_image_names_that_lead_out_of_the_dataset(tmp_path: Path, name: str) -> None:
     one_row(tmp_path / "tree")
     Image.new("L", (9, 9)).save(tmp_path / "x.png")
     file = tmp_path / "tree" / BUSI / "BUSI_questions_train.json"
@@ -66,15 +66,15 @@ def test_picture_names_that_lead_out_of_the_dataset(tmp_path: Path, name: str) -
 
 
 def test_links_in_the_users_own_tree_are_followed(tmp_path: Path) -> None:
-    picture = one_row(tmp_path / "tree")  # as the Hugging Face cache lays files out
-    picture.rename(tmp_path / "blob")
-    picture.symlink_to(tmp_path / "blob")
+    image_file = one_row(tmp_path / "tree")  # as the Hugging Face cache lays files out
+    image_file.rename(tmp_path / "blob")
+    image_file.symlink_to(tmp_path / "blob")
     assert convert(tmp_path / "tree", tmp_path / "out")["counts"]["kept"] == 1
 
 
 def test_names_differ_by_case(tmp_path: Path) -> None:
-    picture = one_row(tmp_path / "tree")
-    picture.rename(picture.with_name("X.png"))
+    image_file = one_row(tmp_path / "tree")
+    image_file.rename(image_file.with_name("X.png"))
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["IMAGE_MISSING"]
 
 
@@ -85,20 +85,20 @@ def test_decompression_bomb(tmp_path: Path) -> None:
 
 
 def test_truncated_jpeg_passes_verify_but_not_here(tmp_path: Path) -> None:
-    picture = one_row(tmp_path / "tree")
+    image_file = one_row(tmp_path / "tree")
     noise = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(picture, "JPEG")
-    picture.write_bytes(picture.read_bytes()[:-900])
-    with Image.open(picture) as image:
+    Image.fromarray(noise).save(image_file, "JPEG")
+    image_file.write_bytes(image_file.read_bytes()[:-900])
+    with Image.open(image_file) as image:
         image.verify()
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["IMAGE_UNREADABLE"]
 
 
 def test_boxes_and_pixels_stand_the_same_way_up(tmp_path: Path) -> None:
-    picture = one_row(tmp_path / "tree", "BUSI-det", Answer="[[0, 0, 40, 50]]")
+    image_file = one_row(tmp_path / "tree", "BUSI-det", Answer="[[0, 0, 40, 50]]")
     exif = Image.Exif()
     exif[0x0112] = 8
-    Image.new("RGB", (100, 80)).save(picture, "JPEG", exif=exif)
+    Image.new("RGB", (100, 80)).save(image_file, "JPEG", exif=exif)
     report = convert(tmp_path / "tree", tmp_path / "out", "--frame", "pixel", "--box-style", "flare")
     (record,) = converted(tmp_path / "out", "all_train")
     assert codes(report) == ["EXIF_ROTATED"]
@@ -106,9 +106,9 @@ def test_boxes_and_pixels_stand_the_same_way_up(tmp_path: Path) -> None:
     assert record.target == "[[0, 0, 40, 50]]"
 
 
-def test_16_bit_pictures_are_not_clipped_to_white(tmp_path: Path) -> None:
-    picture = one_row(tmp_path / "tree")
-    Image.fromarray(np.linspace(3000, 9000, 8000).astype(np.uint16).reshape(80, 100)).save(picture)
+def test_16_bit_images_are_not_clipped_to_white(tmp_path: Path) -> None:
+    image_file = one_row(tmp_path / "tree")
+    Image.fromarray(np.linspace(3000, 9000, 8000).astype(np.uint16).reshape(80, 100)).save(image_file)
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["DEPTH_WINDOWED"]
     (record,) = converted(tmp_path / "out", "all_train")
     shown = np.asarray(Image.open(record.images[0]).convert("RGB"))  # as LLaMA-Factory does
@@ -178,13 +178,13 @@ def test_unknown_tasks_are_refused_not_guessed(tmp_path: Path) -> None:
 
 
 def test_metadata_does_not_travel_into_copies(tmp_path: Path) -> None:
-    picture = one_row(tmp_path / "tree")
+    image_file = one_row(tmp_path / "tree")
     exif = Image.Exif()
     exif[0x0112], exif[0x013B] = 3, "Dr. Jane Doe"
-    Image.new("RGB", (100, 80)).save(picture, "PNG", exif=exif)
+    Image.new("RGB", (100, 80)).save(image_file, "PNG", exif=exif)
     convert(tmp_path / "tree", tmp_path / "out")
     (record,) = converted(tmp_path / "out", "all_train")
-    assert b"Jane" in picture.read_bytes()
+    assert b"Jane" in image_file.read_bytes()
     assert b"Jane" not in Path(record.images[0]).read_bytes()
 
 
@@ -199,14 +199,14 @@ def small_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_kind_of_dirt_is_found_and_every_row_accounted_for(small_tree: Path, tmp_path: Path) -> None:
     report = convert(small_tree, tmp_path / "out")
     found = {(finding["id"], finding["code"]): finding["action"] for finding in report["findings"]}
-    for dirt in DIRT:
+    for issue in ISSUES:
         matching = [action for (id_, code), action in found.items()
-                    if id_.startswith("flare/training/") and id_.endswith(f"/{dirt.dataset}/{dirt.index:06d}")
-                    and code == dirt.code]  # fmt: skip
-        assert matching == [dirt.action], dirt
+                    if id_.startswith("flare/training/") and id_.endswith(f"/{issue.dataset}/{issue.index:06d}")
+                    and code == issue.code]  # fmt: skip
+        assert matching == [issue.action], issue
     for part in report["datasets"]:
         assert part["in"] == part["kept"] + part["dropped"] + part["quarantined"]
-    lost = [dirt for dirt in DIRT if dirt.action != "kept"]
+    lost = [issue for issue in ISSUES if issue.action != "kept"]
     assert report["counts"]["dropped"] + report["counts"]["quarantined"] == len(lost)
     assert {part["dataset"] for part in report["datasets"]} == set(KINDS)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from medvl.instructions import Instruction, fingerprint, instruct, instruct_record
 from medvl.profiles import read_profiles
 from medvl.sharegpt import IMAGE_TAG, Record, Source, make_record, read_records
@@ -86,7 +86,7 @@ def test_keys_inside_are_not_repeated_either(tmp_path: Path) -> None:
 
 def test_converter_asks_in_all_splits_and_says_so(profiles: Path, tmp_path: Path) -> None:
     build_tree(tmp_path / "tree", train=2, val=1)
-    command = ["--root", str(tmp_path / "tree"), "--workers", "1", "--leaks", "off"]
+    command = ["--root", str(tmp_path / "tree"), "--workers", "1", "--contamination", "off"]
     outputs = {}
     for name, options in (("plain", []), ("asked", ["--profiles", str(profiles)])):
         out = tmp_path / name
@@ -102,7 +102,7 @@ def test_converter_asks_in_all_splits_and_says_so(profiles: Path, tmp_path: Path
     assert plain_manifest["options"]["profiles_fingerprint"] is None
 
 
-def test_converter_refuses_a_bad_file_before_it_reads_pictures(
+def test_converter_refuses_a_bad_file_before_it_reads_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--profiles", str(tmp_path / "gone.yaml")]

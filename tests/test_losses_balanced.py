@@ -180,7 +180,7 @@ LETTERED = "What is it? A: Normal B: Benign lesion C: Malignant lesion"
         ("Where is the lesion?", "[]", None),  # a box answer too
         ("Which are present? Select all from the following: RBC; WBC; Platelets", "RBC", None),
         ("Name the findings.", "opacity; effusion", None),
-        ("Describe the picture.", "The heart is normal in size. The lungs are clear. There is no effusion.", None),
+        ("Describe the image.", "The heart is normal in size. The lungs are clear. There is no effusion.", None),
         ("Assess the normality.", "", None),
     ],
 )

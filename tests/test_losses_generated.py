@@ -138,7 +138,7 @@ def test_labels_count_where_the_truth_has_them() -> None:
     assert reward(text(TRUTH, labels=["platelet", "cell", "any"]), TRUTH, SIZE) == pytest.approx(1, abs=0.02)
 
 
-def test_corners_in_any_order_and_outside_the_picture_are_read_as_the_scorer_reads_them() -> None:
+def test_corners_in_any_order_and_outside_the_image_are_read_as_the_scorer_reads_them() -> None:
     assert reward("[[500,500,0,0]]", [[0, 0, 400, 300]], SIZE) == 1
     assert reward("[[-200,-100,500,500]]", [[0, 0, 400, 300]], SIZE) == 1
 

@@ -27,7 +27,7 @@ def row(task: str, text: str, frame: str = "norm1000", error: str | None = None)
 
 
 def asked(text: str = OPTIONS, dataset: str = "mixed", **changes: Any) -> Question:
-    fields = {"images": (Path("x.png"),), "mended": True, "task": None, "size": (500, 200), "file": Path("q.json")}
+    fields = {"images": (Path("x.png"),), "normalised": True, "task": None, "size": (500, 200), "file": Path("q.json")}
     return Question(id="q", dataset=dataset, text=text, head="<image>\n", index=0, **(fields | changes))
 
 
@@ -41,7 +41,7 @@ def asked(text: str = OPTIONS, dataset: str = "mixed", **changes: Any) -> Questi
         pytest.param("regression", " 34.70 ", "34.7", id="a number"),
         pytest.param("detection", '[{"bbox_2d":[100,500,200,1000],"label":"x"}]', "[[50, 100, 100, 200]]", id="boxes"),
         pytest.param("detection", '[{"bbox_2d":[200,1000,100,500]}]', "[[50, 100, 100, 200]]", id="corners in order"),
-        pytest.param("detection", '[{"bbox_2d":[0,0,1200,1000]}]', "[[0, 0, 500, 200]]", id="within the picture"),
+        pytest.param("detection", '[{"bbox_2d":[0,0,1200,1000]}]', "[[0, 0, 500, 200]]", id="within the image"),
         pytest.param("detection", "[]", "[]", id="no boxes"),
         pytest.param(
             "instance_detection",
@@ -108,11 +108,11 @@ def test_an_unknown_frame_is_refused() -> None:
     [(6, "[[0, 0, 500, 200]]"), (8, "[[0, 0, 500, 200]]"), (3, "[[0, 0, 200, 500]]"), (9, "[[0, 0, 200, 500]]")],
     ids=["on its side", "on its other side", "upside down", "of no meaning"],
 )
-def test_a_rotated_picture_has_the_size_it_is_shown_in(tmp_path: Path, orientation: int, expected: str) -> None:
+def test_a_rotated_image_has_the_size_it_is_shown_in(tmp_path: Path, orientation: int, expected: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (200, 500)).save(tmp_path / "x.jpg", exif=exif)
-    question = asked(images=(tmp_path / "x.jpg",), size=None, mended=False)
+    question = asked(images=(tmp_path / "x.jpg",), size=None, normalised=False)
     rows = {"q": row("detection", '[{"bbox_2d":[0,0,1000,1000]}]')}
     assert answer_for(question, rows, PROFILES) == expected
 

@@ -24,7 +24,7 @@ from test_factory_run_card import a_card
 
 from medvl.cli import main
 from medvl.factory.run_card import Prompt, Vision, write_run_card
-from medvl.predict.endpoint import picture_data
+from medvl.predict.endpoint import image_data
 from medvl.predict.writer import Row
 from medvl.tasks import Task
 
@@ -128,18 +128,18 @@ def predict(server: Server, tree: Path, out: Path, *options: str) -> tuple[int, 
 
 
 def parts(request: dict[str, Any]) -> list[str]:
-    """The user's turn: texts as they are, pictures as their size."""
+    """The user's turn: texts as they are, images as their size."""
     shown = []
     for part in request["messages"][-1]["content"]:
         if part["type"] == "text":
             shown.append(part["text"])
         else:
             url = part["image_url"]["url"]
-            shown.append(url if url.startswith("file:") else str(picture(url).size))
+            shown.append(url if url.startswith("file:") else str(image(url).size))
     return shown
 
 
-def picture(url: str) -> Image.Image:
+def image(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(";base64,")[2])))
 
 
@@ -155,7 +155,7 @@ def test_every_task_asks_the_model_of_its_adapter(server: Server, question_tree:
     assert limits["instance_detection"] == 2048
 
 
-def test_the_prompt_has_pictures_where_its_tags_stand(server: Server, question_tree: Path, tmp_path: Path) -> None:
+def test_the_prompt_has_images_where_its_tags_stand(server: Server, question_tree: Path, tmp_path: Path) -> None:
     predict(server, question_tree, tmp_path / "p.jsonl")
     two = next(parts(request) for request in server.requests if request["model"] == "multi_label_classification")
     assert two[:4] == ["(120, 80)", "\n", "(120, 80)", "\nWhich findings are there? Select all that apply: Nodule; "
@@ -187,25 +187,25 @@ def test_prompt_and_budget_are_those_of_the_run_card(server: Server, question_tr
     assert {row.frame for row in rows} == {"norm1000"}
 
 
-def test_pictures_are_shrunk_and_mended_as_in_training(tmp_path: Path) -> None:
+def test_images_are_shrunk_and_mended_as_in_training(tmp_path: Path) -> None:
     from llamafactory.data.mm_plugin import get_mm_plugin
 
     plugin = get_mm_plugin("qwen3_vl", image_token="<|image_pad|>")
     path = tmp_path / "p.png"
     Image.linear_gradient("L").resize((321, 123)).save(path)
-    data, media_type, unchanged = picture_data(path, 5000, mended=True)
+    data, media_type, unchanged = image_data(path, 5000, normalised=True)
     with Image.open(path) as original:
         expected = plugin._preprocess_image(original, image_max_pixels=5000, image_min_pixels=1)
     assert (media_type, unchanged) == ("image/png", False)
     with Image.open(io.BytesIO(data)) as sent:
         assert sent.tobytes() == expected.tobytes()
-    assert picture_data(path, None, mended=True) == (path.read_bytes(), "image/png", True)
+    assert image_data(path, None, normalised=True) == (path.read_bytes(), "image/png", True)
     deep = tmp_path / "deep.tif"
     Image.new("I;16", (8, 8)).save(deep)
-    assert picture_data(deep, None, mended=False)[1:] == ("image/png", False)
+    assert image_data(deep, None, normalised=False)[1:] == ("image/png", False)
 
 
-def test_pictures_may_be_sent_as_paths_where_the_file_will_do(
+def test_images_may_be_sent_as_paths_where_the_file_will_do(
     server: Server, question_tree: Path, tmp_path: Path
 ) -> None:
     profiles = tmp_path / "profiles.yaml"
@@ -313,7 +313,7 @@ def test_what_is_beside_an_answer_does_not_matter(server: Server, question_tree:
     assert (rows[0].prediction, rows[0].finish) == ("B", "stop")
 
 
-def test_a_picture_that_is_missing_is_recorded(server: Server, question_tree: Path, tmp_path: Path) -> None:
+def test_a_image_that_is_missing_is_recorded(server: Server, question_tree: Path, tmp_path: Path) -> None:
     (question_tree / "validation-public/Xray/mixed/imagesVal/p0-0.png").unlink()
     code, rows = predict(server, question_tree, tmp_path / "p.jsonl")
     assert code == 4
@@ -340,8 +340,8 @@ def test_a_frame_that_is_stated_later_holds(server: Server, question_tree: Path,
     for options in ([], ["--frame", "pixel"], []):
         _, rows = predict(server, question_tree, out, *options)
         frames.append({row.frame for row in rows})
-    asked = len(server.requests)
-    assert (frames, asked) == ([{"norm1000"}, {"pixel"}, {"pixel"}], len(rows))
+    questions_asked = len(server.requests)
+    assert (frames, questions_asked) == ([{"norm1000"}, {"pixel"}, {"pixel"}], len(rows))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_frame_that_is_stated_later_holds(server: Server, question_tree: Path,
         pytest.param(["--concurrency", "8"], "--concurrency: for a server; give", id="requests at a time, no server"),
         pytest.param(["--timeout", "9"], "--timeout: for a server; give", id="seconds per attempt, no server"),
         pytest.param(["--retries", "0"], "--retries: for a server; give", id="further attempts, no server"),
-        pytest.param(["--images", "data"], "--images: for a server; give", id="ways to send pictures, no server"),
+        pytest.param(["--images", "data"], "--images: for a server; give", id="ways to send images, no server"),
         pytest.param(["--template-breaks-lines"], "--template-breaks-lines: for", id="a server's template, no server"),
         pytest.param(
             ["--endpoint", "x", "--batch-size", "8"], "--batch-size: for a model in", id="batches at a server"
@@ -479,11 +479,11 @@ def test_a_stopped_run_hands_nothing_in_unless_told_to(
     assert (code, [row.prediction for row in rows], challenge.exists()) == (130, ["A", "B", "C"], False)
     assert f"{challenge} was not written: that is done" in capsys.readouterr().err
 
-    asked = len(server.requests)
+    questions_asked = len(server.requests)
     code, rows = predict(server, question_tree, out, *options, "--ask-nothing")
     said = capsys.readouterr().err
     handed_in = [row["Answer"] for row in json.loads(challenge.read_text())]
-    assert (code, len(rows), len(server.requests)) == (4, 3, asked)
+    assert (code, len(rows), len(server.requests)) == (4, 3, questions_asked)
     assert sorted(handed_in) == ["", "", "", "", "", "A", "B", "C"]
     assert f"5 questions have no answer, and {challenge} has empty ones for them; the same command without" in said
 

@@ -23,9 +23,9 @@ from medvl.cli import main
 from medvl.factory.run_card import Prompt, Vision, write_run_card
 from medvl.predict.batching import Batches
 from medvl.predict.in_process import InProcess
-from medvl.predict.plan import Asked, ask
+from medvl.predict.plan import Request, ask
 from medvl.predict.questions import Question
-from medvl.predict.setup import Setup, Wanted, read_setup
+from medvl.predict.setup import ModelOptions, Setup, read_setup
 from medvl.predict.writer import Row
 from medvl.profiles import GENERAL, Generation, Profiles, read_profiles
 from medvl.router.route import Route
@@ -128,12 +128,12 @@ def test_one_adapter_may_answer_everything_and_none_is_the_base_model(
 
 
 def loaded(base: Path, **changes: Any) -> tuple[Setup, InProcess]:
-    setup = read_setup({}, Wanted(str(base)))
+    setup = read_setup({}, ModelOptions(str(base)))
     setup = replace(setup, base=replace(setup.base, **changes))
     return setup, InProcess(setup)
 
 
-def as_asked(setup: Setup, record: dict[str, Any], profiles: Profiles | None = None) -> Asked:
+def as_asked(setup: Setup, record: dict[str, Any], profiles: Profiles | None = None) -> Request:
     head, tag, text = record["conversations"][0]["value"].rpartition("<image>\n")
     images = tuple(map(Path, record["images"]))
     question = Question(record["id"], "tiny", text, head + tag, images, True, None, None, Path("q.json"), 0)
@@ -158,12 +158,12 @@ def test_prompts_and_pixels_are_those_of_training_byte_for_byte(
         template=template, model=model, pad_to_multiple_of=8, label_pad_token_id=IGNORE_INDEX, **tokenizer_module
     )
     setup, asking = loaded(Path(recipe["model_name_or_path"]), system=system, crop_to_patches=crop, **budget)
-    answering = Batches(asking)
+    backend_spec = Batches(asking)
     records = json.loads((tiny_dataset / "tiny_train.json").read_text())
     assert {len(record["images"]) for record in records} == {1, 2}
     for record, trained in zip(records, dataset["train_dataset"], strict=True):
         prompt = [token for token, label in zip(trained["input_ids"], trained["labels"], strict=True) if label < 0]
-        prepared = answering.prepare([as_asked(setup, record)])
+        prepared = backend_spec.prepare([as_asked(setup, record)])
         batch = collate([dict(trained)])
         assert prepared.ready[0][1].tokens == prompt
         assert prepared.collated["input_ids"].tolist() == [prompt]
@@ -187,11 +187,14 @@ def test_answers_are_those_of_llamafactorys_do_predict(
     more = {"output_dir": predicted, "per_device_eval_batch_size": 1, "medvl_run_card": False}
     run_exp(recipe | generation | prediction | more | {"medvl_image_positions": family == "qwen3vl"})
     lines = (Path(predicted) / "generated_predictions.jsonl").read_text().splitlines()
-    setup = read_setup({"adapter": Path(trained)}, Wanted())
-    served = setup["adapter"]
-    assert (served.system, served.image_max_pixels) == (recipe["default_system"], recipe["image_max_pixels"])
+    setup = read_setup({"adapter": Path(trained)}, ModelOptions())
+    adapter_spec = setup["adapter"]
+    assert (adapter_spec.system, adapter_spec.image_max_pixels) == (
+        recipe["default_system"],
+        recipe["image_max_pixels"],
+    )
     records = json.loads((tiny_dataset / "tiny_val.json").read_text())
-    asked = [as_asked(replace(setup, base=served), record) for record in records]
+    asked = [as_asked(replace(setup, base=adapter_spec), record) for record in records]
     short = replace(asked[0].profile, generation=Generation(12))
     (replies,) = Batches(InProcess(setup)).answers([[replace(item, profile=short) for item in asked]])
     texts = [reply.text for _, reply in replies]
@@ -235,7 +238,7 @@ def test_the_text_of_an_answer_is_that_of_do_predict(
 def test_a_control_token_in_a_question_is_refused_by_name(
     family: str, marked_adapters: Marked, question_tree: Path, tmp_path: Path
 ) -> None:
-    """`StopIteration: ` it was, from a picture token without a picture."""
+    """`StopIteration: ` it was, from an image token without an image."""
     (file,) = question_tree.rglob("*_val.json")
     questions = json.loads(file.read_text())
     for place, token in ((0, "<|image_pad|>"), (2, "<IMG_CONTEXT>"), (4, "<|im_end|>")):
@@ -266,7 +269,7 @@ def test_control_tokens_are_those_of_the_checkpoints_own_tokenizer(tiny_checkpoi
     assert asking.control_tokens("<image>?", "<ref>x</ref><box>[[1,2,3,4]]</box>") == []
 
 
-def test_raw_pictures_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_path: Path) -> None:
+def test_raw_images_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     gradient = Image.linear_gradient("L").resize((60, 90))
@@ -275,9 +278,9 @@ def test_raw_pictures_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_pat
     setup, asking = loaded(tiny_checkpoint("qwen3vl"))
     record = {"id": "r", "conversations": [{"value": "<image>\nWhere?"}]}
     pixels = []
-    for name, mended in (("rotated.png", False), ("upright.png", True)):
+    for name, normalised in (("rotated.png", False), ("upright.png", True)):
         asked = as_asked(setup, record | {"images": [str(tmp_path / name)]})
-        asked = replace(asked, question=replace(asked.question, mended=mended))
+        asked = replace(asked, question=replace(asked.question, normalised=normalised))
         pixels.append(Batches(asking).prepare([asked]).collated["pixel_values"])
     assert torch.equal(*pixels)
 
@@ -285,7 +288,7 @@ def test_raw_pictures_are_mended_as_in_training(tiny_checkpoint: Marked, tmp_pat
 def test_adapters_are_asked_with_their_own_budget_and_prompt(
     marked_adapters: Marked, question_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures of 120 x 80 pixels, one token per 32 x 32: 8 tokens in full, 2 within 64 x 32."""
+    """Images of 120 x 80 pixels, one token per 32 x 32: 8 tokens in full, 2 within 64 x 32."""
     marked, seen = marked_adapters("qwen3vl"), {}
     budgets = {"detection": (64 * 32, "Be brief."), "regression": (768 * 768, "")}
     for name, (pixels, system) in budgets.items():
@@ -309,12 +312,12 @@ def test_adapters_are_asked_with_their_own_budget_and_prompt(
         return encoded
 
     monkeypatch.setattr(InProcess, "encode_turns", spy)
-    picture = str(question_tree / "validation-public/Xray/mixed/imagesVal/p3-0.png")
-    questions = [{"TaskType": task, "ImageName": picture.rsplit("/", 1)[-1], "Question": task, "Answer": ""}
+    image = str(question_tree / "validation-public/Xray/mixed/imagesVal/p3-0.png")
+    questions = [{"TaskType": task, "ImageName": image.rsplit("/", 1)[-1], "Question": task, "Answer": ""}
                  for task in budgets]  # fmt: skip
-    (Path(picture).parent / "q.json").write_text(json.dumps(questions))
+    (Path(image).parent / "q.json").write_text(json.dumps(questions))
     out = tmp_path / "p.jsonl"
-    command = ["--data", str(Path(picture).parent / "q.json"), "--adapters", str(tmp_path / "adapters")]
+    command = ["--data", str(Path(image).parent / "q.json"), "--adapters", str(tmp_path / "adapters")]
     assert main(["predict", *command, "--oracle-task", "--out", str(out)]) == 0
     del seen["<image>\n?"]  # with which adapters are tried
     assert seen == {"<image>\ndetection": (2, True), "<image>\nregression": (8, False)}
@@ -324,15 +327,15 @@ def test_adapters_are_asked_with_their_own_budget_and_prompt(
 def test_a_batch_gives_the_answers_of_single_questions(
     family: str, tiny_checkpoint: Marked, tiny_dataset: Path
 ) -> None:
-    """Left padding, several pictures and picture positions: a long greedy answer shows the smallest mistake."""
+    """Left padding, several images and image positions: a long greedy answer shows the smallest mistake."""
     setup, asking = loaded(tiny_checkpoint(family))
     records = json.loads((tiny_dataset / "tiny_train.json").read_text())
     asked = [as_asked(setup, record) for record in records]
     long = replace(asked[0].profile, generation=replace(asked[0].generation, max_new_tokens=24))
     asked = [replace(item, profile=long) for item in asked]
-    answering = Batches(asking)
-    singles = [reply for one in answering.answers([[item] for item in asked]) for _, reply in one]
-    (together,) = answering.answers([asked])
+    backend_spec = Batches(asking)
+    singles = [reply for one in backend_spec.answers([[item] for item in asked]) for _, reply in one]
+    (together,) = backend_spec.answers([asked])
     assert [reply for _, reply in together] == singles
     assert len({reply.text for reply in singles}) > 1
 
@@ -429,7 +432,7 @@ def test_a_question_that_breaks_its_batch_fails_alone(
     }
 
 
-def test_many_bad_pictures_do_not_stop_a_run(marked_adapters: Marked, question_tree: Path, tmp_path: Path) -> None:
+def test_many_bad_images_do_not_stop_a_run(marked_adapters: Marked, question_tree: Path, tmp_path: Path) -> None:
     folder = question_tree / "validation-public/Xray/mixed"
     rows = json.loads((folder / "mixed_questions_val.json").read_text())
     missing = [rows[0] | {"ImageName": "imagesVal/gone.png"}] * 40
@@ -464,7 +467,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_batches(
     batches: list[list[str]] = []
     answers = Batches.answers
 
-    def spy(self: Batches, planned: Sequence[Sequence[Asked]]) -> Any:
+    def spy(self: Batches, planned: Sequence[Sequence[Request]]) -> Any:
         batches.extend([item.question.id for item in batch] for batch in planned)
         return answers(self, planned)
 

@@ -16,9 +16,9 @@ from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Visi
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process
 from medvl.predict.errors import UsageError
-from medvl.predict.plan import Asked, ask, batches, remaining, route
+from medvl.predict.plan import Request, ask, batches, remaining, route
 from medvl.predict.questions import Question
-from medvl.predict.setup import Served, Wanted, differences, find_adapters, read_setup
+from medvl.predict.setup import AdapterSpec, ModelOptions, differences, find_adapters, read_setup
 from medvl.profiles import GENERAL, Profiles, read_profiles
 from medvl.router.chain import load_router
 from medvl.router.route import Route
@@ -55,8 +55,8 @@ def question(number: int = 0, text: str = "How many?", images: tuple[Path, ...] 
     return replace(made, **changes)
 
 
-def asked(base: Path, task: str = "counting", profiles: Profiles = PROFILES, **changes: Any) -> Asked:
-    setup = read_setup({}, Wanted(str(base)))
+def asked(base: Path, task: str = "counting", profiles: Profiles = PROFILES, **changes: Any) -> Request:
+    setup = read_setup({}, ModelOptions(str(base)))
     return ask(question(**changes), Route(task, 0.9, "rules"), profiles, lambda _: setup.base, setup.identity)
 
 
@@ -71,19 +71,23 @@ def test_everything_comes_from_the_run_card(base: Path, tmp_path: Path) -> None:
         quantization=Quantization(4, "bnb", "nf4", True),
         data=[DataFile("e", "train", None, None, None, None, "norm1", "json", True)],
     )
-    setup = read_setup({"detection": adapter(tmp_path / "a" / "detection", stated)}, Wanted())
-    served = setup["detection"]
+    setup = read_setup({"detection": adapter(tmp_path / "a" / "detection", stated)}, ModelOptions())
+    adapter_spec = setup["detection"]
     assert (setup.model, setup.template, setup.dtype, setup.quantization.bit) == (str(base), "intern_vl", "bfloat16", 4)
     assert setup.quantization.double_quantization
-    assert (served.system, served.image_max_pixels, served.image_min_pixels) == ("Be careful.", 2048**2, 784)
-    assert (served.crop_to_patches, served.max_tiles, served.frame) == (True, 12, "norm1")
+    assert (adapter_spec.system, adapter_spec.image_max_pixels, adapter_spec.image_min_pixels) == (
+        "Be careful.",
+        2048**2,
+        784,
+    )
+    assert (adapter_spec.crop_to_patches, adapter_spec.max_tiles, adapter_spec.frame) == (True, 12, "norm1")
     assert setup.warnings == ()
     assert (setup.base.system, setup.base.image_max_pixels, setup.base.frame) == ("", 768**2, "norm1000")
 
 
 def test_a_fully_trained_model_has_its_own_card(base: Path) -> None:
     write_run_card(card(base, prompt=Prompt("intern_vl", "Be careful.", None, "{question}", 4096)), base)
-    setup = read_setup({}, Wanted(str(base)))
+    setup = read_setup({}, ModelOptions(str(base)))
     assert (setup.base.system, setup.base.image_max_pixels, setup.dtype) == ("Be careful.", 50176, "bfloat16")
     assert setup.warnings == ()
 
@@ -93,7 +97,7 @@ def test_adapters_keep_budgets_and_prompts_of_their_own(base: Path, tmp_path: Pa
         name: adapter(tmp_path / name, card(base, vision=Vision(pixels, 784, False, None, None, None)))
         for name, pixels in (("detection", 2048**2), ("counting", 768**2))
     }
-    setup = read_setup(folders, Wanted())
+    setup = read_setup(folders, ModelOptions())
     assert [setup[name].image_max_pixels for name in folders] == [2048**2, 768**2]
 
 
@@ -103,7 +107,7 @@ def test_adapters_that_cannot_share_a_model_are_refused(base: Path, tmp_path: Pa
         "detection": adapter(tmp_path / "detection", card(base, quantization=Quantization(4, "bnb", "nf4", False))),
     }
     with pytest.raises(UsageError, match="quantisation"):
-        read_setup(folders, Wanted())
+        read_setup(folders, ModelOptions())
 
 
 QLORA = Quantization(4, "bnb", "nf4", True)
@@ -132,9 +136,9 @@ def test_only_what_quantisation_does_keeps_adapters_apart(
     }
     if expected is UsageError:
         with pytest.raises(UsageError, match="quantisation"):
-            read_setup(folders, Wanted(bits=wanted))
+            read_setup(folders, ModelOptions(bits=wanted))
         return
-    setup = read_setup(folders, Wanted(bits=wanted))
+    setup = read_setup(folders, ModelOptions(bits=wanted))
     assert setup.quantization == (expected or Quantization(None, "bnb", "nf4", False))
     changed = [
         name for name, stated in (("counting", one), ("detection", other)) if stated[0] != setup.quantization.bit
@@ -151,17 +155,17 @@ def test_one_base_model_has_many_spellings(base: Path, tmp_path: Path, monkeypat
         stated = card(base)
         model = msgspec.structs.replace(stated.model, name_or_path=spelled)
         write_run_card(msgspec.structs.replace(stated, model=model), folders[name])
-    assert read_setup(folders, Wanted()).model == str(base)
+    assert read_setup(folders, ModelOptions()).model == str(base)
 
 
 def test_without_a_card_the_defaults_are_said(base: Path, tmp_path: Path) -> None:
-    setup = read_setup({"x": adapter(tmp_path / "x")}, Wanted(str(base)))
+    setup = read_setup({"x": adapter(tmp_path / "x")}, ModelOptions(str(base)))
     assert (setup.template, setup.quantization.bit, setup.dtype) == ("intern_vl", None, "auto")
     assert ["no run card" in warning for warning in setup.warnings] == [True]
     with pytest.raises(UsageError, match="--model"):
-        read_setup({"y": adapter(tmp_path / "y")}, Wanted())
+        read_setup({"y": adapter(tmp_path / "y")}, ModelOptions())
     with pytest.raises(UsageError, match="--template"):
-        read_setup({}, Wanted("some/model"))
+        read_setup({}, ModelOptions("some/model"))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +181,7 @@ def test_quantisation_other_than_in_training_is_said(
     base: Path, tmp_path: Path, wanted: int | None, bits: int | None, warns: bool
 ) -> None:
     folder = adapter(tmp_path / "x", card(base, quantization=Quantization(4, "bnb", "nf4", False)))
-    setup = read_setup({"x": folder}, Wanted(bits=wanted))
+    setup = read_setup({"x": folder}, ModelOptions(bits=wanted))
     assert setup.quantization.bit == bits
     assert bool(setup.warnings) is warns
 
@@ -185,7 +189,7 @@ def test_quantisation_other_than_in_training_is_said(
 def test_changed_weights_under_the_same_path_are_noticed(base: Path, tmp_path: Path) -> None:
     folder, weights = adapter(tmp_path / "x"), base / "model.safetensors"
     weights.write_bytes(bytes(5 * 2**20))
-    seen = [read_setup({"x": folder}, Wanted(str(base)))]
+    seen = [read_setup({"x": folder}, ModelOptions(str(base)))]
     for file, content in (
         (folder / "adapter_config.json", b'{"base_model_name_or_path": "/elsewhere"}'),
         (folder / "adapter_config.json", b'{"lora_alpha": 32}'),
@@ -193,13 +197,13 @@ def test_changed_weights_under_the_same_path_are_noticed(base: Path, tmp_path: P
         (weights, bytes(3 * 2**20) + b"\1" * 2**20 + bytes(2**20)),
     ):
         file.write_bytes(content)
-        seen.append(read_setup({"x": folder}, Wanted(str(base))))
+        seen.append(read_setup({"x": folder}, ModelOptions(str(base))))
     of_adapter, of_base = [setup["x"].identity for setup in seen], [setup.identity for setup in seen]
     assert [a != b for a, b in itertools.pairwise(of_adapter)] == [False, True, True, False]
     assert [a != b for a, b in itertools.pairwise(of_base)] == [False, False, False, True]
     (folder / "adapter_config.json").write_text("[")
     with pytest.raises(UsageError, match="adapter_config"):
-        read_setup({"x": folder}, Wanted(str(base)))
+        read_setup({"x": folder}, ModelOptions(str(base)))
 
 
 @pytest.mark.parametrize(
@@ -220,10 +224,10 @@ def test_adapters_of_another_base_model_are_refused(
     model = msgspec.structs.replace(a_card().model, name_or_path=trained_on.format(base=base), config_sha256=sha256)
     folders = {"good": adapter(tmp_path / "good", card(base)), "x": adapter(tmp_path / "x", a_card(model=model))}
     if not refused:
-        assert read_setup(folders, Wanted(str(base))).warnings == ()
+        assert read_setup(folders, ModelOptions(str(base))).warnings == ()
         return
     with pytest.raises(UsageError, match=r"^x: trained on .*, whose config.json differs from that of") as refusal:
-        read_setup(folders, Wanted(str(base)))
+        read_setup(folders, ModelOptions(str(base)))
     assert trained_on.format(base=base) in str(refusal.value)
 
 
@@ -261,7 +265,7 @@ def test_a_model_with_an_adapter_beside_it_is_refused(base: Path, merged: bool) 
     if not merged:
         (base / "config.json").unlink()
     with pytest.raises(UsageError, match="lie beside the model's" if merged else "give it as the adapter"):
-        read_setup({}, Wanted(str(base), "intern_vl"))
+        read_setup({}, ModelOptions(str(base), "intern_vl"))
 
 
 def test_only_safetensors_are_loaded(tmp_path: Path) -> None:
@@ -275,21 +279,21 @@ def test_general_stands_in_for_adapters_that_are_missing(base: Path, tmp_path: P
     adapter(tmp_path / "a" / "general", card(base))
     adapter(tmp_path / "a" / "counting", card(base))
     profiles = [PROFILES[name] for name in ("counting", "detection")]
-    answering = in_process(profiles, Wanted(), tmp_path / "a", None)
-    assert {name: served.name for name, served in answering.serves.items()} == {
+    backend_spec = in_process(profiles, ModelOptions(), tmp_path / "a", None)
+    assert {name: adapter_spec.name for name, adapter_spec in backend_spec.serves.items()} == {
         "counting": "counting",
         "detection": GENERAL,
     }
-    assert any("no adapter detection" in note for note in answering.notes)
+    assert any("no adapter detection" in note for note in backend_spec.notes)
 
 
 def test_missing_adapters_without_general_are_refused(base: Path, tmp_path: Path) -> None:
     adapter(tmp_path / "a" / "counting", card(base))
     with pytest.raises(UsageError, match=r"detection.*adapter: null"):
-        in_process([PROFILES["counting"], PROFILES["detection"]], Wanted(), tmp_path / "a", None)
+        in_process([PROFILES["counting"], PROFILES["detection"]], ModelOptions(), tmp_path / "a", None)
     by_base = replace(PROFILES["detection"], adapter=None)
-    answering = in_process([PROFILES["counting"], by_base], Wanted(), tmp_path / "a", None)
-    assert answering.serves["detection"].name is None
+    backend_spec = in_process([PROFILES["counting"], by_base], ModelOptions(), tmp_path / "a", None)
+    assert backend_spec.serves["detection"].name is None
 
 
 @pytest.mark.parametrize("general", [None, "everything"])
@@ -297,9 +301,9 @@ def test_general_may_be_another_adapter_or_the_base_model(base: Path, tmp_path: 
     for name in ("counting", "everything"):
         adapter(tmp_path / "a" / name, card(base))
     profiles = [PROFILES[name] for name in ("counting", "detection")]
-    answering = in_process(profiles, Wanted(), tmp_path / "a", None, general)
-    assert answering.serves["detection"].name == general
-    assert any("answers in its place" in note for note in answering.notes)
+    backend_spec = in_process(profiles, ModelOptions(), tmp_path / "a", None, general)
+    assert backend_spec.serves["detection"].name == general
+    assert any("answers in its place" in note for note in backend_spec.notes)
 
 
 # --- Profiles against run cards ---------------------------------------------------------------------------------------
@@ -307,7 +311,7 @@ def test_general_may_be_another_adapter_or_the_base_model(base: Path, tmp_path: 
 BOXES = Instruction("Boxes.")
 
 
-def trained(base: Path, instructions: dict[str, str] | None, system: str = "", pixels: int = 768**2) -> Served:
+def trained(base: Path, instructions: dict[str, str] | None, system: str = "", pixels: int = 768**2) -> AdapterSpec:
     data = DataFile("e", "train", None, None, None, None, "norm1000", "json", True, instructions)
     stated = card(
         base,
@@ -315,7 +319,7 @@ def trained(base: Path, instructions: dict[str, str] | None, system: str = "", p
         prompt=Prompt("intern_vl", system, None, "", 1),
         vision=Vision(pixels, 784, False, None, None, 1),
     )
-    return Served("x", Path("x"), "id", system, pixels, 784, False, 1, "norm1000", stated)
+    return AdapterSpec("x", Path("x"), "id", system, pixels, 784, False, 1, "norm1000", stated)
 
 
 @pytest.mark.parametrize(
@@ -351,13 +355,13 @@ def test_general_asks_verbatim(base: Path) -> None:
 
 
 def test_a_profile_wins_over_the_run_card(base: Path) -> None:
-    served = trained(base, {}, "As trained.")
+    adapter_spec = trained(base, {}, "As trained.")
     for profile, system, pixels in (
         (PROFILES["counting"], "As trained.", 768**2),
         (replace(PROFILES["counting"], system="Mine.", image_max_pixels=99), "Mine.", 99),
     ):
         profiles = Profiles({**PROFILES.by_name, "counting": profile})
-        item = ask(question(), Route("counting", 0.9, "rules"), profiles, lambda _: served, "base")
+        item = ask(question(), Route("counting", 0.9, "rules"), profiles, lambda _: adapter_spec, "base")
         assert (item.system, item.image_max_pixels) == (system, pixels)
 
 
@@ -367,12 +371,10 @@ def test_a_profile_wins_over_the_run_card(base: Path) -> None:
 def test_prompts_are_those_of_training(base: Path) -> None:
     profile = replace(PROFILES["counting"], instruction=Instruction("A number."))
     profiles = Profiles({**PROFILES.by_name, "counting": profile})
-    picture = base / "p.png"
-    assert asked(base, "counting", profiles, images=(picture,)).prompt == "<image>\nHow many?\nA number."
-    assert (
-        asked(base, "counting", profiles, images=(picture,), head="<image>").prompt == "<image>\nHow many?\nA number."
-    )
-    assert asked(base, "poetry", profiles, images=(picture,), head="<image>").prompt == "<image>How many?"
+    image = base / "p.png"
+    assert asked(base, "counting", profiles, images=(image,)).prompt == "<image>\nHow many?\nA number."
+    assert asked(base, "counting", profiles, images=(image,), head="<image>").prompt == "<image>\nHow many?\nA number."
+    assert asked(base, "poetry", profiles, images=(image,), head="<image>").prompt == "<image>How many?"
     assert asked(base, GENERAL, profiles).prompt == "How many?"
 
 
@@ -385,31 +387,31 @@ def test_the_own_task_is_used_only_when_asked_for() -> None:
 
 
 def test_the_fingerprint_is_of_everything_that_decides_an_answer(base: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "p.png"
-    Image.new("RGB", (8, 8)).save(picture)
-    first = asked(base, images=(picture,))
-    assert asked(base, images=(picture,), number=5).fingerprint == first.fingerprint, "not of the id"
+    image = tmp_path / "p.png"
+    Image.new("RGB", (8, 8)).save(image)
+    first = asked(base, images=(image,))
+    assert asked(base, images=(image,), number=5).fingerprint == first.fingerprint, "not of the id"
     counting = PROFILES["counting"]
     short = replace(counting, generation=replace(counting.generation, max_new_tokens=1))
     shorter = Profiles({**PROFILES.by_name, "counting": short})
     tidied = Profiles({**PROFILES.by_name, "counting": replace(counting, postprocess="number")})
     others = [
-        asked(base, images=(picture,), text="How many cells?"),
-        asked(base, images=(picture, picture)),
-        asked(base, "counting", shorter, images=(picture,)),
+        asked(base, images=(image,), text="How many cells?"),
+        asked(base, images=(image, image)),
+        asked(base, "counting", shorter, images=(image,)),
     ]
-    assert asked(base, "counting", tidied, images=(picture,)).fingerprint == first.fingerprint, "the text is raw"
-    Image.new("RGB", (80, 80), "red").save(picture)
-    others.append(asked(base, images=(picture,)))
+    assert asked(base, "counting", tidied, images=(image,)).fingerprint == first.fingerprint, "the text is raw"
+    Image.new("RGB", (80, 80), "red").save(image)
+    others.append(asked(base, images=(image,)))
     (base / "config.json").write_text(json.dumps({"model_type": "internvl", "changed": True}))
-    others.append(asked(base, images=(picture,)))
+    others.append(asked(base, images=(image,)))
     assert len({item.fingerprint for item in (first, *others)}) == 1 + len(others)
 
 
 def test_another_adapter_is_another_fingerprint(base: Path, tmp_path: Path) -> None:
     prints = []
     for number, weights in enumerate((b"one", b"two")):
-        setup = read_setup({"x": adapter(tmp_path / str(number), card(base), weights)}, Wanted())
+        setup = read_setup({"x": adapter(tmp_path / str(number), card(base), weights)}, ModelOptions())
         route_ = Route("counting", 0.9, "rules")
         prints.append(ask(question(), route_, PROFILES, lambda _, s=setup: s["x"], setup.identity).fingerprint)
     assert prints[0] != prints[1]
@@ -442,12 +444,12 @@ def test_what_remains_is_asked_in_the_batches_of_before(base: Path) -> None:
     assert remaining(planned, set(), whole=True) == remaining(planned, set(), whole=False) == []
 
 
-def test_larger_pictures_come_first_unless_they_cost_the_same(base: Path, tmp_path: Path) -> None:
+def test_larger_images_come_first_unless_they_cost_the_same(base: Path, tmp_path: Path) -> None:
     paths = []
     for side in (64, 512):
         paths.append(tmp_path / f"{side}.png")
         Image.new("L", (side, side)).save(paths[-1])
     items = [asked(base, number=number, images=(path,)) for number, path in enumerate(paths)]
     assert [item.question.id for item in batches(items, 2)[0]] == ["q1", "q0"]
-    fixed = [replace(item, served=replace(item.served, max_tiles=1)) for item in items]
+    fixed = [replace(item, adapter_spec=replace(item.adapter_spec, max_tiles=1)) for item in items]
     assert [item.question.id for item in batches(fixed, 2)[0]] == ["q0", "q1"]

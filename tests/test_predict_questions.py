@@ -114,7 +114,7 @@ def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
     (asked,) = read_questions(file)
     assert (asked.id, asked.head, asked.text, asked.task) == ("mine/000000", "<image>\n<image>\n", "How many?", None)
     assert [path.name for path in asked.images] == ["a.png", "b.png"]
-    assert not asked.mended
+    assert not asked.normalised
     assert next(source_rows([asked])) == ROW | {"ImageName": ["a.png", "b.png"], "TaskType": "poetry"}
 
 
@@ -122,12 +122,12 @@ def test_a_file_outside_a_tree_is_asked_by_its_name(tmp_path: Path) -> None:
     ("row", "problem"),
     [
         pytest.param({"Question": "What is <image>?"}, "literal <image>", id="a tag in the question"),
-        pytest.param({"Question": "Read <|image_pad|>."}, "holds <|image_pad|>, which", id="Qwen's picture token"),
-        pytest.param({"Question": "Read <IMG_CONTEXT>."}, "holds <IMG_CONTEXT>, which", id="InternVL's picture token"),
+        pytest.param({"Question": "Read <|image_pad|>."}, "holds <|image_pad|>, which", id="Qwen's image token"),
+        pytest.param({"Question": "Read <IMG_CONTEXT>."}, "holds <IMG_CONTEXT>, which", id="InternVL's image token"),
         pytest.param({"Question": "One<|im_end|>\n<|im_start|>"}, "<|im_end|>, <|im_start|>", id="ends of a turn"),
         pytest.param({"Question": "Where is <box>?"}, "holds <box>, which", id="tag of a box"),
         pytest.param({"Question": " "}, "expected text", id="no question"),
-        pytest.param({"ImageName": 7}, "ImageName is 7", id="no picture name"),
+        pytest.param({"ImageName": 7}, "ImageName is 7", id="no image name"),
         pytest.param({"ImageName": "../../x.png"}, "leads out", id="a name that leads out"),
     ],
 )
@@ -174,7 +174,7 @@ def test_records_are_asked_as_they_were_before_their_instruction(
     (asked,) = read_questions(tmp_path / "r.json", instructions=INSTRUCTIONS)
     assert asked.text == "How many?"
     assert asked.head + asked.text == plain.conversations[0].value
-    assert (asked.id, asked.task, asked.size, asked.mended) == ("r/0", task, (8, 6), True)
+    assert (asked.id, asked.task, asked.size, asked.normalised) == ("r/0", task, (8, 6), True)
 
 
 def test_records_made_with_other_instructions_are_refused(tmp_path: Path) -> None:
@@ -203,10 +203,10 @@ TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
         pytest.param(
             '{"data": [{"img": "a.png"}]}', "one object with the keys data, and img in its data", id="wrapped"
         ),
-        pytest.param('[{"Question": "How many?"}]', "rows with the keys Question", id="no picture anywhere"),
+        pytest.param('[{"Question": "How many?"}]', "rows with the keys Question", id="no image anywhere"),
         pytest.param('[{"instruction": "x", "output": "y"}]', "rows with the keys instruction, output", id="Alpaca"),
         pytest.param(
-            json.dumps([{"conversations": TURNS}]), "rows with the keys conversations;", id="ShareGPT without pictures"
+            json.dumps([{"conversations": TURNS}]), "rows with the keys conversations;", id="ShareGPT without images"
         ),
         pytest.param(
             json.dumps([{"conversations": TURNS, "images": ["a.png"]}]),

@@ -13,15 +13,15 @@ from medvl.flare import SPLITS, Question, QuestionFile, read_questions
 from medvl.sharegpt import Record
 from medvl.tasks import FLARE_DATASETS
 from preprocess.audit import audit
-from preprocess.decoding import Picture
+from preprocess.decoding import ImageInfo
 from preprocess.flare_rows import Options, convert
-from preprocess.report import Converted
+from preprocess.report import DatasetResult
 
 COUNTS, SECTIONS = {"count": 17}, {"findings": "Clear lungs.", "impression": "Normal heart."}
 LONG = "Endodontic Treatment, Restorative Treatment, and Complications"
 
 
-def converted(tmp_path: Path, dataset: str, answer: Any, split: str = "train", **changes: Any) -> Converted:
+def converted(tmp_path: Path, dataset: str, answer: Any, split: str = "train", **changes: Any) -> DatasetResult:
     """One row of a dataset with that answer, read from a file, converted and audited."""
     return audit(part_of(read(tmp_path, dataset, json.dumps(answer), split, **changes)))
 
@@ -34,15 +34,15 @@ def read(tmp_path: Path, dataset: str, answer: str, split: str = "train", **chan
     return read_questions(file)[0]
 
 
-def part_of(question: Question) -> Converted:
-    pictures = {name: Picture(f"/x/{name}", (100, 80)) for name in question.images}
-    record, findings = convert(question, pictures, Options("norm1000", "json", "drop", "flare"))
+def part_of(question: Question) -> DatasetResult:
+    images = {name: ImageInfo(f"/x/{name}", (100, 80)) for name in question.images}
+    record, findings = convert(question, images, Options("norm1000", "json", "drop", "flare"))
     file = question.file
-    return Converted(dataset=file.dataset, split=file.split.folder, category=file.category, file=str(file.path), rows=1,
-                     records=[record] if record else [], findings=findings)  # fmt: skip
+    return DatasetResult(dataset=file.dataset, split=file.split.folder, category=file.category, file=str(file.path),
+                         rows=1, records=[record] if record else [], findings=findings)  # fmt: skip
 
 
-def outcome(part: Converted) -> tuple[str | None, list[str]]:
+def outcome(part: DatasetResult) -> tuple[str | None, list[str]]:
     return part.records[0].target if part.records else None, [finding.code for finding in part.findings]
 
 
@@ -143,12 +143,12 @@ def test_answers_are_compared_as_they_are_trained_on(tmp_path: Path) -> None:
     for index, answer in enumerate(["A", ["A"], " A", "Ａ", "B"]):
         question = read(tmp_path, "retino", json.dumps(answer))
         records += part_of(Question(question.file, index, question.row)).records
-    part = audit(Converted(dataset="retino", split="training", category="x", file="q", rows=5, records=records,
+    part = audit(DatasetResult(dataset="retino", split="training", category="x", file="q", rows=5, records=records,
                            findings=[]))  # fmt: skip
     assert [finding.code for finding in part.findings] == ["ROWS_CONTRADICT"] * 5
     assert [finding.code for finding in audit(_without_last(part)).findings][-3:] == ["ROW_REPEATED"] * 3
 
 
-def _without_last(part: Converted) -> Converted:
-    return Converted(dataset=part.dataset, split=part.split, category=part.category, file=part.file, rows=4,
+def _without_last(part: DatasetResult) -> DatasetResult:
+    return DatasetResult(dataset=part.dataset, split=part.split, category=part.category, file=part.file, rows=4,
                      records=part.records[:4], findings=[])  # fmt: skip

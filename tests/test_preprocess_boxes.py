@@ -14,7 +14,7 @@ from preprocess.validate import validate
 
 GOOD = "[[10, 20, 50, 60]]"
 CELLS = "Return the boxes of all cells."
-# Answers for a picture of 100 x 80 pixels.
+# Answers for an image of 100 x 80 pixels.
 POINTS = {"points": [[10, 40], [30, 20], [50, 40], [30, 60]], "label": "WBC"}
 SEGMENTED = '[{"segmentation":[[10,40,30,20,50,40,30,60]],"label":"WBC"}]'
 DETECTED = '[{"bbox_2d":[100,250,500,750],"label":"WBC"}]'
@@ -84,7 +84,7 @@ def test_what_no_box_can_say_is_set_aside(tmp_path: Path, answer: Any, said: str
     assert said in detail
 
 
-PICTURES = {"ImageName": [f"imagesTr/view{number}.png" for number in range(1, 5)]}
+IMAGES = {"ImageName": [f"imagesTr/view{number}.png" for number in range(1, 5)]}
 
 
 @pytest.mark.parametrize(
@@ -105,21 +105,21 @@ PICTURES = {"ImageName": [f"imagesTr/view{number}.png" for number in range(1, 5)
 @pytest.mark.parametrize(
     "options", [(), ("--max-images-per-sample", "1"), ("--frame", "pixel", "--box-style", "flare")]
 )
-def test_boxes_of_several_pictures_are_set_aside(tmp_path: Path, answer: str, options: tuple[str, ...]) -> None:
-    record, codes, _ = one(tmp_path, answer, *options, **PICTURES)
+def test_boxes_of_several_images_are_set_aside(tmp_path: Path, answer: str, options: tuple[str, ...]) -> None:
+    record, codes, _ = one(tmp_path, answer, *options, **IMAGES)
     assert (record, codes[-1]) == (None, "BOXES_PER_IMAGE")
 
 
 @pytest.mark.parametrize("answer", [GOOD, '{"lesion": [[10, 20, 50, 60]]}', "[10, 20, 50, 60]"])
-def test_boxes_without_a_picture_are_said_to_lie_on_the_first(tmp_path: Path, answer: str) -> None:
-    record, codes, _ = one(tmp_path, answer, **PICTURES)
+def test_boxes_without_a_image_are_said_to_lie_on_the_first(tmp_path: Path, answer: str) -> None:
+    record, codes, _ = one(tmp_path, answer, **IMAGES)
     assert record is not None
     assert (record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["BOXES_ON_FIRST"])
 
 
 @pytest.mark.parametrize("answer", ["[]", "[[],[],[],[]]"])
-def test_nothing_on_any_picture_needs_no_first(tmp_path: Path, answer: str) -> None:
-    record, codes, _ = one(tmp_path, answer, **PICTURES)
+def test_nothing_on_any_image_needs_no_first(tmp_path: Path, answer: str) -> None:
+    record, codes, _ = one(tmp_path, answer, **IMAGES)
     assert (record and record.target, codes) == ("[]", [])
 
 
@@ -199,15 +199,15 @@ def test_boxes_that_fit_another_frame_name_the_option(tmp_path: Path, stated: st
 
 
 def sized(tmp_path: Path, answers: list[str], size: tuple[int, int]) -> Path:
-    """A tree of rows with these answers, each with a picture of this size."""
+    """A tree of rows with these answers, each with an image of this size."""
     rows = [row("BUSI-det", ImageName=f"imagesTr/{i}.png", Answer=answer) for i, answer in enumerate(answers)]
     write_tree(tmp_path / "tree", {"BUSI-det": rows})
-    for picture in (tmp_path / "tree").rglob("*.png"):
-        Image.new("RGB", size).save(picture)
+    for image in (tmp_path / "tree").rglob("*.png"):
+        Image.new("RGB", size).save(image)
     return tmp_path / "tree"
 
 
-LARGE = [json.dumps([[i, 2 * i, 500 + i, 960 + i]]) for i in range(40)]  # 0-1000, and within pictures of 2000 pixels
+LARGE = [json.dumps([[i, 2 * i, 500 + i, 960 + i]]) for i in range(40)]  # 0-1000, and within images of 2000 pixels
 
 
 def test_a_whole_file_in_another_frame_is_found_where_no_box_is(tmp_path: Path) -> None:

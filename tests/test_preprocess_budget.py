@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from medvl.sharegpt import Record, Source, make_record, read_records
 from preprocess.flare import main
 from preprocess.token_formula import Settings, formula, image_tokens, read_settings, text_tokens
@@ -36,12 +36,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert(tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any]]:
     arguments = ["--root", str(tree), "--out", str(out), "--dataset-info", str(out / "dataset_info.json")]
-    code = main([*arguments, "--workers", "1", "--leaks", "off", *options])
+    code = main([*arguments, "--workers", "1", "--contamination", "off", *options])
     report = out / "report.json"
     return code, json.loads(report.read_text()) if report.exists() else {}
 
 
-class TestPictureFormula:
+class TestImageFormula:
     @pytest.mark.parametrize("pixels", [50_176, 589_824, 4_194_304])
     def test_qwen3_vl(self, pixels: int) -> None:
         """Against LLaMA-Factory's resize and transformers' image processor with Qwen3-VL's published limits."""
@@ -92,7 +92,7 @@ class TestTextFormula:
     def test_text(self, text: str, tokens: int) -> None:
         assert text_tokens(text) == tokens
 
-    def test_a_record_is_frame_text_and_pictures(self) -> None:
+    def test_a_record_is_frame_text_and_images(self) -> None:
         count = formula(Settings("qwen3_vl_nothink", default_system=""))
         assert count(record("Which?", "A", (640, 480))) == (10 + 3 + 1 + 3, 300)
         assert count(record("Which?", "A", (640, 480), (640, 480))).image == 600
@@ -127,7 +127,7 @@ CASES = {
 def test_counts_are_those_of_llamafactory(
     tree: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path], family: str, recipe: dict[str, Any]
 ) -> None:
-    """Every drawn record, and pictures of odd sizes, through LLaMA-Factory's own loading and tokenising."""
+    """Every drawn record, and images of odd sizes, through LLaMA-Factory's own loading and tokenising."""
     from preprocess.token_count import TokenCounter
 
     convert(tree, tmp_path / "out")
@@ -147,7 +147,7 @@ def test_counts_are_those_of_llamafactory(
 
 
 def tokenised(checkpoint: str, recipe: dict[str, Any], records: list[Record]) -> list[tuple[int, int, str]]:
-    """Length, number of picture tokens, and text that is trained on of every record as LLaMA-Factory tokenises it."""
+    """Length, number of image tokens, and text that is trained on of every record as LLaMA-Factory tokenises it."""
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.data.processor import SupervisedDatasetProcessor
     from llamafactory.hparams import DataArguments, ModelArguments

@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[str, Any, str, Any]] = {
 
 
 def write_tree(root: Path, rows: dict[str, list[dict[str, Any]]], folder: str = "training", suffix: str = "") -> None:
-    """A tree with `rows` per dataset and a 100 x 80 picture for every name in them."""
+    """A tree with `rows` per dataset and a 100 x 80 image for every name in them."""
     stem, images = FOLDERS[folder]
     for dataset, questions in rows.items():
         place = root / folder / FLARE_DATASETS[dataset].category / dataset
@@ -127,7 +127,7 @@ def test_instance_answers_stay_maps_with_converted_boxes(all_datasets: Path, tmp
 
 
 @pytest.mark.parametrize("dataset", [name for name, known in FLARE_DATASETS.items() if known.multi_image])
-def test_one_tag_per_picture(all_datasets: Path, tmp_path: Path, dataset: str) -> None:
+def test_one_tag_per_image(all_datasets: Path, tmp_path: Path, dataset: str) -> None:
     convert(all_datasets, tmp_path, "--datasets", dataset)
     (record,) = converted(tmp_path, "all_train")
     assert record.conversations[0].value == "<image>\n" * len(record.images) + ROWS[dataset][2]
@@ -169,10 +169,10 @@ BAD = {
     "label not offered": ("periapical", {"Answer": "Dental Caries; Gingivitis"}, "ANSWER_UNUSUAL", "kept"),
     "flat eight": ("BUSI-det", {"Answer": "[1, 2, 3, 4, 5, 6, 7, 8]"}, "ANSWER_UNUSUAL", "kept"),
     "tag in the question": ("BUSI", {"Question": "<image> which? A: a, B: b"}, "LITERAL_TAG", "quarantined"),
-    "picture gone": ("BUSI", {"ImageName": "imagesTr/gone.png"}, "IMAGE_MISSING", "dropped"),
+    "image gone": ("BUSI", {"ImageName": "imagesTr/gone.png"}, "IMAGE_MISSING", "dropped"),
     "path out of the tree": ("BUSI", {"ImageName": "../../../../etc/passwd"}, "IMAGE_OUTSIDE", "quarantined"),
     "absolute path": ("BUSI", {"ImageName": "/etc/passwd"}, "IMAGE_OUTSIDE", "quarantined"),
-    "no picture name": ("BUSI", {"ImageName": []}, "IMAGE_NAME", "quarantined"),
+    "no image name": ("BUSI", {"ImageName": []}, "IMAGE_NAME", "quarantined"),
 }
 
 
@@ -189,12 +189,12 @@ def test_bad_rows_are_listed(tmp_path: Path, dataset: str, changes: dict[str, An
     assert finding["id"].endswith(f"{dataset}/000001")
 
 
-def test_broken_picture_is_found_by_decoding(tmp_path: Path) -> None:
+def test_broken_image_is_found_by_decoding(tmp_path: Path) -> None:
     write_tree(tmp_path / "tree", {"BUSI": [row("BUSI", ImageName="imagesTr/x.jpg")]})
-    picture = tmp_path / "tree/training/Ultrasound/BUSI/imagesTr/x.jpg"
+    image = tmp_path / "tree/training/Ultrasound/BUSI/imagesTr/x.jpg"
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(picture)
-    picture.write_bytes(picture.read_bytes()[:-600])
+    Image.fromarray(rng.integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(image)
+    image.write_bytes(image.read_bytes()[:-600])
     assert convert(tmp_path / "tree", tmp_path / "out", code=3)["findings"][0]["code"] == "IMAGE_UNREADABLE"
 
 
@@ -274,7 +274,7 @@ class TestOnMissing:
         assert convert(tree, tmp_path / "out", "--on-missing", "error", code=3) == {}
         assert "--on-missing drop" in capsys.readouterr().err
 
-    def test_going_on_with_the_other_pictures(self, tree: Path, tmp_path: Path) -> None:
+    def test_going_on_with_the_other_images(self, tree: Path, tmp_path: Path) -> None:
         report = convert(tree, tmp_path / "out", "--on-missing", "keep-sample-drop-image")
         record = converted(tmp_path / "out", "all_train")[1]
         assert report["counts"]["kept"] == 2
@@ -288,9 +288,7 @@ class TestOnMissing:
             pytest.param(["b.png", "gone.png"], (1, 0), id="another is lost"),
         ],
     )
-    def test_boxes_never_move_to_another_picture(
-        self, tmp_path: Path, names: list[str], counts: tuple[int, int]
-    ) -> None:
+    def test_boxes_never_move_to_another_image(self, tmp_path: Path, names: list[str], counts: tuple[int, int]) -> None:
         rows = [row("iugc"), row("iugc", ImageName=[f"imagesTr/{name}" for name in names])]
         write_tree(tmp_path / "tree", {"iugc": rows})
         report = convert(tmp_path / "tree", tmp_path / "out", "--on-missing", "keep-sample-drop-image")

@@ -9,13 +9,13 @@ from test_preprocess_splits import record
 
 from medvl.sharegpt import read_records
 from preprocess.groups import group_records
-from preprocess.report import Converted
+from preprocess.report import DatasetResult
 
 
 def entries(*parts: tuple[str, str, str]) -> dict[str, int]:
     """Entry name -> number of records, of one record per (category, dataset, task)."""
     converted = [
-        Converted(dataset=dataset, split="training", category=category, file="q", rows=1, findings=[],
+        DatasetResult(dataset=dataset, split="training", category=category, file="q", rows=1, findings=[],
                   records=[record(number, "a.png", dataset=dataset, task=task)])
         for number, (category, dataset, task) in enumerate(parts)
     ]  # fmt: skip

@@ -39,7 +39,7 @@ def pack(folder: Path, *, top: str = "imagesTr/", extra: dict[str, bytes] | None
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """The folder of a dataset with three pictures."""
+    """The folder of a dataset with three images."""
     write_tree(tmp_path / "tree", {"BUSI": [row("BUSI", ImageName=f"imagesTr/{i}.png") for i in range(3)]})
     return tmp_path / "tree" / BUSI
 
@@ -103,7 +103,7 @@ def test_an_interrupted_extraction_goes_on(dataset: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(archives, "_write", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         unpack_all([question_file(dataset)])
-    assert not (dataset / "imagesTr").exists()  # a half folder would look like a whole one with pictures missing
+    assert not (dataset / "imagesTr").exists()  # a half folder would look like a whole one with images missing
     before = written[0].stat()
     monkeypatch.setattr(archives, "_write", write)
     unpack_all([question_file(dataset)])
@@ -129,7 +129,7 @@ def test_what_another_archive_left_half_unpacked_is_thrown_away(dataset: Path) -
         pytest.param([".DS_Store"], id="litter"),
     ],
 )
-def test_a_folder_without_pictures_does_not_block_the_archive(dataset: Path, left: list[str]) -> None:
+def test_a_folder_without_images_does_not_block_the_archive(dataset: Path, left: list[str]) -> None:
     pack(dataset)
     (dataset / "imagesTr").mkdir()
     for name in left:
@@ -267,7 +267,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused(
 
 
 @pytest.mark.parametrize("name", ["x" * 250, "\u7ec6" * 83], ids=["letters", "Chinese"])
-def test_a_copy_of_a_picture_with_a_long_name(dataset: Path, tmp_path: Path, name: str) -> None:
+def test_a_copy_of_a_image_with_a_long_name(dataset: Path, tmp_path: Path, name: str) -> None:
     path = question_file(dataset).path
     path.write_text(json.dumps([row("BUSI", ImageName=f"imagesTr/{name}{number}.png") for number in (1, 2)]))
     for number in (1, 2):

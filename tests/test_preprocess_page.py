@@ -14,7 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from preprocess.flare import main
 from preprocess.page import bars, thumbnail, token_bars
 
@@ -23,7 +23,7 @@ HOSTILE = "<script>alert('x')</script><img src=http://elsewhere/x.png>"
 
 @pytest.fixture(scope="module")
 def dirty_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn data with a truncated picture, an unknown task, hostile text and a picture that is in both splits."""
+    """Drawn data with a truncated image, an unknown task, hostile text and an image that is in both splits."""
     root = tmp_path_factory.mktemp("dirty")
     build_tree(root, train=6, val=2)
     questions = sorted((root / "training").rglob("*_questions_train.json"))
@@ -201,11 +201,11 @@ class TestEarlierRun:
 
 class TestThumbnail:
     @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
-    def test_every_kind_of_picture(self, tmp_path: Path, mode: str) -> None:
-        picture = Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)
-        picture = picture if mode == "I;16" else picture.convert("L").convert(mode)
+    def test_every_kind_of_image(self, tmp_path: Path, mode: str) -> None:
+        image = Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)
+        image = image if mode == "I;16" else image.convert("L").convert(mode)
         path = tmp_path / ("x.png" if mode not in ("CMYK", "F") else "x.tiff")
-        picture.save(path)
+        image.save(path)
         assert (thumbnail(path, 16) or "").startswith("data:image/jpeg")
 
     def test_what_cannot_be_shown_is_none(self, tmp_path: Path) -> None:

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from preprocess.flare import main
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page on drawn data with hostile rows, broken pictures and leaks."""
+    """A page on drawn data with hostile rows, broken images and leaks."""
     root = tmp_path_factory.mktemp("page")
     build_tree(root / "tree", train=8, val=3)
     for file in sorted((root / "tree" / "training").rglob("*_questions_train.json")):
         rows = json.loads(file.read_text())
         names = rows[0]["ImageName"]
-        picture = file.parent / (names if isinstance(names, str) else names[0])
-        picture.write_bytes(picture.read_bytes()[:-60])
+        image = file.parent / (names if isinstance(names, str) else names[0])
+        image.write_bytes(image.read_bytes()[:-60])
         rows[1]["TaskType"] = "</td><script>alert(1)</script><img src=x onerror=alert(1)>"
         rows[2]["Question"] = "</pre><script>alert(1)</script> A: \u202egpj.exe, B: no"
         file.write_text(json.dumps(rows))

@@ -15,16 +15,16 @@ from medvl.tasks import Task
 from preprocess.errors import RefusedError
 from preprocess.flare import main
 from preprocess.groups import Entry, Groups
-from preprocess.sampling import Donor, Sampling, resample, views
+from preprocess.sampling import OversamplingSource, Sampling, resample, views
 
 QUESTION = "Which? A: benign, B: malignant, C: none"
 
 
-def record(number: int, answer: str = "A", *, dataset: str = "BUSI", task: str = "classification", pictures: int = 1,
+def record(number: int, answer: str = "A", *, dataset: str = "BUSI", task: str = "classification", image_count: int = 1,
            question: str = QUESTION) -> Record:  # fmt: skip
-    sizes = [(10 + place, 20) for place in range(pictures)]
+    sizes = [(10 + place, 20) for place in range(image_count)]
     source = Source(split="training", file="q.json", index=number, sizes=sizes, answer=answer)
-    images = [f"{dataset}-{number}-{place}.png" for place in range(pictures)]
+    images = [f"{dataset}-{number}-{place}.png" for place in range(image_count)]
     return make_record(question=question, answer=answer, images=images, id=f"{dataset}/{number}", task=task,
                        dataset=dataset, source=source)  # fmt: skip
 
@@ -42,7 +42,7 @@ def groups(*records: Record, split: str = "train") -> Groups:
 
 
 def sampling(**changes: Any) -> Sampling:
-    return Sampling(**({"rates": {}, "balance": None, "donors": (), "flatten": False, "seed": 0} | changes))
+    return Sampling(**({"rates": {}, "balance": None, "oversampling": (), "flatten": False, "seed": 0} | changes))
 
 
 def answers(records: list[Record]) -> Counter[str]:
@@ -125,15 +125,15 @@ class TestBalance:
         assert len(made[Entry("dataset", "endo", "train")]) == 2
 
 
-class TestDonors:
+class TestOversampling:
     records = (
         *(record(number, "3", dataset="bone", task="regression") for number in range(3)),
         *(record(number, dataset="bcn20000") for number in range(8)),
     )
-    donor = Donor(Task.REGRESSION, "bcn20000", 5)
+    origin = OversamplingSource(Task.REGRESSION, "bcn20000", 5)
 
     def test_rows_join_the_entry_of_the_task_alone(self) -> None:
-        made, *_ = resample(groups(*self.records), sampling(donors=(self.donor,)), ["train"])
+        made, *_ = resample(groups(*self.records), sampling(oversampling=(self.origin,)), ["train"])
         joined = made[Entry("task", "regression", "train")]
         assert Counter(item.dataset for item in joined) == {"bone": 3, "bcn20000": 5}
         assert len({item.id for item in joined}) == 8
@@ -141,7 +141,11 @@ class TestDonors:
 
     def test_too_few_rows_are_refused(self) -> None:
         with pytest.raises(ValueError, match="has 8 rows"):
-            resample(groups(*self.records), sampling(donors=(Donor(Task.REGRESSION, "bcn20000", 9),)), ["train"])
+            resample(
+                groups(*self.records),
+                sampling(oversampling=(OversamplingSource(Task.REGRESSION, "bcn20000", 9),)),
+                ["train"],
+            )
 
     def test_unknown_datasets_are_refused(self) -> None:
         with pytest.raises(ValueError, match="did you mean 'bcn20000'"):
@@ -149,25 +153,25 @@ class TestDonors:
 
 
 class TestFlatten:
-    def test_one_record_per_picture(self) -> None:
-        flat = views(record(0, pictures=3))
+    def test_one_record_per_image(self) -> None:
+        flat = views(record(0, image_count=3))
         assert [item.id for item in flat] == ["BUSI/0#image1", "BUSI/0#image2", "BUSI/0#image3"]
         assert [item.images for item in flat] == [["BUSI-0-0.png"], ["BUSI-0-1.png"], ["BUSI-0-2.png"]]
         assert [item.source.sizes for item in flat] == [[(10, 20)], [(11, 20)], [(12, 20)]]
         assert {item.conversations[0].value for item in flat} == {f"<image>\n{QUESTION}"}
 
-    def test_numbers_of_pictures_go(self) -> None:
-        fields = {"id": "r", "task": "classification", "dataset": "d", "source": record(0, pictures=2).source}
+    def test_numbers_of_images_go(self) -> None:
+        fields = {"id": "r", "task": "classification", "dataset": "d", "source": record(0, image_count=2).source}
         numbered = make_record(question="Which?", answer="A", images=["a", "b"], numbered=True, **fields)
         assert {item.conversations[0].value for item in views(numbered)} == {"<image>\nWhich?"}
 
-    def test_boxes_lie_on_the_first_picture_and_stay_with_it(self) -> None:
-        item = record(0, "[[1, 2, 3, 4]]", task="detection", pictures=2)
+    def test_boxes_lie_on_the_first_image_and_stay_with_it(self) -> None:
+        item = record(0, "[[1, 2, 3, 4]]", task="detection", image_count=2)
         assert views(item) == [item]
 
 
 def test_named_splits_stay_and_get_a_twin_for_training() -> None:
-    made, *_ = resample(groups(record(0, pictures=2), split="A"), sampling(flatten=True), ["train", "A"])
+    made, *_ = resample(groups(record(0, image_count=2), split="A"), sampling(flatten=True), ["train", "A"])
     assert len(made[Entry("all", "all", "A")]) == 1
     assert len(made[Entry("all", "all", "A_train")]) == 2
 
@@ -199,7 +203,7 @@ class TestCommandLine:
     def convert(self, tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
         arguments = ["--root", str(tree), "--out", str(out), "--dataset-info", str(out / "dataset_info.json")]
         try:
-            code = main([*arguments, "--workers", "1", "--leaks", "off", *options])
+            code = main([*arguments, "--workers", "1", "--contamination", "off", *options])
         except SystemExit as stop:
             return int(stop.code or 0), {}, {}
         read = [json.loads((out / name).read_text()) if (out / name).exists() else {}
@@ -235,11 +239,11 @@ class TestCommandLine:
             pytest.param(["--sample", "BUSY=2"], 2, id="unknown dataset"),
             pytest.param(["--sample", "BUSI=0"], 2, id="rate of nothing"),
             pytest.param(["--sample", "BUSI=1", "BUSI=2"], 2, id="twice"),
-            pytest.param(["--donor", "regresion=BUSI:5"], 2, id="unknown task"),
+            pytest.param(["--oversample", "regresion=BUSI:5"], 2, id="unknown task"),
             pytest.param(["--sample", "BUSI=inf"], 2, id="endless rate"),
-            pytest.param(["--donor", "regression=BUSI"], 2, id="no rows"),
-            pytest.param(["--donor", "regression=BUSI:2"], 3, id="a task that no record has"),
-            pytest.param(["--donor", "counting=BUSI:2", "counting=BUSI:2"], 2, id="a donor twice"),
+            pytest.param(["--oversample", "regression=BUSI"], 2, id="no rows"),
+            pytest.param(["--oversample", "regression=BUSI:2"], 3, id="a task that no record has"),
+            pytest.param(["--oversample", "counting=BUSI:2", "counting=BUSI:2"], 2, id="a donor twice"),
         ],
     )
     def test_what_cannot_be_followed_is_refused(

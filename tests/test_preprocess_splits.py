@@ -1,4 +1,4 @@
-"""Splits by picture, and pictures on both sides of a split."""
+"""Splits by image, and images on both sides of a split."""
 
 import json
 import shutil
@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from medvl.sharegpt import Record, Source, make_record, read_records
+from preprocess.contamination import find_contamination
 from preprocess.fingerprints import CACHE, Fingerprint, difference_hash, fingerprint, fingerprints
 from preprocess.flare import main
-from preprocess.leaks import find_leaks
-from preprocess.splits import linked, split_by_picture
+from preprocess.splits import linked, split_by_image
 
 Draw = Callable[..., Image.Image]
 
@@ -33,22 +33,22 @@ def prints(*names: str, same: dict[str, str] | None = None) -> dict[str, Fingerp
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A picture of soft random blobs; another seed, another picture."""
+    """An image of soft random blobs; another seed, another image."""
     noise = np.random.default_rng(seed).integers(0, 255, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-class TestSplitByPicture:
-    def test_questions_about_one_picture_stay_together(self) -> None:
-        records = [record(6 * picture + question, f"{picture}") for picture in range(50) for question in range(6)]
-        split = split_by_picture(records, prints(*map(str, range(50))), {"dev": 0.1, "train": 0.9}, seed=0)
-        by_picture: dict[str, set[str]] = defaultdict(set)
+class TestSplitByImage:
+    def test_questions_about_one_image_stay_together(self) -> None:
+        records = [record(6 * image + question, f"{image}") for image in range(50) for question in range(6)]
+        split = split_by_image(records, prints(*map(str, range(50))), {"dev": 0.1, "train": 0.9}, seed=0)
+        by_image: dict[str, set[str]] = defaultdict(set)
         for item in records:
-            by_picture[item.images[0]].add(split[item.id])
-        assert all(len(names) == 1 for names in by_picture.values())
+            by_image[item.images[0]].add(split[item.id])
+        assert all(len(names) == 1 for names in by_image.values())
         assert Counter(split.values()) == {"dev": 30, "train": 270}
 
-    def test_same_bytes_under_another_name_are_one_picture(self) -> None:
+    def test_same_bytes_under_another_name_are_one_image(self) -> None:
         known = prints("a", "b", same={"copy": "a"})
         assert [len(group) for group in linked([record(0, "a"), record(1, "b"), record(2, "copy")], known)] == [2, 1]
 
@@ -63,7 +63,7 @@ class TestSplitByPicture:
             for _ in range(size):
                 number = len(records)
                 records.append(record(number, str(number), dataset=dataset, task=task))
-        split = split_by_picture(records, prints(*map(str, range(len(records)))), shares, seed=3)
+        split = split_by_image(records, prints(*map(str, range(len(records)))), shares, seed=3)
         counts = Counter((item.dataset, split[item.id]) for item in records)
         for (dataset, _), size in sizes.items():
             for name, share in shares.items():
@@ -73,40 +73,40 @@ class TestSplitByPicture:
         records = [record(number, str(number)) for number in range(40)]
         known = prints(*map(str, range(40)))
         shares = {"dev": 0.25, "train": 0.75}
-        first = split_by_picture(records, known, shares, seed=0)
-        assert split_by_picture(records[::-1], known, shares, seed=0) == first
-        assert split_by_picture(records, known, shares, seed=1) != first
+        first = split_by_image(records, known, shares, seed=0)
+        assert split_by_image(records[::-1], known, shares, seed=0) == first
+        assert split_by_image(records, known, shares, seed=1) != first
 
 
-class TestLikeness:
+class TestSimilarity:
     @pytest.mark.parametrize(
         "change",
         [
-            pytest.param(lambda picture: picture.resize((80, 60)), id="half the size"),
-            pytest.param(lambda picture: picture.resize((320, 240)), id="twice the size"),
-            pytest.param(lambda picture: ImageEnhance.Brightness(picture).enhance(0.9), id="darker"),
-            pytest.param(lambda picture: picture.convert("L"), id="grey"),
-            pytest.param(lambda picture: picture.filter(ImageFilter.GaussianBlur(1)), id="blurred"),
+            pytest.param(lambda image: image.resize((80, 60)), id="half the size"),
+            pytest.param(lambda image: image.resize((320, 240)), id="twice the size"),
+            pytest.param(lambda image: ImageEnhance.Brightness(image).enhance(0.9), id="darker"),
+            pytest.param(lambda image: image.convert("L"), id="grey"),
+            pytest.param(lambda image: image.filter(ImageFilter.GaussianBlur(1)), id="blurred"),
         ],
     )
     @pytest.mark.parametrize("name", ["x.png", "x.jpg"])
-    def test_the_same_picture_saved_anew_is_near(self, tmp_path: Path, change: Draw, name: str) -> None:
+    def test_the_same_image_saved_anew_is_near(self, tmp_path: Path, change: Draw, name: str) -> None:
         scene(1).save(tmp_path / "original.png")
         change(scene(1)).save(tmp_path / name)
-        (leak,) = leaks_between(tmp_path, ["original.png"], [name])
-        assert leak.kind == "near"
+        (pair,) = leaks_between(tmp_path, ["original.png"], [name])
+        assert pair.kind == "near"
 
-    def test_other_pictures_are_not(self, tmp_path: Path) -> None:
+    def test_other_images_are_not(self, tmp_path: Path) -> None:
         names = [f"{seed}.png" for seed in range(60)]
         for seed, name in enumerate(names):
             scene(seed).save(tmp_path / name)
         assert leaks_between(tmp_path, names[:30], names[30:]) == []
 
-    def test_even_pictures_are_alike_in_their_grey_only(self, tmp_path: Path) -> None:
+    def test_even_images_are_alike_in_their_grey_only(self, tmp_path: Path) -> None:
         for name, grey in (("black.png", 0), ("black2.png", 1), ("white.png", 255)):
             Image.new("L", (60, 40), grey).save(tmp_path / name)
-        (leak,) = leaks_between(tmp_path, ["black.png"], ["white.png", "black2.png"])
-        assert leak.other_picture.endswith("black2.png")
+        (pair,) = leaks_between(tmp_path, ["black.png"], ["white.png", "black2.png"])
+        assert pair.other_image.endswith("black2.png")
 
     def test_sixteen_bits_are_scaled_not_clipped(self, tmp_path: Path) -> None:
         values = np.asarray(scene(5).convert("L"), dtype=np.uint16)
@@ -118,8 +118,8 @@ class TestLikeness:
         scene(1).save(tmp_path / "original.png")
         scene(1).save(tmp_path / "good.jpg", quality=95)
         ImageEnhance.Brightness(scene(1).filter(ImageFilter.GaussianBlur(3))).enhance(0.7).save(tmp_path / "bad.jpg")
-        (leak,) = leaks_between(tmp_path, ["original.png"], ["bad.jpg", "good.jpg"])
-        assert leak.other_picture.endswith("good.jpg")
+        (pair,) = leaks_between(tmp_path, ["original.png"], ["bad.jpg", "good.jpg"])
+        assert pair.other_image.endswith("good.jpg")
 
 
 def leaks_between(folder: Path, here: list[str], there: list[str]) -> list[Any]:
@@ -128,7 +128,7 @@ def leaks_between(folder: Path, here: list[str], there: list[str]) -> list[Any]:
         for split, names in (("train", here), ("val", there))
     }
     paths = [str(folder / name) for name in here + there]
-    return find_leaks(records, fingerprints(paths, folder, 1, look=True))
+    return find_contamination(records, fingerprints(paths, folder, 1, look=True))
 
 
 def test_fingerprints_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_fingerprints_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """20 training pictures with two questions each, 3 validation pictures; train 0 is val 0, train 1 nearly val 1."""
+    """20 training images with two questions each, 3 validation images; train 0 is val 0, train 1 nearly val 1."""
     root = tmp_path / "tree"
     for folder, stem, images, seeds in (
         ("training", "train", "imagesTr", range(20)),
@@ -159,8 +159,8 @@ def tree(tmp_path: Path) -> Path:
         (place / images).mkdir(parents=True)
         rows = []
         for seed in seeds:
-            picture = scene(seed) if (folder, seed) != ("training", 1) else scene(seed, (200, 150))
-            picture.save(place / images / f"p{seed}.png")
+            image = scene(seed) if (folder, seed) != ("training", 1) else scene(seed, (200, 150))
+            image.save(place / images / f"p{seed}.png")
             rows += [
                 {"TaskType": "classification", "ImageName": f"{images}/p{seed}.png", "Answer": "A",
                  "Question": f"{question}? A: yes, B: no"} for question in ("Benign", "Present")
@@ -182,14 +182,14 @@ def convert(tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any]]:
 class TestCommandLine:
     def test_leaks_are_reported_with_pairs_and_nothing_is_left_out(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out")
-        pairs = [(leak["kind"], Path(leak["picture"]).name, Path(leak["other_picture"]).name, leak["other_split"])
-                 for leak in report["leaks"]]  # fmt: skip
+        pairs = [(pair["kind"], Path(pair["picture"]).name, Path(pair["other_picture"]).name, pair["other_split"])
+                 for pair in report["leaks"]]  # fmt: skip
         assert pairs == [("exact", "p0.png", "p0.png", "val"), ("near", "p1.png", "p1.png", "val")]
         assert Counter(finding["code"] for finding in report["findings"]) == {"LEAK_EXACT": 2, "LEAK_NEAR": 2}
         assert report["counts"]["kept"] == 46
 
     def test_excluded_leaks_are_dropped_with_their_reason(self, tree: Path, tmp_path: Path) -> None:
-        _, report = convert(tree, tmp_path / "out", "--exclude-leaks")
+        _, report = convert(tree, tmp_path / "out", "--exclude-contaminated")
         assert report["counts"] == {"in": 46, "kept": 42, "dropped": 4, "quarantined": 0}
         trained = read_records(tmp_path / "out" / "flare_all_train.json")
         assert not {"p0.png", "p1.png"} & {Path(item.images[0]).name for item in trained}
@@ -198,22 +198,25 @@ class TestCommandLine:
     def test_leaks_are_not_excluded_where_there_is_nothing_to_compare_with(
         self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert convert(tree, tmp_path / "out", "--exclude-leaks", "--splits", "train") == (3, {})
+        assert convert(tree, tmp_path / "out", "--exclude-contaminated", "--splits", "train") == (3, {})
         assert "all records are in train" in capsys.readouterr().err
-        assert convert(tree, tmp_path / "out", "--exclude-leaks", "--splits", "train", "--dev-fraction", "0.2")[0] == 0
+        assert (
+            convert(tree, tmp_path / "out", "--exclude-contaminated", "--splits", "train", "--dev-fraction", "0.2")[0]
+            == 0
+        )
 
     def test_exact_leaks_alone(self, tree: Path, tmp_path: Path) -> None:
-        _, report = convert(tree, tmp_path / "out", "--leaks", "exact")
-        assert [leak["kind"] for leak in report["leaks"]] == ["exact"]
+        _, report = convert(tree, tmp_path / "out", "--contamination", "exact")
+        assert [pair["kind"] for pair in report["leaks"]] == ["exact"]
 
-    def test_dev_fraction_holds_pictures_out(self, tree: Path, tmp_path: Path) -> None:
+    def test_dev_fraction_holds_images_out(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out", "--dev-fraction", "0.2")
-        pictures = {
+        images = {
             split: {item.images[0] for item in read_records(tmp_path / "out" / f"flare_busi_{split}.json")}
             for split in ("train", "dev")
         }
-        assert (len(pictures["train"]), len(pictures["dev"])) == (16, 4)
-        assert not pictures["train"] & pictures["dev"]
+        assert (len(images["train"]), len(images["dev"])) == (16, 4)
+        assert not images["train"] & images["dev"]
         assert [(row["split"], row["records"]) for row in report["splits"]] == [("dev", 8), ("train", 32)]
 
     def test_named_splits_that_take_all_leave_no_train(self, tree: Path, tmp_path: Path) -> None:
@@ -233,7 +236,7 @@ class TestCommandLine:
             pytest.param(["--split-train", "A"], id="no share"),
             pytest.param(["--dev-fraction", "1.5"], id="not a fraction"),
             pytest.param(["--dev-fraction", "0.1", "--split-train", "A=0.1"], id="both"),
-            pytest.param(["--exclude-leaks", "--leaks", "off"], id="leaks that nobody looks for"),
+            pytest.param(["--exclude-contaminated", "--contamination", "off"], id="leaks that nobody looks for"),
         ],
     )
     def test_splits_that_cannot_be_made_are_refused(self, tree: Path, tmp_path: Path, options: list[str]) -> None:
@@ -258,6 +261,6 @@ class TestCommandLine:
 
 def test_blood_smears_hold_one_pair_of_near_duplicates(shared_data: Path, tmp_path: Path) -> None:
     _, report = convert(shared_data / "bccd_flare", tmp_path)
-    (leak,) = report["leaks"]
-    assert [Path(leak[key]).name for key in ("picture", "other_picture")] == ["BloodImage_00038.jpg",
+    (pair,) = report["leaks"]
+    assert [Path(pair[key]).name for key in ("picture", "other_picture")] == ["BloodImage_00038.jpg",
                                                                               "BloodImage_00037.jpg"]  # fmt: skip

@@ -13,7 +13,7 @@ from medvl.flare import SPLITS, Question, QuestionFile
 from medvl.tasks import FLARE_DATASETS
 from preprocess import flare_rows
 from preprocess.budget import RECIPE_MODEL
-from preprocess.decoding import Picture
+from preprocess.decoding import ImageInfo
 from preprocess.errors import UsageError
 from preprocess.flare_rows import Options
 from preprocess.special_tokens import chosen_tokens
@@ -28,9 +28,9 @@ def converted_row(dataset: str, folder: str = "train", style: Any = "json", **ch
     """The record of a row, and the codes of its findings with details."""
     file = QuestionFile(SPLITS[folder], FLARE_DATASETS[dataset].category, dataset, Path("/data/questions.json"))
     question = Question(file, 0, row(dataset, **changes))
-    pictures = {name: Picture(f"/data/{name}", (100, 80)) for name in question.images}
+    images = {name: ImageInfo(f"/data/{name}", (100, 80)) for name in question.images}
     options = Options("pixel" if style == "flare" else "norm1000", style, "drop", "flare")
-    record, findings = flare_rows.convert(question, pictures, options)
+    record, findings = flare_rows.convert(question, images, options)
     return record, [f"{finding.code} {finding.action} {finding.detail}" for finding in findings]
 
 
@@ -124,4 +124,4 @@ class TestCheckpoint:
         assert validate(tmp_path / "out") == []
         for path in (tmp_path / "out").glob("flare_*.json"):
             path.write_text(path.read_text().replace("A: a", "[SEG] A: a"))
-        assert "CONTROL_TOKEN" in {flaw.code for flaw in validate(tmp_path / "out")}
+        assert "CONTROL_TOKEN" in {issue.code for issue in validate(tmp_path / "out")}

@@ -53,8 +53,8 @@ def touch(path: Path) -> None:
 
 
 CHANGES: dict[str, Callable[[Path, Path], object]] = {
-    "picture touched": lambda tree, out: touch(next(tree.rglob("BUSI_1.png"))),
-    "picture gone": lambda tree, out: next(tree.rglob("BUSI_1.png")).unlink(),
+    "image touched": lambda tree, out: touch(next(tree.rglob("BUSI_1.png"))),
+    "image gone": lambda tree, out: next(tree.rglob("BUSI_1.png")).unlink(),
     "question file touched": lambda tree, out: touch(next(tree.rglob("BUSI_questions_train.json"))),
     "a better question file": lambda tree, out: next(tree.rglob("BUSI_questions_train.json")).rename(
         next(tree.rglob("BUSI_questions_train.json")).with_name("BUSI_questions_train_withGT.json")
@@ -102,7 +102,7 @@ def test_a_question_file_that_changed_after_it_was_read(
     assert worked == [2, 2]
 
 
-@pytest.mark.parametrize("options", [["--clean"], ["--frame", "pixel"], ["--limit", "1"], ["--hash-pictures"]])
+@pytest.mark.parametrize("options", [["--clean"], ["--frame", "pixel"], ["--limit", "1"], ["--hash-images"]])
 def test_other_options_are_other_work(tree: Path, tmp_path: Path, worked: list[int], options: list[str]) -> None:
     convert(tree, tmp_path / "out")
     convert(tree, tmp_path / "out", *options)
@@ -156,11 +156,11 @@ def test_what_was_unpacked_is_part_of_the_tree(tmp_path: Path, worked: list[int]
 def test_a_copy_that_no_record_shows_is_removed(tree: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = next(tree.rglob("BUSI_1.png"))
-    Image.new("RGB", (8, 6)).save(picture, exif=exif)
+    image = next(tree.rglob("BUSI_1.png"))
+    Image.new("RGB", (8, 6)).save(image, exif=exif)
     convert(tree, tmp_path / "out")
     assert len(list((tmp_path / "out/copies").rglob("*.png"))) == 1
-    Image.new("RGB", (8, 6)).save(picture)
+    Image.new("RGB", (8, 6)).save(image)
     convert(tree, tmp_path / "out")
     assert not list((tmp_path / "out/copies").iterdir())
 

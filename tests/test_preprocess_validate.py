@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from preprocess.flare import main
-from preprocess.picture_hashes import decode_hashes, encode_hashes
+from preprocess.image_hashes import decode_hashes, encode_hashes
 from preprocess.validate import CHECKS, validate
 
 Change = Callable[[dict[str, Any]], Any]
@@ -30,7 +30,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(converted: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged; its pictures stay where they are."""
+    """A copy that may be damaged; its images stay where they are."""
     shutil.copytree(converted / "out", tmp_path / "out")
     return tmp_path / "out"
 
@@ -41,7 +41,7 @@ def run(tree: Path, out: Path, *options: str) -> None:
 
 
 def codes(folder: Path) -> set[str]:
-    return {flaw.code for flaw in validate(folder, folder / "dataset_info.json")}
+    return {issue.code for issue in validate(folder, folder / "dataset_info.json")}
 
 
 def edit(folder: Path, change: Change, *, task: str | None = None, name: str = FILE) -> None:
@@ -71,7 +71,7 @@ def test_findings_for_a_machine(folder: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     command = ["--validate", str(folder), "--dataset-info", str(folder / "dataset_info.json"), "--json"]
     assert main(command) == 3
-    (found,) = [flaw for flaw in json.loads(capsys.readouterr().out) if flaw["code"] == "ANSWER_EMPTY"]
+    (found,) = [issue for issue in json.loads(capsys.readouterr().out) if issue["code"] == "ANSWER_EMPTY"]
     assert (found["level"], found["where"][:6]) == ("error", "flare/")
 
 
@@ -83,7 +83,7 @@ def gpt(text: str) -> Change:
     return lambda record: record["conversations"][1].update(value=text)
 
 
-def picture(record: dict[str, Any], name: str) -> None:
+def image(record: dict[str, Any], name: str) -> None:
     record["images"][0] = name
 
 
@@ -98,7 +98,7 @@ RECORDS: dict[str, tuple[str | None, Change, str]] = {
     "a control token in boxes": ("detection", gpt('[{"bbox_2d":[0,0,9,9]}]<|im_end|>'), "CONTROL_TOKEN"),
     "a control token as a label": ("detection", gpt('[{"bbox_2d":[0,0,9,9],"label":"\\u003cbox>"}]'), "CONTROL_TOKEN"),
     "a field too few": (None, lambda record: record.pop("task"), "RECORD_SCHEMA"),
-    "pictures that are no list": (None, lambda record: record.update(images="x.png"), "RECORD_SCHEMA"),
+    "images that are no list": (None, lambda record: record.update(images="x.png"), "RECORD_SCHEMA"),
     "a speaker of another format": (
         None,
         lambda record: record["conversations"][0].update({"from": "user"}),
@@ -106,8 +106,8 @@ RECORDS: dict[str, tuple[str | None, Change, str]] = {
     ),
     "a third turn": (None, lambda record: record["conversations"].append({"from": "human", "value": "?"}), "TURNS"),
     "turns the wrong way": (None, lambda record: record["conversations"].reverse(), "TURNS"),
-    "a picture that is gone": (None, lambda record: picture(record, "/nowhere/x.png"), "IMAGE_MISSING"),
-    "a picture of another size": (None, lambda record: record["source"]["sizes"][0].reverse(), "IMAGE_SIZE"),
+    "an image that is gone": (None, lambda record: image(record, "/nowhere/x.png"), "IMAGE_MISSING"),
+    "an image of another size": (None, lambda record: record["source"]["sizes"][0].reverse(), "IMAGE_SIZE"),
     "a size too many": (None, lambda record: record["source"]["sizes"].append([1, 1]), "SIZE_COUNT"),
     "an unknown task": (None, lambda record: record.update(task="segmentation"), "TASK_UNKNOWN"),
     "no answer": ("classification", gpt(" "), "ANSWER_EMPTY"),
@@ -132,49 +132,49 @@ def test_a_record_of_another_schema_hides_no_other(folder: Path) -> None:
     records[2]["conversations"] = 5
     records[1]["task"] = "segmentation"
     write(folder, FILE, records)
-    flaws = validate(folder)
-    assert {flaw.code for flaw in flaws} == {"RECORD_SCHEMA", "TASK_UNKNOWN", "ID_DIFFERS"}
-    where = [(flaw.where, flaw.detail) for flaw in flaws if flaw.code == "RECORD_SCHEMA"]
+    issues = validate(folder)
+    assert {issue.code for issue in issues} == {"RECORD_SCHEMA", "TASK_UNKNOWN", "ID_DIFFERS"}
+    where = [(issue.where, issue.detail) for issue in issues if issue.code == "RECORD_SCHEMA"]
     assert [place for place, _ in where] == [f"{FILE}, record 0", f"{FILE}, record 2"]
     assert "images" in where[0][1]
 
 
-def test_a_picture_replaced_by_another_of_its_size(converted: Path, folder: Path) -> None:
+def test_a_image_replaced_by_another_of_its_size(converted: Path, folder: Path) -> None:
     path = Path(json.loads((folder / FILE).read_text())[0]["images"][0])
     before = path.read_bytes()
     with Image.open(path) as image:
         other = Image.new("RGB", image.size)
     try:
         other.save(path)
-        flaws = [flaw for flaw in validate(folder) if flaw.code == "IMAGE_CHANGED"]
-        assert flaws
-        assert str(path) in flaws[0].detail
+        issues = [issue for issue in validate(folder) if issue.code == "IMAGE_CHANGED"]
+        assert issues
+        assert str(path) in issues[0].detail
     finally:
         path.write_bytes(before)
     assert codes(converted / "out") == set()
 
 
-def test_hashes_of_pictures_are_those_that_sha256sum_checks(converted: Path) -> None:
-    command = ["sha256sum", "--check", "--quiet", "--strict", str(converted / "out" / "pictures.sha256")]
+def test_hashes_of_images_are_those_that_sha256sum_checks(converted: Path) -> None:
+    command = ["sha256sum", "--check", "--quiet", "--strict", str(converted / "out" / "images.sha256")]
     assert subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0
     odd = {"/a/b.png": bytes(32), "/a\\n/b\n\\.png": bytes(range(32)), "/\u2028/c\r.png": bytes(32)}
     assert decode_hashes(encode_hashes(odd)) == odd
     assert decode_hashes(encode_hashes({})) == {}
 
 
-def test_a_pipe_in_the_place_of_a_picture(folder: Path, tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_image(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    edit(folder, lambda record: picture(record, str(tmp_path / "pipe.png")))
+    edit(folder, lambda record: image(record, str(tmp_path / "pipe.png")))
     assert "IMAGE_MISSING" in codes(folder)
 
 
-def test_pictures_are_opened(folder: Path, tmp_path: Path) -> None:
+def test_images_are_opened(folder: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    edit(folder, lambda record: picture(record, str(tmp_path / "turned.jpg")))
-    edit(folder, lambda record: picture(record, str(tmp_path / "broken.png")), name="flare_all_val.json")
+    edit(folder, lambda record: image(record, str(tmp_path / "turned.jpg")))
+    edit(folder, lambda record: image(record, str(tmp_path / "broken.png")), name="flare_all_val.json")
     assert {"IMAGE_ROTATED", "IMAGE_UNREADABLE", "IMAGE_SIZE"} <= codes(folder)
 
 
@@ -194,7 +194,7 @@ class TestFiles:
         (folder / "flare_old_train.json").write_text("[]")
         assert codes(folder) == {"FILE_CHANGED", "FILE_MISSING", "FILE_UNLISTED", "FILE_UNREADABLE"}
         (folder / FILE).write_bytes(b"[{}, {\xff}]")
-        (unreadable,) = [flaw.detail for flaw in validate(folder) if flaw.where == FILE and "UTF-8" in flaw.detail]
+        (unreadable,) = [issue.detail for issue in validate(folder) if issue.where == FILE and "UTF-8" in issue.detail]
         assert "byte 0xff at position 6, line 1" in unreadable
 
     def test_report_of_another_run(self, folder: Path) -> None:
@@ -219,7 +219,7 @@ class TestIds:
         edit(folder, human("<image>\n<image>\nAnother question? A: yes B: no"))
         assert "ID_DIFFERS" in codes(folder)
 
-    def test_the_same_question_on_another_picture_is_no_duplicate(self, folder: Path) -> None:
+    def test_the_same_question_on_another_image_is_no_duplicate(self, folder: Path) -> None:
         """As one public converter thought, which compared the text alone."""
         records = json.loads((folder / FILE).read_text())
         one = next(record for record in records if record["task"] == "classification")
@@ -275,7 +275,7 @@ class TestRegistry:
         assert codes(folder) == code
 
     def test_no_registry(self, folder: Path) -> None:
-        assert {flaw.code for flaw in validate(folder, folder / "gone.json")} == {"REGISTRY"}
+        assert {issue.code for issue in validate(folder, folder / "gone.json")} == {"REGISTRY"}
 
 
 def test_overlap_of_splits_that_were_made(folder: Path) -> None:
@@ -304,5 +304,5 @@ def test_codes_are_explained() -> None:
 @pytest.mark.parametrize("options", [["--frame", "pixel", "--box-style", "flare"], ["--frame", "norm1"],
                                      ["--box-style", "internvl"], ["--box-style", "qwen_vl1"]])  # fmt: skip
 def test_real_records_in_every_frame(shared_data: Path, tmp_path: Path, options: list[str]) -> None:
-    run(shared_data / "bccd_flare", tmp_path / "out", "--leaks", "off", *options)
+    run(shared_data / "bccd_flare", tmp_path / "out", "--contamination", "off", *options)
     assert codes(tmp_path / "out") == set()

@@ -11,7 +11,7 @@ from evaluation.references import read_references
 from medvl.boxes import Frame, Size
 from medvl.predict.plan import ask
 from medvl.predict.questions import read_questions, source_rows
-from medvl.predict.setup import Served
+from medvl.predict.setup import AdapterSpec
 from medvl.profiles import read_profiles
 from medvl.question_boxes import rewrite, shown_size
 from medvl.router.route import abstain
@@ -53,11 +53,11 @@ def test_boxes_beyond_doubt_are_converted(question: str, expected: str) -> None:
         pytest.param("Normalized box [0.1, 0.1, 0.5, 0.5]: benign?", "frame of its own", id="shares-stated"),
         pytest.param('{"box_2d": [64, 48, 320, 240]} region', "frame of its own", id="y-first-key"),
         pytest.param("Box [x, y, w, h] = [64, 48, 320, 240]?", "width and height", id="sides"),
-        pytest.param("Box [64, 48, 320, 240] in image 2?", "pictures apart", id="picture-named"),
-        pytest.param("Box [320, 240, 64, 48]?", "no box in a picture", id="inverted"),
-        pytest.param("Box [64, 48, 64, 240]?", "no box in a picture", id="no-area"),
-        pytest.param("Box [64, 48, 900, 240]?", "no box in a picture", id="outside"),
-        pytest.param("Box [64, 48, 320, 240] or box [0, 0, 900, 900]?", "no box in a picture", id="one-of-two"),
+        pytest.param("Box [64, 48, 320, 240] in image 2?", "images apart", id="image-named"),
+        pytest.param("Box [320, 240, 64, 48]?", "no box in an image", id="inverted"),
+        pytest.param("Box [64, 48, 64, 240]?", "no box in an image", id="no-area"),
+        pytest.param("Box [64, 48, 900, 240]?", "no box in an image", id="outside"),
+        pytest.param("Box [64, 48, 320, 240] or box [0, 0, 900, 900]?", "no box in an image", id="one-of-two"),
     ],
 )
 def test_doubtful_numbers_stay_and_are_told(question: str, reason: str) -> None:
@@ -79,9 +79,9 @@ def test_other_questions_are_not_looked_at(question: str) -> None:
 @pytest.mark.parametrize(
     ("sizes", "converted"),
     [([SIZE, SIZE], True), ([SIZE, (480, 640)], False), ([None], False), ([], False)],
-    ids=["same", "different", "unreadable", "no-picture"],
+    ids=["same", "different", "unreadable", "no-image"],
 )
-def test_the_picture_must_be_known(sizes: list[Size | None], converted: bool) -> None:
+def test_the_image_must_be_known(sizes: list[Size | None], converted: bool) -> None:
     asked = rewrite("Box [64, 48, 320, 240]?", sizes, "pixel", "norm1000")
     assert (asked.text == "Box [100, 100, 500, 500]?", asked.doubt is None) == (converted, converted)
 
@@ -95,11 +95,11 @@ def test_every_frame(source: Frame, frame: Frame, expected: str) -> None:
     assert rewrite("Box [64, 48, 320, 240]?", [SIZE], source, frame).text == f"Box {expected}?"
 
 
-def test_a_turned_picture_has_its_shown_size(tmp_path: Path) -> None:
+def test_a_turned_image_has_its_shown_size(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
-    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
     assert [shown_size(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")] == [(48, 64), None, None]
 
 
@@ -129,7 +129,7 @@ def converted(tree: Path, frame: Frame) -> tuple[Path, dict[str, Any]]:
 def test_training_and_prediction_ask_alike(tree: Path, frame: Frame) -> None:
     file, _ = converted(tree, frame)
     (record,) = read_records(file)
-    served = Served(None, None, "", None, None, 0, False, None, frame, None)
+    served = AdapterSpec(None, None, "", None, None, 0, False, None, frame, None)
     for source in (tree, file):
         (question,) = read_questions(source)
         assert question.text == QUESTION  # what the router reads, and what the challenge's file is checked against
@@ -141,7 +141,7 @@ def test_training_and_prediction_ask_alike(tree: Path, frame: Frame) -> None:
 @pytest.mark.parametrize("of_data", ["norm1000", "pixel"])
 def test_prediction_follows_the_frame_of_the_model_not_of_the_data(tree: Path, of_data: Frame) -> None:
     (question,) = read_questions(converted(tree, of_data)[0])
-    served = Served(None, None, "", None, None, 0, False, None, "norm1000", None)
+    served = AdapterSpec(None, None, "", None, None, 0, False, None, "norm1000", None)
     asked = ask(question, abstain("test"), read_profiles(None), lambda _: served, "")
     assert asked.prompt == f"<image>\n{ASKED}"
 
@@ -175,7 +175,7 @@ def test_prediction_knows_what_it_left_as_it_is(tree: Path) -> None:
     file = tree / "validation-public/Ultrasound/BUSI/BUSI_questions_val.json"
     file.write_text(file.read_text().replace("the box", "the box in pixels"))
     (question,) = read_questions(tree)
-    served = Served(None, None, "", None, None, 0, False, None, "norm1000", None)
+    served = AdapterSpec(None, None, "", None, None, 0, False, None, "norm1000", None)
     asked = ask(question, abstain("test"), read_profiles(None), lambda _: served, "")
     assert asked.prompt == f"<image>\n{question.text}"
     assert "frame of its own" in (asked.doubt or "")

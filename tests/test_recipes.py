@@ -138,14 +138,14 @@ def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
 
 
 @real_recipes
-def test_cutoff_holds_a_picture_and_the_longest_answer(file: Path) -> None:
+def test_cutoff_holds_a_image_and_the_longest_answer(file: Path) -> None:
     """1,200 tokens: 46 chromosome boxes as JSON with one token per digit; 150: question, system prompt and frame."""
     recipe = load(file)
     if recipe["template"] == "intern_vl":
-        picture = 256 * (13 if recipe["crop_to_patches"] else 1)
+        image = 256 * (13 if recipe["crop_to_patches"] else 1)
     else:
-        picture = max(recipe["image_max_pixels"], 65536) // 1024
-    assert recipe["cutoff_len"] >= picture + 2 + 150 + 1200
+        image = max(recipe["image_max_pixels"], 65536) // 1024
+    assert recipe["cutoff_len"] >= image + 2 + 150 + 1200
 
 
 @all_recipes

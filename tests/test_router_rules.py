@@ -16,7 +16,7 @@ from medvl.router.lines import read_labelled
 from medvl.router.request import focus, requests
 from medvl.router.route import normalise
 from medvl.router.rules import match_rules, rules_fingerprint
-from medvl.router.spelling import mended
+from medvl.router.spelling import normalised
 from medvl.router.templates import make_questions, wordings
 from medvl.tasks import Task, canonical_task
 
@@ -109,7 +109,7 @@ def test_the_form_of_the_answer_decides(question: str, task: str) -> None:
 
 
 @pytest.mark.parametrize("change", [str.upper, str.lower, lambda text: f"<image>\n<image>\n{text}"])
-def test_case_and_picture_tags_change_nothing(change: object) -> None:
+def test_case_and_image_tags_change_nothing(change: object) -> None:
     assert callable(change)
     differing = [text for text, task in FORMS + REQUESTS if routed(change(text)) != task and "JSON" not in text]
     assert differing == []
@@ -197,16 +197,16 @@ MENDED = [
 
 @pytest.mark.parametrize(("text", "expected"), MENDED)
 def test_slips_are_mended_and_words_left_alone(text: str, expected: str) -> None:
-    assert mended(text) == expected
+    assert normalised(text) == expected
 
 
 def test_a_slip_in_a_word_seldom_leads_to_another_task() -> None:
     """One letter lost, swapped, doubled or changed in a question: right or `general`, seldom wrong."""
     questions = read_labelled(DATA / "router_paraphrases.jsonl")
-    slipped = [(_slipped(text, random.Random(text)), task) for text, task in questions]
-    assert accuracy(slipped) >= 0.88
-    wrong = [(text, task) for text, task in slipped if routed(text) not in (task, GENERAL)]
-    assert len(wrong) <= 0.04 * len(slipped), wrong
+    misspelt = [(_slipped(text, random.Random(text)), task) for text, task in questions]
+    assert accuracy(misspelt) >= 0.88
+    wrong = [(text, task) for text, task in misspelt if routed(text) not in (task, GENERAL)]
+    assert len(wrong) <= 0.04 * len(misspelt), wrong
 
 
 def _slipped(text: str, rng: random.Random) -> str:

@@ -59,7 +59,7 @@ def serve(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     return code, capsys.readouterr().err
 
 
-def test_one_largest_picture_fits_into_a_request_unless_told_otherwise() -> None:
+def test_one_largest_image_fits_into_a_request_unless_told_otherwise() -> None:
     parser = argparse.ArgumentParser()
     commands.add_arguments(parser)
     cases = {
@@ -70,7 +70,7 @@ def test_one_largest_picture_fits_into_a_request_unless_told_otherwise() -> None
     }
     for options, expected in cases.items():
         limits = commands._limits(parser.parse_args(options))
-        assert (limits.picture_pixels, limits.pixels) == expected
+        assert (limits.image_pixels, limits.pixels) == expected
 
 
 def test_what_cannot_be_served_is_refused_at_once(
@@ -103,7 +103,7 @@ def test_the_adapter_of_generals_own_profile_stands_in(marked_adapters: Callable
         commands.add_arguments(parser)
         options = ["--model", str(folder / "base"), "--adapters", str(tmp_path / "adapters"), "--no-router"]
         _, chooser = commands._prepared(parser.parse_args([*options, "--profiles", str(tmp_path / "profiles.yaml")]))
-        assert {served.name for served in chooser.serves.values()} == {adapter}
+        assert {adapter_spec.name for adapter_spec in chooser.serves.values()} == {adapter}
 
 
 def test_port_in_use_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from medvl import cli
 from medvl.instructions import Instruction
 from medvl.predict.backends import in_process
 from medvl.predict.batching import Batches
-from medvl.predict.setup import Wanted
+from medvl.predict.setup import ModelOptions
 from medvl.profiles import Profiles, read_profiles
 from medvl.router.chain import load_router
 from medvl.serve.application import Access, create_application
@@ -88,13 +88,13 @@ def serving(
 ) -> Iterator[Running]:
     """A server for the adapters in `folder`, or for one adapter with a run card; stopped at the end."""
     profiles = profiles or read_profiles(None)
-    wanted, adapters = (Wanted(str(folder / "base")), folder / "adapters") if folder else (Wanted(), None)
-    answering = in_process([profiles[name] for name in PROFILES], wanted, adapters, adapter)
-    backend = answering.start()
+    wanted, adapters = (ModelOptions(str(folder / "base")), folder / "adapters") if folder else (ModelOptions(), None)
+    backend_spec = in_process([profiles[name] for name in PROFILES], wanted, adapters, adapter)
+    backend = backend_spec.start()
     assert isinstance(backend, Batches)
     limits = limits or Limits()
     engine = Engine(backend.loaded)
-    chooser = Chooser(profiles, answering.serves, load_router(None))
+    chooser = Chooser(profiles, backend_spec.serves, load_router(None))
     application = create_application(engine, chooser, limits, access or Access())
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run)
@@ -141,8 +141,8 @@ def data_url(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def shown(question: str, *pictures: str) -> list[dict[str, Any]]:
-    addresses = pictures or (png(),)
+def shown(question: str, *images: str) -> list[dict[str, Any]]:
+    addresses = images or (png(),)
     return [
         *({"type": "image_url", "image_url": {"url": url}} for url in addresses),
         {"type": "text", "text": question},
@@ -384,8 +384,8 @@ def test_prompt_that_the_model_cannot_read_is_refused(qwen: Running) -> None:
         assert "the model reads 4096" in refused.json()["error"]["message"]
 
 
-def test_pictures_are_limited(marked_adapters: Callable[[str], Path]) -> None:
-    limits = Limits(body_bytes=20_000, picture_pixels=100 * 100, pixels=9000, pictures=1)
+def test_images_are_limited(marked_adapters: Callable[[str], Path]) -> None:
+    limits = Limits(body_bytes=20_000, image_pixels=100 * 100, pixels=9000, images=1)
     with serving(marked_adapters("qwen3vl"), limits=limits) as server:
         assert server.post(shown("?")).status_code == 200
         cases = {
@@ -457,7 +457,7 @@ def test_web_pages_cannot_ask_through_a_name_of_their_own(marked_adapters: Calla
 def test_served_answers_are_those_of_do_predict(
     family: str, tiny_recipe: Callable[..., dict[str, Any]], tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    """Prompt, pictures and picture positions: the run card of the adapter is all that the server is told."""
+    """Prompt, images and image positions: the run card of the adapter is all that the server is told."""
     from llamafactory.train.tuner import run_exp
 
     adapter, predicted = tmp_path / "adapter", tmp_path / "predicted"
@@ -471,10 +471,10 @@ def test_served_answers_are_those_of_do_predict(
     with serving(None, adapter=adapter) as server:
         for record, answer in zip(json.loads((tiny_dataset / "tiny_val.json").read_text()), expected, strict=True):
             question = record["conversations"][0]["value"].rpartition("<image>\n")[2]
-            pictures = [
+            images = [
                 f"data:image/png;base64,{base64.b64encode(Path(image).read_bytes()).decode()}"
                 for image in record["images"]
             ]
-            assert server.ask(shown(question, *pictures), max_tokens=8) == answer
-            assert server.streamed(shown(question, *pictures), max_tokens=8)[0] == answer
+            assert server.ask(shown(question, *images), max_tokens=8) == answer
+            assert server.streamed(shown(question, *images), max_tokens=8)[0] == answer
     assert len(set(expected)) > 1, expected

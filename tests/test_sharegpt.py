@@ -60,7 +60,7 @@ def test_a_record_as_llamafactory_reads_it() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_one_tag_per_picture(count: int) -> None:
+def test_one_tag_per_image(count: int) -> None:
     made = record(images=[f"/data/{i}.png" for i in range(count)])
     assert made.conversations[0].value.count("<image>") == len(made.images) == count
     assert (made.question, made.target) == ("Which? A: No, B: Yes", "B")

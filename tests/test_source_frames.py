@@ -61,7 +61,7 @@ def test_a_slip_or_two_do_not_change_the_frame() -> None:
         pytest.param([], id="no-answers"),
         pytest.param([(as_boxes([]), VGA)], id="no-boxes"),
         pytest.param([(as_boxes([10, 20, 60, 70]), VGA)], id="a-box-that-fits-both"),
-        pytest.param([(drawn((1000, 1000), 40), (1000, 1000))], id="pictures-of-1000-pixels"),
+        pytest.param([(drawn((1000, 1000), 40), (1000, 1000))], id="images-of-1000-pixels"),
         pytest.param([(drawn((9000, 9000), 40), VGA)], id="neither"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The compact model: a convolutional encoder, and a recurrent decoder that looks at the picture and writes tokens."""
+"""The compact model: a convolutional encoder, and a recurrent decoder that looks at the image and writes tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LAYERS = 2
 
 
 class _Layer(nn.Module):
-    """Read on (GRU), look at the picture (attention), think (MLP); each added to what came in."""
+    """Read on (GRU), look at the image (attention), think (MLP); each added to what came in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class _Layer(nn.Module):
     def keys_and_values(self, places: Tensor) -> list[Tensor]:
         return [_split_heads(part) for part in self.seen(places).chunk(2, -1)]
 
-    def forward(self, x: Tensor, picture: list[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, image: list[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:
         read, state = self.gru(x, state)
         x = x + read
-        looked = functional.scaled_dot_product_attention(_split_heads(self.query(self.before_look(x))), *picture)
+        looked = functional.scaled_dot_product_attention(_split_heads(self.query(self.before_look(x))), *image)
         x = x + self.out(looked.transpose(1, 2).flatten(2))
         return x + self.mlp(self.before_mlp(x)), state
 
@@ -40,7 +40,7 @@ def _split_heads(x: Tensor) -> Tensor:
 
 
 class CompactDetector(nn.Module):
-    """Pictures `(b, channels, side, side)` and token ids `(b, t)` to logits `(b, t, vocabulary)`; 0.5 M weights."""
+    """Images `(b, channels, side, side)` and token ids `(b, t)` to logits `(b, t, vocabulary)`; 0.5 M weights."""
 
     def __init__(self, channels: int, side: int, vocabulary: int) -> None:  # noqa: D107
         super().__init__()
@@ -55,27 +55,27 @@ class CompactDetector(nn.Module):
         self.layers = nn.ModuleList(_Layer() for _ in range(_LAYERS))
         self.head = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, vocabulary))
 
-    def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         """Logits of the token after each of `ids`."""
-        return self._read(ids, self._look(pictures), [None] * _LAYERS)[0]
+        return self._read(ids, self._look(images), [None] * _LAYERS)[0]
 
-    def _look(self, pictures: Tensor) -> list[list[Tensor]]:
-        places = self.norm(self.encoder(pictures).flatten(2).transpose(1, 2) + self.place)
+    def _look(self, images: Tensor) -> list[list[Tensor]]:
+        places = self.norm(self.encoder(images).flatten(2).transpose(1, 2) + self.place)
         return [layer.keys_and_values(places) for layer in self.layers]  # type: ignore[union-attr, operator]
 
     def _read(self, ids: Tensor, seen: list[list[Tensor]], states: list[Tensor | None]) -> tuple[Tensor, list[Any]]:
         x, after = self.embed(ids), []
-        for layer, picture, state in zip(self.layers, seen, states, strict=True):
-            x, state = layer(x, picture, state)
+        for layer, image, state in zip(self.layers, seen, states, strict=True):
+            x, state = layer(x, image, state)
             after.append(state)
         return self.head(x), after
 
     @torch.inference_mode()
-    def write(self, pictures: Tensor, stop: int, limit: int) -> list[list[int]]:
+    def write(self, images: Tensor, stop: int, limit: int) -> list[list[int]]:
         """The most probable token again and again for a whole batch, each answer up to its `stop`."""
-        seen, states = self._look(pictures), [None] * _LAYERS
-        ids = torch.full((len(pictures), 1), stop)
-        done = torch.zeros(len(pictures), dtype=torch.bool)
+        seen, states = self._look(images), [None] * _LAYERS
+        ids = torch.full((len(images), 1), stop)
+        done = torch.zeros(len(images), dtype=torch.bool)
         written = []
         while len(written) < limit and not done.all():
             logits, states = self._read(ids, seen, states)

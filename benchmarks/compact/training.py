@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compact.arms import Arm
+from compact.images import CHANNELS, LABELS, SIDE, START, Scene, stream
 from compact.model import CompactDetector
-from compact.pictures import CHANNELS, LABELS, SIDE, START, Scene, stream
 from evaluation.matching import overlaps
 from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import match_greedy
@@ -28,7 +28,7 @@ LEARNING_RATE = 3e-3
 WARMUP_STEPS = 25
 # Of an arm's steps; holds back all but L_w1.
 TERMS_WARMUP = 0.1
-# (steps, batch, share of pictures with 0, 1, … objects) of the start's first stages. Given all objects at once, the
+# (steps, batch, share of images with 0, 1, … objects) of the start's first stages. Given all objects at once, the
 # model takes hundreds of steps more to find out where to look.
 _CURRICULUM = ((250, 2 * BATCH, (0.0, 1.0)), (150, BATCH, (0.0, 0.5, 0.5)))
 START_STEPS = 900
@@ -36,9 +36,9 @@ START_STEPS = 900
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures, token ids `(b, t)`, labels (not shifted, as LLaMA-Factory leaves them), and the loss's targets."""
+    """Images, token ids `(b, t)`, labels (not shifted, as LLaMA-Factory leaves them), and the loss's targets."""
 
-    pictures: Tensor
+    images: Tensor
     ids: Tensor
     labels: Tensor
     targets: Targets
@@ -63,8 +63,8 @@ def collate(scenes: list[Scene], tokenizer: Any, vocabulary: Vocabulary) -> Batc
         ids[row, 1 : len(answer) + 1] = torch.tensor(answer, dtype=torch.long)
         labels[row, 1 : len(answer) + 1] = ids[row, 1 : len(answer) + 1]
         labels[row, len(answer) + 1] = stop
-    pictures = torch.from_numpy(np.stack([scene.picture for scene in scenes]))
-    return Batch(pictures, ids, labels, find_targets(labels, vocabulary), scenes)
+    images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
+    return Batch(images, ids, labels, find_targets(labels, vocabulary), scenes)
 
 
 def train(
@@ -82,7 +82,7 @@ def train(
         rate = min(1.0, (step + 1) / WARMUP_STEPS) * ((1 - step / steps) if decay else 1.0)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * rate
-        loss = _loss(model(batch.pictures, batch.ids), batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
+        loss = _loss(model(batch.images, batch.ids), batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -101,7 +101,7 @@ def _loss(logits: Tensor, batch: Batch, arm: Arm, tokenizer: Any, warmup: float)
 
 
 def reference_loss(logits: Tensor, batch: Batch, tokenizer: Any) -> float:
-    """TerraQuery's box loss, `(1 - mean IoU) + 0.5 FP + FN` at IoU 0.5, of what the logits spell; mean over pictures.
+    """TerraQuery's box loss, `(1 - mean IoU) + 0.5 FP + FN` at IoU 0.5, of what the logits spell; mean over images.
 
     Text has no gradient, so this is a number: it changes the loss that is shown and nothing that is learned.
     """

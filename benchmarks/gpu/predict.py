@@ -24,9 +24,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoProcessor, AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration
 
 from medvl.demo.checkpoints import build_checkpoint
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from medvl.instructions import GENERAL
-from medvl.predict.setup import Wanted, find_adapters, read_setup
+from medvl.predict.setup import ModelOptions, find_adapters, read_setup
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -99,7 +99,7 @@ def main() -> None:
         build_tree(Path(folder), train=0, val=-(-args.questions // 9))
         setup = read_setup(
             find_adapters(names, args.folder / "adapters"),
-            Wanted(str(args.folder / "base"), bits=4, dtype="bfloat16"),
+            ModelOptions(str(args.folder / "base"), bits=4, dtype="bfloat16"),
         )
         asked = predict.plan(Path(folder), setup, args.new_tokens, args.questions)
         predict.show(predict.compare(setup, asked, args.batch_size, args.repeats, differing=1.0))

@@ -2,7 +2,8 @@
 
 Every row is given to it twice: as `official` reads it, spelled so that there is but one way to read it, where its
 numbers must be equal; and as it stands, where they may differ if the two read it in different ways. Besides, two rules
-for boxes differ: there the best pair comes first and an IoU of one half is enough, here truths choose in their order
+for boxes differ: there the best pair comes first and an IoU of one half is enough, here references choose in their
+order
 and need more (checked by pairing the same boxes by that rule), and what cannot be read is a miss there, skipped here.
 """
 

@@ -19,7 +19,7 @@ from medvl.choices import normal
 ALPHA, BETA, GAMMA = 1.0, 0.5, 1.0
 # Penalty per box too many or too few: 2.5 in GeoNLI's scorer, 1 in TerraQuery's training script.
 GEONLI_PENALTIES = (2.5, 1.0)
-_OUTSIDE = 1.0  # pixels a box may leave its picture by rounding
+_OUTSIDE = 1.0  # pixels a box may leave its image by rounding
 
 
 def box_columns(samples: Sequence[Sample], matrices: Sequence[NDArray[np.float64]]) -> dict[str, Column]:
@@ -34,20 +34,20 @@ def box_columns(samples: Sequence[Sample], matrices: Sequence[NDArray[np.float64
 
 def _row(sample: Sample, matrix: NDArray[np.float64]) -> dict[str, float]:
     truth, predicted = (side.boxes for side in both_sides(sample))
-    n_truth, n_claims = matrix.shape
+    n_truth, n_predictions = matrix.shape
     pairs = match_greedy(matrix, 0.5)
     overlap = matrix[pairs[:, 0], pairs[:, 1]]
     in_order = _in_order(matrix)
-    size = sample.reference.picture_size()
+    size = sample.reference.image_size()
     return {
-        "pictures": 1.0,
-        "loss": _loss(overlap, n_truth, n_claims),
+        "images": 1.0,
+        "loss": _loss(overlap, n_truth, n_predictions),
         "in_order_iou": sum(in_order),
         "in_order_pairs": len(in_order),
         "single": float(n_truth == 1),
-        "single_hit": float(n_truth == 1 and n_claims > 0 and matrix.size > 0 and matrix[0, 0] >= 0.5),
-        "geonli_250": geonli(matrix, n_truth, n_claims, GEONLI_PENALTIES[0]),
-        "geonli_100": geonli(matrix, n_truth, n_claims, GEONLI_PENALTIES[1]),
+        "single_hit": float(n_truth == 1 and n_predictions > 0 and matrix.size > 0 and matrix[0, 0] >= 0.5),
+        "geonli_250": geonli(matrix, n_truth, n_predictions, GEONLI_PENALTIES[0]),
+        "geonli_100": geonli(matrix, n_truth, n_predictions, GEONLI_PENALTIES[1]),
         "sized": len(predicted) if size else 0.0,
         "outside": _outside(predicted, size) if size else 0.0,
         "repeated": len(predicted) - len(np.unique(np.round(predicted), axis=0)),
@@ -56,15 +56,15 @@ def _row(sample: Sample, matrix: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def _loss(overlap: Floats, n_truth: int, n_claims: int) -> float:
+def _loss(overlap: Floats, n_truth: int, n_predictions: int) -> float:
     """TerraQuery's README: alpha (1 - mean IoU) + beta #FP + gamma #FN over pairs matched greedily at IoU >= 0.5.
 
     Without a pair the mean IoU is 0; with nothing to find and nothing claimed there is no loss.
     """
-    if not n_truth and not n_claims:
+    if not n_truth and not n_predictions:
         return 0.0
     mean = float(overlap.mean()) if len(overlap) else 0.0
-    return ALPHA * (1 - mean) + BETA * (n_claims - len(overlap)) + GAMMA * (n_truth - len(overlap))
+    return ALPHA * (1 - mean) + BETA * (n_predictions - len(overlap)) + GAMMA * (n_truth - len(overlap))
 
 
 def _in_order(matrix: NDArray[np.float64]) -> list[float]:
@@ -79,15 +79,16 @@ def _in_order(matrix: NDArray[np.float64]) -> list[float]:
     return found
 
 
-def geonli(matrix: NDArray[np.float64], n_truth: int, n_claims: int, penalty: float) -> float:
-    """exp(-penalty |N claimed - N truths|) * sum of IoU of an optimal assignment / N truths (GeoNLI's scorer).
+def geonli(matrix: NDArray[np.float64], n_truth: int, n_predictions: int, penalty: float) -> float:
+    """exp(-penalty |N predicted - N references|) * sum of IoU of an optimal assignment / N references (GeoNLI's
+    scorer).
 
     1 where both sides are empty, 0 where only the truth is.
     """
     if not n_truth:
-        return float(not n_claims)
+        return float(not n_predictions)
     rows, columns = linear_sum_assignment(matrix, maximize=True)
-    return float(np.exp(-penalty * abs(n_claims - n_truth)) * matrix[rows, columns].sum() / n_truth)
+    return float(np.exp(-penalty * abs(n_predictions - n_truth)) * matrix[rows, columns].sum() / n_truth)
 
 
 def _outside(boxes: Boxes, size: Size) -> float:
@@ -105,32 +106,32 @@ def _aspect(truth: Boxes, predicted: Boxes) -> dict[str, float]:
 
 def group_columns(samples: Sequence[Sample], matched: Sequence[Matched]) -> tuple[dict[str, Column], tuple[str, ...]]:
     """Truths, hits at IoU 0.5 and IoU per kind of object, each of shape (n, groups); and the groups' names."""
-    of_truths = [groups_of_truths(sample) for sample in samples]
-    names = sorted({name for groups in of_truths for truth in groups for name in truth})
+    of_references = [groups_of_references(sample) for sample in samples]
+    names = sorted({name for groups in of_references for truth in groups for name in truth})
     places = {name: place for place, name in enumerate(names)}
-    columns = {name: np.zeros((len(samples), len(names))) for name in ("group_truths", "group_hits", "group_iou")}
-    for row, (groups, part) in enumerate(zip(of_truths, matched, strict=True)):
+    columns = {name: np.zeros((len(samples), len(names))) for name in ("group_references", "group_hits", "group_iou")}
+    for row, (groups, part) in enumerate(zip(of_references, matched, strict=True)):
         for index, truth in enumerate(groups):
             where = [places[name] for name in truth]
-            columns["group_truths"][row, where] += 1
+            columns["group_references"][row, where] += 1
             columns["group_hits"][row, where] += part.hit_of_truth[index]
             columns["group_iou"][row, where] += part.iou_of_truth[index]
     made: dict[str, Column] = dict(columns)
     return made, tuple(names)
 
 
-def groups_of_truths(sample: Sample) -> list[list[str]]:
-    """The groups each reference box belongs to: size and position (if the picture's size is known), class, uniqueness.
+def groups_of_references(sample: Sample) -> list[list[str]]:
+    """The groups each reference box belongs to: size and position (if the image's size is known), class, uniqueness.
 
-    Limits are TerraQuery's: an area below 1 % of the picture is small, below 5 % medium; positions are thirds of the
-    picture by the box's centre; an object is unique if no other of its picture overlaps it by more than 0.2.
+    Limits are TerraQuery's: an area below 1 % of the image is small, below 5 % medium; positions are thirds of the
+    image by the box's centre; an object is unique if no other of its image overlaps it by more than 0.2.
     """
     parsed = both_sides(sample)[0]
     crowd = iou(parsed.boxes, parsed.boxes)
     np.fill_diagonal(crowd, 0.0)
     alone = crowd.max(axis=1, initial=0.0) <= 0.2
     groups = [[f"uniqueness={'unique' if unique else 'overlapped'}"] for unique in alone.tolist()]
-    size = sample.reference.picture_size()
+    size = sample.reference.image_size()
     for index, label in enumerate(parsed.labels):
         if label:
             groups[index].append(f"class={normal(label)}")

@@ -38,9 +38,10 @@ def truth_of(sample: Sample) -> str:
 
 @table(Task.CLASSIFICATION)
 def choices(samples: Sequence[Sample]) -> Table:
-    """Columns, one per class of the references: `truths`, `claims` (answered so) and `hits` (rightly).
+    """Columns, one per class of the references: `references`, `predictions` (answered so) and `hits` (rightly).
 
-    An invalid answer claims a class too, the one that costs most (`unreadable`): it is never better than a wrong one.
+    An invalid answer counts as a class too, the one that costs most (`unreadable`): it is never better than a wrong
+    one.
     """
     codes: dict[tuple[str, str, str], int] = {}
     truth = np.array([codes.setdefault(class_of(sample, truth_of(sample)), len(codes)) for sample in samples])
@@ -52,13 +53,13 @@ def choices(samples: Sequence[Sample]) -> Table:
     counts = [np.bincount(each[each >= 0], minlength=len(codes)) for each in (truth[hit], truth, predicted)]
     datasets = [sample.reference.dataset for sample in samples]
     charged = charged_classes(np.array(counts, dtype=float), [dataset for dataset, _, _ in codes], datasets, invalid)
-    claimed = np.where(invalid, charged, predicted)
+    named = np.where(invalid, charged, predicted)
     return Table(
         invalid=invalid,
         score=hit.astype(np.float64),
         columns={
-            "truths": indicator(truth, len(codes)),
-            "claims": indicator(claimed, len(codes)),
+            "references": indicator(truth, len(codes)),
+            "predictions": indicator(named, len(codes)),
             "hits": indicator(np.where(hit, truth, WRONG), len(codes)),
         },
     )
@@ -72,17 +73,17 @@ def _predicted(sample: Sample, codes: dict[tuple[str, str, str], int]) -> int:
 @metric(Task.CLASSIFICATION, name="balanced_accuracy", headline=True)
 def balanced_accuracy(sums: Sums) -> Floats:
     """Mean over the references' classes of the share recognised."""
-    return mean_of_classes(ratio(sums["hits"], sums["truths"]))
+    return mean_of_classes(ratio(sums["hits"], sums["references"]))
 
 
 @metric(Task.CLASSIFICATION, name="accuracy")
 def accuracy(sums: Sums) -> Floats:
     """Share of right answers."""
-    return ratio(sums["hits"].sum(axis=1), sums["truths"].sum(axis=1))
+    return ratio(sums["hits"].sum(axis=1), sums["references"].sum(axis=1))
 
 
 @metric(Task.CLASSIFICATION, name="f1_macro")
 def f1_macro(sums: Sums) -> Floats:
     """Mean F1 over the references' classes; an unreadable answer is a false positive of one of them."""
-    f1 = ratio(2 * sums["hits"], sums["truths"] + sums["claims"])
-    return mean_of_classes(np.where(sums["truths"] > 0, f1, np.nan))
+    f1 = ratio(2 * sums["hits"], sums["references"] + sums["predictions"])
+    return mean_of_classes(np.where(sums["references"] > 0, f1, np.nan))

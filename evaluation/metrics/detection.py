@@ -17,20 +17,21 @@ NO_BOX = "no reference box"
 
 @table(*_BOTH)
 def matches(samples: Sequence[Sample]) -> Table:
-    """Columns: reference boxes (`truths`), predicted ones (`claims`), `hits` at every threshold, sum of IoU (`iou`).
+    """Columns: reference boxes (`references`), predicted ones (`predictions`), `hits` at every threshold, sum of IoU
+    (`iou`).
 
-    An invalid answer claims one box, which is wrong.
+    An invalid answer counts as one box, which is wrong.
 
     Detection has those of `grounding` too.
     """
     matrices = [iou_matrix(sample) for sample in samples]
     matched = [match(matrix) for matrix in matrices]
     hits = np.array([part.hits for part in matched], dtype=np.float64).reshape(len(samples), -1)
-    truths = np.array([len(matrix) for matrix in matrices], dtype=np.float64)
-    claimed = np.array([matrix.shape[1] for matrix in matrices], dtype=np.float64)
+    references = np.array([len(matrix) for matrix in matrices], dtype=np.float64)
+    predicted = np.array([matrix.shape[1] for matrix in matrices], dtype=np.float64)
     columns: dict[str, Column] = {
-        "truths": truths,
-        "claims": claimed,
+        "references": references,
+        "predictions": predicted,
         "hits": hits,
         "iou": np.array([part.iou_of_truth.sum() for part in matched]),
     }
@@ -41,28 +42,28 @@ def matches(samples: Sequence[Sample]) -> Table:
         columns |= grouped
     return Table(
         invalid=np.array([sample.invalid for sample in samples], dtype=bool),
-        score=ratio(2 * hits[:, 1], truths + claimed, empty=1.0),
+        score=ratio(2 * hits[:, 1], references + predicted, empty=1.0),
         columns=columns,
-        found=found_of(hits[:, 1], truths, claimed),
+        found=found_of(hits[:, 1], references, predicted),
         groups=groups,
     )
 
 
 def f1_at(sums: Sums, threshold: float) -> Floats:
-    """F1 over the boxes of all pictures; 1 if there is nothing to find and nothing was claimed."""
+    """F1 over the boxes of all images; 1 if there is nothing to find and nothing was claimed."""
     hits = sums["hits"][:, THRESHOLDS.index(threshold)]
-    return ratio(2 * hits, sums["truths"] + sums["claims"], empty=1.0)
+    return ratio(2 * hits, sums["references"] + sums["predictions"], empty=1.0)
 
 
 def precision_at(sums: Sums, threshold: float) -> Floats:
-    """Share of predicted boxes that match a truth; 0 if there are truths and nothing was predicted, else 1."""
-    precision = ratio(sums["hits"][:, THRESHOLDS.index(threshold)], sums["claims"])
-    return np.where(sums["claims"] > 0, precision, np.where(sums["truths"] > 0, 0.0, 1.0))
+    """Share of predicted boxes that match a truth; 0 if there are references and nothing was predicted, else 1."""
+    precision = ratio(sums["hits"][:, THRESHOLDS.index(threshold)], sums["predictions"])
+    return np.where(sums["predictions"] > 0, precision, np.where(sums["references"] > 0, 0.0, 1.0))
 
 
 def recall_at(sums: Sums, threshold: float) -> Floats:
-    """Share of truths that a predicted box matches; NaN without truths."""
-    return ratio(sums["hits"][:, THRESHOLDS.index(threshold)], sums["truths"])
+    """Share of references that a predicted box matches; NaN without references."""
+    return ratio(sums["hits"][:, THRESHOLDS.index(threshold)], sums["references"])
 
 
 @metric(*_BOTH, name="f1_iou50", headline=True)
@@ -91,12 +92,12 @@ def f1_iou75(sums: Sums) -> Floats:
 
 @metric(Task.DETECTION, name="mean_iou", undefined=NO_BOX)
 def mean_iou(sums: Sums) -> Floats:
-    """Mean over all truths of the IoU with the box assigned to each, 0 for one without.
+    """Mean over all references of the IoU with the box assigned to each, 0 for one without.
 
-    The assignment is one to one within a picture and makes the sum as large as can be, without a threshold. Superfluous
+    The assignment is one to one within an image and makes the sum as large as can be, without a threshold. Superfluous
     boxes do not lower it.
     """
-    return ratio(sums["iou"], sums["truths"])
+    return ratio(sums["iou"], sums["references"])
 
 
 @metric(Task.INSTANCE_DETECTION, name="f1_iou30")

@@ -28,10 +28,10 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from evaluation.gate import Finding
 from evaluation.handed_in import handed_in
 from evaluation.metrics.registry import Floats, Sums, Table, indicator, mean_of_classes, metric, ratio, table
 from evaluation.samples import Sample
+from evaluation.validity_checks import Finding
 from medvl.box_text import MAX_CHARACTERS
 from medvl.boxes import as_boxes, iou, match_greedy
 from medvl.flare import SPLITS
@@ -108,7 +108,7 @@ def _answers(samples: Sequence[Sample]) -> list[tuple[Any, Any]]:
 
 @table(Task.CLASSIFICATION, rules=RULES)
 def classes(samples: Sequence[Sample]) -> Table:
-    """Columns, one per class: `truths` and `hits`.
+    """Columns, one per class: `references` and `hits`.
 
     quirk: classes are lower-case texts, pooled over datasets, so that every dataset's letter a is one class; nothing is
     extracted, "B: Yes" is not "b", and a list is its text in Python, `['b']`.
@@ -118,7 +118,7 @@ def classes(samples: Sequence[Sample]) -> Table:
     codes = {name: code for code, name in enumerate(sorted({truth for truth, _ in pairs}))}
     truth = np.where(seen, [codes[name] for name, _ in pairs], -1)
     hit = np.array([truth == said for truth, said in pairs], dtype=bool) & seen
-    columns = {"truths": indicator(truth, len(codes)), "hits": indicator(np.where(hit, truth, -1), len(codes))}
+    columns = {"references": indicator(truth, len(codes)), "hits": indicator(np.where(hit, truth, -1), len(codes))}
     return Table(~seen, np.where(seen, hit, np.nan), columns, counted=seen)
 
 
@@ -130,7 +130,7 @@ def _class(value: Any) -> str:
 @metric(Task.CLASSIFICATION, name="balanced_accuracy", headline=True, rules=RULES, undefined=NO_ENTRY)
 def balanced_accuracy(sums: Sums) -> Floats:
     """Mean over the references' classes of the share recognised."""
-    return mean_of_classes(ratio(sums["hits"], sums["truths"]))
+    return mean_of_classes(ratio(sums["hits"], sums["references"]))
 
 
 def _pooled(rows: Sequence[Sequence[float]], seen: NDArray[np.bool_], read: NDArray[np.bool_]) -> Table:
@@ -153,8 +153,8 @@ def labels(samples: Sequence[Sample]) -> Table:
     rows, read = [], []
     for truth, said in _answers(samples):
         read.append(isinstance(truth, str) and isinstance(said, str))  # quirk: anything else is skipped
-        asked, named = (_labels(side) if read[-1] else set() for side in (truth, said))
-        rows.append((len(asked & named), len(named - asked), len(asked - named)))
+        expected, named = (_labels(side) if read[-1] else set() for side in (truth, said))
+        rows.append((len(expected & named), len(named - expected), len(expected - named)))
     return _pooled(rows, matched(samples), np.array(read, dtype=bool))
 
 
@@ -198,7 +198,7 @@ def _four(box: Any) -> list[float]:
 
 
 def _detected(truth: Collection[Any], predicted: Any) -> tuple[int, int, int]:
-    """quirk: truths in their order each take the best box that is left, and IoU must exceed 0.5."""
+    """quirk: references in their order each take the best box that is left, and IoU must exceed 0.5."""
     if not isinstance(predicted, list):
         return 0, 0, len(truth)  # quirk: a number or a dict is a miss, while what cannot be read at all is skipped
     matrix = _overlaps(truth, predicted)  # quirk: a flat [a, b, c, d] is four boxes that match nothing
@@ -224,7 +224,7 @@ def boxes(samples: Sequence[Sample]) -> Table:
 
 @metric(Task.DETECTION, name="detection_f1", headline=True, rules=RULES, undefined=NO_ENTRY)
 def detection_f1(sums: Sums) -> Floats:
-    """F1 over the boxes of all pictures that could be read."""
+    """F1 over the boxes of all images that could be read."""
     return _f1(sums)
 
 
@@ -233,7 +233,7 @@ def _instances(truth: dict[str, Any], predicted: Any) -> tuple[int, int, int]:
     if not isinstance(predicted, dict):
         return 0, 0, sum(len(value) for value in truth.values() if isinstance(value, list))
     tp = fp = fn = 0
-    # quirk: a value without a length ends the picture half counted; deviation: in order.
+    # quirk: a value without a length ends the image half counted; deviation: in order.
     for name in sorted(truth.keys() | predicted.keys()):
         sides = truth.get(name, []), predicted.get(name, [])
         if not all(isinstance(side, list | str | dict) for side in sides):
@@ -257,7 +257,7 @@ def instances(samples: Sequence[Sample]) -> Table:
 
 @metric(Task.INSTANCE_DETECTION, name="instance_f1", headline=True, rules=RULES, undefined=NO_ENTRY)
 def instance_f1(sums: Sums) -> Floats:
-    """F1 over the boxes of all names of all pictures that could be read."""
+    """F1 over the boxes of all names of all images that could be read."""
     return _f1(sums)
 
 
@@ -295,7 +295,7 @@ def mean_absolute_error(sums: Sums) -> Floats:
 def reports(samples: Sequence[Sample]) -> Table:
     """The scorer's only report metric needs a model, so there are columns only for what that said."""
     seen = matched(samples)
-    scores = np.where(seen, [sample.judged.get("green", np.nan) for sample in samples], np.nan)
+    scores = np.where(seen, [sample.model_scores.get("green", np.nan) for sample in samples], np.nan)
     known = ~np.isnan(scores)
     columns = {"green": np.where(known, scores, 0.0), "n": known.astype(np.float64)}
     return Table(~seen, scores, columns, counted=seen)
@@ -304,5 +304,5 @@ def reports(samples: Sequence[Sample]) -> Table:
 @metric(Task.REPORT, name="green_score", headline=True, rules=RULES,
         undefined="needs the GREEN model; ask for it with --report-metrics green")  # fmt: skip
 def green_score(sums: Sums) -> Floats:
-    """GREEN of the 7B model (`evaluation.judges`), mean over reports; never the hand-made rules."""
+    """GREEN of the 7B model (`evaluation.model_based_metrics`), mean over reports; never the hand-made rules."""
     return ratio(sums["green"], sums["n"])

@@ -12,8 +12,8 @@ from medvl.tasks import Task
 # A report longer than this is a model gone wrong; what lies behind is not compared. ROUGE-L's time grows with the
 # product of both lengths.
 _MAX_CHARACTERS = 20_000
-# By models; see `evaluation.judges`.
-JUDGED = ("green", "radgraph_f1", "bertscore")
+# By models; see `evaluation.model_based_metrics`.
+BY_MODELS = ("green", "radgraph_f1", "bertscore")
 
 
 def report_text(sample: Sample) -> str:
@@ -58,17 +58,17 @@ def reports(samples: Sequence[Sample]) -> Table:
             "correct": columns[:, :4],
             "total": columns[:, 4:8],
             "lengths": columns[:, 8:],
-            **judged_columns(samples),
+            **columns_by_models(samples),
         },
     )
 
 
-def judged_columns(samples: Sequence[Sample]) -> dict[str, Column]:
+def columns_by_models(samples: Sequence[Sample]) -> dict[str, Column]:
     """Sum and number of the models' scores per metric. What a judge said and nobody can parse is the judge's failure,
     so it is in neither; invalid answers are in both, with 0."""
     columns: dict[str, Column] = {}
-    for name in JUDGED:
-        scores = np.array([sample.judged.get(name, np.nan) for sample in samples])
+    for name in BY_MODELS:
+        scores = np.array([sample.model_scores.get(name, np.nan) for sample in samples])
         known = ~np.isnan(scores)
         columns |= {name: np.where(known, scores, 0.0), f"{name}_n": known.astype(np.float64)}
     return columns
@@ -95,13 +95,13 @@ def bleu4(sums: Sums) -> Floats:
     return np.array(scores) / 100.0
 
 
-def _judged(name: str) -> None:
+def _by_models(name: str) -> None:
     """Declare the mean of a model's scores. GREEN is the 7B model's alone, never a score by rules."""
 
     @metric(Task.REPORT, name=name, detail=True, undefined=f"not computed; --report-metrics {name} does")
-    def mean_of_judge(sums: Sums) -> Floats:
+    def mean_of_model(sums: Sums) -> Floats:
         return ratio(sums[name], sums[f"{name}_n"])
 
 
-for _name in JUDGED:
-    _judged(_name)
+for _name in BY_MODELS:
+    _by_models(_name)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 import medvl
 from evaluation.diagnosis import Worst
 from evaluation.outputs import FEW_NOTE, any_few, left_out_note
-from evaluation.page import charts, comparisons, failures, pictures, tables
+from evaluation.page import charts, comparisons, failures, images, tables
 from evaluation.page.runs import Run, headings
 from evaluation.page.text import script_json, visible
 
@@ -26,20 +26,20 @@ _SHOWN_ELSEWHERE = ("gate", "invalid_reasons")
 _TEXT = 400
 
 
-def render_page(runs: Sequence[Run], *, most_pictures: int = 24, pages: Mapping[str, str] | None = None) -> bytes:
+def render_page(runs: Sequence[Run], *, most_images: int = 24, pages: Mapping[str, str] | None = None) -> bytes:
     """The page: tables compare all runs, everything else is about the first. The same runs give the same bytes.
 
     Nothing in it is fetched and no script but its own runs: its policy names the hashes of its style and script.
 
     Args:
         runs: At least one.
-        most_pictures: How many pictures are put into it.
+        most_images: How many images are put into it.
         pages: Name -> address of a page of its own for every file that is compared; then this one holds tables alone.
     """
     first = runs[0]
     style = "\n".join(path.read_text(encoding="utf-8") for path in (_BASE_STYLE, _HERE / "page.css"))
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    drawn = [] if pages else pictures.collect(first.scores, max(0, most_pictures), first.picture)
+    drawn = [] if pages else images.collect(first.scores, max(0, most_images), first.image)
     collected = None if pages else failures.collect(first.scores)
     page = (
         _environment()
@@ -63,8 +63,8 @@ def render_page(runs: Sequence[Run], *, most_pictures: int = 24, pages: Mapping[
             comparison_rows=[] if pages else list(comparisons.rows(first)),
             failures=collected,
             failures_json=script_json(collected.shown) if collected else "",
-            pictures=drawn,
-            absent=sum(picture.absent is not None for picture in drawn),
+            images=drawn,
+            absent=sum(image.absent is not None for image in drawn),
             provenance=[(run.file, list(_facts(run.provenance))) for run in _files(runs)],
         )
     )
@@ -95,7 +95,7 @@ def _environment() -> Environment:
 
 
 def _policy(style: str, script: str) -> str:
-    """Content security policy: nothing at all but pictures within the page, this style and this script."""
+    """Content security policy: nothing at all but images within the page, this style and this script."""
     return (
         f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'"

@@ -7,10 +7,10 @@ from typing import Any
 
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation
-from evaluation.gate import Finding
-from evaluation.picture_paths import first_picture, picture_files
+from evaluation.image_paths import first_image, image_files
 from evaluation.references import Reference
 from evaluation.scoring import TaskScores
+from evaluation.validity_checks import Finding
 from medvl.tasks import Task
 
 
@@ -29,9 +29,9 @@ class Run:
         counts: References, predictions, matched, missing and so on, as in metrics.json.
         provenance: Where the numbers come from, as in metrics.json.
         comparison: What metrics.json holds of a baseline; None without one.
-        findings: What the gate found.
+        findings: What the validity checks found.
         diagnosis: What is behind the numbers; None if it was not made.
-        picture: Where a reference's first picture lies; None where nothing tells.
+        image: Where a reference's first image lies; None where nothing tells.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Run:
     comparison: Mapping[str, Any] | None = None
     findings: Sequence[Finding] = ()
     diagnosis: Diagnosis | None = None
-    picture: Callable[[Reference], Path | None] = _nowhere
+    image: Callable[[Reference], Path | None] = _nowhere
 
 
 def headings(runs: Sequence[Run]) -> list[str]:
@@ -64,7 +64,7 @@ def runs_of(
         metrics: The content of its metrics.json.
         diagnosis: What is behind its numbers.
     """
-    files = picture_files(evaluation.references)
+    files = image_files(evaluation.references)
     runs: list[Run] = []
     for rules, scores in evaluation.scores.items():
         first = not runs
@@ -77,7 +77,7 @@ def runs_of(
             comparison=metrics.get("comparison") if first else None,
             findings=evaluation.findings if first else (),
             diagnosis=diagnosis if first else None,
-            picture=lambda reference: first_picture(reference, evaluation.references, files),
+            image=lambda reference: first_image(reference, evaluation.references, files),
         )
         runs.append(run)
     return runs

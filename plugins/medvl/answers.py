@@ -202,7 +202,7 @@ def target_text(answer: Answer, text: str, *, size: Size, frame: Frame, style: B
     Args:
         answer: The dataset's answer, parsed; boxes in pixels.
         text: The dataset's answer as text.
-        size: (width, height) of the picture, pixels.
+        size: (width, height) of the image, pixels.
         frame: Frame to write boxes in.
         style: Style to write boxes in. Instance answers name their objects, so `json` and `flare` become `map` there.
         label: Name for boxes that have none; None leaves them unnamed.
@@ -223,7 +223,7 @@ def challenge_text(answer: Answer, text: str, *, size: Size | None, frame: Frame
     Args:
         answer: A model's answer, parsed.
         text: The model's output, handed in as it is if it did not parse.
-        size: (width, height) of the picture the boxes lie on, pixels; needed for boxes only.
+        size: (width, height) of the image the boxes lie on, pixels; needed for boxes only.
         frame: Frame of the model's boxes.
         separator: Label separator of the dataset.
 

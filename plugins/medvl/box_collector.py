@@ -17,7 +17,8 @@ from medvl.box_words import (
     Y_FIRST_KEYS,
 )
 
-# Coordinates beyond this are slips, and cut to it: their squares stay finite, and every cast to an integer is exact.
+# Coordinates beyond this are typing errors, and cut to it: their squares stay finite, and every cast to an integer is
+# exact.
 LARGEST = 1e9
 
 

@@ -121,7 +121,7 @@ class ParsedBoxes:
     empty_labels: tuple[str, ...] = ()
 
     def pixels(self, size: Size, frame: Frame) -> Boxes:
-        """The boxes in pixels of a picture, shape (n, 4), not clipped; `frame` is that of a text that states none."""
+        """The boxes in pixels of an image, shape (n, 4), not clipped; `frame` is that of a text that states none."""
         return from_frame(self.boxes, size, self.frame or frame)
 
     @property

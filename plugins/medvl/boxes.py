@@ -1,7 +1,7 @@
 """Box arrays: frames, area, IoU and matching. The one IoU of the project.
 
 Boxes are float64 arrays of shape (n, 4), `x_min, y_min, x_max, y_max`, half-open. Unless a function says otherwise they
-are pixels of the picture as a viewer shows it (EXIF orientation applied), and `size` is that picture's (width, height).
+are pixels of the image as a viewer shows it (EXIF orientation applied), and `size` is that image's (width, height).
 """
 
 from typing import Literal, get_args
@@ -37,7 +37,7 @@ def as_boxes(values: ArrayLike) -> Boxes:
 def _scale(size: Size, frame: Frame) -> NDArray[np.float64]:
     width, height = size
     if width <= 0 or height <= 0:
-        raise ValueError(f"picture size must be positive, not {width} x {height}")
+        raise ValueError(f"image size must be positive, not {width} x {height}")
     unit = {"pixel": 1.0, "norm1": 1.0, "norm1000": 1000.0}[frame]
     side = np.ones(4) if frame == "pixel" else np.array([width, height, width, height], dtype=np.float64)
     return unit / side
@@ -54,7 +54,7 @@ def from_frame(boxes: Boxes, size: Size, frame: Frame) -> Boxes:
 
 
 def clip(boxes: Boxes, size: Size) -> Boxes:
-    """Boxes with every corner moved into the picture."""
+    """Boxes with every corner moved into the image."""
     width, height = size
     return np.clip(boxes, 0.0, np.array([width, height, width, height], dtype=np.float64))
 

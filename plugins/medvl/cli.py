@@ -9,7 +9,7 @@ from medvl.console import accept_all_text
 
 # Subcommand -> module with `add_arguments(parser)` and `run(args) -> exit code`, and one line of help.
 COMMANDS = {
-    "demo": ("medvl.demo.road", "see the whole way on this machine: data, training, prediction, scores"),
+    "demo": ("medvl.demo.pipeline", "see the whole way on this machine: data, training, prediction, scores"),
     "predict": ("medvl.predict.commands", "questions to predictions: routed, batched, resumable"),
     "router": ("medvl.router.commands", "which task a question asks for: train, calibrate, evaluate, route"),
     "serve": ("medvl.serve.commands", "answer questions over HTTP, with the router in front"),

@@ -178,7 +178,7 @@ def check_environment(variables: Mapping[str, str]) -> list[Finding]:
         text = "unknown recipe keys are ignored without a message: a misspelt key trains with its default"
         findings.append(Finding("warning", "ALLOW_EXTRA_ARGS", text, "unset ALLOW_EXTRA_ARGS"))
     if variables.get("USE_V1", "").lower() in {"1", "y", "true"}:
-        text = "LLaMA-Factory's new engine handles no pictures and knows no medvl keys"
+        text = "LLaMA-Factory's new engine handles no images and knows no medvl keys"
         findings.append(Finding("problem", "USE_V1", text, "unset USE_V1"))
     return findings
 

@@ -29,7 +29,7 @@ class Split:
         name: Short name, used for entries and options: train, val, hidden, test.
         folder: Folder under the root.
         stem: What the question file's name ends in.
-        images: Folder of the pictures beside it.
+        images: Folder of the images beside it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class FlareError(ValueError):
 
 
 class OutsideError(FlareError):
-    """A picture name that leads out of its dataset's folder."""
+    """An image name that leads out of its dataset's folder."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Question:
 
     @cached_property
     def images(self) -> tuple[str, ...]:
-        """Picture names as written, relative to the file's folder; a string there means one picture."""
+        """Image names as written, relative to the file's folder; a string there means one image."""
         names = self.row.get("ImageName")
         listed = [names] if isinstance(names, str) else names
         if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
@@ -299,24 +299,24 @@ def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError(f"an object has the key {repeated!r} twice: {str(dict(pairs))[:200]}")
 
 
-def picture_path(file: QuestionFile, name: str) -> Path:
-    """Where a picture lies: at the first of its `picture_places` that is a file, else where it is written to be.
+def image_path(file: QuestionFile, name: str) -> Path:
+    """Where an image lies: at the first of its `image_places` that is a file, else where it is written to be.
 
     Raises:
         OutsideError: the name leads out of the dataset's folder.
     """
-    places = picture_places(str(file.path.parent), file.split.images, name)
+    places = image_places(str(file.path.parent), file.split.images, name)
     return Path(next(filter(os.path.isfile, places), places[0]))
 
 
-def picture_places(folder: str, images: str, name: str) -> tuple[str, ...]:
-    """Where a picture may lie: as written, or by its bare name in the split's picture folder, once or twice nested.
+def image_places(folder: str, images: str, name: str) -> tuple[str, ...]:
+    """Where an image may lie: as written, or by its bare name in the split's image folder, once or twice nested.
 
     Names are relative to the folder, and stay in it; an absolute one may lead anywhere in the tree.
 
     Args:
         folder: Where the question file lies.
-        images: Name of the split's picture folder.
+        images: Name of the split's image folder.
         name: As written in the row.
 
     Raises:

@@ -46,7 +46,7 @@ def instruct(question: str, instruction: Instruction | None) -> str:
 
 
 def instruct_record(record: Record, instructions: Mapping[Task, Instruction]) -> Record:
-    """The record with its question as it is asked, after its pictures; unchanged for a task without instruction."""
+    """The record with its question as it is asked, after its images; unchanged for a task without instruction."""
     instruction = instructions.get(Task(record.task))
     if instruction is None:
         return record

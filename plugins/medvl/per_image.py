@@ -7,10 +7,10 @@ from medvl.box_text import ParsedBoxes
 from medvl.tasks import Task
 
 _IMAGE_WORD = re.compile(
-    r"\b(?:image|img|picture|photo|frame|view|slice|panel|scan)(?:_?(?:id|index|idx|no|number|name|path))?"
-    r"[\"']?[\s_#:-]*[0-9]|[\"'](?:image|img|picture|frame|view|slice)(?:_?(?:id|index|idx|name|path))?[\"']\s*:"
+    r"\b(?:image|img|image|photo|frame|view|slice|panel|scan)(?:_?(?:id|index|idx|no|number|name|path))?"
+    r"[\"']?[\s_#:-]*[0-9]|[\"'](?:image|img|image|frame|view|slice)(?:_?(?:id|index|idx|name|path))?[\"']\s*:"
     r"|\b(?:first|second|third|fourth|fifth|last|other|left|right|1st|2nd|3rd|4th) "
-    r"(?:image|picture|photo|frame|view|scan)",
+    r"(?:image|image|photo|frame|view|scan)",
     re.IGNORECASE,
 )
 

@@ -6,12 +6,12 @@ Pillow shows rows that are not there as black, without a word; other gaps stop i
 import struct
 from collections.abc import Iterator
 
-from isal import igzip_lib, isal_zlib  # a third of the time of zlib, which is most of the time that a picture takes
+from isal import igzip_lib, isal_zlib  # a third of the time of zlib, which is most of the time that an image takes
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _PALETTE = 3  # the colour type whose values stand for those of the PLTE chunk
 _FILTERS = 5  # a row begins with the number of its filter, 0 to 4
-# Interlaced pictures come in seven passes: first column, first row, and how many columns and rows lie between.
+# Interlaced images come in seven passes: first column, first row, and how many columns and rows lie between.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
@@ -60,7 +60,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tuple[int, int]]:
-    """Bytes of a row, its filter's among them, and number of rows, of every pass over the picture."""
+    """Bytes of a row, its filter's among them, and number of rows, of every pass over the image."""
     for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -((left - width) // across), -((top - height) // down)
         if columns > 0 and rows > 0:

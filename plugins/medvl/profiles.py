@@ -54,7 +54,7 @@ class Profile:
         adapter: Name of its folder among the adapters (or a model name at an endpoint); None for the base model.
         system: System prompt; None for the one the adapter was trained with.
         instruction: What is said about the form of the answer; None asks verbatim.
-        image_max_pixels: Largest area of a picture, pixels; None for what the adapter was trained with.
+        image_max_pixels: Largest area of an image, pixels; None for what the adapter was trained with.
         generation: How its answer is generated.
         postprocess: What its answer is checked for.
         min_confidence: Routes below it are answered by `general`; None leaves that to the router's own threshold.
@@ -209,7 +209,7 @@ def _problems(name: str, stated: _Stated) -> list[str]:
             found.append(f"{key} is {value!r}; expected {' or '.join(known)}")
     for key, text in (("instruction", stated.instruction), ("system", stated.system)):
         if text is not None and any(tag in text for tag in MEDIA_TAGS):
-            found.append(f"{key} holds one of {', '.join(MEDIA_TAGS)}, which stand for pictures; say it in other words")
+            found.append(f"{key} holds one of {', '.join(MEDIA_TAGS)}, which stand for images; say it in other words")
     if stated.instruction is not None and not stated.instruction.strip():
         found.append("instruction is blank; leave the key out to ask verbatim")
     if not stated.do_sample and (stated.temperature or stated.top_p or stated.top_k):

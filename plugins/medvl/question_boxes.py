@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from medvl.boxes import DECIMALS, Boxes, Frame, Size, as_boxes, from_frame, to_frame
-from medvl.pictures import FORMATS, UPRIGHT, orientation
+from medvl.images import FORMATS, UPRIGHT, orientation
 
 _N = r"[-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?"
 _COMMA = r"\s?,\s?"
@@ -36,7 +36,7 @@ _SPOKEN_OF = re.compile(
     re.IGNORECASE,
 )
 _NEAR = 60  # characters around a box within which a word says that it is one
-# Why numbers may be no box of the picture in the expected form.
+# Why numbers may be no box of the image in the expected form.
 _DOUBTS = {
     "the question states a frame of its own": re.compile(
         r"\bpixels?\b|\bnormali[sz]ed\b|\brelative\b|\bpercent|%|\b0(?:\.0)?\s?(?:-|\u2013|to)\s?1(?:\.0|000)?\b|\bbox_?2d\b",
@@ -45,9 +45,9 @@ _DOUBTS = {
     "the question speaks of width and height": re.compile(
         r"\bw\s?,\s?h\b|\bwidth\b|\bheight\b|\bxywh\b|\bcent(?:er|re)\b", re.IGNORECASE
     ),
-    "the question tells pictures apart": re.compile(
-        r"\b(?:image|picture|photo|frame|view|slice)[\s_#-]?[0-9]|\b(?:second|third|fourth|last|other) "
-        r"(?:image|picture|photo|frame|view|slice)",
+    "the question tells images apart": re.compile(
+        r"\b(?:image|image|photo|frame|view|slice)[\s_#-]?[0-9]|\b(?:second|third|fourth|last|other) "
+        r"(?:image|image|photo|frame|view|slice)",
         re.IGNORECASE,
     ),
 }
@@ -73,7 +73,7 @@ class Rewritten:
 
 
 def may_hold_boxes(question: str) -> bool:
-    """Whether there is anything to look at the pictures' sizes for."""
+    """Whether there is anything to look at the images' sizes for."""
     return _FOUR_NUMBERS.search(question) is not None and _CANDIDATE.search(question) is not None
 
 
@@ -82,7 +82,7 @@ def rewrite(question: str, sizes: Sequence[Size | None], source: Frame, frame: F
 
     Args:
         question: As its source asks it.
-        sizes: (width, height) of every picture, pixels; None where it cannot be read.
+        sizes: (width, height) of every image, pixels; None where it cannot be read.
         source: Frame of its boxes.
         frame: Frame that the model's answers are in.
         said: What the model has said before. A box that stands there is in the model's frame already.
@@ -97,7 +97,7 @@ def rewrite(question: str, sizes: Sequence[Size | None], source: Frame, frame: F
         return Rewritten(question)
     size = _one_size(sizes)
     if size is None:
-        return Rewritten(question, doubt=f"{found[0][0]}: the sizes of its pictures are not known, or differ")
+        return Rewritten(question, doubt=f"{found[0][0]}: the sizes of its images are not known, or differ")
     doubt = next(filter(None, (_doubt(question, match, size, source) for match in found)), None)
     if doubt:
         return Rewritten(question, doubt=doubt)
@@ -109,12 +109,12 @@ def rewrite(question: str, sizes: Sequence[Size | None], source: Frame, frame: F
 
 
 def _one_size(sizes: Sequence[Size | None]) -> Size | None:
-    """The size of all pictures: whichever of them a box lies on, it is converted the same."""
+    """The size of all images: whichever of them a box lies on, it is converted the same."""
     return sizes[0] if len(set(sizes)) == 1 else None
 
 
 def _doubt(question: str, match: re.Match[str], size: Size, source: Frame) -> str | None:
-    """Why the numbers of a match may not be a box of the picture in the expected form."""
+    """Why the numbers of a match may not be a box of the image in the expected form."""
     around = question[max(match.start() - _NEAR, 0) : match.end() + _NEAR]
     if not _SPOKEN_OF.search(around):
         return f"{match[0]}: nothing says that this is a box"
@@ -125,7 +125,7 @@ def _doubt(question: str, match: re.Match[str], size: Size, source: Frame) -> st
             return f"{match[0]}: {reason}"
     x_min, y_min, x_max, y_max = from_frame(_box(match[0]), size, source)[0]
     if not (0 <= x_min < x_max <= size[0] and 0 <= y_min < y_max <= size[1]):
-        return f"{match[0]}: no box in a picture of {size[0]} x {size[1]} in {source}"
+        return f"{match[0]}: no box in an image of {size[0]} x {size[1]} in {source}"
     return None
 
 
@@ -147,16 +147,16 @@ def _number(value: float, frame: Frame) -> str:
 
 
 def in_frame(question: str, images: Sequence[Path], source: Frame, frame: Frame) -> Rewritten:
-    """`rewrite` for picture files; they are opened only where the question gives boxes."""
+    """`rewrite` for image files; they are opened only where the question gives boxes."""
     sizes = [shown_size(path) for path in images] if may_hold_boxes(question) else []
     return rewrite(question, sizes, source, frame)
 
 
 def shown_size(path: Path) -> Size | None:
-    """(width, height) of a picture as it is shown, EXIF orientation applied; None if it cannot be read."""
+    """(width, height) of an image as it is shown, EXIF orientation applied; None if it cannot be read."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             upright = orientation(image) in UPRIGHT
             return (image.width, image.height) if upright else (image.height, image.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # said when the picture is asked about
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # said when the image is asked about
         return None

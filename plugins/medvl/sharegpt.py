@@ -40,9 +40,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         split: The source's own name of the split, e.g. "validation-hidden".
         file: Absolute path of the question file.
         index: Row in that file, from 0.
-        sizes: (width, height) per picture, pixels, EXIF orientation applied.
+        sizes: (width, height) per image, pixels, EXIF orientation applied.
         answer: The source's answer as text: a string verbatim, anything else as JSON. Boxes in pixels.
-        names: Picture names as the source writes them, by which predictions in its own format are joined.
+        names: Image names as the source writes them, by which predictions in its own format are joined.
         question: The question as the source asks it, where it gives boxes, which the prompt has in another frame;
             otherwise left out, as the prompt says it verbatim.
         frame: Frame of the boxes in `question`; left out for pixels.
@@ -65,7 +65,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         id: Unique, e.g. "flare/training/Ultrasound/BUSI-det/000012".
         task: Canonical task name.
         dataset: The source's dataset name.
-        conversations: A human turn with one `<image>` per picture, then a gpt turn (boxes in the manifest's frame).
+        conversations: A human turn with one `<image>` per image, then a gpt turn (boxes in the manifest's frame).
         images: Absolute paths, always a list.
         source: Where it comes from.
     """
@@ -134,7 +134,7 @@ class Manifest(msgspec.Struct, frozen=True):
     options: ManifestOptions = msgspec.field(default_factory=ManifestOptions)
     files: dict[str, ListedFile] = msgspec.field(default_factory=dict)
     report_sha256: str | None = None
-    pictures_sha256: str | None = None
+    images_sha256: str | None = None
     dataset_info: str | None = None
 
 
@@ -143,9 +143,9 @@ class RecordError(ValueError):
 
 
 def make_record(*, question: str, answer: str, images: Sequence[str], numbered: bool = False, **fields: Any) -> Record:
-    """A single-turn record with one `<image>` line per picture before the question.
+    """A single-turn record with one `<image>` line per image before the question.
 
-    With `numbered`, several pictures are told apart in the text: `Image-1: <image>`, `Image-2: <image>`, …
+    With `numbered`, several images are told apart in the text: `Image-1: <image>`, `Image-2: <image>`, …
 
     Raises:
         RecordError: question or answer hold a literal `<image>`, `<video>` or `<audio>`, which LLaMA-Factory would

@@ -12,23 +12,23 @@ from medvl.boxes import FRAMES, Boxes, Frame, Size, from_frame, to_frame
 SourceFrame = Literal["pixel", "norm1000", "norm1", "auto"]
 # Special tokens of families that write 0-1000 (Qwen-VL, Qwen2-VL, InternVL, DeepSeek-VL2).
 _CONVENTION = re.compile(r"<\|?(?:box_start|box|det)\|?>")
-_BEYOND = 0.05  # of a side: a box that reaches farther out of its picture is no slip of drawing
-_FEW = 0.01  # share of boxes that may be slips
+_BEYOND = 0.05  # of a side: a box that reaches farther out of its image is no error of drawing
+_FEW = 0.01  # share of boxes that may be errors of drawing
 _MANY = 10  # boxes: of fewer, the largest number says little
 
 
 def fits(boxes: Boxes, size: Size, frame: Frame) -> bool:
-    """Whether boxes, (n, 4) and read in `frame`, lie in a picture of `size`, but for slips."""
+    """Whether boxes, (n, 4) and read in `frame`, lie in an image of `size`, but for errors of drawing."""
     return not _outside(_shares(boxes, size, frame)).any()
 
 
 def _shares(boxes: Boxes, size: Size, frame: Frame) -> Boxes:
-    """Boxes read in `frame`, in shares of the picture's sides."""
+    """Boxes read in `frame`, in shares of the image's sides."""
     return to_frame(from_frame(boxes, size, frame), size, "norm1")
 
 
 def _outside(shares: Boxes) -> NDArray[np.bool_]:
-    """Which boxes reach out of their picture, shape (n,)."""
+    """Which boxes reach out of their image, shape (n,)."""
     outside: NDArray[np.bool_] = (shares.max(axis=1) > 1 + _BEYOND) | (shares.min(axis=1) < -_BEYOND)
     return outside
 
@@ -38,7 +38,7 @@ def better_frames(boxes: Boxes, size: Size, stated: Frame, text: str = "") -> tu
 
     Args:
         boxes: Shape (n, 4), the numbers of the answer.
-        size: (width, height) of the picture.
+        size: (width, height) of the image.
         stated: What the answer is said to be in.
         text: The answer; the special tokens of some families stand for 0-1000.
 
@@ -47,7 +47,7 @@ def better_frames(boxes: Boxes, size: Size, stated: Frame, text: str = "") -> tu
     """
     if not len(boxes) or boxes.max() <= 0:
         return ()
-    if boxes.max() <= 1:  # whole pictures of a pixel, or shares of the sides
+    if boxes.max() <= 1:  # whole images of a pixel, or shares of the sides
         return () if stated == "norm1" else ("norm1",)
     if not fits(boxes, size, stated):
         return tuple(frame for frame in FRAMES if frame != stated and fits(boxes, size, frame))
@@ -57,11 +57,11 @@ def better_frames(boxes: Boxes, size: Size, stated: Frame, text: str = "") -> tu
 def likely_frame(answers: Sequence[tuple[Boxes, Size]]) -> Frame | None:
     """The frame that all boxes of one file are in; None where their numbers do not tell.
 
-    A frame is ruled out by boxes that leave their pictures in it. Where two are left, many boxes tell: in the right one
+    A frame is ruled out by boxes that leave their images in it. Where two are left, many boxes tell: in the right one
     the farthest of them comes near to an edge.
 
     Args:
-        answers: Boxes, (n, 4), in the file's own numbers, and the size of the picture they lie on.
+        answers: Boxes, (n, 4), in the file's own numbers, and the size of the image they lie on.
     """
     known = [(boxes, size) for boxes, size in answers if len(boxes)]
     if not known:

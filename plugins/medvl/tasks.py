@@ -82,7 +82,7 @@ class FlareDataset:
     Attributes:
         name: Folder name, spelled as in the release.
         category: Name of the folder above it. More reliable than the records' `Modality`.
-        multi_image: Whether records hold several pictures (views, frames, photos of one case).
+        multi_image: Whether records hold several images (views, frames, photos of one case).
         label_separator: What separates labels in multi-label answers. A `;` dataset may hold commas inside a label.
     """
 

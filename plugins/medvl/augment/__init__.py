@@ -1,1 +1,1 @@
-"""Augmentation of pictures together with the boxes in their answers."""
+"""Augmentation of images together with the boxes in their answers."""

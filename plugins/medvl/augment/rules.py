@@ -1,10 +1,10 @@
-"""What may be done to a record's picture so that its answer stays true, told from question and answer alone.
+"""What may be done to a record's image so that its answer stays true, told from question and answer alone.
 
 Nothing moves (rotation, scale, shift, crop, elastic) if
-- the record has several pictures or turns: they are compared with each other;
-- the question holds boxes: they name a place of the picture;
+- the record has several images or turns: they are compared with each other;
+- the question holds boxes: they name a place of the image;
 - an answer without boxes holds a digit, or an option of its question does: counts, angles, percentages, sizes, ages
-  in weeks and grades can depend on scale or on what is still inside the picture;
+  in weeks and grades can depend on scale or on what is still inside the image;
 - a box answer gives a measure beside the boxes, or boxes that cannot be rewritten (see rewriting.py), or that have no
   area;
 - question or answer speaks of tilt, rotation, angles or orientation (`_TURNED`): a turn of some degrees may decide.
@@ -39,7 +39,7 @@ _ORIENTED = re.compile(
         )\b | [左右上下]""",
     re.VERBOSE | re.IGNORECASE,
 )
-# Long-axis and short-axis views are cuts, and turn with the picture.
+# Long-axis and short-axis views are cuts, and turn with the image.
 _TURNED = re.compile(
     r"""\b(?: tilt\w* | rotat\w* | angl(?:e|es|ed|ing) | (?:mesio|disto)?angula\w* | (?:mal|mis)?(?:re)?align\w*
           | (?:dis)?orient\w* | inclin(?:e|es|ed|ation|ations) | slant\w* | skew\w* | crooked\w* | upright | oblique\w*
@@ -75,52 +75,52 @@ class Permission:
     """What may be done to one record.
 
     Attributes:
-        tones: Whether brightness and the like may change.
-        motion: Whether the picture may be turned, scaled, shifted and cropped.
+        photometric: Whether brightness and the like may change.
+        geometric: Whether the image may be turned, scaled, shifted and cropped.
         mirror: Whether it may be mirrored.
         ultrasound: Whether speckle and elastic deformation fit.
-        boxes: The answer's boxes, None if it has none; they move with the picture.
-        reason: Why the picture may not move, in a few words; empty if it may.
+        boxes: The answer's boxes, None if it has none; they move with the image.
+        reason: Why the image may not move, in a few words; empty if it may.
     """
 
-    tones: bool
-    motion: bool
+    photometric: bool
+    geometric: bool
     mirror: bool
     ultrasound: bool
     boxes: BoxAnswer | None = None
     reason: str = ""
 
 
-def permission(question: str, answer: str | None, *, pictures: int, prompt: str = "") -> Permission:
+def permission(question: str, answer: str | None, *, images: int, prompt: str = "") -> Permission:
     """What may be done to a record.
 
     Args:
         question: Without the template's own text.
         answer: None if it is not known in whole (cut off, several turns).
-        pictures: How many the record has.
+        images: How many the record has.
         prompt: All that is said before the answer, system prompt included.
     """
-    if pictures == 0:
+    if images == 0:
         return Permission(False, False, False, False, reason="no picture")
     # A letter stands for its option; by itself, L is no side.
     text = f"{question}\n{options(question).get((answer or '').strip(' .)'), answer or '')}"
     text = _JOINT.sub(" ", text)
     ultrasound = _ULTRASOUND.search(f"{prompt}\n{text}") is not None
-    tones = _APPEARANCE.search(text) is None
+    photometric = _APPEARANCE.search(text) is None
     boxes = read_box_answer(answer) if answer is not None else None
-    reason = _why_still(question, answer, boxes, pictures) or (_TILT if _TURNED.search(text) else "")
+    reason = _why_still(question, answer, boxes, images) or (_TILT if _TURNED.search(text) else "")
     number_alone = reason == _DIGITS and answer is not None and _NUMBER.fullmatch(answer) is not None
     oriented = _ORIENTED.search(text) or _SIDE_CODES.search(text)
     mirror = (not reason or number_alone) and not oriented
-    return Permission(tones, not reason, mirror, ultrasound, None if reason else boxes, reason)
+    return Permission(photometric, not reason, mirror, ultrasound, None if reason else boxes, reason)
 
 
 _DIGITS = "a number in the answer or its options"
 _TILT = "a tilt, an angle or an orientation"
 
 
-def _why_still(question: str, answer: str | None, boxes: BoxAnswer | None, pictures: int) -> str:
-    if pictures > 1:
+def _why_still(question: str, answer: str | None, boxes: BoxAnswer | None, images: int) -> str:
+    if images > 1:
         return "several pictures"
     if answer is None:
         return "several turns, or an answer cut off"

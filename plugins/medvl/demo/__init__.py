@@ -1,1 +1,1 @@
-"""The whole road on drawn pictures and tiny checkpoints: what `medvl demo` runs on a machine without a GPU."""
+"""The whole pipeline on drawn images and tiny checkpoints: what `medvl demo` runs on a machine without a GPU."""

@@ -4,7 +4,7 @@
     python -m medvl.demo.checkpoints qwen3vl OUT --scale demo --corpus data/demo/records/demo_all_train.json
 
 `micro` is for tests: it loads, trains and predicts, nothing more. `demo` is shaped so that it learns the drawn
-pictures of `medvl.demo.pictures` within minutes on two CPU cores. Both are ordinary folders of the real model classes.
+images of `medvl.demo.images` within minutes on two CPU cores. Both are ordinary folders of the real model classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Scale = Literal["micro", "demo"]
 class Shape:
     """Sizes of one checkpoint; `side` and `patch` in pixels.
 
-    `std` is the spread of the initial weights, `embedding_std` that of token and picture-position embeddings.
+    `std` is the spread of the initial weights, `embedding_std` that of token and image-position embeddings.
     """
 
     vocabulary: int
@@ -80,7 +80,7 @@ def build_checkpoint(
 
 
 def _spread_embeddings(model: Any, std: float) -> None:
-    """Redraw the token and picture-position embeddings.
+    """Redraw the token and image-position embeddings.
 
     The libraries start positions at nearly nothing beside the patches (InternVL: at zero) because real weights are
     loaded over them; a model that starts here would need most of its few steps to find out where things are.

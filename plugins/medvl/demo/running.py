@@ -1,4 +1,4 @@
-"""Runs one command of the road: output to a log file, progress on the console, nothing left behind on Ctrl-C."""
+"""Runs one command of the pipeline: output to a log file, progress on the console, nothing left behind on Ctrl-C."""
 
 from __future__ import annotations
 

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import msgspec
 
-from medvl.demo.steps import Road
+from medvl.demo.steps import Pipeline
 from medvl.sharegpt import MANIFEST, Record, encode_records, file_sha256, read_records, register, to_json, write_atomic
 
 _SIZE = 48
 
 
-def write_sample(root: Path, road: Road) -> None:
+def write_sample(root: Path, pipeline: Pipeline) -> None:
     """Write and register `demo_sample_val`: from the public validation split, or from training where there is none."""
-    validation = root / road.records / "demo_all_val.json"
-    source = validation if validation.exists() else root / road.records / "demo_all_train.json"
-    target = root / road.references
+    validation = root / pipeline.records / "demo_all_val.json"
+    source = validation if validation.exists() else root / pipeline.records / "demo_all_train.json"
+    target = root / pipeline.references
     sample = spread(read_records(source), _SIZE)
     write_atomic(target, encode_records(sample))
     manifest = msgspec.json.decode((target.parent / MANIFEST).read_bytes())
-    listed = {"entry": road.evaluation_set, "records": len(sample), "sha256": file_sha256(target)}
+    listed = {"entry": pipeline.evaluation_set, "records": len(sample), "sha256": file_sha256(target)}
     manifest["files"][target.name] = listed  # so that scoring knows the frame of its boxes
     write_atomic(target.parent / MANIFEST, to_json(manifest))
-    register(root / "dataset_info" / "dataset_info.json", {road.evaluation_set: target})
+    register(root / "dataset_info" / "dataset_info.json", {pipeline.evaluation_set: target})
 
 
 def spread(records: Iterable[Record], size: int) -> list[Record]:

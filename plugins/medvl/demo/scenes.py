@@ -1,8 +1,8 @@
-"""The drawn datasets: what is on each picture, what is asked about it, and the answer in FLARE's own spelling.
+"""The drawn datasets: what is on each image, what is asked about it, and the answer in FLARE's own spelling.
 
 A one-million-parameter model trained for minutes sees little detail, so every answer is decided by something that fills
-the picture: a tint, a texture, which quadrants are bright. The spellings are varied as they are in FLARE (option
-delimiters, `TaskType` case, `Split` names, separators), because those are what the road is meant to try out.
+the image: a tint, a texture, which quadrants are bright. The spellings are varied as they are in FLARE (option
+delimiters, `TaskType` case, `Split` names, separators), because those are what the pipeline is meant to try out.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-Picture = npt.NDArray[np.uint8]
+ImageInfo = npt.NDArray[np.uint8]
 Canvas = npt.NDArray[np.float64]
 Answer = str | int | float
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One question about one or more pictures, each `(height, width, 3)`."""
+    """One question about one or more images, each `(height, width, 3)`."""
 
-    pictures: list[Picture]
+    images: list[ImageInfo]
     question: str
     answer: Answer
 
@@ -61,7 +61,7 @@ def _canvas(rng: np.random.Generator, tint: tuple[float, ...], noise: float = 10
     return np.asarray(tint) + rng.uniform(-8, 8) + grain
 
 
-def _picture(canvas: Canvas) -> Picture:
+def _image(canvas: Canvas) -> ImageInfo:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
@@ -74,7 +74,7 @@ def _tissue(rng: np.random.Generator) -> Scene:
     canvas = _canvas(rng, _TISSUES[letter], noise=18)
     options = "A: Muscle, B: Nerve, C: Cartilage, D: Gland"
     question = _pick(rng, "Which tissue does this stained section show?", "What is the tissue type in this section?")
-    return Scene([_picture(canvas)], f"{question} {options}", letter)
+    return Scene([_image(canvas)], f"{question} {options}", letter)
 
 
 def _plane(rng: np.random.Generator) -> Scene:
@@ -86,15 +86,15 @@ def _plane(rng: np.random.Generator) -> Scene:
     elif letter == "B":
         canvas[:, : width // 2] += 130
     ask = _pick(rng, "Which scan plane is shown?", "What is the acquisition plane of this scan?")
-    return Scene([_picture(canvas)], f"Question: {ask} Options: A) Transverse B) Sagittal C) No standard plane", letter)
+    return Scene([_image(canvas)], f"Question: {ask} Options: A) Transverse B) Sagittal C) No standard plane", letter)
 
 
 def _newborn(rng: np.random.Generator) -> Scene:
     letter = _pick(rng, "A", "B")
     tint = (225, 165, 150) if letter == "A" else (215, 195, 70)
-    pictures = [_picture(_canvas(rng, tint)) for _ in range(2)]
+    images = [_image(_canvas(rng, tint)) for _ in range(2)]
     question = _pick(rng, "Does this newborn need treatment?", "Is therapy required for this newborn?")
-    return Scene(pictures, f"{question} A. No Treatment, B. Treatment Required", letter)
+    return Scene(images, f"{question} A. No Treatment, B. Treatment Required", letter)
 
 
 def _findings(rng: np.random.Generator) -> Scene:
@@ -111,7 +111,7 @@ def _findings(rng: np.random.Generator) -> Scene:
         canvas[:margin] = canvas[-margin:] = 10
     question = _pick(rng, "Which findings are present on this film?", "What would you report for this film?")
     hint = "Select all that apply from the following, separate multiple selections with a semicolon"
-    return Scene([_picture(canvas)], f"{question} {hint}: {'; '.join(_FINDINGS)}.", "; ".join(present))
+    return Scene([_image(canvas)], f"{question} {hint}: {'; '.join(_FINDINGS)}.", "; ".join(present))
 
 
 def _quadrant_box(rng: np.random.Generator, quadrant: int, width: int, height: int) -> list[int]:
@@ -140,7 +140,7 @@ def _lesions(rng: np.random.Generator) -> Scene:
         _paint(canvas, box, (130, 110, 60))
     where = "bounding box coordinates ([x_min, y_min, x_max, y_max])"
     question = _pick(rng, f"Determine the {where} of all lesions.", f"Extract the {where} of every lesion.")
-    return Scene([_picture(canvas)], question, json.dumps(boxes))
+    return Scene([_image(canvas)], question, json.dumps(boxes))
 
 
 def _chromosomes(rng: np.random.Generator) -> Scene:
@@ -153,7 +153,7 @@ def _chromosomes(rng: np.random.Generator) -> Scene:
         _paint(canvas, box, ink)
     question = _pick(rng, "Locate all chromosomes in this image.", "List every chromosome with its location.")
     hint = "Return a JSON mapping chromosome identifiers to [x_min, y_min, x_max, y_max] coordinates."
-    return Scene([_picture(canvas)], f"{question} {hint}", json.dumps(boxes))
+    return Scene([_image(canvas)], f"{question} {hint}", json.dumps(boxes))
 
 
 def _cells(rng: np.random.Generator) -> Scene:
@@ -165,7 +165,7 @@ def _cells(rng: np.random.Generator) -> Scene:
         x, y = (int(place) % 3 + 0.5) * width / 3, (int(place) // 3 + 0.5) * height / 3
         canvas[(columns - x) ** 2 + (rows - y) ** 2 < (0.14 * height) ** 2] += (80, 150, 60)
     question = _pick(rng, "How many cells are in this image?", "Count the cells shown in this field.")
-    return Scene([_picture(canvas)], question, count)
+    return Scene([_image(canvas)], question, count)
 
 
 def _resorption(rng: np.random.Generator) -> Scene:
@@ -173,7 +173,7 @@ def _resorption(rng: np.random.Generator) -> Scene:
     canvas = _canvas(rng, (190, 190, 185))
     canvas[: round(canvas.shape[0] * percentage / 100)] -= 130
     question = _pick(rng, "Determine the bone resorption percentage.", "What percentage of bone has been resorbed?")
-    return Scene([_picture(canvas)], question, percentage)
+    return Scene([_image(canvas)], question, percentage)
 
 
 def _chest(rng: np.random.Generator) -> Scene:
@@ -188,7 +188,7 @@ def _chest(rng: np.random.Generator) -> Scene:
     else:
         canvas[height // 2 :] -= 100
     question = _pick(rng, "Describe this chest radiograph.", "Write the finding of this chest radiograph.")
-    return Scene([_picture(canvas)], question, _REPORTS[finding])
+    return Scene([_image(canvas)], question, _REPORTS[finding])
 
 
 _T = ("train", "val")

@@ -16,12 +16,12 @@ RECIPES: dict[Family, str] = {
     "internvl3": "recipes/demo_internvl3_tiny.yaml",
 }
 DEFAULT_OUT = Path("data/demo")
-# Ends within minutes; such a model learns little more from real pictures than how answers look.
+# Ends within minutes; such a model learns little more from real images than how answers look.
 _REAL_DATA_STEPS = 200
 
 
 @dataclass(frozen=True)
-class Road:
+class Pipeline:
     """What the user asked for, and where everything lies. Paths are relative to the clone where they can be."""
 
     family: Family
@@ -81,74 +81,81 @@ class Step:
         return shlex.join(self.command)
 
 
-def convert(road: Road) -> Step:
+def convert(pipeline: Pipeline) -> Step:
     """FLARE tree to records and registry entries."""
-    options = ("--root", str(road.tree), "--out", str(road.records), "--name", "demo")
+    options = ("--root", str(pipeline.tree), "--out", str(pipeline.records), "--name", "demo")
     return Step("convert", "Convert the tree to records", ("python", "preprocess/flare.py", *options), 6)
 
 
-def build(road: Road) -> Step:
+def build(pipeline: Pipeline) -> Step:
     """The untrained checkpoint, with a tokenizer that knows the records' words."""
-    options = ("--scale", "demo", "--corpus", str(road.records / "demo_all_train.json"), "--seed", str(road.seed))
-    command = ("python", "-m", "medvl.demo.checkpoints", road.family, str(road.checkpoint), *options)
+    options = (
+        "--scale",
+        "demo",
+        "--corpus",
+        str(pipeline.records / "demo_all_train.json"),
+        "--seed",
+        str(pipeline.seed),
+    )
+    command = ("python", "-m", "medvl.demo.checkpoints", pipeline.family, str(pipeline.checkpoint), *options)
     return Step("build", "Build an untrained checkpoint", command, 12)
 
 
-def after_conversion(road: Road) -> list[Step]:
+def after_conversion(pipeline: Pipeline) -> list[Step]:
     """Everything that follows once the records are there."""
-    steps = [build(road), predict(road, "untrained"), score(road, "untrained"), train(road)]
-    return [*steps, predict(road, "trained"), score(road, "trained")]
+    steps = [build(pipeline), predict(pipeline, "untrained"), score(pipeline, "untrained"), train(pipeline)]
+    return [*steps, predict(pipeline, "trained"), score(pipeline, "trained")]
 
 
-def train(road: Road) -> Step:
+def train(pipeline: Pipeline) -> Step:
     """The recipe as it is, plus an override for each thing the user changed."""
-    command = [*_recipe(road), *_changed(road, "model_name_or_path", road.checkpoint, "checkpoint")]
-    command += _changed(road, "output_dir", road.trained, "trained")
-    command += [f"seed={road.seed}"] if road.seed else []
-    if road.data is not None:
-        # Answers with dozens of boxes do not fit the drawn pictures' length; cutting them would cut into image tokens.
+    command = [*_recipe(pipeline), *_changed(pipeline, "model_name_or_path", pipeline.checkpoint, "checkpoint")]
+    command += _changed(pipeline, "output_dir", pipeline.trained, "trained")
+    command += [f"seed={pipeline.seed}"] if pipeline.seed else []
+    if pipeline.data is not None:
+        # Answers with dozens of boxes do not fit the drawn images' length; cutting them would cut into image tokens.
         command += ["eval_dataset=demo_sample_val", "cutoff_len=4096", "per_device_train_batch_size=8"]
-    steps = road.max_steps or (_REAL_DATA_STEPS if road.data is not None else None)
+    steps = pipeline.max_steps or (_REAL_DATA_STEPS if pipeline.data is not None else None)
     command += [f"max_steps={steps}"] if steps else []
-    return Step("train", "Train", tuple(command), 160, road.trained / "trainer_log.jsonl")
+    return Step("train", "Train", tuple(command), 160, pipeline.trained / "trainer_log.jsonl")
 
 
-def predict(road: Road, state: str) -> Step:
+def predict(pipeline: Pipeline, state: str) -> Step:
     """LLaMA-Factory's own batched generation with the `untrained` or `trained` checkpoint."""
-    model = road.checkpoint if state == "untrained" else road.trained
-    long = road.data is not None
+    model = pipeline.checkpoint if state == "untrained" else pipeline.trained
+    long = pipeline.data is not None
     overrides = {
         "do_train": "false",
         "do_predict": "true",
         "predict_with_generate": "true",
         "do_sample": "false",
         "dataset": "null",
-        "eval_dataset": road.evaluation_set,
+        "eval_dataset": pipeline.evaluation_set,
         "model_name_or_path": str(model),
-        "output_dir": str(road.model / f"predict_{state}"),
+        "output_dir": str(pipeline.model / f"predict_{state}"),
         "max_new_tokens": "1024" if long else "120",
         "cutoff_len": "4096" if long else "512",
     }
-    command = (*_recipe(road), *(f"{key}={value}" for key, value in overrides.items()))
+    command = (*_recipe(pipeline), *(f"{key}={value}" for key, value in overrides.items()))
     return Step(f"predict_{state}", f"Predict with the {state} model", command, 20)
 
 
-def score(road: Road, state: str) -> Step:
+def score(pipeline: Pipeline, state: str) -> Step:
     """Scoring under strict rules."""
-    predictions = str(road.model / f"predict_{state}" / "generated_predictions.jsonl")
-    options = ("--references", str(road.references), "--out", str(scores(road, state)))
+    predictions = str(pipeline.model / f"predict_{state}" / "generated_predictions.jsonl")
+    options = ("--references", str(pipeline.references), "--out", str(scores(pipeline, state)))
     command = ("python", "evaluation/run.py", predictions, *options)
     return Step(f"score_{state}", f"Score the {state} model", command, 4)
 
 
-def scores(road: Road, state: str) -> Path:
+def scores(pipeline: Pipeline, state: str) -> Path:
     """Where the scores of the `untrained` or `trained` model lie."""
-    return road.model / f"scores_{state}"
+    return pipeline.model / f"scores_{state}"
 
 
-def _recipe(road: Road) -> list[str]:
-    return ["llamafactory-cli", "train", RECIPES[road.family]]
+def _recipe(pipeline: Pipeline) -> list[str]:
+    return ["llamafactory-cli", "train", RECIPES[pipeline.family]]
 
 
-def _changed(road: Road, key: str, path: Path, folder: str) -> list[str]:
-    return [] if path == DEFAULT_OUT / road.family / folder else [f"{key}={path}"]
+def _changed(pipeline: Pipeline, key: str, path: Path, folder: str) -> list[str]:
+    return [] if path == DEFAULT_OUT / pipeline.family / folder else [f"{key}={path}"]

@@ -82,7 +82,7 @@ class PredictionArguments(KeyGroup):
     medvl_image_positions: bool = field(
         default=False,
         metadata={
-            "help": "Predict with the picture positions (M-RoPE) that training used. Without it LLaMA-Factory 0.9.5 "
+            "help": "Predict with the image positions (M-RoPE) that training used. Without it LLaMA-Factory 0.9.5 "
             "predicts with plain ones, and a Qwen3-VL that was trained well looks untrained in everything with boxes."
         },
     )
@@ -135,7 +135,7 @@ class BalanceArguments(KeyGroup):
 
 @dataclass
 class AugmentArguments(KeyGroup):
-    """Pictures changed anew in every epoch, with the boxes of their answers; training only."""
+    """Images changed anew in every epoch, with the boxes of their answers; training only."""
 
     augment: str = field(
         default="none",
@@ -143,24 +143,24 @@ class AugmentArguments(KeyGroup):
             "help": "basic: brightness, contrast, gamma, and small turns, scalings and shifts that boxes follow. "
             "advanced: also crops around boxes, noise, blur and compression; for ultrasound speckle and elastic "
             "deformation. What would make an answer untrue is left out, record by record. Set "
-            "`dataloader_num_workers` with it: a picture of 768 x 768 takes 20 to 50 ms of a core. none: off."
+            "`dataloader_num_workers` with it: an image of 768 x 768 takes 20 to 50 ms of a core. none: off."
         },
     )
     augment_seed: int = field(
         default=0,
-        metadata={"help": "Other draws for another number; the same number, epoch and row give the same picture."},
+        metadata={"help": "Other draws for another number; the same number, epoch and row give the same image."},
     )
     augment_probability: float = field(
         default=0.5,
         metadata={
-            "help": "How often a record is changed at all. 1 never shows the pictures as prediction will see them."
+            "help": "How often a record is changed at all. 1 never shows the images as prediction will see them."
         },
     )
     augment_mirror: str = field(
         default="none",
         metadata={
             "help": "horizontal: left and right may change places, both: top and bottom too. Only where question and "
-            "answer name no side, and for pictures without one, such as smears or skin: a mirrored chest film shows a "
+            "answer name no side, and for images without one, such as smears or skin: a mirrored chest film shows a "
             "heart on the right, whatever its text says."
         },
     )
@@ -173,7 +173,7 @@ class AugmentArguments(KeyGroup):
     )
 
     def problems(self) -> list[str]:
-        """Values without a meaning, and settings under which records have no row, picture or answer of their own."""
+        """Values without a meaning, and settings under which records have no row, image or answer of their own."""
         if self.augment == "none":
             unread = self.unread("augment", *(key for key in defaults() if key.startswith("augment_")))
             return [f"{key}: does nothing without `augment: basic` or `advanced`" for key in unread]
@@ -260,7 +260,7 @@ class GroundingArguments(KeyGroup):
         default="norm1000",
         metadata={
             "help": "The unit of the coordinates in the answers, as preprocessing wrote them: norm1000 (0 to 1000 of "
-            "the picture), norm1 (0 to 1) or pixel. A wrong one weighs distances wrongly."
+            "the image), norm1 (0 to 1) or pixel. A wrong one weighs distances wrongly."
         },
     )
     grounding_eval_steps: int = field(

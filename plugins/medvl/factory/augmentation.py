@@ -1,10 +1,10 @@
-"""Changes pictures, and the boxes in their answers, each time a training record is batched.
+"""Changes images, and the boxes in their answers, each time a training record is batched.
 
 The training set gets a column with the row's number. Records with it are augmented; evaluation sets have none, so
-evaluation and prediction see pictures as they are. Row, epoch and `augment_seed` alone decide a draw: the number of
+evaluation and prediction see images as they are. Row, epoch and `augment_seed` alone decide a draw: the number of
 workers and devices, the batch size and a resume change nothing.
 
-LLaMA-Factory 0.9.5 expands picture tokens by picture size when it tokenises, so a changed picture keeps its size. Needs
+LLaMA-Factory 0.9.5 expands image tokens by image size when it tokenises, so a changed image keeps its size. Needs
 of its collator: `template.mm_plugin._regularize_images`, `processor`; of the trainer: `train_dataset` as a keyword.
 """
 
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from transformers import TrainerCallback
 
-from medvl.augment.pictures import Changes, augment
+from medvl.augment.images import Changes, augment
 from medvl.augment.rewriting import BoxAnswer
 from medvl.augment.rules import Permission, permission
 from medvl.boxes import FRAMES, Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
@@ -90,8 +90,8 @@ def number_rows(dataset: Any, reader: RowReader, wanted: Settings) -> Any:
     for number, row in enumerate(read_rows(dataset, "input_ids", "labels", "images", "videos")):
         allowed, _ = read_permission(row, reader)
         _check_frame(allowed.boxes, wanted.frame, number)
-        counts["tones"] += allowed.tones
-        counts["motion"] += allowed.motion
+        counts["tones"] += allowed.photometric
+        counts["motion"] += allowed.geometric
         counts["mirror"] += allowed.mirror and wanted.mirror != "none"
         counts["boxes"] += allowed.boxes is not None
         if allowed.reason:
@@ -119,11 +119,11 @@ def read_permission(feature: dict[str, Any], reader: RowReader) -> tuple[Permiss
 
     An answer that would not become the same tokens again when it is written is treated like one cut off.
     """
-    pictures = len(feature.get("images") or []) + len(feature.get("videos") or [])
+    images = len(feature.get("images") or []) + len(feature.get("videos") or [])
     row = reader.read(feature["input_ids"], feature["labels"])
     if row is None or reader.answer_tokens(row.answer) != list(feature["input_ids"][row.start : row.stop]):
-        return permission(reader.text(feature["input_ids"]), None, pictures=pictures), (0, 0)
-    return permission(row.question, row.answer, pictures=pictures, prompt=row.prompt), (row.start, row.stop)
+        return permission(reader.text(feature["input_ids"]), None, images=images), (0, 0)
+    return permission(row.question, row.answer, images=images, prompt=row.prompt), (row.start, row.stop)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class AugmentedCollator:
         return batch
 
     def change(self, feature: dict[str, Any]) -> dict[str, Any]:
-        """A record with other pictures, and other tokens where its boxes moved; unnumbered ones as they are."""
+        """A record with other images, and other tokens where its boxes moved; unnumbered ones as they are."""
         if ROW not in feature:
             return feature
         feature = dict(feature)
@@ -156,11 +156,11 @@ class AugmentedCollator:
         if not feature.get("images") or np.random.default_rng(random).random() >= self.wanted.probability:
             return feature
         allowed, (start, stop) = read_permission(feature, self.reader)
-        opened = [self._open(picture) for picture in feature["images"]]
+        opened = [self._open(image) for image in feature["images"]]
         changes = Changes(
             advanced=self.wanted.level == "advanced",
-            tones=allowed.tones,
-            motion=allowed.motion,
+            photometric=allowed.photometric,
+            geometric=allowed.geometric,
             mirror_x=allowed.mirror and self.wanted.mirror != "none",
             mirror_y=allowed.mirror and self.wanted.mirror == "both",
             ultrasound=allowed.ultrasound,
@@ -169,22 +169,22 @@ class AugmentedCollator:
         if allowed.boxes is not None:
             moving = _Moving(allowed.boxes, *opened[0], self.wanted.frame or "norm1000")
             if not moving.inside():
-                changes, moving = replace(changes, motion=False, mirror_x=False, mirror_y=False), None
-        # The same draw for every picture of a record: they may be compared with each other.
+                changes, moving = replace(changes, geometric=False, mirror_x=False, mirror_y=False), None
+        # The same draw for every image of a record: they may be compared with each other.
         drawn = [
-            augment(picture, moving.pixels() if moving else None, np.random.default_rng([*random, 1]), changes,
+            augment(image, moving.pixels() if moving else None, np.random.default_rng([*random, 1]), changes,
                     moving.writable if moving else lambda _: True)
-            for picture, _ in opened
+            for image, _ in opened
         ]  # fmt: skip
-        feature["images"] = [draw.picture for draw in drawn]
+        feature["images"] = [draw.image for draw in drawn]
         if moving and drawn[0].moved and drawn[0].boxes is not None:
             answer = self.reader.answer_tokens(moving.text(drawn[0].boxes))
             for name, values in (("input_ids", answer), ("labels", answer), ("attention_mask", [1] * len(answer))):
                 feature[name] = [*feature[name][:start], *values, *feature[name][stop:]]
         return feature
 
-    def _open(self, picture: Any) -> tuple[Image.Image, Size]:
-        """A picture as the model will see it, RGB, and the size it has on disk.
+    def _open(self, image: Any) -> tuple[Image.Image, Size]:
+        """An image as the model will see it, RGB, and the size it has on disk.
 
         It is reduced as LLaMA-Factory's collator will do it, since fewer pixels are faster to change; but only if that
         collator will not resize it once more.
@@ -194,7 +194,7 @@ class AugmentedCollator:
             "image_max_pixels": getattr(processor, "image_max_pixels", 768 * 768),
             "image_min_pixels": getattr(processor, "image_min_pixels", 32 * 32),
         }
-        whole = _opened(picture)
+        whole = _opened(image)
         (reduced,) = plugin._regularize_images([whole], **limits)["images"]
         (again,) = plugin._regularize_images([reduced], **limits)["images"]
         return (reduced if again.size == reduced.size else whole.convert("RGB")), whole.size
@@ -204,41 +204,41 @@ class AugmentedCollator:
         return getattr(object.__getattribute__(self, "collator"), name)
 
 
-def _opened(picture: Any) -> Image.Image:
-    """A picture in any form in which LLaMA-Factory keeps it; not turned by EXIF, as there."""
-    if isinstance(picture, Image.Image):
-        return picture
-    if isinstance(picture, dict):
-        picture = picture["path"] if picture["bytes"] is None else picture["bytes"]
-    return Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
+def _opened(image: Any) -> Image.Image:
+    """An image in any form in which LLaMA-Factory keeps it; not turned by EXIF, as there."""
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, dict):
+        image = image["path"] if image["bytes"] is None else image["bytes"]
+    return Image.open(BytesIO(image) if isinstance(image, bytes) else image)
 
 
 @dataclass(frozen=True)
 class _Moving:
-    """The boxes of an answer between its text and the pixels of the picture that is changed.
+    """The boxes of an answer between its text and the pixels of the image that is changed.
 
     Attributes:
         answer: The answer.
-        picture: The picture that is changed; perhaps reduced.
-        size: What the frame `pixel` counts in: the picture's size on disk.
+        image: The image that is changed; perhaps reduced.
+        size: What the frame `pixel` counts in: the image's size on disk.
         frame: Frame of the answer.
     """
 
     answer: BoxAnswer
-    picture: Any
+    image: Any
     size: Size
     frame: Frame
 
     def pixels(self) -> Boxes:
-        return self._onto(from_frame(self.answer.boxes, self.size, self.frame), self.size, self.picture.size)
+        return self._onto(from_frame(self.answer.boxes, self.size, self.frame), self.size, self.image.size)
 
     def inside(self) -> bool:
-        """Whether all boxes lie in the picture, but for the rounding of the frame."""
+        """Whether all boxes lie in the image, but for the rounding of the frame."""
         pixels = from_frame(self.answer.boxes, self.size, self.frame)
         return bool((np.abs(clip(pixels, self.size) - pixels) <= 1.0).all())
 
     def written(self, boxes: Boxes) -> Boxes:
-        return self.answer.rounded(to_frame(self._onto(boxes, self.picture.size, self.size), self.size, self.frame))
+        return self.answer.rounded(to_frame(self._onto(boxes, self.image.size, self.size), self.size, self.frame))
 
     def writable(self, boxes: Boxes) -> bool:
         return bool((area(self.written(boxes)) > 0).all())

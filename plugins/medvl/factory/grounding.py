@@ -77,7 +77,7 @@ class GroundingMixin(Stock):  # type: ignore[misc]
         if self.args.n_gpu > 1:
             raise ValueError("use_grounding_loss: start several GPUs of one machine with FORCE_TORCHRUN=1")
         if self.model_accepts_loss_kwargs:  # LLaMA-Factory says no for models with a processor
-            raise ValueError("use_grounding_loss: this model has no processor for pictures; train a vision model")
+            raise ValueError("use_grounding_loss: this model has no processor for images; train a vision model")
         if not hasattr(self.train_dataset, "__len__") and self.accelerator.dispatch_batches is not False:
             raise ValueError(
                 "use_grounding_loss: with `streaming` one process hands batches to the others, which cannot be done "

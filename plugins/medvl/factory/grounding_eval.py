@@ -129,7 +129,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
         # Ranks that share their weights (ZeRO-3) must generate equally often: some ask a question again, for nothing.
         count = math.ceil(math.ceil(len(questions) / args.world_size) / size)
         batches = [mine[index * size : (index + 1) * size] for index in range(count)]
-        compared: list[Judged] = []
+        compared: list[Scored] = []
         model = self.trainer.model
         training = model.training
         model.eval()
@@ -139,7 +139,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
             for batch in track(batches, "Answering eval records", console=console, disable=hidden, transient=True):
                 answers = self.answer(batch or questions[:1])
                 loss = self.language_loss(batch or questions[:1])
-                compared += [judge(text, it.answer, loss) for it, text in zip(batch, answers, strict=False)]
+                compared += [score(text, it.answer, loss) for it, text in zip(batch, answers, strict=False)]
         model.train(training)
         return summary(gather_object(compared) if args.world_size > 1 else compared, self.trainer.grounding)
 
@@ -187,7 +187,7 @@ def left_padding(tokenizer: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """An answer beside its truth.
 
     Attributes:
@@ -201,7 +201,7 @@ class Judged:
     loss: float
 
 
-def judge(text: str, truth: str, loss: float) -> Judged:
+def score(text: str, truth: str, loss: float) -> Scored:
     """Compare in the numbers both were written in, which IoU does not depend on.
 
     An unreadable answer, a blank one too, counts as one wrong box, as in evaluation/run.py: it is never better than a
@@ -209,11 +209,11 @@ def judge(text: str, truth: str, loss: float) -> Judged:
     """
     answer, true = parse_boxes(unwrap(text)), parse_boxes(truth)
     if not answer.parsed:
-        return Judged(unreadable(true.boxes), readable=False, loss=loss)
-    return Judged(compare(order_corners(answer.boxes), order_corners(true.boxes)), readable=True, loss=loss)
+        return Scored(unreadable(true.boxes), readable=False, loss=loss)
+    return Scored(compare(order_corners(answer.boxes), order_corners(true.boxes)), readable=True, loss=loss)
 
 
-def summary(judged: Sequence[Judged], weights: Settings) -> dict[str, float]:
+def summary(scored: Sequence[Scored], weights: Settings) -> dict[str, float]:
     """Metrics over all answers; pairs have IoU >= 0.5. An unreadable answer is one wrong box in all of them.
 
     `boxes_iou` is the mean over answers of the mean IoU of their pairs; `boxes_iou_all` the mean over all true boxes.
@@ -221,8 +221,8 @@ def summary(judged: Sequence[Judged], weights: Settings) -> dict[str, float]:
     #FP + gamma #FN with the recipe's weights; `boxes_loss_script` what its script computes, LM - log(exp(-|dN|) mean
     IoU). (The reference takes an unreadable answer for one without boxes, which pays where the boxes would be wrong.)
     """
-    comparisons, answers = [one.comparison for one in judged], len(judged)
-    language = math.fsum(one.loss for one in judged) / answers
+    comparisons, answers = [one.comparison for one in scored], len(scored)
+    language = math.fsum(one.loss for one in scored) / answers
     pairs = sum(len(one.overlaps) for one in comparisons)
     true, predicted = sum(one.true for one in comparisons), sum(one.predicted for one in comparisons)
     metrics = {
@@ -231,7 +231,7 @@ def summary(judged: Sequence[Judged], weights: Settings) -> dict[str, float]:
         "boxes_f1": 2 * pairs / (true + predicted) if true + predicted else 1.0,
         "boxes_fp": sum(one.false_positives for one in comparisons) / answers,
         "boxes_fn": sum(one.false_negatives for one in comparisons) / answers,
-        "boxes_unreadable": sum(not one.readable for one in judged) / answers,
+        "boxes_unreadable": sum(not one.readable for one in scored) / answers,
         "boxes_loss": language + documented_penalty(comparisons, weights.alpha, weights.beta, weights.gamma),
         "boxes_loss_script": language + scripted_penalty(comparisons),
     }

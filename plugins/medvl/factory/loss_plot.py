@@ -27,7 +27,7 @@ class LossPlotCallback(TrainerCallback):  # type: ignore[misc]
         self.titles = titles
 
     def on_train_end(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Write the picture into the output folder."""
+        """Write the image into the output folder."""
         if not state.is_world_process_zero:
             return
         curves = {name: points for name in self.titles if (points := curve(state.log_history, name))}

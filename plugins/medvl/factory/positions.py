@@ -1,10 +1,10 @@
-"""Picture positions in prediction, for models that number picture tokens by row and column (Qwen-VL's M-RoPE).
+"""Image positions in prediction, for models that number image tokens by row and column (Qwen-VL's M-RoPE).
 
 LLaMA-Factory 0.9.5 hands its collator no model when `predict_with_generate` is set. The collator then makes no position
-ids, and transformers 5 can make them only if it is told which tokens are pictures, which LLaMA-Factory never does:
+ids, and transformers 5 can make them only if it is told which tokens are images, which LLaMA-Factory never does:
 neither in `do_predict` nor in the engine behind `chat`, `webchat` and `api`. So the model is trained with positions by
 row and column and asked with plain counting ones. Measured with the weights that `medvl demo` trains (16 tokens per
-picture): F1 of instance detection 0.00 stock and 1.00 with the token types, of detection 0.71 and 1.00.
+image): F1 of instance detection 0.00 stock and 1.00 with the token types, of detection 0.71 and 1.00.
 
 Needs of `llamafactory.chat.hf_engine`: `HuggingfaceEngine`, its four arguments, its `model`, and its static
 `_process_args`, which takes the model first and returns the arguments of `generate` and the prompt's length.
@@ -21,10 +21,10 @@ from weakref import WeakSet
 from medvl.factory.arguments import requested_keys
 
 IMAGE, VIDEO = 1, 2  # transformers' mm_token_type_ids; 0 is text
-_ASKED: WeakSet[Any] = WeakSet()  # models of the engines whose recipe asks for picture positions
+_ASKED: WeakSet[Any] = WeakSet()  # models of the engines whose recipe asks for image positions
 
 
-def numbers_pictures(model: Any) -> bool:
+def numbers_images(model: Any) -> bool:
     """Whether the model computes positions from token types, as the Qwen-VL families do."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # under a LoRA adapter
     compute = getattr(getattr(inner, "model", inner), "get_rope_index", None)
@@ -32,17 +32,17 @@ def numbers_pictures(model: Any) -> bool:
 
 
 def token_types(tokens: Any, image: int, video: int) -> Any:
-    """Which of the token ids stand for a picture or a video; a tensor of their shape."""
+    """Which of the token ids stand for an image or a video; a tensor of their shape."""
     return IMAGE * (tokens == image).long() + VIDEO * (tokens == video).long()
 
 
 @dataclass(frozen=True)
 class TokenTypes:
-    """A collator that also tells the model which tokens are pictures.
+    """A collator that also tells the model which tokens are images.
 
     Attributes:
         collator: LLaMA-Factory's collator; its own attributes stay readable here.
-        image: Id of the token that stands for a piece of a picture.
+        image: Id of the token that stands for a piece of an image.
         video: The same for video.
     """
 
@@ -63,7 +63,7 @@ class TokenTypes:
 
 def tell_token_types(collator: Any, model: Any) -> Any:
     """`collator` with token types if `model` needs them, else as it is."""
-    if not numbers_pictures(model):
+    if not numbers_images(model):
         return collator
     return TokenTypes(collator, model.config.image_token_id, model.config.video_token_id)
 
@@ -78,7 +78,7 @@ def extend_engine(module: Any) -> None:
     @functools.wraps(start)
     def started(self: Any, model_args: Any, data_args: Any, finetuning_args: Any, generating_args: Any) -> None:
         start(self, model_args, data_args, finetuning_args, generating_args)
-        if "medvl_image_positions" in requested_keys(finetuning_args) and numbers_pictures(self.model):
+        if "medvl_image_positions" in requested_keys(finetuning_args) and numbers_images(self.model):
             _ASKED.add(self.model)
 
     @functools.wraps(prepare)

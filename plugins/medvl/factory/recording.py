@@ -199,7 +199,7 @@ def _vision(recipe: Recipe, image_processor: Any) -> run_card.Vision:
         smallest = largest = None
     if smallest is not None and smallest > models.image_max_pixels:
         log.warning(
-            "image_max_pixels is %d, but the checkpoint's own image processor enlarges every picture to at least %d "
+            "image_max_pixels is %d, but the checkpoint's own image processor enlarges every image to at least %d "
             "pixels: detail is lost and no token saved. Set image_max_pixels to %d or more.",
             *(models.image_max_pixels, smallest, smallest),
         )

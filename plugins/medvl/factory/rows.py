@@ -1,7 +1,7 @@
 """A tokenised training row as text, and an answer as the tokens LLaMA-Factory makes of it.
 
-LLaMA-Factory 0.9.5 hands its collator `input_ids`, `labels` and pictures; ids, tasks and answers of the records are
-gone by then, and picture tokens are already there in the number that fits the picture's size.
+LLaMA-Factory 0.9.5 hands its collator `input_ids`, `labels` and images; ids, tasks and answers of the records are
+gone by then, and image tokens are already there in the number that fits the image's size.
 
 Needs of the template: `encode_oneturn`, `format_assistant` and `_convert_elements_to_ids`.
 """
@@ -25,7 +25,7 @@ class Row:
     """One row with a single answer.
 
     Attributes:
-        prompt: Everything before the answer, without picture tokens.
+        prompt: Everything before the answer, without image tokens.
         question: The prompt without the template's own text.
         answer: The answer without the template's closing.
         start: Place of the first supervised token.
@@ -42,10 +42,10 @@ class Row:
 class RowReader:
     """Reads rows of one tokenizer and template."""
 
-    def __init__(self, template: Any, tokenizer: Any, picture_tokens: Sequence[int | None]) -> None:
-        """picture_tokens: ids that stand for a piece of a picture or video; None for kinds the model lacks."""
+    def __init__(self, template: Any, tokenizer: Any, image_tokens: Sequence[int | None]) -> None:
+        """image_tokens: ids that stand for a piece of an image or video; None for kinds the model lacks."""
         self.template, self.tokenizer = template, tokenizer
-        self.picture_tokens = {token for token in picture_tokens if token is not None}
+        self.image_tokens = {token for token in image_tokens if token is not None}
         turn = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": ""}]
         prompt, closing = template.encode_oneturn(tokenizer, turn)
         self.before, _, self.after = self.text(prompt).partition(_QUESTION)
@@ -71,8 +71,8 @@ class RowReader:
         return tokens
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Tokens as text, those of pictures left out."""
-        words = [token for token in tokens if token not in self.picture_tokens]
+        """Tokens as text, those of images left out."""
+        words = [token for token in tokens if token not in self.image_tokens]
         return str(self.tokenizer.decode(words, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 

@@ -32,7 +32,7 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Vision(msgspec.Struct, frozen=True):
-    """What turns a picture into tokens; pixels count the whole area.
+    """What turns an image into tokens; pixels count the whole area.
 
     LLaMA-Factory resizes first, by `image_max_pixels` and `image_min_pixels`, then the checkpoint's own image processor
     within `processor_min_pixels` and `processor_max_pixels` (Qwen family; None for others). `max_tiles` is what

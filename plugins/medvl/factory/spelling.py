@@ -54,11 +54,11 @@ def known_keys(classes: Iterable[type]) -> set[str]:
 
 def _is_meant(key: str, ours: str, known: Collection[str]) -> bool:
     """Whether an unknown key looks like this one of medvl's, and less like any of LLaMA-Factory's."""
-    likeness = _likeness(key, ours)
-    if likeness < _ALIKE:
+    similarity = _likeness(key, ours)
+    if similarity < _ALIKE:
         return False
     rest = difflib.get_close_matches(key, set(known) - set(defaults()), n=1, cutoff=_ALIKE)
-    return not rest or _likeness(key, rest[0]) < likeness
+    return not rest or _likeness(key, rest[0]) < similarity
 
 
 def _likeness(one: str, other: str) -> float:

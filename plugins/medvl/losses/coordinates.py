@@ -75,8 +75,8 @@ def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = "norm100
 
     Give labels that are on the CPU (in the collator, or before the forward pass is queued): a copy from a GPU waits
     for everything queued there. A row may hold several answers. The unit of `pixel`, where the labels do not tell the
-    picture's size, is 1000 pixels. An answer that goes beyond its frame has its largest coordinate for unit, so that
-    one slip of the annotator does not outweigh everything else.
+    image's size, is 1000 pixels. An answer that goes beyond its frame has its largest coordinate for unit, so that
+    one error of the annotator does not outweigh everything else.
     """
     table = labels.detach().cpu().numpy()
     found = [

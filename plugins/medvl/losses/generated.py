@@ -54,7 +54,7 @@ class Comparison:
 
 
 def compare(predicted: Boxes, true: Boxes) -> Comparison:
-    """Pair boxes of one picture greedily, best IoU first, each once, IoU >= 0.5, as the reference does."""
+    """Pair boxes of one image greedily, best IoU first, each once, IoU >= 0.5, as the reference does."""
     overlaps = iou(predicted, true)
     pairs = match_greedy(overlaps, THRESHOLD)
     return Comparison(tuple(overlaps[pairs[:, 0], pairs[:, 1]].tolist()), len(predicted), len(true))
@@ -77,7 +77,7 @@ def scripted_penalty(comparisons: Sequence[Comparison], alpha: float = 1.0) -> f
     """The reference's committed script: -log of the mean over answers of exp(-alpha |dN|) * mean IoU; 0 for none.
 
     An answer without a pair has mean IoU 1e-6 there, also where nothing was to be found: the script left such
-    pictures out.
+    images out.
     """
     if not comparisons:
         return 0.0
@@ -99,9 +99,9 @@ def reward(
 
     Args:
         text: The completion alone, in any style that `parse_boxes` reads.
-        truth: Boxes of shape (n, 4) in pixels of the picture; or the true answer as text in `frame`: then a true
+        truth: Boxes of shape (n, 4) in pixels of the image; or the true answer as text in `frame`: then a true
             box with a label pairs only with a box of that label (case and outer spaces aside).
-        size: The picture's (width, height) in pixels.
+        size: The image's (width, height) in pixels.
         frame: Of the numbers in `text`.
         length_penalty: 0 leaves precision alone to punish what is too much.
 

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Protocol
 from medvl.instructions import GENERAL
 from medvl.predict.errors import UsageError
 from medvl.predict.reply import Reply
-from medvl.predict.setup import Served, Wanted, at_endpoint, checked, differences, find_adapters, read_setup
+from medvl.predict.setup import AdapterSpec, ModelOptions, at_endpoint, checked, differences, find_adapters, read_setup
 from medvl.profiles import Profile
 
 if TYPE_CHECKING:
     from medvl.predict.endpoint import Connection
-    from medvl.predict.plan import Asked
+    from medvl.predict.plan import Request
 
 
 class Backend(Protocol):
     """What answers questions."""
 
-    def answers(self, batches: Iterable[Sequence[Asked]]) -> Iterator[list[tuple[Asked, Reply]]]:
+    def answers(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[tuple[Request, Reply]]]:
         """Replies, some at a time, one for every question."""
 
 
 @dataclass(frozen=True)
-class Answering:
+class BackendSpec:
     """A back end before it is started.
 
     Attributes:
@@ -38,7 +38,7 @@ class Answering:
         notes: What the user should know: where asking differs from training, who answers in whose place.
     """
 
-    serves: Mapping[str, Served]
+    serves: Mapping[str, AdapterSpec]
     identity: str
     start: Callable[[], Backend]
     together: bool
@@ -47,11 +47,11 @@ class Answering:
 
 def in_process(
     profiles: Sequence[Profile],
-    wanted: Wanted,
+    options: ModelOptions,
     adapters: Path | None,
     adapter: Path | None,
     general: str | None = GENERAL,
-) -> Answering:
+) -> BackendSpec:
     """The model in this process.
 
     Args:
@@ -78,7 +78,7 @@ def in_process(
         }
     else:
         names = dict.fromkeys((profile.name for profile in profiles), None)
-    setup = read_setup(folders, wanted)
+    setup = read_setup(folders, options)
 
     def start() -> Backend:
         # LLaMA-Factory prints whole configurations otherwise; read when it is imported.
@@ -95,7 +95,7 @@ def in_process(
 
     serves = {name: setup[adapter_name] for name, adapter_name in names.items()}
     stated = [setup.identity, setup.template, setup.enable_thinking, setup.quantization, setup.dtype]
-    return Answering(
+    return BackendSpec(
         serves=serves,
         identity=repr(stated),
         start=start,
@@ -105,8 +105,12 @@ def in_process(
 
 
 def endpoint(
-    profiles: Sequence[Profile], connection: Connection, wanted: Wanted, model: str | None, cards: Mapping[str, Path]
-) -> Answering:
+    profiles: Sequence[Profile],
+    connection: Connection,
+    options: ModelOptions,
+    model: str | None,
+    cards: Mapping[str, Path],
+) -> BackendSpec:
     """A server.
 
     A profile is answered by the server's model of its adapter's name, else by `model`, else by the one named general.
@@ -129,13 +133,13 @@ def endpoint(
     serves = {}
     for profile in profiles:
         name = _model(profile, there, model)
-        serves[profile.name] = at_endpoint(name, cards.get(name, cards.get("")), wanted.frame)
+        serves[profile.name] = at_endpoint(name, cards.get(name, cards.get("")), options.frame)
     without_card = [
-        f"{folder}: no run card there, so {served.name} is asked with the server's own prompt and pixels"
-        for served in {served.name: served for served in serves.values()}.values()
-        if served.card is None and (folder := cards.get(served.name or "", cards.get("")))
+        f"{folder}: no run card there, so {adapter_spec.name} is asked with the server's own prompt and pixels"
+        for adapter_spec in {adapter_spec.name: adapter_spec for adapter_spec in serves.values()}.values()
+        if adapter_spec.card is None and (folder := cards.get(adapter_spec.name or "", cards.get("")))
     ]
-    return Answering(
+    return BackendSpec(
         serves=serves,
         identity="endpoint",
         start=lambda: backend,
@@ -158,12 +162,12 @@ def _model(profile: Profile, there: set[str] | None, otherwise: str | None) -> s
     )
 
 
-def _notes(profiles: Sequence[Profile], serves: Mapping[str, Served], *, by_name: bool) -> list[str]:
+def _notes(profiles: Sequence[Profile], serves: Mapping[str, AdapterSpec], *, by_name: bool) -> list[str]:
     found = []
     for profile in profiles:
-        served = serves[profile.name]
-        if by_name and profile.adapter is not None and served.name != profile.adapter:
-            instead = served.name or "the base model"
+        adapter_spec = serves[profile.name]
+        if by_name and profile.adapter is not None and adapter_spec.name != profile.adapter:
+            instead = adapter_spec.name or "the base model"
             found.append(f"profile {profile.name}: no adapter {profile.adapter}, {instead} answers in its place")
-        found += differences(profile, served)
+        found += differences(profile, adapter_spec)
     return found

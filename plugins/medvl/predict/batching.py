@@ -1,4 +1,4 @@
-"""Questions by the batch, for the model in this process. Pictures of the next batches are prepared meanwhile."""
+"""Questions by the batch, for the model in this process. Images of the next batches are prepared meanwhile."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from medvl.pictures import decode, shown
+from medvl.images import decode, shown
 from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory, vision_budget
-from medvl.predict.plan import Asked
+from medvl.predict.plan import Request
 from medvl.predict.reply import Reply, failed
 
 log = logging.getLogger("medvl")
 
 _AHEAD = 2  # batches that are prepared while one is answered
 
-Ready = tuple[Asked, Encoded]
+Ready = tuple[Request, Encoded]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Prepared:
     """
 
     ready: list[Ready]
-    refused: list[tuple[Asked, Reply]]
+    refused: list[tuple[Request, Reply]]
     collated: Mapping[str, torch.Tensor]
 
 
@@ -48,7 +48,7 @@ class Batches:
         self.loaded = loaded
         self.limit: int | None = None
 
-    def answers(self, batches: Iterable[Sequence[Asked]]) -> Iterator[list[tuple[Asked, Reply]]]:
+    def answers(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[tuple[Request, Reply]]]:
         """The replies of every batch, in order. The questions of one have the same adapter and profile."""
         with ThreadPoolExecutor(_AHEAD) as pool:
             waiting: deque[Future[Prepared]] = deque()
@@ -63,7 +63,7 @@ class Batches:
                 for future in waiting:
                     future.cancel()
 
-    def prepare(self, batch: Sequence[Asked]) -> Prepared:
+    def prepare(self, batch: Sequence[Request]) -> Prepared:
         """A batch ready for the model, and what cannot be asked."""
         ready, refused = [], []
         for asked in batch:
@@ -76,31 +76,33 @@ class Batches:
         except Exception:  # done again when the batch is answered, where its questions are told apart
             return Prepared(ready, refused, {})
 
-    def encode(self, asked: Asked) -> Encoded:
+    def encode(self, request: Request) -> Encoded:
         """One question as the model is asked.
 
         Raises:
-            Exception: of many types, if it cannot be asked or a picture is missing or broken.
+            Exception: of many types, if it cannot be asked or an image is missing or broken.
         """
-        if asked.question.problem is not None:
-            raise ValueError(asked.question.problem)
-        images = [_open(path, mended=asked.question.mended) for path in asked.question.images]
-        turn = {"role": "user", "content": asked.prompt}
+        if request.question.problem is not None:
+            raise ValueError(request.question.problem)
+        images = [_open(path, normalised=request.question.normalised) for path in request.question.images]
+        turn = {"role": "user", "content": request.prompt}
         return self.loaded.encode_turns(
-            [turn], images, asked.system, vision_budget(asked.served, asked.image_max_pixels)
+            [turn], images, request.system, vision_budget(request.adapter_spec, request.image_max_pixels)
         )
 
     def _collate(self, ready: Sequence[Ready]) -> dict[str, torch.Tensor]:
         asked, _ = ready[0]  # they all have the same budget
-        return self.loaded.batch([encoded for _, encoded in ready], vision_budget(asked.served, asked.image_max_pixels))
+        return self.loaded.batch(
+            [encoded for _, encoded in ready], vision_budget(asked.adapter_spec, asked.image_max_pixels)
+        )
 
-    def _answered(self, prepared: Prepared) -> list[tuple[Asked, Reply]]:
+    def _answered(self, prepared: Prepared) -> list[tuple[Request, Reply]]:
         fits = self.limit is None or len(prepared.ready) <= self.limit
         return [*prepared.refused, *self._generate_all(prepared.ready, prepared.collated if fits else {})]
 
     def _generate_all(
         self, ready: Sequence[Ready], collated: Mapping[str, torch.Tensor]
-    ) -> Iterator[tuple[Asked, Reply]]:
+    ) -> Iterator[tuple[Request, Reply]]:
         """Replies to all; a batch that does not fit into the memory is halved, and so are later ones.
 
         Args:
@@ -118,7 +120,7 @@ class Batches:
             else:
                 yield from zip((asked for asked, _ in part), replies, strict=True)
 
-    def _apart(self, part: Sequence[Ready], error: Exception) -> Iterator[tuple[Asked, Reply]]:
+    def _apart(self, part: Sequence[Ready], error: Exception) -> Iterator[tuple[Request, Reply]]:
         """What to do with a batch that failed: halve it for want of memory, else ask its questions one by one."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -132,15 +134,15 @@ class Batches:
             for item in part:
                 yield from self._generate_all([item], {})
 
-    def _generate(self, asked: Asked, batch: Mapping[str, Any]) -> list[Reply]:
-        generation = self.loaded.generation(asked.generation)
-        if asked.generation.do_sample:
-            torch.manual_seed(int(asked.fingerprint[:8], 16))  # drawn alike by a run that goes on after a kill
-        answers = self.loaded.generate(batch, asked.served.name, generation)
+    def _generate(self, request: Request, batch: Mapping[str, Any]) -> list[Reply]:
+        generation = self.loaded.generation(request.generation)
+        if request.generation.do_sample:
+            torch.manual_seed(int(request.fingerprint[:8], 16))  # drawn alike by a run that goes on after a kill
+        answers = self.loaded.generate(batch, request.adapter_spec.name, generation)
         return [self.loaded.reply(tokens, generation) for tokens in answers]
 
 
-def _open(path: Path, *, mended: bool) -> Image.Image:
-    """A picture as it is shown, decoded once; LLaMA-Factory looks at it twice."""
+def _open(path: Path, *, normalised: bool) -> Image.Image:
+    """An image as it is shown, decoded once; LLaMA-Factory looks at it twice."""
     image = decode(path)
-    return image if mended else shown(image)
+    return image if normalised else shown(image)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from medvl.answers import challenge_text
 from medvl.boxes import FRAMES, Frame, Size
+from medvl.images import FORMATS, shown_size
 from medvl.instructions import GENERAL
-from medvl.pictures import FORMATS, shown_size
 from medvl.postprocessing import to_hand_in
 from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, source_rows
@@ -43,7 +43,7 @@ def check_challenge(path: Path, questions: Sequence[Question]) -> None:
     (file, index), count = places.most_common(1)[0]
     if count > 1:
         raise DataError(
-            f"{file}, row {index}: {count} records come from it (copies, or one per picture), and the challenge takes "
+            f"{file}, row {index}: {count} records come from it (copies, or one per image), and the challenge takes "
             "one answer per row; give the tree as --data"
         )
     if path.resolve() in {file.resolve() for file, _ in places}:
@@ -64,7 +64,7 @@ def write_challenge(path: Path, questions: Sequence[Question], rows: Mapping[str
 
 
 def answer_for(question: Question, rows: Mapping[str, Row], profiles: Profiles) -> str:
-    """The text to hand in: tidied as the question's profile says, boxes in pixels of the original picture."""
+    """The text to hand in: tidied as the question's profile says, boxes in pixels of the original image."""
     row = rows.get(question.id)
     if row is None or row.error is not None:
         return ""
@@ -88,7 +88,7 @@ def _frame(row: Row) -> Frame:
 
 
 def _size(question: Question) -> Size:
-    """(width, height) of the first picture as the model was shown it, pixels."""
+    """(width, height) of the first image as the model was shown it, pixels."""
     if question.size is not None:
         return question.size
     with Image.open(question.images[0], formats=FORMATS) as image:

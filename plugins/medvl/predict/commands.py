@@ -127,13 +127,13 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
     add(
         "--images",
         choices=["data", "path"],
-        help="send pictures in the request, or as file:// addresses that the server opens (default: data)",
+        help="send images in the request, or as file:// addresses that the server opens (default: data)",
     )
     add(
         "--template-breaks-lines",
         action="store_true",
         default=None,
-        help="the server's chat template writes a line break after each picture, as InternVL3's own does",
+        help="the server's chat template writes a line break after each image, as InternVL3's own does",
     )
 
 

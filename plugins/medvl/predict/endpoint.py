@@ -24,9 +24,9 @@ import openai
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from PIL import Image
 
-from medvl.pictures import decode, shown
+from medvl.images import decode, shown
 from medvl.predict.errors import UsageError
-from medvl.predict.plan import Asked
+from medvl.predict.plan import Request
 from medvl.predict.reply import Reply, failed
 from medvl.sharegpt import IMAGE_TAG
 
@@ -50,8 +50,8 @@ class Connection:
         timeout: Seconds that one attempt may take in all, however slowly its answer comes.
         retries: Attempts after the first.
         images_as: data: in the request. path: as a file:// address where the server may open the file and it can be
-            used as it is; `medvl.pictures` and the pixel budget decide.
-        template_breaks_lines: Whether the server's chat template writes a line break after each picture, as that of
+            used as it is; `medvl.images` and the pixel budget decide.
+        template_breaks_lines: Whether the server's chat template writes a line break after each image, as that of
             InternVL3 does; the prompt's own is then left out.
     """
 
@@ -131,7 +131,7 @@ class Endpoint:
             reason = error.__cause__ or error
             raise UsageError(f"{self.connection.url}: no server answers there: {reason}") from error
 
-    def answers(self, batches: Iterable[Sequence[Asked]]) -> Iterator[list[tuple[Asked, Reply]]]:
+    def answers(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[tuple[Request, Reply]]]:
         """Replies as they come. `batches` only give the order in which questions are sent.
 
         Raises:
@@ -141,7 +141,7 @@ class Endpoint:
         # Left half-way, the portal ends what is under way, and then the pool need not wait for it.
         with ThreadPoolExecutor(self.connection.concurrency) as pool, start_blocking_portal() as portal:
             client = self._client()
-            running: dict[Future[Reply], Asked] = {}
+            running: dict[Future[Reply], Request] = {}
             try:
                 for asked in questions:
                     running[pool.submit(self._answer, asked, portal, client)] = asked
@@ -154,15 +154,15 @@ class Endpoint:
                     future.cancel()
             portal.call(client.close)
 
-    def _answer(self, asked: Asked, portal: BlockingPortal, client: openai.AsyncOpenAI) -> Reply:
+    def _answer(self, item: Request, portal: BlockingPortal, client: openai.AsyncOpenAI) -> Reply:
         """Ask one question.
 
         Raises:
             UsageError: the server refuses the key.
         """
         try:
-            request = self._request(asked)
-        except Exception as error:  # whatever is wrong with one picture must not end a run
+            request = self._request(item)
+        except Exception as error:  # whatever is wrong with one image must not end a run
             return failed(error)
         try:
             sent = portal.call(partial(client.chat.completions.with_raw_response.create, **request))
@@ -191,36 +191,36 @@ class Endpoint:
         names = " or ".join(KEY_VARIABLES)
         return UsageError(f"{self.connection.url}: {error.message}; set the key in the environment as {names}")
 
-    def _request(self, asked: Asked) -> dict[str, Any]:
-        stated = asked.generation
+    def _request(self, request: Request) -> dict[str, Any]:
+        stated = request.generation
         sampling = (
             {"temperature": stated.temperature, "top_p": stated.top_p} if stated.do_sample else {"temperature": 0}
         )
         extra = {"top_k": stated.top_k, "repetition_penalty": stated.repetition_penalty}
-        system = [{"role": "system", "content": asked.system}] if asked.system else []
+        system = [{"role": "system", "content": request.system}] if request.system else []
         return {
-            "model": asked.served.name,
-            "messages": [*system, {"role": "user", "content": self._content(asked)}],
+            "model": request.adapter_spec.name,
+            "messages": [*system, {"role": "user", "content": self._content(request)}],
             "max_tokens": stated.max_new_tokens,
             **{name: value for name, value in sampling.items() if value is not None},
             "extra_body": {name: value for name, value in extra.items() if value is not None} or None,
         }
 
-    def _content(self, asked: Asked) -> list[dict[str, Any]]:
-        """The prompt in parts: each tag becomes its picture, the text between stays."""
-        if asked.question.problem is not None:
-            raise ValueError(asked.question.problem)
-        before, *texts = asked.prompt.split(IMAGE_TAG)
+    def _content(self, request: Request) -> list[dict[str, Any]]:
+        """The prompt in parts: each tag becomes its image, the text between stays."""
+        if request.question.problem is not None:
+            raise ValueError(request.question.problem)
+        before, *texts = request.prompt.split(IMAGE_TAG)
         parts: list[dict[str, Any]] = [{"type": "text", "text": before}] if before else []
-        for path, text in zip(asked.question.images, texts, strict=True):
-            address = self._address(path, asked)
+        for path, text in zip(request.question.images, texts, strict=True):
+            address = self._address(path, request)
             parts.append({"type": "image_url", "image_url": {"url": address}})
             text = text.removeprefix("\n") if self.connection.template_breaks_lines else text
             parts += [{"type": "text", "text": text}] if text else []
         return parts
 
-    def _address(self, path: Path, asked: Asked) -> str:
-        data, media_type, unchanged = picture_data(path, asked.image_max_pixels, mended=asked.question.mended)
+    def _address(self, path: Path, request: Request) -> str:
+        data, media_type, unchanged = image_data(path, request.image_max_pixels, normalised=request.question.normalised)
         if unchanged and self.connection.images_as == "path":
             return path.resolve().as_uri()
         return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
@@ -245,26 +245,27 @@ def _reply(completion: _Completion) -> Reply:
     return Reply(text, "length" if choice.finish_reason == "length" else "stop")
 
 
-def _finished(running: dict[Future[Reply], Asked]) -> list[tuple[Asked, Reply]]:
+def _finished(running: dict[Future[Reply], Request]) -> list[tuple[Request, Reply]]:
     """Wait for at least one; those that are done leave `running`."""
     finished, _ = wait(running, return_when=FIRST_COMPLETED)
     return [(running.pop(future), future.result()) for future in sorted(finished, key=list(running).index)]
 
 
-def picture_data(path: Path, max_pixels: int | None, *, mended: bool) -> tuple[bytes, str, bool]:
-    """A picture as training shows it: mended, and within the budget. Its bytes, media type, and whether the file's own.
+def image_data(path: Path, max_pixels: int | None, *, normalised: bool) -> tuple[bytes, str, bool]:
+    """An image as training shows it: normalised, and within the budget. Its bytes, media type, and whether the file's
+    own.
 
     Raises:
-        ValueError, OSError: the picture is broken, or missing.
+        ValueError, OSError: the image is broken, or missing.
     """
     data = path.read_bytes()
     image = decode(path, data)
     layout = image.format or ""
-    picture = image if mended else shown(image)
-    if picture is image and layout in _MEDIA_TYPES and not _too_large(image, max_pixels):
+    shown_image = image if normalised else shown(image)
+    if shown_image is image and layout in _MEDIA_TYPES and not _too_large(image, max_pixels):
         return data, _MEDIA_TYPES[layout], True
     buffer = io.BytesIO()
-    _within(picture, max_pixels).convert("RGB").save(buffer, "PNG")
+    _within(shown_image, max_pixels).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue(), "image/png", False
 
 
@@ -273,7 +274,7 @@ def _too_large(image: Image.Image, max_pixels: int | None) -> bool:
 
 
 def _within(image: Image.Image, max_pixels: int | None) -> Image.Image:
-    """The picture within its budget, as LLaMA-Factory 0.9.5 shrinks it: same sides' ratio, rounded down, bicubic."""
+    """The image within its budget, as LLaMA-Factory 0.9.5 shrinks it: same sides' ratio, rounded down, bicubic."""
     if max_pixels is None or not _too_large(image, max_pixels):
         return image
     factor = math.sqrt(max_pixels / (image.width * image.height))

@@ -1,4 +1,4 @@
-"""The model in this process: LLaMA-Factory's own loading, prompts and pictures, so that asking equals training.
+"""The model in this process: LLaMA-Factory's own loading, prompts and images, so that asking equals training.
 
 The base model is loaded once, with all its adapters beside it. Nothing here may be called by two threads at once but
 `encode_turns` and `batch`.
@@ -30,7 +30,7 @@ from medvl.factory.positions import tell_token_types
 from medvl.predict.errors import UsageError
 from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply
-from medvl.predict.setup import Served, Setup, check_base
+from medvl.predict.setup import AdapterSpec, Setup, check_base
 from medvl.profiles import Generation
 from medvl.sharegpt import IMAGE_TAG
 from medvl.weights import is_finite
@@ -40,28 +40,28 @@ _BOX_TAGS = re.compile(r"<box>.*?</box>|<\|box_start\|>.*?<\|box_end\|>", re.DOT
 
 
 class Budget(NamedTuple):
-    """What turns a picture into tokens; areas in pixels."""
+    """What turns an image into tokens; areas in pixels."""
 
     image_max_pixels: int
     image_min_pixels: int
     crop_to_patches: bool
 
 
-def vision_budget(served: Served, image_max_pixels: int | None = None) -> Budget:
+def vision_budget(adapter_spec: AdapterSpec, image_max_pixels: int | None = None) -> Budget:
     """The budget that an adapter was trained with, or another area.
 
     Raises:
         ValueError: neither is known, as at an endpoint.
     """
-    pixels = image_max_pixels or served.image_max_pixels
+    pixels = image_max_pixels or adapter_spec.image_max_pixels
     if pixels is None:
-        raise ValueError(f"{served.name}: no pixel budget; only an endpoint can choose one by itself")
-    return Budget(pixels, served.image_min_pixels, served.crop_to_patches)
+        raise ValueError(f"{adapter_spec.name}: no pixel budget; only an endpoint can choose one by itself")
+    return Budget(pixels, adapter_spec.image_min_pixels, adapter_spec.crop_to_patches)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as LLaMA-Factory's collator takes it: token ids, and the pictures."""
+    """A prompt as LLaMA-Factory's collator takes it: token ids, and the images."""
 
     tokens: list[int]
     images: list[Image.Image]
@@ -77,8 +77,8 @@ class InProcess:
             UsageError: a model without image processor; weights that are no numbers; or an adapter that is not loaded
                 whole, or changes nothing.
         """
-        for served in setup.adapters.values():
-            if served.folder is not None and (bad := nonfinite(served.folder)):
+        for adapter_spec in setup.adapters.values():
+            if adapter_spec.folder is not None and (bad := nonfinite(adapter_spec.folder)):
                 raise UsageError(bad)
         model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(setup))
         loaded = load_tokenizer(model_args)
@@ -98,7 +98,7 @@ class InProcess:
         self._ends = {*self.template.get_stop_token_ids(self.tokenizer), *special.values()} - self._box_tags
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
         # The config of a hub's model is there by now.
-        check_base({name: served.card for name, served in setup.adapters.items()}, setup.model)
+        check_base({name: adapter_spec.card for name, adapter_spec in setup.adapters.items()}, setup.model)
         _check_numbers(base, setup.model)
         # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
         base.generation_config = GenerationConfig()
@@ -110,20 +110,20 @@ class InProcess:
 
     def _try(self, setup: Setup) -> None:
         """Raise UsageError for a model that gives no numbers, and for an adapter that does not change them."""
-        budget, picture = vision_budget(setup.base), Image.linear_gradient("L").resize((64, 64)).convert("RGB")
-        encoded = self.encode_turns([{"role": "user", "content": f"{IMAGE_TAG}\n?"}], [picture], "", budget)
+        budget, image = vision_budget(setup.base), Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+        encoded = self.encode_turns([{"role": "user", "content": f"{IMAGE_TAG}\n?"}], [image], "", budget)
         batch = self.batch([encoded], budget)
         without = self._logits(batch, None)
         if not is_finite(without):
             raise UsageError(f"{setup.model}: the model computes NaN or infinity; copy or train it again")
-        for name, served in setup.adapters.items():
+        for name, adapter_spec in setup.adapters.items():
             logits = self._logits(batch, name)
             if not is_finite(logits):
-                raise UsageError(f"{served.folder}: with it the model computes NaN or infinity; train it again")
+                raise UsageError(f"{adapter_spec.folder}: with it the model computes NaN or infinity; train it again")
             if torch.equal(logits, without):
                 raise UsageError(
-                    f"{served.folder}: the adapter changes nothing, the model computes the same without it; train it, "
-                    "or ask the model alone"
+                    f"{adapter_spec.folder}: the adapter changes nothing, the model computes the same without it; "
+                    "train it, or ask the model alone"
                 )
 
     def _logits(self, batch: Mapping[str, torch.Tensor], adapter: str | None) -> torch.Tensor:
@@ -138,23 +138,23 @@ class InProcess:
         """A prompt exactly as training renders it.
 
         Args:
-            turns: LLaMA-Factory's messages up to the user's last, with an `<image>` per picture.
-            images: The pictures.
+            turns: LLaMA-Factory's messages up to the user's last, with an `<image>` per image.
+            images: The images.
             system: System prompt.
             budget: Vision budget that the adapter was trained with.
 
         Raises:
-            ValueError: a turn holds control tokens, which would be read as pictures or as the turn's end.
+            ValueError: a turn holds control tokens, which would be read as images or as the turn's end.
         """
         if found := self.control_tokens(*(turn["content"] for turn in turns)):
             raise ValueError(holds_control_tokens(found))
-        plugin, processor, pictures = self.template.mm_plugin, self._collator(budget).processor, list(images)
+        plugin, processor, loaded = self.template.mm_plugin, self._collator(budget).processor, list(images)
         messages = [*map(dict, turns), {"role": "assistant", "content": ""}]
-        messages = plugin.process_messages(messages, pictures, [], [], processor)
+        messages = plugin.process_messages(messages, loaded, [], [], processor)
         with self._lock:  # a tokenizer may be changed by one thread while another uses it
             tokens, _ = self.template.encode_oneturn(self.tokenizer, messages, system, None)
-        tokens, _ = plugin.process_token_ids(tokens, None, pictures, [], [], self.tokenizer, processor)
-        return Encoded(tokens, pictures)
+        tokens, _ = plugin.process_token_ids(tokens, None, loaded, [], [], self.tokenizer, processor)
+        return Encoded(tokens, loaded)
 
     def control_tokens(self, *texts: str) -> list[str]:
         """The control tokens in these texts, as this checkpoint's tokenizer has them and as both families do.
@@ -290,12 +290,12 @@ def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, di
     """
     names = {name: f"adapter_{place}" for place, name in enumerate(setup.adapters)}
     model = base
-    for name, served in setup.adapters.items():
+    for name, adapter_spec in setup.adapters.items():
         if model is base:
-            model = PeftModel.from_pretrained(base, str(served.folder), adapter_name=names[name])
+            model = PeftModel.from_pretrained(base, str(adapter_spec.folder), adapter_name=names[name])
         else:
-            model.load_adapter(str(served.folder), adapter_name=names[name])
-        if served.folder is not None and (lost := unloaded(model, served.folder, names[name])):
+            model.load_adapter(str(adapter_spec.folder), adapter_name=names[name])
+        if adapter_spec.folder is not None and (lost := unloaded(model, adapter_spec.folder, names[name])):
             raise UsageError(lost)
     for name, parameter in model.named_parameters():
         if "lora_" in name:

@@ -15,7 +15,7 @@ from PIL import Image
 from medvl.boxes import Size
 from medvl.instructions import instruct
 from medvl.predict.questions import Question
-from medvl.predict.setup import Served
+from medvl.predict.setup import AdapterSpec
 from medvl.profiles import Generation, Profile, Profiles
 from medvl.question_boxes import in_frame
 from medvl.router.chain import Router
@@ -23,25 +23,25 @@ from medvl.router.route import Route, abstain
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One question as it is asked.
 
     Attributes:
         question: The question.
         route: What the router says.
         profile: The profile that follows from it.
-        served: The adapter that answers.
-        prompt: The user's turn, a tag per picture, boxes that the question gives in the frame of the answers.
+        adapter_spec: The adapter that answers.
+        prompt: The user's turn, a tag per image, boxes that the question gives in the frame of the answers.
         system: System prompt; None leaves it to an endpoint.
-        image_max_pixels: Largest area of a picture; None leaves it to an endpoint.
-        fingerprint: SHA-256 of profile, prompt, pictures, model, adapter, pixel budget and generation.
+        image_max_pixels: Largest area of an image; None leaves it to an endpoint.
+        fingerprint: SHA-256 of profile, prompt, images, model, adapter, pixel budget and generation.
         doubt: Why numbers in the question that may be a box stayed as they are.
     """
 
     question: Question
     route: Route
     profile: Profile
-    served: Served
+    adapter_spec: AdapterSpec
     prompt: str
     system: str | None
     image_max_pixels: int | None
@@ -68,29 +68,31 @@ def route(questions: Sequence[Question], router: Router | None, *, by_own_task: 
     return router.route([question.text for question in questions], metadata=metadata)
 
 
-def ask(question: Question, route: Route, profiles: Profiles, served: Callable[[Profile], Served], base: str) -> Asked:
+def ask(
+    question: Question, route: Route, profiles: Profiles, adapter_spec: Callable[[Profile], AdapterSpec], base: str
+) -> Request:
     """A routed question as it is asked.
 
     Args:
         question: What is asked.
         route: Where it goes.
         profiles: How each task is asked.
-        served: The adapter of a profile.
+        adapter_spec: The adapter of a profile.
         base: Identity of the base model and of how it is loaded.
     """
     profile = profiles.chosen(route.task, route.confidence)
-    adapter = served(profile)
+    adapter = adapter_spec(profile)
     asked = in_frame(question.text, question.images, question.frame, adapter.frame)
     prompt = _prompt(question.head, asked.text, profile)
     system = adapter.system if profile.system is None else profile.system
     pixels = profile.image_max_pixels or adapter.image_max_pixels
-    pictures = [(image.name, image.stat().st_size if image.is_file() else None) for image in question.images]
+    images = [(image.name, image.stat().st_size if image.is_file() else None) for image in question.images]
     stated = [
-        *(base, adapter.identity, system, prompt, pictures, pixels, adapter.image_min_pixels, adapter.crop_to_patches),
+        *(base, adapter.identity, system, prompt, images, pixels, adapter.image_min_pixels, adapter.crop_to_patches),
         *(profile.name, dataclasses.asdict(profile.generation)),
     ]
     digest = hashlib.sha256(json.dumps(stated, ensure_ascii=False).encode()).hexdigest()
-    return Asked(question, route, profile, adapter, prompt, system, pixels, digest, asked.doubt)
+    return Request(question, route, profile, adapter, prompt, system, pixels, digest, asked.doubt)
 
 
 def _prompt(head: str, text: str, profile: Profile) -> str:
@@ -100,15 +102,15 @@ def _prompt(head: str, text: str, profile: Profile) -> str:
     return head + line_break + instruct(text, profile.instruction)
 
 
-def batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:
+def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
     """What is asked together: by adapter, then profile, then length, longest first.
 
     Adapters are switched once each. Equal lengths need little padding. The longest come first, so that a model too
     large for them shows it at once.
     """
-    groups: dict[tuple[str, str], list[Asked]] = {}
-    for item in asked:
-        groups.setdefault((item.served.name or "", item.profile.name), []).append(item)
+    groups: dict[tuple[str, str], list[Request]] = {}
+    for item in requests:
+        groups.setdefault((item.adapter_spec.name or "", item.profile.name), []).append(item)
     planned = []
     for _, group in sorted(groups.items()):
         ordered = sorted(group, key=lambda item: (-_length(item), item.question.id))
@@ -116,20 +118,20 @@ def batches(asked: Sequence[Asked], size: int) -> list[list[Asked]]:
     return planned
 
 
-def remaining(planned: Sequence[Sequence[Asked]], wanted: set[str], *, whole: bool) -> list[Sequence[Asked]]:
+def remaining(planned: Sequence[Sequence[Request]], wanted: set[str], *, whole: bool) -> list[Sequence[Request]]:
     """The batches that hold a wanted question: whole, or only the wanted ones of them."""
     kept = [[asked for asked in batch if asked.question.id in wanted] for batch in planned]
     return [batch if whole else wanted_ones for batch, wanted_ones in zip(planned, kept, strict=True) if wanted_ones]
 
 
-def _length(item: Asked) -> int:
-    """About how many tokens a prompt has: text by fours of letters, a picture by 1,024 pixels within its budget."""
-    if item.served.max_tiles == 1:  # every picture has the same number
-        pictures = 256 * len(item.question.images)
+def _length(item: Request) -> int:
+    """About how many tokens a prompt has: text by fours of letters, an image by 1,024 pixels within its budget."""
+    if item.adapter_spec.max_tiles == 1:  # every image has the same number
+        images = 256 * len(item.question.images)
     else:
         budget = item.image_max_pixels or 768 * 768
-        pictures = sum(min(width * height, budget) // 1024 for width, height in map(_size, item.question.images))
-    return pictures + len(item.prompt) // 4
+        images = sum(min(width * height, budget) // 1024 for width, height in map(_size, item.question.images))
+    return images + len(item.prompt) // 4
 
 
 def _size(path: object) -> Size:
@@ -137,5 +139,5 @@ def _size(path: object) -> Size:
         with Image.open(str(path)) as image:
             width, height = image.size
             return width, height
-    except (OSError, ValueError, Image.DecompressionBombError):  # said when the picture is asked about
+    except (OSError, ValueError, Image.DecompressionBombError):  # said when the image is asked about
         return 0, 0

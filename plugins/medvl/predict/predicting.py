@@ -7,13 +7,13 @@ from rich.console import Console
 
 from medvl.instructions import GENERAL
 from medvl.predict import backends
-from medvl.predict.backends import Answering
+from medvl.predict.backends import BackendSpec
 from medvl.predict.challenge import check_challenge, write_challenge
 from medvl.predict.errors import UsageError
-from medvl.predict.plan import Asked, ask, batches, remaining, route
+from medvl.predict.plan import Request, ask, batches, remaining, route
 from medvl.predict.progress import summary, write_answers
 from medvl.predict.questions import Question, choose, read_questions
-from medvl.predict.setup import Wanted
+from medvl.predict.setup import ModelOptions
 from medvl.predict.writer import Row, done, opened, stale
 from medvl.profiles import Profile, Profiles, read_profiles
 from medvl.router.chain import Router, load_router
@@ -33,15 +33,15 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
     routes = route(questions, router, by_own_task=args.oracle_task)
     chosen = [profiles.chosen(item.task, item.confidence) for item in routes]
     used = list({profile.name: profile for profile in chosen}.values())
-    answering = _answering(args, used, profiles[GENERAL].adapter)
-    asked = _asked(questions, routes, profiles, answering)
+    backend_spec = _answering(args, used, profiles[GENERAL].adapter)
+    asked = _asked(questions, routes, profiles, backend_spec)
     notes = (
         [f"{router.failures} questions went to general because the router failed"] if router and router.failures else []
     )
     doubts = [f"{item.question.id}: {item.doubt}" for item in asked if item.doubt]
     if doubts:
         notes.append(f"{len(doubts)} questions give numbers that may be a box and stay as they are, first {doubts[0]}")
-    for note in (*notes, *answering.notes):
+    for note in (*notes, *backend_spec.notes):
         errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     fingerprints = {item.question.id: item.fingerprint for item in asked}
     with opened(args.out) as predictions:
@@ -53,9 +53,9 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
             )
         wanted = set(fingerprints) - done(predictions.rows, fingerprints)
         planned = [] if args.ask_nothing else batches(asked, args.batch_size)
-        todo = remaining(planned, wanted, whole=answering.together)
+        todo = remaining(planned, wanted, whole=backend_spec.together)
         if todo:
-            write_answers(answering.start().answers(todo), predictions, wanted, errors)
+            write_answers(backend_spec.start().answers(todo), predictions, wanted, errors)
         if args.frame:
             predictions.reframe(done(predictions.rows, fingerprints), args.frame)
         predictions.finish([question.id for question in questions])
@@ -104,9 +104,9 @@ def _router(args: argparse.Namespace) -> Router | None:
         raise UsageError(f"--router {args.router}: {error}") from error
 
 
-def _answering(args: argparse.Namespace, profiles: list[Profile], general: str | None) -> Answering:
+def _answering(args: argparse.Namespace, profiles: list[Profile], general: str | None) -> BackendSpec:
     bits = {None: None, "none": 0}.get(args.quantization, args.quantization)
-    wanted = Wanted(args.model, args.template, None if bits is None else int(bits), args.dtype, args.frame)
+    wanted = ModelOptions(args.model, args.template, None if bits is None else int(bits), args.dtype, args.frame)
     try:
         if args.endpoint is None:
             return backends.in_process(profiles, wanted, args.adapters, args.adapter, general)
@@ -128,8 +128,10 @@ def _answering(args: argparse.Namespace, profiles: list[Profile], general: str |
         raise UsageError(str(error)) from error
 
 
-def _asked(questions: list[Question], routes: list[Route], profiles: Profiles, answering: Answering) -> list[Asked]:
+def _asked(
+    questions: list[Question], routes: list[Route], profiles: Profiles, backend_spec: BackendSpec
+) -> list[Request]:
     return [
-        ask(question, item, profiles, lambda profile: answering.serves[profile.name], answering.identity)
+        ask(question, item, profiles, lambda profile: backend_spec.serves[profile.name], backend_spec.identity)
         for question, item in zip(questions, routes, strict=True)
     ]

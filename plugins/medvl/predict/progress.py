@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medvl.postprocessing import postprocess
-from medvl.predict.plan import Asked
+from medvl.predict.plan import Request
 from medvl.predict.reply import Reply
 from medvl.predict.writer import Predictions, Row
 from medvl.profiles import Profiles
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 
 def write_answers(
-    answers: Iterator[list[tuple[Asked, Reply]]], predictions: Predictions, wanted: set[str], console: Console
+    answers: Iterator[list[tuple[Request, Reply]]], predictions: Predictions, wanted: set[str], console: Console
 ) -> None:
     """Write every reply to a wanted question when it comes.
 
@@ -54,27 +54,29 @@ def write_answers(
             broken += sum(reply.broken for _, reply in replies)
             answered += sum(reply.error is None for _, reply in replies)
             group = replies[0][0]
-            progress.update(bar, advance=len(rows), description=f"{group.profile.name} ({group.served.name or 'base'})")
+            progress.update(
+                bar, advance=len(rows), description=f"{group.profile.name} ({group.adapter_spec.name or 'base'})"
+            )
             if broken >= _HOPELESS and not answered:
                 raise HopelessError(f"{broken} failures and not one answer, the last because: {replies[-1][1].error}")
 
 
-def _row(asked: Asked, reply: Reply) -> Row:
+def _row(request: Request, reply: Reply) -> Row:
     return Row(
-        id=asked.question.id,
+        id=request.question.id,
         prediction=reply.text,
-        task=asked.profile.name,
-        confidence=round(asked.route.confidence, 6),
-        source=asked.route.source,
-        adapter=asked.served.name,
-        frame=asked.served.frame,
+        task=request.profile.name,
+        confidence=round(request.route.confidence, 6),
+        source=request.route.source,
+        adapter=request.adapter_spec.name,
+        frame=request.adapter_spec.frame,
         finish=reply.finish,
-        fingerprint=asked.fingerprint,
+        fingerprint=request.fingerprint,
         error=reply.error,
     )
 
 
-def summary(asked: Sequence[Asked], rows: Mapping[str, Row], profiles: Profiles) -> Table:
+def summary(requests: Sequence[Request], rows: Mapping[str, Row], profiles: Profiles) -> Table:
     """A line per profile: how many questions, and how many answers are not what they should be."""
     table = Table(title="Predictions")
     for heading in ("profile", "adapter"):
@@ -82,9 +84,9 @@ def summary(asked: Sequence[Asked], rows: Mapping[str, Row], profiles: Profiles)
     for heading in ("questions", "no answer", "odd form", "cut off"):
         table.add_column(heading, justify="right")
     counts: dict[tuple[str, str], Counter[str]] = {}
-    for item in asked:
+    for item in requests:
         row = rows.get(item.question.id)
-        count = counts.setdefault((item.profile.name, item.served.name or "base model"), Counter())
+        count = counts.setdefault((item.profile.name, item.adapter_spec.name or "base model"), Counter())
         count["questions"] += 1
         if row is None or row.error is not None:
             count["errors"] += 1
@@ -96,8 +98,8 @@ def summary(asked: Sequence[Asked], rows: Mapping[str, Row], profiles: Profiles)
     return table
 
 
-def _has_form(asked: Asked, row: Row, profiles: Profiles) -> bool:
-    question = asked.question
+def _has_form(request: Request, row: Row, profiles: Profiles) -> bool:
+    question = request.question
     expected = profiles[row.task].postprocess
     return postprocess(
         row.prediction, expected, question=question.text, separator=label_separator(question.dataset)

@@ -17,7 +17,7 @@ from medvl.flare import (
     FlareError,
     QuestionFile,
     find_question_files,
-    picture_path,
+    image_path,
     question_file,
     trees_below,
 )
@@ -34,17 +34,17 @@ _NOT_QUESTIONS = ("dataset_info", "manifest", "report")
 
 @dataclass(frozen=True)
 class Question:
-    """One question about its pictures.
+    """One question about its images.
 
     Attributes:
         id: Unique; scoring joins by it.
         dataset: Name of its dataset.
         text: As its source asks it, verbatim.
-        head: What stands before the text in the prompt: a tag per picture, and line breaks.
-        images: Its pictures.
-        mended: Whether the pictures are as training shows them already; else `medvl.pictures` mends them.
+        head: What stands before the text in the prompt: a tag per image, and line breaks.
+        images: Its images.
+        normalised: Whether the images are as training shows them already; else `medvl.images` mends them.
         task: Its own task, None where that is not known. Only used when asked for: the challenge forbids it.
-        size: (width, height) of its first picture as shown, pixels; None where only the picture tells.
+        size: (width, height) of its first image as shown, pixels; None where only the image tells.
         file: The question file it comes from.
         index: Row in that file, from 0.
         problem: Why it cannot be asked; None if it can.
@@ -56,7 +56,7 @@ class Question:
     text: str
     head: str
     images: tuple[Path, ...]
-    mended: bool
+    normalised: bool
     task: Task | None
     size: Size | None
     file: Path
@@ -190,9 +190,9 @@ def _asked(file: QuestionFile, prefix: str | None) -> Iterator[Question]:
 
 def _from_row(row: flare.Question, name: str) -> Question:
     try:
-        text, images = row.text, tuple(picture_path(row.file, image) for image in row.images)
+        text, images = row.text, tuple(image_path(row.file, image) for image in row.images)
         tags = [tag for tag in MEDIA_TAGS if tag in text]
-        problem = f"the question holds a literal {tags[0]}, which stands for a picture" if tags else _problem(text)
+        problem = f"the question holds a literal {tags[0]}, which stands for an image" if tags else _problem(text)
     except FlareError as error:
         text, images, problem = "", (), str(error)
     try:
@@ -205,7 +205,7 @@ def _from_row(row: flare.Question, name: str) -> Question:
         text=text,
         head=f"{IMAGE_TAG}\n" * len(images),
         images=images,
-        mended=False,
+        normalised=False,
         task=task,
         size=None,
         file=row.file.path,
@@ -250,7 +250,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         if tag and text.startswith("\n"):
             head, text = f"{head}\n", text[1:]
         if prompt.count(IMAGE_TAG) != len(record.images):
-            problem = f"{prompt.count(IMAGE_TAG)} {IMAGE_TAG} tags but {len(record.images)} pictures"
+            problem = f"{prompt.count(IMAGE_TAG)} {IMAGE_TAG} tags but {len(record.images)} images"
         else:
             problem = _problem(prompt)
     try:
@@ -264,7 +264,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         text=_without(text, instructions.get(task) if task else None) if asked is UNSET else asked,
         head=head,
         images=tuple(map(Path, record.images)),
-        mended=True,
+        normalised=True,
         task=task,
         size=record.source.sizes[0] if record.source.sizes else None,
         file=Path(record.source.file),

@@ -11,7 +11,7 @@ class Reply:
         text: Untouched; empty if there is an error.
         finish: stop, or length if it was cut off; None if there is an error.
         error: Why there is no answer.
-        broken: Whether the back end failed, rather than this question: its picture, its length, its size in memory.
+        broken: Whether the back end failed, rather than this question: its image, its length, its size in memory.
     """
 
     text: str

@@ -32,7 +32,7 @@ _NOT_QUANTISED = Quantization(bit=None, method="bnb", type="nf4", double_quantiz
 
 
 @dataclass(frozen=True)
-class Served:
+class AdapterSpec:
     """One adapter, or the base model, and how it is asked.
 
     Attributes:
@@ -40,10 +40,10 @@ class Served:
         folder: Where it lies; None for the base model, and at an endpoint.
         identity: Changes whenever its weights do.
         system: System prompt; None leaves that to an endpoint.
-        image_max_pixels: Largest area of a picture, pixels; None leaves that to an endpoint.
+        image_max_pixels: Largest area of an image, pixels; None leaves that to an endpoint.
         image_min_pixels: Smallest area.
-        crop_to_patches: Whether pictures are cut into tiles (InternVL).
-        max_tiles: Most tiles per picture; None for models without tiles.
+        crop_to_patches: Whether images are cut into tiles (InternVL).
+        max_tiles: Most tiles per image; None for models without tiles.
         frame: Frame of the boxes in its answers.
         card: Its run card, None without one.
     """
@@ -82,17 +82,17 @@ class Setup:
     enable_thinking: bool | None
     quantization: Quantization
     dtype: str
-    base: Served
-    adapters: Mapping[str, Served]
+    base: AdapterSpec
+    adapters: Mapping[str, AdapterSpec]
     warnings: tuple[str, ...]
 
-    def __getitem__(self, name: str | None) -> Served:
+    def __getitem__(self, name: str | None) -> AdapterSpec:
         """The adapter of that name; the base model for None."""
         return self.base if name is None else self.adapters[name]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelOptions:
     """What the user stated; None takes it from the run cards.
 
     Attributes:
@@ -148,7 +148,7 @@ def checked(folder: Path) -> Path:
     return folder
 
 
-def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
+def read_setup(adapters: Mapping[str, Path], options: ModelOptions) -> Setup:
     """How to load and ask the base model and its adapters.
 
     Raises:
@@ -157,16 +157,16 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
         ValueError: a damaged run card.
     """
     cards = {name: _card(folder) for name, folder in adapters.items()}
-    own = _card(Path(wanted.model)) if wanted.model else None
+    own = _card(Path(options.model)) if options.model else None
     # A base model's own card says how it was trained before the adapters were.
     known = {name: card for name, card in cards.items() if card} or ({"the model": own} if own else {})
-    model = wanted.model or _agreed("base model", {name: _spelled(card) for name, card in known.items()})
+    model = options.model or _agreed("base model", {name: _spelled(card) for name, card in known.items()})
     if model is None:
         raise UsageError("--model is missing, and no adapter has a run card that names it")
     if beside := adapter_beside(model):
         raise UsageError(f"--model {beside}")
     check_base(cards, model)
-    quantization = _quantization({name: card.quantization for name, card in known.items()}, wanted.bits)
+    quantization = _quantization({name: card.quantization for name, card in known.items()}, options.bits)
     warnings = [
         f"{name}: no run card beside it, so it is asked with LLaMA-Factory's defaults; train with medvl_run_card: true"
         for name, card in (cards or {model: own}).items()
@@ -181,22 +181,22 @@ def read_setup(adapters: Mapping[str, Path], wanted: Wanted) -> Setup:
     return Setup(
         model=model,
         identity=identity,
-        template=wanted.template
+        template=options.template
         or _agreed("template", {name: card.prompt.template for name, card in known.items()})
         or _template_of(model),
         enable_thinking=_agreed("thinking", {name: card.prompt.enable_thinking for name, card in known.items()}),
         quantization=quantization,
-        dtype=wanted.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
-        base=_served(None, None, identity, own, wanted.frame),
+        dtype=options.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
+        base=_served(None, None, identity, own, options.frame),
         adapters={
-            name: _served(name, folder, _adapter_identity(folder), cards[name], wanted.frame)
+            name: _served(name, folder, _adapter_identity(folder), cards[name], options.frame)
             for name, folder in adapters.items()
         },
         warnings=tuple(warnings),
     )
 
 
-def at_endpoint(model: str, folder: Path | None, frame: Frame | None) -> Served:
+def at_endpoint(model: str, folder: Path | None, frame: Frame | None) -> AdapterSpec:
     """A model at an endpoint, asked as the adapter or model in `folder` was trained, if that is given.
 
     Raises:
@@ -243,10 +243,12 @@ def _spelled(card: RunCard) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _served(name: str | None, folder: Path | None, identity: str, card: RunCard | None, frame: Frame | None) -> Served:
+def _served(
+    name: str | None, folder: Path | None, identity: str, card: RunCard | None, frame: Frame | None
+) -> AdapterSpec:
     """As its run card says; without one, as LLaMA-Factory would by default, or as an endpoint does by itself."""
     vision, at_endpoint = card.vision if card else None, name is not None and folder is None
-    return Served(
+    return AdapterSpec(
         name=name,
         folder=folder,
         identity=identity,
@@ -313,9 +315,9 @@ def check_base(cards: Mapping[str, RunCard | None], model: str) -> None:
         raise UsageError("\n".join(wrong))
 
 
-def differences(profile: Profile, served: Served) -> list[str]:
+def differences(profile: Profile, adapter_spec: AdapterSpec) -> list[str]:
     """Where a profile asks an adapter otherwise than its run card says it was trained."""
-    card = served.card
+    card = adapter_spec.card
     if card is None:
         return []
     found = []
@@ -333,4 +335,4 @@ def differences(profile: Profile, served: Served) -> list[str]:
         differs = asked is not None  # its data does not say, and the usual is verbatim
     if differs:
         found.append("answer instruction other than in its training data; convert that with the same --profiles")
-    return [f"profile {profile.name}, adapter {served.name or 'none'}: {difference}" for difference in found]
+    return [f"profile {profile.name}, adapter {adapter_spec.name or 'none'}: {difference}" for difference in found]

@@ -21,8 +21,8 @@ def augmented(text: str, rng: random.Random) -> str:
     words = text.split()
     if len(words) > 4 and rng.random() < 0.3:
         del words[rng.randrange(len(words))]
-    slipped = [_slip(word, rng) if rng.random() < 0.06 and _WORD.fullmatch(word) else word for word in words]
-    text = " ".join(slipped)
+    misspelt = [_typo(word, rng) if rng.random() < 0.06 and _WORD.fullmatch(word) else word for word in words]
+    text = " ".join(misspelt)
     if rng.random() < 0.15:
         text = f"{rng.choice(_PREAMBLES)} {text}"
     if rng.random() < 0.15:
@@ -32,7 +32,7 @@ def augmented(text: str, rng: random.Random) -> str:
     return text
 
 
-def _slip(word: str, rng: random.Random) -> str:
+def _typo(word: str, rng: random.Random) -> str:
     place = rng.randrange(1, len(word) - 1)
     kind = rng.randrange(4)
     if kind == 0:

@@ -16,7 +16,7 @@ from medvl.router.reading import brief
 from medvl.router.request import asked
 from medvl.router.route import Route, abstain, margin, normalise
 from medvl.router.rules import match_rules, rules_fingerprint
-from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_picture
+from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_image
 from medvl.tasks import UnknownNameError, canonical_task
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ CACHE_SIZE = 4096
 # Share of right answers among the rules' on tests/data/router_paraphrases.jsonl at first sight, by the rule of
 # succession: 38 of 38 where the form was stated, 44 of 45 where a request was worded.
 CONFIDENCE_OF_FORMS, CONFIDENCE_OF_REQUESTS = 39 / 40, 45 / 47
-# What the classifier must reach where a prompt names nothing of medicine, say after slips of the keyboard. Of 112
+# What the classifier must reach where a prompt names nothing of medicine, say after typos. Of 112
 # prompts that are no task 3 were routed without it and 1 with it, of 457 questions with slips up to 1 % fewer rightly.
 OUT_OF_SCOPE = 0.8
 
@@ -68,7 +68,7 @@ class ClassifierStage:
         scores = dict(zip(self.classifier.labels, row, strict=True))
         task = max(scores, key=scores.__getitem__)
         best, least = scores[task], self.calibration.thresholds[task]
-        if not is_medical_picture(asked(text)):
+        if not is_medical_image(asked(text)):
             least = max(least, OUT_OF_SCOPE)
         if asks_for_writing(asked(text)) or asks_for_knowledge(asked(text)):
             return abstain("asks for something else than what a picture shows", source="none", scores=scores)

@@ -3,7 +3,7 @@
 import re
 
 from medvl.choices import options
-from medvl.router.cues import Rule, any_of, cue
+from medvl.router.patterns import Rule, any_of, pattern_of
 from medvl.tasks import Task
 
 LABEL = any_of(
@@ -11,7 +11,7 @@ LABEL = any_of(
     r" options?"
     r" answers? letters? choices? statements? features? signs? attributes? tags? structures? types?"
 )
-_has_box = cue(
+_has_box = pattern_of(
     r"bounding[ -]?box(?:es)?", r"bbox(?:es)?", r"box(?:es)?", "coordinates?", r"x_?min", r"x_?1", "x0", "rectangles?",
     "corners?",
     "xyxy", "xywh", "left, top, right", "top, left, bottom",
@@ -37,7 +37,7 @@ def _has_options(text: str) -> bool:
     return bool(options(text) or option_marks(text))
 
 
-_select = cue(
+_select = pattern_of(
     r"all (?:\w+ )?(?:that|which) (?:apply|applies|are (?:present|true|correct|visible|applicable))",
     any_of("select choose mark tick pick check circle") + " "
     + any_of("all every any each as_many one_or_more multiple several"),
@@ -51,18 +51,18 @@ _select = cue(
     "every " + any_of("correct applicable matching true"),
     r"multi[ -]?(?:label|select|choice answers)",
 )  # fmt: skip
-_separated = cue(
+_separated = pattern_of(
     r"semi-?colons?", r"separated? (?:\w+ ){0,3}(?:by|with) a? ?(?:commas?|semicolons?)",
     r"comma[ -](?:separated|delimited)",
 )  # fmt: skip
 # "There can be more than one." says nothing of labels by itself, but it does behind a list of options.
-_several = cue(
+_several = pattern_of(
     any_of("can could may might") + " be " + any_of("more_than_one several multiple any_number") + "(?! ?[^.;,:!?) ])",
     any_of("more_than_one several multiple") + " " + any_of("can could may might is are") + " "
     + any_of("be_(?:correct|true|right|present) correct true apply allowed possible"),
 )  # fmt: skip
-_only_one = cue("(?:all|none|both) of (?:the above|these)", "both A and B", "(?:only|exactly|just) one")
-_ticks_boxes = cue("(?:tick|check|mark) (?:all|every|each|any) (?:the )?box(?:es)?")
+_only_one = pattern_of("(?:all|none|both) of (?:the above|these)", "both A and B", "(?:only|exactly|just) one")
+_ticks_boxes = pattern_of("(?:tick|check|mark) (?:all|every|each|any) (?:the )?box(?:es)?")
 
 
 def _selects(text: str) -> bool:
@@ -73,16 +73,16 @@ def _selects(text: str) -> bool:
     return (selects and not (options and _only_one(text))) or _separated(text)
 
 
-_map = cue(
+_map = pattern_of(
     "mapping", "(?:json|an?) maps?", "maps? (?:of|from)", r"map(?:s|ped)?\b[^.?!]*\bto",
     "dict(?:ionary|ionaries)?", "keys?", "keyed", "identifiers?", "ids?", "json object", "inventory", "karyotype",
     "chromosomes?", "instance (?:detection|segmentation)",
     r"(?:by|per|for each)[ -](?:\w+ )?(?:type|class|category|species|label|stage)",
 )  # fmt: skip
 _arrow_or_braces = re.compile(r"->|=>|\u2192|\{\s*\"?[\w\s]+\"?\s*:\s*\[").search
-_json, _json_list = cue("json"), cue("json (?:list|array)")
-_each = cue("each", "every", "all", "individual", "separately", "respective", "one by one")
-_location = cue("locations?", "positions?")
+_json, _json_list = pattern_of("json"), pattern_of("json (?:list|array)")
+_each = pattern_of("each", "every", "all", "individual", "separately", "respective", "one by one")
+_location = pattern_of("locations?", "positions?")
 
 
 def _maps_boxes(text: str) -> bool:
@@ -94,7 +94,7 @@ def _maps_boxes(text: str) -> bool:
     return maps and _has_box(text)
 
 
-_choice = cue(
+_choice = pattern_of(
     "yes ?(?:or|/|,) ?no", "true or false", r"(?:options?|choices?|candidates?|classes|categories) ?(?:are\b|:.?)",
     rf"(?:choose|select|pick) (?:one|from|between|among|a single|only|the (?:best|correct|right|most)|an? {LABEL})",
     "(?:one|single|best|correct) (?:letter|option|choice|answer|category|class)",

@@ -3,8 +3,8 @@
 import re
 from functools import lru_cache
 
-from medvl.router.cues import any_of, pattern
-from medvl.router.spelling import mended
+from medvl.router.patterns import any_of, pattern
+from medvl.router.spelling import normalised
 
 # "task: detection", "TaskType = counting", "<task>report generation</task>": a label, not a request.
 _CLAIM = re.compile(
@@ -113,5 +113,5 @@ def requests(text: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def asked(question: str) -> str:
-    """What rules and classifier read of a normalised question: its focus, slips of the keyboard mended."""
-    return mended(focus(question))
+    """What rules and classifier read of a normalised question: its focus, typos mended."""
+    return normalised(focus(question))

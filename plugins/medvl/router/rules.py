@@ -1,7 +1,7 @@
 """Rules on the form of the answer that a question asks for. They know no topic, so they hold on unseen datasets.
 
 First what states the form (`medvl.router.forms`), wherever it stands. Then the wording of each single request; that
-says less, so it counts only in a question about a medical picture, and of several requests the one with the more
+says less, so it counts only in a question about a medical image, and of several requests the one with the more
 specific form of answer decides.
 """
 
@@ -11,12 +11,12 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
-from medvl.router import cues, forms, languages, request, scope, spelling
-from medvl.router.cues import Rule, any_of, cue
+from medvl.router import forms, languages, patterns, request, scope, spelling
 from medvl.router.forms import FORMS, LABEL
-from medvl.router.languages import foreign_cue
+from medvl.router.languages import foreign_pattern
+from medvl.router.patterns import Rule, any_of, pattern_of
 from medvl.router.request import asked, focus, requests
-from medvl.router.scope import asks_for_writing, is_medical_picture
+from medvl.router.scope import asks_for_writing, is_medical_image
 from medvl.tasks import Task
 
 
@@ -41,7 +41,7 @@ _GIVE = any_of(
 )
 _PLURAL = r"(?!\w*(?:sis|ss|us|itis)\b)\w+(?:s|i|ae)"
 
-_asks_for_text = cue(
+_asks_for_text = pattern_of(
     any_of("write generate compose dictate draft produce create prepare provide give issue supply deliver formulate"
            " make output return need want")
     + r"\b[^.?!]{0,60}?\b(?:report(?! (?:of |on )?the (?:number|count|total|quantity|percentage))|"
@@ -50,7 +50,7 @@ _asks_for_text = cue(
     r"in (?:\w+ )?detail", "write up", "type up", "(?:full|complete) sentences?", "free[ -]text", "in prose",
     any_of("one two three a_few several") + " (?:short )?(?:sentences?|paragraphs?)",
 )  # fmt: skip
-_lists_labels = cue(
+_lists_labels = pattern_of(
     rf"{_GIVE}\b[^.?!]*\b(?:all|every|each|any|multiple)\b[^.?!]*\b{LABEL}",
     r"(?:which|what) (?:are )?(?:all )?(?:the )?(?:\w+ )?"
     + any_of("abnormalities diseases conditions pathologies diagnoses labels disorders lesion_types cell_types"),
@@ -58,7 +58,7 @@ _lists_labels = cue(
 
 # "Is there …?", "In this scan, is there …?", but neither "Do a count" nor "What share, if any, is …?"
 _auxiliary = any_of("is are was were does do did has have can could should would will isn't aren't doesn't")
-_yes_or_no = cue(
+_yes_or_no = pattern_of(
     rf"(?:^(?!do an?\b)|^(?![^?]*\b(?:how|what|which|where)\b)[^?]*[,:] (?:and |but |then )?)"
     rf"{_auxiliary} (?!you\b|we\b)[^?]*\??$",
     r"(?:^|[,:] )(?:would|do|did|can|could) (?:you|we) " + any_of(
@@ -80,15 +80,17 @@ _yes_or_no = cue(
     # A list to choose from at the end: "Assess the image quality: good, usable, reject."
     r"^(?!describe|comment|report|summari[sz]e)[^:?]*[:?] (?:[\w' -]{2,30}[,;/] ){1,12}(?:or )?[\w' -]{2,30}[.?]?$",
 )  # fmt: skip
-_group = cue("(?:age|weight|size|risk|severity) " + any_of(r"groups? ranges? categor\w+ brackets? class(?:es)? bands?"))
+_group = pattern_of(
+    "(?:age|weight|size|risk|severity) " + any_of(r"groups? ranges? categor\w+ brackets? class(?:es)? bands?")
+)
 
 _UNIT = any_of(
     r"weeks? months? years? days? hours? minutes? mm millimet\w+ cm centimet\w+ m?l millilit\w+ cc microns?"
     r" micromet\w+ [µu]m degrees?"
     r" percent\w* pct % bpm mmhg grams? kg hounsfield hu"
 )
-_of_a_unit = cue(rf"how many (?:\w+ )?{_UNIT}", rf"number of (?:\w+ )?{_UNIT}")
-_how_many = cue(
+_of_a_unit = pattern_of(rf"how many (?:\w+ )?{_UNIT}", rf"number of (?:\w+ )?{_UNIT}")
+_how_many = pattern_of(
     "how many", "numbers? of", "counts?(?! on)", "counting", "tall(?:y|ies)", "quantit(?:y|ies)", "head ?count",
     "enumerat(?:e|ion)", "how numerous", "add up", "census", "population (?:of|in|count)", "^number", "^count", "^sum",
     r"(?:cell|nucle\w+|lesion|parasite|colony) number",
@@ -110,7 +112,7 @@ _SIZE = any_of(
     r" coverage burden intensit(?:y|ies) severity"
 )
 _MODIFIERS = rf"(?:(?!{any_of('of for in on to is are and or from with by that number count')}\b)[\w%()'/-]+ ){{0,4}}?"
-_how_much = cue(
+_how_much = pattern_of(
     _RATIO, r"[^%]*%", "how " + any_of("old large big long wide thick deep tall far high much small heavy fast"),
     rf"(?:in|as|to the nearest) (?:an? )?{_UNIT}", rf"\({_UNIT}\)",
     any_of("estimate measure calculate compute quantify determine predict report provide give assess evaluate state"
@@ -123,14 +125,14 @@ _how_much = cue(
     r"(?![^.?]*\b(?:diagnosis|class|category|stage|grade|group|outcome|whether)\b)",
 )  # fmt: skip
 
-_where = cue(
+_where = pattern_of(
     "(?:^|[,:] |and )where(?! as)", "whereabouts", "point (?:to|out)", "(?:show|tell) me where", "draw",
     any_of("locate locali[sz]e locali[sz]ation pinpoint delineate demarcate outline circumscribe encircle circle"
            " highlight annotate"),
     any_of("location position site extent boundar(?:y|ies) borders? outlines? contours?") + " (?:of|for)",
     "^" + any_of("mark find detect point segment show box draw crop frame put indicate spot track"),
 )  # fmt: skip
-_describes = cue(
+_describes = pattern_of(
     "descri(?:be|bed|bing|ption)", "summari[sz]e", r"dictat\w+", r"narrat\w+", "comment(?:s|ary)?",
     "interpret(?:ation)?",
     "explain", "discuss", "elaborate", "findings?", "impressions?", "reports?", "caption", "appearances?", "overview",
@@ -149,7 +151,7 @@ _CLASS = any_of(
     r" group nature status quality phase species variant morphology shape colou?r texture margins? echogenicity"
     r" anatomy body_part region"
 )
-_names_a_class = cue(
+_names_a_class = pattern_of(
     any_of("classify categori[sz]e grade stage diagnose identify recogni[sz]e name differentiate distinguish triage"),
     any_of(
         "what state give provide determine assign judge assess rate evaluate tell_me establish select"
@@ -168,7 +170,7 @@ REQUESTS = (
     Rule("how many of a unit", Task.REGRESSION, _of_a_unit),
     Rule("how many", Task.COUNTING, _how_many),
     Rule("how much", Task.REGRESSION, _how_much),
-    Rule("which", Task.CLASSIFICATION, cue("which")),
+    Rule("which", Task.CLASSIFICATION, pattern_of("which")),
     Rule("where", Task.DETECTION, _where),
     Rule("describes", Task.REPORT, _describes),
     Rule("names a class", Task.CLASSIFICATION, _names_a_class),
@@ -178,18 +180,18 @@ _SPECIFIC = (Task.COUNTING, Task.REGRESSION, Task.DETECTION, Task.MULTI_LABEL, T
 
 
 def match_rules(question: str) -> Evidence | None:
-    """The rule that decides a normalised question, None if none does or it is not about a medical picture."""
+    """The rule that decides a normalised question, None if none does or it is not about a medical image."""
     text = asked(question)
     if asks_for_writing(text):
         return None
-    foreign = foreign_cue(focus(question))
+    foreign = foreign_pattern(focus(question))
     for rule in FORMS:
         # Options are seen in any language, and that several may be chosen is said in the question's own.
         if rule.matches(text) and not (rule.task == Task.CLASSIFICATION and foreign == Task.MULTI_LABEL):
             return Evidence(rule.task, rule.name, strong=True)
     if foreign:
         return Evidence(foreign, "a cue in another language", strong=False)
-    if not is_medical_picture(text):
+    if not is_medical_image(text):
         return None
     found = [evidence for single in requests(text) if (evidence := _match_request(single))]
     text_wanted = next((evidence for evidence in found if evidence.rule == REQUESTS[0].name), None)
@@ -204,5 +206,5 @@ def _match_request(text: str) -> Evidence | None:
 @cache
 def rules_fingerprint() -> str:
     """Changes when the text of the rules does."""
-    modules = (sys.modules[__name__], cues, forms, languages, request, scope, spelling)
+    modules = (sys.modules[__name__], patterns, forms, languages, request, scope, spelling)
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:12]

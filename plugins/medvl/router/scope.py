@@ -1,8 +1,8 @@
-"""Whether a prompt is about a medical picture at all: a rule on mere wording needs that, a chat prompt has it not."""
+"""Whether a prompt is about a medical image at all: a rule on mere wording needs that, a chat prompt has it not."""
 
-from medvl.router.cues import any_of, pattern
+from medvl.router.patterns import any_of, pattern
 
-_PICTURE = any_of(
+_IMAGE = any_of(
     r"images? pictures? photo(?:graph|micrograph)?s? scans? slides? smears? radiographs? x-?rays? films? frames?"
     r" slices? cases? figures?"
     r" micrographs? sonograms? specimens? panels? views? tiles? patch(?:es)? stud(?:y|ies) fields? sections? clips?"
@@ -21,7 +21,7 @@ _WRITING = pattern(
 )  # fmt: skip
 _AT_HAND = pattern(
     any_of("this these that attached given provided uploaded following above below displayed presented")
-    + rf" (?:[\w-]+ ){{0,4}}{_PICTURE}",
+    + rf" (?:[\w-]+ ){{0,4}}{_IMAGE}",
     r"the (?:[\w-]+ ){0,3}"
     + any_of("image picture photo(?:graph)? scan slide smear radiograph x-?ray film frame slice figure") + "s?",
     "look(?:ing|s)? at", any_of("shown visible depicted pictured displayed seen"),
@@ -51,8 +51,8 @@ _KNOWLEDGE = pattern(
     ),
 )  # fmt: skip
 _MEDICAL = pattern(
-    _PICTURE,
-    # how pictures are made
+    _IMAGE,
+    # how images are made
     any_of(
         r"ct mri mr pet oct ultrasounds? ultrasonograph\w* echo\w* mammogra\w* angiogra\w* tomogra\w*"
         r" derm(?:at)?oscop\w* endoscop\w*"
@@ -137,11 +137,11 @@ def asks_for_writing(text: str) -> bool:
 
 
 def asks_for_knowledge(text: str) -> bool:
-    """Whether it wants knowledge or advice, and speaks of no picture at hand."""
+    """Whether it wants knowledge or advice, and speaks of no image at hand."""
     return _KNOWLEDGE.search(text) is not None and _AT_HAND.search(text) is None
 
 
-def is_medical_picture(text: str) -> bool:
-    """Whether it speaks of a medical picture, or of what such a picture shows, rather than asks for knowledge."""
-    about_a_picture = _MEDICAL.search(text) is not None or _AT_HAND.search(text) is not None
-    return about_a_picture and not asks_for_knowledge(text)
+def is_medical_image(text: str) -> bool:
+    """Whether it speaks of a medical image, or of what such an image shows, rather than asks for knowledge."""
+    about_a_image = _MEDICAL.search(text) is not None or _AT_HAND.search(text) is not None
+    return about_a_image and not asks_for_knowledge(text)

@@ -1,16 +1,16 @@
-"""Mends slips of the keyboard in the words that the rules read. Every other word stays as it is."""
+"""Mends typos in the words that the rules read. Every other word stays as it is."""
 
 import re
 from functools import lru_cache
 
-_CUES = frozenset(
+_PATTERNS = frozenset(
     """abnormalities abnormality amount angle annotate answer apply appear area assess benign bounding boxes
     calculate category cells choose classify circumference coordinates count counting degrees describe
     description detect determine diagnosis diameter dictate dictionary disease draw enumerate estimate evidence
     extent findings following format fraction fracture generate give grade identifier identify image impression
     individual interpret kind label large length lesion lesions letter list localize locate location malignant
     many mapping much mark measure measurement millimetres microscope microscopy modality narrative nodule
-    normal nuclei number object options outline pathologies patient percent percentage picture polyps position
+    normal nuclei number object options outline pathologies patient percent percentage image polyps position
     present provide quantify quantity radiograph radiology rate ratio report return scan segment select
     semicolon separated shown size slide smear stage structure summarize summarise tally teeth tell these
     thickness this tooth total tumor tumour ultrasound visible volume weeks what where whether which width write
@@ -39,39 +39,42 @@ _WORD = re.compile(r"[A-Za-z]{4,}")
 
 
 @lru_cache(maxsize=4096)
-def mended(text: str) -> str:
+def normalised(text: str) -> str:
     """The text with misspelt cue words mended: one slip in a word (a letter changed, lost, doubled or swapped), two in
     words of nine letters and more."""
     # A capital inside a sentence is a name: "the Lauge-Hansen categories" are not large.
-    return _WORD.sub(lambda match: match[0] if match.start() and match[0].istitle() else _mended_word(match[0]), text)
+    return _WORD.sub(
+        lambda match: match[0] if match.start() and match[0].istitle() else _corrected_word(match[0]), text
+    )
 
 
 @lru_cache(maxsize=16384)
-def _mended_word(word: str) -> str:
+def _corrected_word(word: str) -> str:
     folded = word.casefold()
-    if {folded, f"{folded}s", folded.removesuffix("s")} & (_CUES | _RIGHT) or _is_form_of_a_cue(folded):
+    if {folded, f"{folded}s", folded.removesuffix("s")} & (_PATTERNS | _RIGHT) or _is_form_of_a_pattern(folded):
         return word
     allowed = 2 if len(folded) >= 9 else 1
     near = [
-        (slips, cue)
-        for cue in sorted(_CUES)
-        if len(cue) >= 4
-        and (cue[0] == folded[0] or cue[:2] == folded[1::-1])
-        and abs(len(cue) - len(folded)) <= allowed
-        and (slips := _slips(folded, cue, allowed)) <= allowed
+        (typos, pattern_of)
+        for pattern_of in sorted(_PATTERNS)
+        if len(pattern_of) >= 4
+        and (pattern_of[0] == folded[0] or pattern_of[:2] == folded[1::-1])
+        and abs(len(pattern_of) - len(folded)) <= allowed
+        and (typos := _typos(folded, pattern_of, allowed)) <= allowed
     ]
     return min(near)[1] if near else word
 
 
-def _is_form_of_a_cue(word: str) -> bool:
+def _is_form_of_a_pattern(word: str) -> bool:
     """Whether both are one stem with an ending: located, locates, located; diagnosed, diagnostic."""
     return any(
-        len(stem) >= 5 and any(cue.startswith(stem) and len(cue) - len(stem) <= 3 for cue in _CUES)
+        len(stem) >= 5
+        and any(pattern_of.startswith(stem) and len(pattern_of) - len(stem) <= 3 for pattern_of in _PATTERNS)
         for stem in (word, _ENDING.sub("", word))
     )
 
 
-def _slips(first: str, second: str, limit: int) -> int:
+def _typos(first: str, second: str, limit: int) -> int:
     """Letters changed, lost, added or swapped with their neighbour, to get from one word to the other."""
     before, row = [0] * (len(second) + 1), list(range(len(second) + 1))
     for i, letter in enumerate(first, 1):

@@ -92,7 +92,7 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
         arriving.add(request)
         try:
             body = await read_body(request, limits)
-            # Reading, decoding pictures and routing take a while; other clients' streams go on meanwhile.
+            # Reading, decoding images and routing take a while; other clients' streams go on meanwhile.
             wanted = await asyncio.to_thread(read_request, body)
             prompt, choice = await asyncio.to_thread(understand, wanted, engine, chooser, limits)
         finally:
@@ -117,7 +117,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(415, "send JSON, as `Content-Type: application/json`")
     limit = f"{limits.body_bytes / MIB:.0f} MiB"
-    too_large = RefusedError(413, f"the request is larger than {limit}; send fewer or smaller pictures")
+    too_large = RefusedError(413, f"the request is larger than {limit}; send fewer or smaller images")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.body_bytes:
         raise too_large
@@ -140,12 +140,12 @@ def understand(wanted: CompletionRequest, engine: Engine, chooser: Chooser, limi
     conversation = read_conversation(wanted.messages, limits)
     choice = chooser.choose(wanted.model, conversation.question)
     profile = choice.profile
-    asked = conversation.in_frame(choice.served.frame).instructed(profile.instruction)
+    asked = conversation.in_frame(choice.adapter_spec.frame).instructed(profile.instruction)
     prompt = engine.prompt(
         [{"role": turn.speaker, "content": turn.text} for turn in asked.turns],
         asked.images,
         profile.system if asked.system is None else asked.system,
-        choice.served,
+        choice.adapter_spec,
         sampling(wanted, profile.generation, limits),
         profile.image_max_pixels,
     )

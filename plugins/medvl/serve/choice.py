@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from medvl.instructions import GENERAL
-from medvl.predict.setup import Served
+from medvl.predict.setup import AdapterSpec
 from medvl.profiles import Profile, Profiles
 from medvl.router.chain import Router
 from medvl.router.route import abstain
@@ -22,14 +22,14 @@ class Choice:
 
     Attributes:
         profile: The profile that answers.
-        served: The adapter that answers, or the base model.
+        adapter_spec: The adapter that answers, or the base model.
         task: The task as the router, or the client, sees it.
         confidence: 0 to 1; 1 where the client named it.
         source: client, or the router's stage that decided.
     """
 
     profile: Profile
-    served: Served
+    adapter_spec: AdapterSpec
     task: str
     confidence: float
     source: str
@@ -42,7 +42,9 @@ class Choice:
             "X-Medvl-Confidence": f"{self.confidence:.4f}",
             "X-Medvl-Source": self.source,
             "X-Medvl-Profile": self.profile.name,
-            "X-Medvl-Adapter": quote(self.served.name or "base"),  # a folder's name may hold letters no header takes
+            "X-Medvl-Adapter": quote(
+                self.adapter_spec.name or "base"
+            ),  # a folder's name may hold letters no header takes
         }
 
 
@@ -57,17 +59,17 @@ class Chooser:
     """
 
     profiles: Profiles
-    serves: Mapping[str, Served]
+    serves: Mapping[str, AdapterSpec]
     router: Router | None
 
     @property
     def names(self) -> list[str]:
         """Every `model` that a request may name: `auto`, the tasks, `general`, and adapters of other names."""
-        adapters = sorted(served.name for served in self.serves.values() if served.name)
+        adapters = sorted(adapter_spec.name for adapter_spec in self.serves.values() if adapter_spec.name)
         return list(dict.fromkeys((AUTO, *PROFILES, *adapters)))
 
     def choose(self, model: str, question: str) -> Choice:
-        """The choice for one request; the question is the last user turn, without pictures.
+        """The choice for one request; the question is the last user turn, without images.
 
         A router that fails sends the question to `general` and counts it (`Router.failures`).
 

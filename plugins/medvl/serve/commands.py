@@ -12,7 +12,7 @@ from medvl.serve.limits import MIB, Limits
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from medvl.predict.backends import Answering
+    from medvl.predict.backends import BackendSpec
     from medvl.serve.choice import Chooser
 
 USAGE = 2
@@ -26,7 +26,7 @@ examples:
   MEDVL_API_KEY=... medvl serve --adapters saves/routes --router saves/router --host 0.0.0.0
 
 A request's model is `auto` (the router chooses), a task, `general`, or an adapter (GET /v1/models). Headers of
-the answer tell who gave it: X-Medvl-Task, -Confidence, -Source, -Profile, -Adapter. Pictures come as data addresses.
+the answer tell who gave it: X-Medvl-Task, -Confidence, -Source, -Profile, -Adapter. Images come as data addresses.
 One answer is generated at a time; for real load see recipes/README.md (vLLM, SGLang).
 Exit codes: 0 or 130 stopped, 2 wrong options.
 """
@@ -69,14 +69,14 @@ def _access_arguments(group: argparse._ArgumentGroup) -> None:
         "--image-folder",
         type=Path,
         metavar="DIR",
-        help="pictures in it may be named by path or file:// (default: no file of this machine is read)",
+        help="images in it may be named by path or file:// (default: no file of this machine is read)",
     )
     add(
         "--image-host",
         action="append",
         default=[],
         metavar="HOST[:PORT]",
-        help="pictures may be fetched from it; may be repeated (default: nothing is fetched)",
+        help="images may be fetched from it; may be repeated (default: nothing is fetched)",
     )
 
 
@@ -87,21 +87,21 @@ def _limit_arguments(group: argparse._ArgumentGroup) -> None:
         type=_positive,
         default=_DEFAULTS.body_bytes // MIB,
         metavar="N",
-        help="size of a request, pictures included (default: %(default)s)",
+        help="size of a request, images included (default: %(default)s)",
     )
-    add("--max-images", type=_positive, default=_DEFAULTS.pictures, metavar="N", help="pictures (default: %(default)s)")
+    add("--max-images", type=_positive, default=_DEFAULTS.images, metavar="N", help="images (default: %(default)s)")
     add(
         "--max-image-pixels",
         type=_positive,
-        default=_DEFAULTS.picture_pixels,
+        default=_DEFAULTS.image_pixels,
         metavar="N",
-        help="largest picture that is decoded, width times height (default: %(default)s)",
+        help="largest image that is decoded, width times height (default: %(default)s)",
     )
     add(
         "--max-total-pixels",
         type=_positive,
         metavar="N",
-        help="all pictures of a request together; decoded, a pixel takes 3 bytes of memory "
+        help="all images of a request together; decoded, a pixel takes 3 bytes of memory "
         f"(default: {_DEFAULTS.pixels}, or one of the largest)",
     )
     add(
@@ -146,16 +146,16 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
     limits = _limits(args)
     listener = _bound(args.host, args.port)
     try:
-        answering, chooser = _prepared(args)
+        backend_spec, chooser = _prepared(args)
     except UsageError:
         raise
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
     key = args.api_key or next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), None)
-    for note in (*answering.notes, *warnings(args.host, key)):
+    for note in (*backend_spec.notes, *warnings(args.host, key)):
         errors.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
-    backend = answering.start()
+    backend = backend_spec.start()
     import logging
 
     import uvicorn
@@ -189,8 +189,8 @@ def _limits(args: argparse.Namespace) -> Limits:
         raise UsageError("--api-key is empty, so that anybody might ask; give a key, or leave the option out")
     return Limits(
         body_bytes=args.max_request_mib * MIB,
-        pictures=args.max_images,
-        picture_pixels=args.max_image_pixels,
+        images=args.max_images,
+        image_pixels=args.max_image_pixels,
         pixels=args.max_total_pixels or max(_DEFAULTS.pixels, args.max_image_pixels),
         new_tokens=args.max_tokens,
         unfinished=args.max_waiting,
@@ -213,10 +213,10 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _prepared(args: argparse.Namespace) -> tuple["Answering", "Chooser"]:
+def _prepared(args: argparse.Namespace) -> tuple["BackendSpec", "Chooser"]:
     from medvl.instructions import GENERAL
     from medvl.predict.backends import in_process
-    from medvl.predict.setup import Wanted
+    from medvl.predict.setup import ModelOptions
     from medvl.profiles import read_profiles
     from medvl.router.chain import load_router
     from medvl.serve.choice import PROFILES, Chooser
@@ -224,10 +224,10 @@ def _prepared(args: argparse.Namespace) -> tuple["Answering", "Chooser"]:
     profiles = read_profiles(args.profiles)
     router = None if args.no_router else load_router(args.router)
     bits = {None: None, "none": 0}.get(args.quantization, args.quantization)
-    wanted = Wanted(args.model, args.template, None if bits is None else int(bits), args.dtype)
-    served, general = [profiles[name] for name in PROFILES], profiles[GENERAL].adapter
-    answering = in_process(served, wanted, args.adapters, args.adapter, general)
-    return answering, Chooser(profiles, answering.serves, router)
+    wanted = ModelOptions(args.model, args.template, None if bits is None else int(bits), args.dtype)
+    adapter_spec, general = [profiles[name] for name in PROFILES], profiles[GENERAL].adapter
+    backend_spec = in_process(adapter_spec, wanted, args.adapters, args.adapter, general)
+    return backend_spec, Chooser(profiles, backend_spec.serves, router)
 
 
 def warnings(host: str, key: str | None) -> list[str]:

@@ -11,13 +11,13 @@ from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.instructions import Instruction, instruct
 from medvl.predict.questions import holds_control_tokens
 from medvl.question_boxes import rewrite
+from medvl.serve.images import read_images
 from medvl.serve.limits import Limits, RefusedError
-from medvl.serve.pictures import read_pictures
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS
 
 
 class Address(Protocol):
-    """Where a picture is."""
+    """Where an image is."""
 
     url: str
 
@@ -43,7 +43,7 @@ class Turn:
 
     Attributes:
         speaker: user or assistant.
-        text: Its text with an `<image>` per picture.
+        text: Its text with an `<image>` per image.
     """
 
     speaker: str
@@ -56,7 +56,7 @@ class Conversation:
 
     Attributes:
         turns: user, assistant, …, user.
-        images: The pictures of all turns, in their order.
+        images: The images of all turns, in their order.
         system: The client's system message; None where it sends none.
     """
 
@@ -66,11 +66,11 @@ class Conversation:
 
     @property
     def question(self) -> str:
-        """The last user turn without its pictures."""
+        """The last user turn without its images."""
         return self.turns[-1].text.replace(IMAGE_TAG, "").strip()
 
     def in_frame(self, frame: Frame) -> "Conversation":
-        """With the boxes that the last question gives, in pixels of its pictures, in the frame of the answers.
+        """With the boxes that the last question gives, in pixels of its images, in the frame of the answers.
 
         A box that the model gave in an answer before is in that frame already.
         """
@@ -91,11 +91,11 @@ class Conversation:
 
 
 def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversation:
-    """The conversation in these messages, pictures decoded.
+    """The conversation in these messages, images decoded.
 
     Raises:
-        RefusedError: roles in an order that the model cannot take, parts that are neither text nor picture, a literal
-            `<image>` or a control token in a text, no question, too much text, too many pictures, or a picture that is
+        RefusedError: roles in an order that the model cannot take, parts that are neither text nor image, a literal
+            `<image>` or a control token in a text, no question, too much text, too many images, or an image that is
             refused.
     """
     system = None
@@ -107,8 +107,8 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
         roles = ", ".join(str(message.role) for message in messages) or "none"
         raise RefusedError(400, f"messages must be user, assistant, …, user after an optional system; found: {roles}")
     addresses = [part.image_url.url for message in messages for part in _parts(message) if part.image_url is not None]
-    if len(addresses) > limits.pictures:
-        raise RefusedError(413, f"{len(addresses)} pictures, the limit is {limits.pictures}")
+    if len(addresses) > limits.images:
+        raise RefusedError(413, f"{len(addresses)} images, the limit is {limits.images}")
     turns = tuple(Turn(str(message.role), _written(message)) for message in messages)
     length = sum(len(turn.text) for turn in turns) + len(system or "")
     if length > limits.characters:
@@ -116,13 +116,13 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
     conversation = Conversation(turns, (), system)
     if not conversation.question:
         raise RefusedError(400, "the last message holds no question")
-    return replace(conversation, images=tuple(read_pictures(addresses, limits)))
+    return replace(conversation, images=tuple(read_images(addresses, limits)))
 
 
 def _written(message: Message) -> str:
-    """The text as training data has it: each picture on a line of its own, before the question.
+    """The text as training data has it: each image on a line of its own, before the question.
 
-    The order of texts and pictures stays, except that pictures after the last text come first.
+    The order of texts and images stays, except that images after the last text come first.
     """
     if isinstance(message.content, str):
         return _text(message.content, message.role)
@@ -164,7 +164,7 @@ def _text(text: str | None, role: str) -> str:
     written = text or ""
     for tag in MEDIA_TAGS:
         if tag in written:
-            raise RefusedError(400, f"a text holds a literal {tag}; send pictures as image_url parts and leave it out")
+            raise RefusedError(400, f"a text holds a literal {tag}; send images as image_url parts and leave it out")
     # The model's own answers, sent back to it, have the tags of boxes.
     found = [token for token in control_tokens(written) if role != "assistant" or token not in BOX_MARKUP]
     if found:

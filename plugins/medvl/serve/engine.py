@@ -22,7 +22,7 @@ from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
 from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memory, vision_budget
 from medvl.predict.questions import holds_control_tokens
-from medvl.predict.setup import Served
+from medvl.predict.setup import AdapterSpec
 from medvl.profiles import Generation
 from medvl.serve.limits import RefusedError
 
@@ -32,7 +32,7 @@ class Prompt:
     """What the model is asked, and how.
 
     Attributes:
-        encoded: The conversation as token ids, and its pictures.
+        encoded: The conversation as token ids, and its images.
         budget: What turns them into tokens.
         adapter: Adapter that answers; None for the base model.
         generation: How the answer is generated.
@@ -80,32 +80,32 @@ class Engine:
         turns: Sequence[Mapping[str, str]],
         images: Sequence[Image.Image],
         system: str | None,
-        served: Served,
+        adapter_spec: AdapterSpec,
         stated: Generation,
         image_max_pixels: int | None,
     ) -> Prompt:
         """A conversation ready to be asked; any thread may call this.
 
         Args:
-            turns: LLaMA-Factory's messages, with an `<image>` per picture.
-            images: The pictures.
+            turns: LLaMA-Factory's messages, with an `<image>` per image.
+            images: The images.
             system: System prompt; None for the one the adapter was trained with.
-            served: The adapter that answers, or the base model.
+            adapter_spec: The adapter that answers, or the base model.
             stated: How the answer is generated.
-            image_max_pixels: Largest area of a picture; None for what the adapter was trained with.
+            image_max_pixels: Largest area of an image; None for what the adapter was trained with.
 
         Raises:
             RefusedError: the text holds control tokens, or prompt and answer may be longer than the model reads (400).
         """
         if found := self.loaded.control_tokens(*(turn["content"] for turn in turns), system or ""):
             raise RefusedError(400, holds_control_tokens(found))
-        budget = vision_budget(served, image_max_pixels)
-        encoded = self.loaded.encode_turns(turns, images, served.system if system is None else system, budget)
+        budget = vision_budget(adapter_spec, image_max_pixels)
+        encoded = self.loaded.encode_turns(turns, images, adapter_spec.system if system is None else system, budget)
         longest = self.loaded.model.config.get_text_config().max_position_embeddings
         asked = len(encoded.tokens) + stated.max_new_tokens
         if asked > longest:
             raise RefusedError(400, f"prompt and answer may take {asked} tokens, the model reads {longest}")
-        return Prompt(encoded, budget, served.name, self.loaded.generation(stated))
+        return Prompt(encoded, budget, adapter_spec.name, self.loaded.generation(stated))
 
     async def pieces(self, prompt: Prompt, *, stream: bool) -> AsyncGenerator[Piece, None]:
         """`Started`, with `stream` the text as it comes, then the whole `Answer`. Closing it ends the generation.
@@ -157,7 +157,7 @@ class Engine:
                 raise
             error.__traceback__ = None  # its frames hold the tensors that did not fit
             torch.cuda.empty_cache()
-            raise RefusedError(413, "no memory for this request; send fewer or smaller pictures") from None
+            raise RefusedError(413, "no memory for this request; send fewer or smaller images") from None
 
     def _generate(self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool) -> Answer:
         loaded, generation, length = self.loaded, prompt.generation, len(prompt.encoded.tokens)

@@ -17,26 +17,26 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may hold, and from where its pictures may come.
+    """How much one request may hold, and from where its images may come.
 
     Attributes:
-        body_bytes: Size of a request; pictures in it are a third larger than their files (base64).
+        body_bytes: Size of a request; images in it are a third larger than their files (base64).
         body_seconds: How long it may take to arrive.
         characters: Text of one conversation.
-        pictures: Pictures of one conversation.
-        picture_pixels: Largest picture, width times height, before any resizing.
-        pixels: All pictures of one conversation together. Decoded, a pixel takes 3 bytes, in every request that waits.
+        images: Images of one conversation.
+        image_pixels: Largest image, width times height, before any resizing.
+        pixels: All images of one conversation together. Decoded, a pixel takes 3 bytes, in every request that waits.
         new_tokens: Longest answer that a client may ask for.
         unfinished: Requests that wait or are being answered; more are told to come back.
-        folder: Folder whose pictures may be named by path; None: no file of this machine is read.
-        hosts: Hosts (`name` or `name:port`) from which pictures are fetched; empty: nothing is fetched.
+        folder: Folder whose images may be named by path; None: no file of this machine is read.
+        hosts: Hosts (`name` or `name:port`) from which images are fetched; empty: nothing is fetched.
     """
 
     body_bytes: int = 64 * MIB
     body_seconds: float = 120
     characters: int = 200_000
-    pictures: int = 16
-    picture_pixels: int = 64_000_000
+    images: int = 16
+    image_pixels: int = 64_000_000
     pixels: int = 64_000_000
     new_tokens: int = 8192
     unfinished: int = 64

@@ -1,4 +1,4 @@
-"""The gate: what is wrong with a prediction file as a whole, said before any number.
+"""Validity checks: what is wrong with a prediction file as a whole, said before any number.
 
 Five published runs once had equal scores because error messages had been scored as answers. A file that looks like that
 is refused; `--force` scores it all the same and says so in metrics.json.
@@ -106,7 +106,7 @@ def findings(
                  "look for the reason in the predictor's log and predict again"),
         _finding("errors", _ids(samples, "error"), asked, "answers are error messages and count as wrong",
                  "mend what they say and predict again"),
-        _finding("prompt_leaked", [sample.reference.id for sample in samples if _leaks(sample)], asked,
+        _finding("prompt_leaked", [sample.reference.id for sample in samples if _leaked(sample)], asked,
                  "answers hold the question or marks of the chat template",
                  "decode the generated tokens alone"),
         *_repeated(samples),
@@ -125,7 +125,7 @@ def _ids(samples: Sequence[Sample], reason: str) -> list[str]:
     return [s.reference.id for s in samples if s.text is not None and s.answer.reason == reason and not s.exact]
 
 
-def _leaks(sample: Sample) -> bool:
+def _leaked(sample: Sample) -> bool:
     """The question word for word, or a mark. A report or an answer that is the reference's own text leaks nothing."""
     if not sample.text or sample.exact:
         return False
@@ -146,7 +146,7 @@ def _repeated(samples: Sequence[Sample]) -> list[Finding]:
     if count < _SAME_SHARE * total:
         return []
     message = f"of {total} answers are the same, {text[:60]!r}"
-    return [Finding("repeated", count, message, (), fatal=True, cure="look whether the model was given the pictures")]
+    return [Finding("repeated", count, message, (), fatal=True, cure="look whether the model was given the images")]
 
 
 def _about_references(references: References, samples: Sequence[Sample]) -> list[Finding]:

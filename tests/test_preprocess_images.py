@@ -1,4 +1,4 @@
-"""Pictures: each kind is decoded for real, shown to the model as a viewer would show it, and looked at only once."""
+"""Images: each kind is decoded for real, shown to the model as a viewer would show it, and looked at only once."""
 
 import io
 import os
@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin, features
 
-import medvl.pictures
-from medvl.pictures import window
-from preprocess import decoding, page, pictures
+import medvl.images
+from medvl.images import window
+from preprocess import decoding, images, page
 from preprocess.decoding import examine
-from preprocess.pictures import PictureCache, look_at
+from preprocess.images import ImageCache, look_at
 from preprocess.validate_records import _look
 
 
@@ -35,12 +35,12 @@ RGB = Image.fromarray(noise(80, 100, 3))
 PNG, JPEG = encoded(RGB, "PNG"), encoded(RGB, "JPEG")
 
 
-def look(tmp_path: Path, data: bytes, name: str = "x.bin") -> decoding.Picture:
+def look(tmp_path: Path, data: bytes, name: str = "x.bin") -> decoding.ImageInfo:
     (tmp_path / name).write_bytes(data)
     return examine(str(tmp_path / name), str(tmp_path / "copies" / f"{name}.png"), data)
 
 
-def test_whole_pictures_are_used_as_they_are(tmp_path: Path) -> None:
+def test_whole_images_are_used_as_they_are(tmp_path: Path) -> None:
     kinds: dict[str, bytes] = {
         "png": PNG, "jpeg": JPEG, "progressive": encoded(RGB, "JPEG", progressive=True), "bmp": encoded(RGB, "BMP"),
         "grey": encoded(RGB.convert("L"), "PNG"), "bilevel": encoded(RGB.convert("1"), "PNG"),
@@ -50,9 +50,11 @@ def test_whole_pictures_are_used_as_they_are(tmp_path: Path) -> None:
     if features.check("webp"):
         kinds["webp"] = encoded(RGB, "WEBP")
     for name, data in kinds.items():
-        picture = look(tmp_path, data, name)
-        assert (picture.path, picture.size, picture.problem) == (str(tmp_path / name), (100, 80), None), name
-        assert not picture.notes, name
+        found_image = look(tmp_path, data, name)
+        assert (found_image.path, found_image.size, found_image.problem) == (str(tmp_path / name), (100, 80), None), (
+            name
+        )
+        assert not found_image.notes, name
     assert not (tmp_path / "copies").exists()
 
 
@@ -75,11 +77,11 @@ def corrupt(data: bytes, place: int) -> bytes:
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "IMAGE_UNREADABLE", id="postscript"),
     ],
 )
-def test_broken_pictures_are_found(tmp_path: Path, data: bytes, code: str) -> None:
-    picture = look(tmp_path, data)
-    assert (picture.size, picture.problem) == (None, code)
-    assert "x.bin" in picture.detail
-    assert " at 0x" not in picture.detail  # the report must not differ from run to run
+def test_broken_images_are_found(tmp_path: Path, data: bytes, code: str) -> None:
+    found_image = look(tmp_path, data)
+    assert (found_image.size, found_image.problem) == (None, code)
+    assert "x.bin" in found_image.detail
+    assert " at 0x" not in found_image.detail  # the report must not differ from run to run
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -122,11 +124,11 @@ with_dictionary = zlib.compressobj(zdict=bytes(30))
     ],
 )
 def test_a_png_whose_checksums_are_right_and_pixels_are_not(tmp_path: Path, data: bytes, reason: str) -> None:
-    picture = look(tmp_path, data)
-    assert (picture.size, picture.problem) == (None, "IMAGE_UNREADABLE")
-    assert reason in picture.detail
+    found_image = look(tmp_path, data)
+    assert (found_image.size, found_image.problem) == (None, "IMAGE_UNREADABLE")
+    assert reason in found_image.detail
     with pytest.raises(ValueError, match=r"x\.bin"):
-        medvl.pictures.decode(tmp_path / "x.bin")
+        medvl.images.decode(tmp_path / "x.bin")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +147,8 @@ def test_a_png_whose_checksums_are_right_and_pixels_are_not(tmp_path: Path, data
     ],
 )  # fmt: skip
 def test_a_png_that_llama_factory_shows_whole_is_kept(tmp_path: Path, data: bytes) -> None:
-    picture = look(tmp_path, data)
-    assert (picture.size, picture.problem) == (Image.open(io.BytesIO(data)).size, None)
+    found_image = look(tmp_path, data)
+    assert (found_image.size, found_image.problem) == (Image.open(io.BytesIO(data)).size, None)
     Image.open(io.BytesIO(data)).convert("RGB")
 
 
@@ -157,9 +159,9 @@ def test_every_cut_is_found_or_harmless(tmp_path: Path, data: bytes) -> None:
             Image.open(io.BytesIO(data[:length])).convert("RGB")  # what LLaMA-Factory does must then work too
 
 
-def inspect(folder: Path, *names: str, hashes: bool = False) -> dict[str, decoding.Picture]:
+def inspect(folder: Path, *names: str, hashes: bool = False) -> dict[str, decoding.ImageInfo]:
     """What a run finds at `folder`/tree that keeps its cache and copies in `folder`."""
-    cache = PictureCache(folder)
+    cache = ImageCache(folder)
     seen = {
         name: look_at([f"{folder}/tree/{name}"], lambda path: f"{folder}/copies/{Path(path).name}.png", cache.seen,
                       hashes=hashes)
@@ -167,20 +169,20 @@ def inspect(folder: Path, *names: str, hashes: bool = False) -> dict[str, decodi
     }  # fmt: skip
     cache.add(seen.values())
     cache.save()
-    return {name: found.picture for name, found in seen.items()}
+    return {name: found.image for name, found in seen.items()}
 
 
-def test_a_missing_picture_and_a_folder_in_its_place(tmp_path: Path) -> None:
+def test_a_missing_image_and_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "tree/folder.png").mkdir(parents=True)
     found = inspect(tmp_path, "gone.png", "folder.png", "folder.png/x.png")
-    assert {picture.problem for picture in found.values()} == {"IMAGE_MISSING"}
+    assert {found_image.problem for found_image in found.values()} == {"IMAGE_MISSING"}
 
 
 def test_a_name_that_no_disk_can_hold_is_a_finding_like_others(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
-    (picture,) = inspect(tmp_path, "x" * 300).values()
-    assert picture.problem == "IMAGE_UNREADABLE"
-    assert picture.detail.endswith("File name too long")
+    (found_image,) = inspect(tmp_path, "x" * 300).values()
+    assert found_image.problem == "IMAGE_UNREADABLE"
+    assert found_image.detail.endswith("File name too long")
 
 
 @pytest.mark.parametrize("make", [
@@ -195,26 +197,26 @@ def test_what_is_no_file_is_not_waited_for(
     (tmp_path / "tree").mkdir()
     monkeypatch.chdir(tmp_path)  # the address of a socket has room for a hundred characters
     make(tmp_path / "tree/x.png")
-    (picture,) = inspect(tmp_path, "x.png").values()
-    assert (picture.problem, picture.size) == ("IMAGE_UNREADABLE", None)
+    (found_image,) = inspect(tmp_path, "x.png").values()
+    assert (found_image.problem, found_image.size) == ("IMAGE_UNREADABLE", None)
     assert page.thumbnail(tmp_path / "tree/x.png", 10) is None
     with pytest.raises((OSError, ValueError)):
-        medvl.pictures.decode(tmp_path / "tree/x.png")
+        medvl.images.decode(tmp_path / "tree/x.png")
 
 
-def test_the_first_place_that_has_a_picture_counts(tmp_path: Path) -> None:
+def test_the_first_place_that_has_a_image_counts(tmp_path: Path) -> None:
     for name in ("b.png", "c.png"):
         (tmp_path / name).write_bytes(PNG)
     (tmp_path / "a.png").mkdir()
     places = [str(tmp_path / name) for name in ("gone.png", "a.png", "b.png", "c.png")]
-    assert look_at(places, str, {}).picture.path == str(tmp_path / "b.png")
-    assert look_at(places[:2], str, {}).picture.path == str(tmp_path / "gone.png")
+    assert look_at(places, str, {}).image.path == str(tmp_path / "b.png")
+    assert look_at(places[:2], str, {}).image.path == str(tmp_path / "gone.png")
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     header = encoded(Image.new("1", (20_000, 10_000)), "PNG")
-    picture = look(tmp_path, header)
-    assert (picture.problem, picture.size) == ("IMAGE_TOO_LARGE", None)
+    found_image = look(tmp_path, header)
+    assert (found_image.problem, found_image.size) == ("IMAGE_TOO_LARGE", None)
     assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == decoding.MAX_PIXELS  # more would stop LLaMA-Factory itself
 
 
@@ -223,10 +225,10 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
 def test_exif_orientation_is_applied_to_a_copy(tmp_path: Path, layout: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = look(tmp_path, encoded(RGB, layout, exif=exif))
-    assert picture.size == ((80, 100) if orientation >= 5 else (100, 80))
-    assert [code for code, _ in picture.notes] == (["EXIF_ROTATED"] if orientation > 1 else [])
-    with Image.open(tmp_path / "x.bin") as original, Image.open(picture.path) as shown:
+    found_image = look(tmp_path, encoded(RGB, layout, exif=exif))
+    assert found_image.size == ((80, 100) if orientation >= 5 else (100, 80))
+    assert [code for code, _ in found_image.notes] == (["EXIF_ROTATED"] if orientation > 1 else [])
+    with Image.open(tmp_path / "x.bin") as original, Image.open(found_image.path) as shown:
         np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(original)), np.asarray(shown))
         assert orientation == 1 or not shown.getexif()
 
@@ -244,10 +246,10 @@ def test_an_exif_orientation_that_means_nothing_is_none(
     count = len(content) if kind == "4s" else 2 if kind == "2s" else 1
     entry = struct.pack("<HHHI", 1, 0x0112, TIFF_TYPES[kind], count) + content + bytes(4)
     exif = b"Exif\0\0" + (b"II*\0\x08\0\0\0" + entry if content else b"nothing of the kind")
-    picture = look(tmp_path, encoded(RGB, layout, exif=exif))
-    assert (picture.path, picture.size, picture.notes) == (str(tmp_path / "x.bin"), (100, 80), ())
-    assert medvl.pictures.shown_size(Image.open(picture.path)) == (100, 80)
-    assert _look(picture.path) == ((100, 80), None)
+    found_image = look(tmp_path, encoded(RGB, layout, exif=exif))
+    assert (found_image.path, found_image.size, found_image.notes) == (str(tmp_path / "x.bin"), (100, 80), ())
+    assert medvl.images.shown_size(Image.open(found_image.path)) == (100, 80)
+    assert _look(found_image.path) == ((100, 80), None)
 
 
 def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
@@ -258,30 +260,30 @@ def with_chunk(data: bytes, kind: bytes, content: bytes) -> bytes:
 def test_a_png_may_name_its_orientation_behind_its_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = look(tmp_path, with_chunk(PNG, b"eXIf", exif.tobytes()[6:]))
-    assert (picture.size, [code for code, _ in picture.notes]) == ((80, 100), ["EXIF_ROTATED"])
+    found_image = look(tmp_path, with_chunk(PNG, b"eXIf", exif.tobytes()[6:]))
+    assert (found_image.size, [code for code, _ in found_image.notes]) == ((80, 100), ["EXIF_ROTATED"])
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"prVt"])
 def test_bytes_of_a_png_that_look_like_exif_by_chance(tmp_path: Path, kind: bytes) -> None:
-    picture = look(tmp_path, with_chunk(PNG, kind, b"x\0 eXIf"))
-    assert (picture.size, picture.problem, picture.notes) == ((100, 80), None, ())
+    found_image = look(tmp_path, with_chunk(PNG, kind, b"x\0 eXIf"))
+    assert (found_image.size, found_image.problem, found_image.notes) == ((100, 80), None, ())
 
 
 def test_a_png_with_xmp(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:x="adobe:ns:meta/" />')
-    picture = look(tmp_path, encoded(RGB, "PNG", pnginfo=text))
-    assert (picture.size, picture.problem, picture.notes) == ((100, 80), None, ())
+    found_image = look(tmp_path, encoded(RGB, "PNG", pnginfo=text))
+    assert (found_image.size, found_image.problem, found_image.notes) == ((100, 80), None, ())
 
 
 def test_16_bits_are_windowed_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(1000, 5000, 8000).reshape(80, 100).astype(np.uint16)
     values[0, 0] = 65535  # one burnt-in marker must not make all else black
     data = encoded(Image.fromarray(values), "PNG")
-    picture = look(tmp_path, data)
-    assert [code for code, _ in picture.notes] == ["DEPTH_WINDOWED"]
-    shown = np.asarray(Image.open(picture.path))
+    found_image = look(tmp_path, data)
+    assert [code for code, _ in found_image.notes] == ["DEPTH_WINDOWED"]
+    shown = np.asarray(Image.open(found_image.path))
     assert (shown.dtype, shown.shape) == (np.uint8, (80, 100))
     assert (shown.min(), shown.max()) == (0, 255)
     assert 120 < np.median(shown) < 135
@@ -310,9 +312,9 @@ def transparent(mode: str) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_hidden_colours_stay_hidden(tmp_path: Path, mode: str) -> None:
     image = transparent(mode) if mode != "P" else transparent("RGBA").quantize(4)
-    picture = look(tmp_path, encoded(image, "PNG"))
-    assert [code for code, _ in picture.notes] == ["ALPHA_FLATTENED"]
-    shown = Image.open(picture.path).convert("RGB")
+    found_image = look(tmp_path, encoded(image, "PNG"))
+    assert [code for code, _ in found_image.notes] == ["ALPHA_FLATTENED"]
+    shown = Image.open(found_image.path).convert("RGB")
     assert shown.getpixel((0, 0)) == (0, 0, 0)
     assert shown.getpixel((3, 3)) != (0, 0, 0)
 
@@ -323,16 +325,16 @@ def test_cmyk_and_several_frames_are_used_and_reported(tmp_path: Path) -> None:
     stack = encoded(RGB, "TIFF", save_all=True, append_images=[RGB.rotate(90)])
     assert (cmyk.size, [code for code, _ in cmyk.notes]) == ((100, 80), ["IMAGE_CMYK"])
     for name, data in (("gif", frames), ("tiff", stack)):
-        picture = look(tmp_path, data, name)
-        assert (picture.path, [code for code, _ in picture.notes]) == (str(tmp_path / name), ["IMAGE_FRAMES"])
+        found_image = look(tmp_path, data, name)
+        assert (found_image.path, [code for code, _ in found_image.notes]) == (str(tmp_path / name), ["IMAGE_FRAMES"])
 
 
 def test_copies_hold_no_metadata(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "Jane Doe, born 1970"
-    picture = look(tmp_path, encoded(RGB, "JPEG", exif=exif, comment=b"Jane Doe"))
-    assert picture.path.endswith("x.bin.png")
-    assert b"Jane" not in Path(picture.path).read_bytes()
+    found_image = look(tmp_path, encoded(RGB, "JPEG", exif=exif, comment=b"Jane Doe"))
+    assert found_image.path.endswith("x.bin.png")
+    assert b"Jane" not in Path(found_image.path).read_bytes()
 
 
 class TestCache:
@@ -349,16 +351,16 @@ class TestCache:
     @pytest.fixture
     def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen: list[str] = []
-        original: Callable[..., decoding.Picture] = pictures.examine
+        original: Callable[..., decoding.ImageInfo] = images.examine
 
-        def recording(path: str, copy: str, data: bytes) -> decoding.Picture:
+        def recording(path: str, copy: str, data: bytes) -> decoding.ImageInfo:
             seen.append(Path(path).name)
             return original(path, copy, data)
 
-        monkeypatch.setattr(pictures, "examine", recording)
+        monkeypatch.setattr(images, "examine", recording)
         return seen
 
-    def test_an_unchanged_picture_is_not_opened_again(
+    def test_an_unchanged_image_is_not_opened_again(
         self, names: list[str], looked_at: list[str], tmp_path: Path
     ) -> None:
         first = inspect(tmp_path, *names)
@@ -367,14 +369,14 @@ class TestCache:
         assert looked_at == []
 
     @pytest.mark.parametrize("hashes", [False, True], ids=["size and time", "content"])
-    def test_a_changed_picture_is(self, names: list[str], looked_at: list[str], tmp_path: Path, hashes: bool) -> None:
+    def test_a_changed_image_is(self, names: list[str], looked_at: list[str], tmp_path: Path, hashes: bool) -> None:
         inspect(tmp_path, *names, hashes=hashes)
         looked_at.clear()
         (tmp_path / "tree/1.png").write_bytes(PNG)
         assert inspect(tmp_path, *names, hashes=hashes)["1.png"].size == (100, 80)
         assert looked_at == ["1.png"]
 
-    def test_by_content_a_touched_picture_is_unchanged(
+    def test_by_content_a_touched_image_is_unchanged(
         self, names: list[str], looked_at: list[str], tmp_path: Path
     ) -> None:
         inspect(tmp_path, *names, hashes=True)
@@ -395,11 +397,11 @@ class TestCache:
     def test_a_duplicate_of_a_folder_makes_copies_of_its_own(self, names: list[str], tmp_path: Path) -> None:
         inspect(tmp_path, *names)
         shutil.copytree(tmp_path / "copies", tmp_path / "duplicate/copies")
-        known = PictureCache(tmp_path).seen
+        known = ImageCache(tmp_path).seen
         found = look_at([f"{tmp_path}/tree/turned.jpg"], lambda _: f"{tmp_path}/duplicate/copies/turned.jpg.png", known)
-        assert found.picture.path == f"{tmp_path}/duplicate/copies/turned.jpg.png"
+        assert found.image.path == f"{tmp_path}/duplicate/copies/turned.jpg.png"
 
-    def test_a_missing_picture_is_looked_for_every_time(self, tmp_path: Path) -> None:
+    def test_a_missing_image_is_looked_for_every_time(self, tmp_path: Path) -> None:
         (tmp_path / "tree").mkdir()
         assert inspect(tmp_path, "x.png")["x.png"].problem == "IMAGE_MISSING"
         (tmp_path / "tree/x.png").write_bytes(PNG)
@@ -407,7 +409,7 @@ class TestCache:
 
     def test_a_damaged_cache_costs_time_only(self, names: list[str], looked_at: list[str], tmp_path: Path) -> None:
         first = inspect(tmp_path, *names)
-        cache = tmp_path / pictures.CACHE
+        cache = tmp_path / images.CACHE
         cache.write_bytes(cache.read_bytes()[:-9])
         looked_at.clear()
         assert inspect(tmp_path, *names) == first

@@ -1,4 +1,4 @@
-"""The drawn tree has FLARE's layout, is the same every time, and its answers fit its pictures."""
+"""The drawn tree has FLARE's layout, is the same every time, and its answers fit its images."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medvl.demo.pictures import build_tree
+from medvl.demo.images import build_tree
 from medvl.tasks import FLARE_DATASETS, Task, canonical_task
 
 
@@ -42,8 +42,8 @@ def test_same_seed_same_bytes_also_over_an_older_tree(tree: Path, tmp_path: Path
 
 def test_more_records_leave_the_first_ones_alone(tree: Path, tmp_path: Path) -> None:
     build_tree(tmp_path, train=25, val=4)
-    pictures = {name: digest for name, digest in fingerprints(tree).items() if not name.endswith(".json")}
-    assert pictures.items() <= fingerprints(tmp_path).items()
+    images = {name: digest for name, digest in fingerprints(tree).items() if not name.endswith(".json")}
+    assert images.items() <= fingerprints(tmp_path).items()
 
 
 def test_layout(tree: Path) -> None:
@@ -61,7 +61,7 @@ def test_every_task_has_a_dataset_in_both_splits(tree: Path) -> None:
         assert found == set(Task)
 
 
-def test_records_have_six_keys_and_their_pictures(tree: Path) -> None:
+def test_records_have_six_keys_and_their_images(tree: Path) -> None:
     views = set()
     for folder, row in rows(tree):
         assert set(row) == {"TaskType", "Modality", "ImageName", "Question", "Answer", "Split"}
@@ -73,12 +73,12 @@ def test_records_have_six_keys_and_their_pictures(tree: Path) -> None:
 
 
 def test_png_and_jpeg_in_several_sizes(tree: Path) -> None:
-    pictures = [Image.open(path) for path in tree.rglob("images*/*")]
-    assert {picture.format for picture in pictures} == {"PNG", "JPEG"}
-    assert len({picture.size for picture in pictures}) == 3
+    images = [Image.open(path) for path in tree.rglob("images*/*")]
+    assert {image.format for image in images} == {"PNG", "JPEG"}
+    assert len({image.size for image in images}) == 3
 
 
-def test_boxes_lie_in_their_picture_and_some_pictures_have_none(tree: Path) -> None:
+def test_boxes_lie_in_their_image_and_some_images_have_none(tree: Path) -> None:
     counts = set()
     for folder, row in rows(tree):
         if not canonical_task(row["TaskType"]).has_boxes:

@@ -11,11 +11,11 @@ from medvl.tasks import unknown_name
 from preprocess.audit import exclude, read_reviewed
 from preprocess.cleaning import Change, clean
 from preprocess.errors import UsageError
-from preprocess.report import Converted, Finding
+from preprocess.report import DatasetResult, Finding
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Filtering:
     """What the command line asks of this step.
 
     Attributes:
@@ -29,7 +29,7 @@ class Judgement:
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """The options of this step."""
-    add = arguments.add_argument_group("what is left out or mended").add_argument
+    add = arguments.add_argument_group("what is left out or fixed").add_argument
     add(
         "--exclude-audit",
         type=Path,
@@ -45,7 +45,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     add("--clean-splits", nargs="+", default=["train"], metavar="SPLIT", help="splits to clean (default: train)")
 
 
-def plan(args: argparse.Namespace) -> Judgement:
+def plan(args: argparse.Namespace) -> Filtering:
     """Check the options of `add_arguments`.
 
     Raises:
@@ -58,23 +58,23 @@ def plan(args: argparse.Namespace) -> Judgement:
     if args.clean_splits != ["train"] and not args.clean:
         raise UsageError("--clean-splits says where to clean, and needs --clean")
     if args.max_images_per_sample is not None and args.max_images_per_sample < 1:
-        raise UsageError(f"--max-images-per-sample {args.max_images_per_sample}: a record needs a picture")
+        raise UsageError(f"--max-images-per-sample {args.max_images_per_sample}: a record needs an image")
     reviewed = read_reviewed(args.exclude_audit) if args.exclude_audit else set()
     folders = {by_name[name].folder for name in args.clean_splits} if args.clean else set()
-    return Judgement(frozenset(reviewed), frozenset(folders))
+    return Filtering(frozenset(reviewed), frozenset(folders))
 
 
-def judge(
-    judgement: Judgement,
-    parts: Sequence[Converted],
+def apply(
+    filtering: Filtering,
+    parts: Sequence[DatasetResult],
     rows: Mapping[QuestionFile, Sequence[Question]],
     convert: Callable[[Question], tuple[Record | None, list[Finding]]],
     known: Callable[[], set[str]],
-) -> tuple[list[Converted], list[Change]]:
+) -> tuple[list[DatasetResult], list[Change]]:
     """Leave out what was reviewed, clean what may be cleaned.
 
     Args:
-        judgement: What is asked for.
+        filtering: What is asked for.
         parts: The audited outcome per question file, in the order of `rows`.
         rows: The rows of every file.
         convert: Makes a record of a row.
@@ -83,16 +83,16 @@ def judge(
     Raises:
         UsageError: a reviewed id has another first part, or is no row of its dataset though that was converted.
     """
-    judged, changes = [], []
-    if judgement.reviewed:
-        _check_reviewed(judgement.reviewed, known())
+    filtered, changes = [], []
+    if filtering.reviewed:
+        _check_reviewed(filtering.reviewed, known())
     for part, questions in zip(parts, rows.values(), strict=True):
-        audited = exclude(part, judgement.reviewed)
-        if part.split in judgement.cleaned:
+        audited = exclude(part, filtering.reviewed)
+        if part.split in filtering.cleaned:
             audited, more = clean(audited, {question.index: question for question in questions}, convert)
             changes += more
-        judged.append(audited)
-    return judged, changes
+        filtered.append(audited)
+    return filtered, changes
 
 
 def _check_reviewed(reviewed: frozenset[str], known: set[str]) -> None:

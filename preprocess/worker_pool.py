@@ -49,7 +49,7 @@ def _inherit(function: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
     global _given
     _given = function, jobs
     gc.freeze()  # what was there before the fork is not garbage: looking through it would copy it
-    gc.set_threshold(100_000)  # pictures hold no cycles either; should there be some, they do not pile up
+    gc.set_threshold(100_000)  # images hold no cycles either; should there be some, they do not pile up
     gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     Thread(target=_end_with_parent, daemon=True).start()

@@ -15,7 +15,7 @@ MAP = "Return a JSON mapping chromosome identifiers to boxes."
 
 
 def rows(dataset: str, *answers: Any, **changes: Any) -> list[dict[str, Any]]:
-    """Rows of a dataset with these answers, each with a picture of its own."""
+    """Rows of a dataset with these answers, each with an image of its own."""
     return [row(dataset, ImageName=f"imagesTr/{i}.png", Answer=answer, **changes) for i, answer in enumerate(answers)]
 
 
@@ -67,7 +67,7 @@ def test_every_reason_is_a_finding_and_changes_nothing(
         pytest.param({}, [(1, "ROW_REPEATED")], id="the same"),
         pytest.param({"Answer": "B"}, [(0, "ROWS_CONTRADICT"), (1, "ROWS_CONTRADICT")], id="another answer"),
         pytest.param({"Answer": "B", "Question": "Else? A: a, B: b"}, [], id="another question"),
-        pytest.param({"Answer": "B", "ImageName": "imagesTr/x.png"}, [], id="another picture"),
+        pytest.param({"Answer": "B", "ImageName": "imagesTr/x.png"}, [], id="another image"),
     ],
 )
 def test_rows_that_repeat_or_contradict(
@@ -266,7 +266,7 @@ class TestClean:
         [
             (["--clean-splits", "val"], "needs --clean"),
             (["--clean", "--clean-splits", "trian"], "did you mean 'train'"),
-            (["--max-images-per-sample", "0"], "a record needs a picture"),
+            (["--max-images-per-sample", "0"], "a record needs an image"),
         ],
     )
     def test_options_that_cannot_be_followed(
@@ -281,11 +281,11 @@ class TestClean:
     ("count", "places"),
     [(None, "abcdefgh"), (8, "abcdefgh"), (9, "abcdefgh"), (4, "acfh"), (3, "aeh"), (2, "ah"), (1, "a")],
 )
-def test_pictures_are_spread_evenly(count: int | None, places: str) -> None:
+def test_images_are_spread_evenly(count: int | None, places: str) -> None:
     assert "".join(spread(tuple("abcdefgh"), count)) == places
 
 
-def test_fewer_and_numbered_pictures(tmp_path: Path) -> None:
+def test_fewer_and_numbered_images(tmp_path: Path) -> None:
     names = [f"imagesTr/frame-{i}.png" for i in range(5)]
     write_tree(tmp_path / "tree", {"endo": [row("endo", ImageName=names, Answer="A")], "BUSI": [row("BUSI")]})
     report = convert(tmp_path / "tree", tmp_path / "out", "--max-images-per-sample", "3", "--number-images")

@@ -33,7 +33,7 @@ class MissingExtraError(Exception):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GreenErrors:
     """What a GREEN judge counted in one report.
 
     Attributes:
@@ -51,13 +51,13 @@ class Judgement:
         return self.matched / (self.matched + self.significant) if self.matched else 0.0
 
 
-def parse_judgement(response: str) -> Judgement | None:
+def parse_errors(response: str) -> GreenErrors | None:
     """The counts in a judge's response; None where a section is missing or says neither a number nor "No …".
 
     The sections are `[Clinically Significant Errors]`, with a line `(a) …: 1. …` per kind of error, and
     `[Matched Findings]`, whose number stands at the start of a line.
 
-    >>> parse_judgement("[Clinically Significant Errors]:\\n(b) Missing: 1. edema\\n[Matched Findings]:\\n3. a; b; c")
+    >>> parse_errors("[Clinically Significant Errors]:\\n(b) Missing: 1. edema\\n[Matched Findings]:\\n3. a; b; c")
     Judgement(matched=3, significant=1)
     """
     marks = list(_SECTION.finditer(response))
@@ -71,7 +71,7 @@ def parse_judgement(response: str) -> Judgement | None:
     says_none = [section.strip().lower().startswith("no") for section in (matched, errors)]
     if (number is None and not says_none[0]) or (not found and not says_none[1]):
         return None
-    return Judgement(int(number[1]) if number else 0, sum(found.values()))
+    return GreenErrors(int(number[1]) if number else 0, sum(found.values()))
 
 
 def read_transcript(path: Path) -> dict[str, float]:
@@ -88,12 +88,12 @@ def read_transcript(path: Path) -> dict[str, float]:
     for number, row in enumerate(decode_rows(data, path)):
         if not (isinstance(row.get("id"), str) and isinstance(row.get("response"), str)):
             raise DataError(f"{path}, row {number}: expected the keys id and response, both text")
-        judgement = parse_judgement(row["response"])
-        scores[row["id"]] = math.nan if judgement is None else judgement.green
+        errors = parse_errors(row["response"])
+        scores[row["id"]] = math.nan if errors is None else errors.green
     return scores
 
 
-def run_judges(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, list[float]]:
+def run_models(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, list[float]]:
     """Scores of every sample under every metric, by radeval; NaN where the judge gave none.
 
     Args:
@@ -117,12 +117,12 @@ def run_judges(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, lis
     return {name: [math.nan if value is None else float(value) for value in result[METRICS[name][1]]] for name in names}
 
 
-def judged(samples: Sequence[Sample], names: Sequence[str], transcript: Path | None) -> list[Sample]:
-    """Samples with the judges' scores in `Sample.judged`; an invalid answer is worth 0 and is shown to no judge.
+def with_model_scores(samples: Sequence[Sample], names: Sequence[str], transcript: Path | None) -> list[Sample]:
+    """Samples with models' scores in `Sample.model_scores`; an invalid answer is worth 0 and is shown to no model.
 
     Raises:
         DataError: the transcript cannot be read, or has no response for a report.
-        MissingExtraError: as `run_judges`.
+        MissingExtraError: as `run_models`.
     """
     reports = [s for s in samples if s.reference.task is Task.REPORT and not s.invalid]
     scores: dict[str, dict[str, float]] = {}
@@ -134,12 +134,12 @@ def judged(samples: Sequence[Sample], names: Sequence[str], transcript: Path | N
         scores["green"] = recorded
     asked = [name for name in names if name not in scores]
     if asked and reports:
-        for name, values in run_judges(asked, reports).items():
+        for name, values in run_models(asked, reports).items():
             scores[name] = {sample.reference.id: value for sample, value in zip(reports, values, strict=True)}
     return [
         replace(
             sample,
-            judged={name: 0.0 if sample.invalid else of[sample.reference.id] for name, of in scores.items()},
+            model_scores={name: 0.0 if sample.invalid else of[sample.reference.id] for name, of in scores.items()},
         )
         if sample.reference.task is Task.REPORT
         else sample

@@ -1,7 +1,7 @@
-"""Which picture a model is shown, in training as in prediction.
+"""Which image a model is shown, in training as in prediction.
 
-LLaMA-Factory opens a picture with Pillow and calls `convert("RGB")`: no EXIF orientation, 16 bits clipped to white,
-colours under transparent pixels uncovered. Such pictures are mended, everywhere by these rules.
+LLaMA-Factory opens an image with Pillow and calls `convert("RGB")`: no EXIF orientation, 16 bits clipped to white,
+colours under transparent pixels uncovered. Such images are normalised, everywhere by these rules.
 """
 
 import io
@@ -17,9 +17,9 @@ from medvl.png_data import check_pixels
 
 # LLaMA-Factory could not open more: Pillow raises at twice its warning level (Image.MAX_IMAGE_PIXELS).
 MAX_PIXELS = 2 * 89_478_485
-# Pillow's others are slow, unsafe (EPS starts Ghostscript) or no pictures.
+# Pillow's others are slow, unsafe (EPS starts Ghostscript) or no images.
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
-WINDOW = (0.5, 99.5)  # percentiles of a 16-bit picture that become black and white
+WINDOW = (0.5, 99.5)  # percentiles of a 16-bit image that become black and white
 UPRIGHT = (None, 1)  # orientations that ask for nothing
 
 Image.init()  # without it Pillow knows five formats
@@ -28,14 +28,14 @@ _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
 def decode(path: Path, data: bytes | None = None) -> ImageFile:
-    """A picture with its pixels.
+    """An image with its pixels.
 
     Args:
         path: Where it lies.
         data: Its bytes, where they have been read already.
 
     Raises:
-        ValueError: it is no whole picture of a known format, or larger than LLaMA-Factory opens; names the file, which
+        ValueError: it is no whole image of a known format, or larger than LLaMA-Factory opens; names the file, which
             few decoders do.
         OSError: the file cannot be read.
     """
@@ -48,7 +48,7 @@ def decode(path: Path, data: bytes | None = None) -> ImageFile:
             if image.format == "PNG":
                 check_pixels(content)
     except UnidentifiedImageError as error:  # its message has a memory address in it
-        raise ValueError(f"{path}: no picture of a known format; known: {', '.join(FORMATS)}") from error
+        raise ValueError(f"{path}: no image of a known format; known: {', '.join(FORMATS)}") from error
     except MemoryError:  # the machine's fault, not the file's
         raise
     except Exception as error:  # decoders raise a dozen types
@@ -59,9 +59,9 @@ def decode(path: Path, data: bytes | None = None) -> ImageFile:
 
 
 def shown(image: Image.Image) -> Image.Image:
-    """The picture that the model is shown: itself where `convert("RGB")` spoils nothing, else mended."""
-    spoilt = orientation(image) not in UPRIGHT or is_deep(image) or (has_alpha(image) and not is_opaque(image))
-    return mend(image) if spoilt else image
+    """The image that the model is shown: itself where `convert("RGB")` spoils nothing, else normalised."""
+    corrupted = orientation(image) not in UPRIGHT or is_deep(image) or (has_alpha(image) and not is_opaque(image))
+    return mend(image) if corrupted else image
 
 
 def orientation(image: Image.Image) -> int | None:
@@ -75,7 +75,7 @@ def orientation(image: Image.Image) -> int | None:
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of a picture as a viewer shows it, pixels."""
+    """(width, height) of an image as a viewer shows it, pixels."""
     lies_on_side = (orientation(image) or 1) >= 5
     return (image.height, image.width) if lies_on_side else image.size
 
@@ -96,7 +96,7 @@ def is_opaque(image: Image.Image) -> bool:
 
 
 def mend(image: Image.Image) -> Image.Image:
-    """A picture as a viewer shows it, in 8 bits, upright and opaque, without metadata."""
+    """An image as a viewer shows it, in 8 bits, upright and opaque, without metadata."""
     if orientation(image) not in UPRIGHT:
         image = ImageOps.exif_transpose(image)
     if is_deep(image):
@@ -109,7 +109,7 @@ def mend(image: Image.Image) -> Image.Image:
 
 
 def window(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
-    """A picture of more than 8 bits as grey values: `WINDOW` percentiles become 0 and 255, linear between them."""
+    """An image of more than 8 bits as grey values: `WINDOW` percentiles become 0 and 255, linear between them."""
     finite = np.nan_to_num(values)
     low, high = np.percentile(finite, WINDOW)
     if high <= low:  # nearly all pixels are equal

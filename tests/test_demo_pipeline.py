@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from medvl.demo.road import _start_over, add_arguments, run
-from medvl.demo.steps import Road
+from medvl.demo.pipeline import _start_over, add_arguments, run
+from medvl.demo.steps import Pipeline
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -32,19 +32,19 @@ def test_starting_over_removes_this_familys_run_and_the_drawn_tree(tmp_path: Pat
     for folder in ("tree/training", "records", "qwen3vl/trained", "internvl3/trained", "mine"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / ".medvl_demo").touch()
-    _start_over(Road("qwen3vl", tmp_path), tmp_path)
+    _start_over(Pipeline("qwen3vl", tmp_path), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".medvl_demo", "internvl3", "mine"]
 
 
 def test_starting_over_removes_nothing_that_no_demo_made(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     with pytest.raises(FileExistsError, match="no demo made it"):
-        _start_over(Road("qwen3vl", tmp_path), tmp_path)
+        _start_over(Pipeline("qwen3vl", tmp_path), tmp_path)
     assert (tmp_path / "records").is_dir()
 
 
 @pytest.mark.parametrize("out", [".", "tree", "tree/out"])
-def test_pictures_and_output_stay_apart(tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_and_output_stay_apart(tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tree" / "training").mkdir(parents=True)
     assert run(parse("--data", str(tmp_path / "tree"), "--out", str(tmp_path / out))) == 2
     assert "lie in one another" in " ".join(capsys.readouterr().out.split())

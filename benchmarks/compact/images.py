@@ -1,4 +1,4 @@
-"""The two sets of pictures: drawn ones without end, and the blood smears of BCCD at a low resolution."""
+"""The two sets of images: drawn ones without end, and the blood smears of BCCD at a low resolution."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from PIL import Image
 from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import Boxes, as_boxes, to_frame
 
-Picture = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.float32]
 SIDE = 64
 CHANNELS = 3
-# Share of pictures with 0, 1, … 6 objects: most have few, as findings do.
+# Share of images with 0, 1, … 6 objects: most have few, as findings do.
 COUNTS = (0.10, 0.25, 0.22, 0.17, 0.12, 0.08, 0.06)
 LABELS = ("cell", "WBC", "Platelets")
 # First number of every random seed: what is drawn for one purpose is never drawn for another.
 START, COMPARED, TEST, FAMILIES = range(4)
-# BCCD: what is asked for. Red cells, up to 30 in a picture, would be nearly all of the boxes.
+# BCCD: what is asked for. Red cells, up to 30 in an image, would be nearly all of the boxes.
 _BCCD_LABELS = LABELS[1:]
 # BCCD lies in a folder per split; the blank hidden file has a twin with answers.
 _BCCD_TEST = (
@@ -35,9 +35,9 @@ _BCCD_TRAIN = ("training/Microscopy/bccd/bccd_questions_train.json",)
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture `(channels, 64, 64)` of about zero mean, and its boxes in norm1000, top to bottom."""
+    """An image `(channels, 64, 64)` of about zero mean, and its boxes in norm1000, top to bottom."""
 
-    picture: Picture
+    image: Pixels
     boxes: Boxes
     labels: tuple[str, ...]
 
@@ -71,7 +71,7 @@ def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
 
 
 def test_scenes(count: int) -> list[Scene]:
-    """The drawn pictures that every model is tested on."""
+    """The drawn images that every model is tested on."""
     return [draw(np.random.default_rng((TEST, 0, index))) for index in range(count)]
 
 
@@ -85,16 +85,16 @@ def _free_place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]]
     return None
 
 
-def _paint(canvas: Picture, box: tuple[int, int, int, int], contrast: float) -> None:
+def _paint(canvas: Pixels, box: tuple[int, int, int, int], contrast: float) -> None:
     x1, y1, x2, y2 = box
     rows, columns = np.mgrid[y1:y2, x1:x2] + 0.5
     inside = ((columns - (x1 + x2) / 2) * 2 / (x2 - x1)) ** 2 + ((rows - (y1 + y2) / 2) * 2 / (y2 - y1)) ** 2 <= 1
     canvas[y1:y2, x1:x2] += contrast * inside
 
 
-def _scene(picture: Picture, boxes: Boxes, labels: list[str]) -> Scene:
+def _scene(image: Pixels, boxes: Boxes, labels: list[str]) -> Scene:
     order = np.lexsort((boxes[:, 0], boxes[:, 1]))
-    return Scene(picture, boxes[order], tuple(labels[i] for i in order))
+    return Scene(image, boxes[order], tuple(labels[i] for i in order))
 
 
 def read_bccd(root: Path, *, train: bool) -> list[Scene]:
@@ -123,14 +123,14 @@ def _smear(path: Path, answer: str) -> Scene:
 
 def turned(scene: Scene, rng: np.random.Generator) -> Scene:
     """The scene in one of the eight ways a square lies on a table; a smear has no up."""
-    picture, boxes = scene.picture, scene.boxes.copy()
+    image, boxes = scene.image, scene.boxes.copy()
     if rng.random() < 0.5:
-        picture, boxes = picture[:, :, ::-1], _mirrored(boxes)
+        image, boxes = image[:, :, ::-1], _mirrored(boxes)
     if rng.random() < 0.5:
-        picture, boxes = picture[:, ::-1], _mirrored(boxes[:, [1, 0, 3, 2]])[:, [1, 0, 3, 2]]
+        image, boxes = image[:, ::-1], _mirrored(boxes[:, [1, 0, 3, 2]])[:, [1, 0, 3, 2]]
     if rng.random() < 0.5:
-        picture, boxes = picture.transpose(0, 2, 1), boxes[:, [1, 0, 3, 2]]
-    return _scene(np.ascontiguousarray(picture), boxes, list(scene.labels))
+        image, boxes = image.transpose(0, 2, 1), boxes[:, [1, 0, 3, 2]]
+    return _scene(np.ascontiguousarray(image), boxes, list(scene.labels))
 
 
 def _mirrored(boxes: Boxes) -> Boxes:
@@ -140,7 +140,7 @@ def _mirrored(boxes: Boxes) -> Boxes:
 def stream(
     source: list[Scene] | None, seed: tuple[int, ...], batch: int, counts: Sequence[float] = COUNTS
 ) -> Iterator[list[Scene]]:
-    """Batches without end, the same ones for the same seed; `source` None draws new pictures.
+    """Batches without end, the same ones for the same seed; `source` None draws new images.
 
     Answers of like length come together (a pool of eight batches is sorted by it), since padding costs time.
     """

@@ -1,20 +1,20 @@
-"""pictures.sha256: the hash of every picture that records show, as `sha256sum --check` reads it.
+"""images.sha256: the hash of every image that records show, as `sha256sum --check` reads it.
 
-A picture that is replaced by another of the same size would else be trained on with the answers of the first.
+An image that is replaced by another of the same size would else be trained on with the answers of the first.
 """
 
 from collections.abc import Mapping
 
-PICTURES = "pictures.sha256"
+IMAGES = "images.sha256"
 
 
 def encode_hashes(digests: Mapping[str, bytes]) -> bytes:
-    """A line per picture, sorted by path; a path with line breaks or backslashes is escaped as sha256sum does."""
+    """A line per image, sorted by path; a path with line breaks or backslashes is escaped as sha256sum does."""
     return "".join(_line(path, digests[path].hex()) for path in sorted(digests)).encode()
 
 
 def decode_hashes(data: bytes) -> dict[str, bytes]:
-    """Picture -> hash, of what `encode_hashes` wrote.
+    """Image -> hash, of what `encode_hashes` wrote.
 
     Raises:
         ValueError: it is something else.

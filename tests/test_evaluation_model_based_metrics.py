@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_evaluation_run import build_tree, score, write_json
 
-from evaluation.judges import Judgement, parse_judgement
+from evaluation.model_based_metrics import GreenErrors, parse_errors
 from evaluation.run import main
 
 # As the judge of GREEN writes: three sections, six kinds of error, findings behind a number.
@@ -18,16 +18,16 @@ RESPONSES = {
     "findings and errors": (
         f"[Explanation]:\nTwo agree (1) and (2).\n\n[Clinically Significant Errors]:\n"
         f"{ERRORS.format(a='1. Pneumothorax', b='2. Effusion; Edema')}\n\n{INSIGNIFICANT}\n\n"
-        "[Matched Findings]:\n3. Heart size; mediastinum; bones", Judgement(3, 3)),
-    "no errors": ("[Clinically Significant Errors]:\nNo errors\n\n[Matched Findings]:\n2. a; b", Judgement(2, 0)),
+        "[Matched Findings]:\n3. Heart size; mediastinum; bones", GreenErrors(3, 3)),
+    "no errors": ("[Clinically Significant Errors]:\nNo errors\n\n[Matched Findings]:\n2. a; b", GreenErrors(2, 0)),
     "nothing matched": (
         f"[Clinically Significant Errors]:\n{ERRORS.format(a=0, b='1. Effusion')}\n\n[Matched Findings]:\n"
-        "No matched findings", Judgement(0, 1)),
+        "No matched findings", GreenErrors(0, 1)),
     "two normal reports": (
-        "[Clinically Significant Errors]:\nNone\n\n[Matched Findings]:\nNo findings", Judgement(0, 0)),
+        "[Clinically Significant Errors]:\nNone\n\n[Matched Findings]:\nNo findings", GreenErrors(0, 0)),
     "counts of zero": (
         f"[Clinically Significant Errors]:\n{ERRORS.format(a='0.', b='0.')}\n\n[Matched Findings]:\n1. Heart size",
-        Judgement(1, 0)),
+        GreenErrors(1, 0)),
     "cut off before the matches": (f"[Clinically Significant Errors]:\n{ERRORS.format(a='1. x', b='0.')}", None),
     "prose": ("The candidate is mostly right.", None),
     "empty": ("", None),
@@ -36,15 +36,15 @@ RESPONSES = {
 
 
 @pytest.mark.parametrize(("response", "expected"), RESPONSES.values(), ids=RESPONSES)
-def test_recorded_response(response: str, expected: Judgement | None) -> None:
-    assert parse_judgement(response) == expected
+def test_recorded_response(response: str, expected: GreenErrors | None) -> None:
+    assert parse_errors(response) == expected
 
 
-@pytest.mark.parametrize(("judgement", "green"), [
-    (Judgement(3, 1), 0.75), (Judgement(2, 0), 1.0), (Judgement(0, 4), 0.0), (Judgement(0, 0), 0.0),
+@pytest.mark.parametrize(("errors", "green"), [
+    (GreenErrors(3, 1), 0.75), (GreenErrors(2, 0), 1.0), (GreenErrors(0, 4), 0.0), (GreenErrors(0, 0), 0.0),
 ])  # fmt: skip
-def test_green_of_counts(judgement: Judgement, green: float) -> None:
-    assert judgement.green == green
+def test_green_of_counts(errors: GreenErrors, green: float) -> None:
+    assert errors.green == green
 
 
 def reports(tmp_path: Path) -> tuple[Path, Path, list[str]]:
@@ -63,24 +63,24 @@ def transcript(path: Path, responses: dict[str, str]) -> Path:
 def test_a_transcript_gives_green_under_both_rules(tmp_path: Path) -> None:
     references, said, ids = reports(tmp_path)
     texts = [RESPONSES["findings and errors"][0], RESPONSES["no errors"][0]]
-    judge = transcript(tmp_path / "judge.jsonl", dict(zip(ids, texts, strict=True)))
-    metrics = score(said, references, tmp_path / "out", "--rules", "strict,official", "--green-transcript", str(judge))
+    apply = transcript(tmp_path / "judge.jsonl", dict(zip(ids, texts, strict=True)))
+    metrics = score(said, references, tmp_path / "out", "--rules", "strict,official", "--green-transcript", str(apply))
     assert metrics["tasks"]["report_generation"]["green"]["value"] == 0.75
     assert metrics["other_rules"]["official"]["tasks"]["report_generation"]["green_score"]["value"] == 0.75
-    assert metrics["provenance"]["green_transcript"] == str(judge)
+    assert metrics["provenance"]["green_transcript"] == str(apply)
 
 
 def test_a_response_nobody_can_parse_is_in_no_mean(tmp_path: Path) -> None:
     references, said, ids = reports(tmp_path)
-    judge = transcript(tmp_path / "judge.jsonl", {ids[0]: "I cannot say.", ids[1]: RESPONSES["no errors"][0]})
-    metrics = score(said, references, tmp_path / "out", "--green-transcript", str(judge))
+    apply = transcript(tmp_path / "judge.jsonl", {ids[0]: "I cannot say.", ids[1]: RESPONSES["no errors"][0]})
+    metrics = score(said, references, tmp_path / "out", "--green-transcript", str(apply))
     assert metrics["tasks"]["report_generation"]["green"]["value"] == 1.0
 
 
 def test_a_transcript_must_hold_every_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     references, said, ids = reports(tmp_path)
-    judge = transcript(tmp_path / "judge.jsonl", {ids[0]: RESPONSES["no errors"][0]})
-    assert main([str(said), "--references", str(references), "--green-transcript", str(judge)]) == 3
+    apply = transcript(tmp_path / "judge.jsonl", {ids[0]: RESPONSES["no errors"][0]})
+    assert main([str(said), "--references", str(references), "--green-transcript", str(apply)]) == 3
     assert f"1 reports lack a response, first {ids[1]}" in capsys.readouterr().err
 
 

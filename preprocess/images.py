@@ -1,4 +1,4 @@
-"""Looking at pictures, and only at those whose files have changed since the last run."""
+"""Looking at images, and only at those whose files have changed since the last run."""
 
 import hashlib
 import os
@@ -9,37 +9,37 @@ from pathlib import Path
 import msgspec
 import PIL
 
-import medvl.pictures
+import medvl.images
 import medvl.png_data
 from medvl.files import read_file
 from medvl.sharegpt import write_atomic
 from preprocess import decoding
-from preprocess.decoding import Picture, examine
+from preprocess.decoding import ImageInfo, examine
 
 Copies = Callable[[str], str]
 CACHE = ".pictures.msgpack"
 # Other rules, or another Pillow, may find something else.
-_RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, medvl.pictures, medvl.png_data))
+_RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, medvl.images, medvl.png_data))
 _VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES).hexdigest()}"
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """A picture as it was found, and the state of its file then.
+    """An image as it was found, and the state of its file then.
 
     Attributes:
         place: Path of the file.
         length: Its size, bytes; -1 if it was not there.
         changed: Its time of change, nanoseconds.
         sha256: Hash of its content, if that was asked for.
-        picture: What was found.
+        image: What was found.
     """
 
     place: str
     length: int
     changed: int
     sha256: bytes | None
-    picture: Picture
+    image: ImageInfo
 
 
 class _Cache(msgspec.Struct):
@@ -47,8 +47,8 @@ class _Cache(msgspec.Struct):
     seen: list[Seen]
 
 
-class PictureCache:
-    """All pictures seen in this run and those before, by path; kept in a file."""
+class ImageCache:
+    """All images seen in this run and those before, by path; kept in a file."""
 
     def __init__(self, folder: Path) -> None:
         """Read what earlier runs found; nothing if there is none or it is damaged, which costs time and no more."""
@@ -74,35 +74,35 @@ class PictureCache:
     def save(self) -> None:
         """Write the file if there is anything new."""
         if self._fresh:
-            # Pictures that this run leaves out stay known. Missing ones are looked for every time.
+            # Images that this run leaves out stay known. Missing ones are looked for every time.
             kept = [seen for seen in self.seen.values() if seen.length >= 0]
             write_atomic(self._path, msgspec.msgpack.encode(_Cache(_VERSION, kept)))
         self._saved, self._fresh = time.monotonic(), False
 
 
 def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *, hashes: bool = False) -> Seen:
-    """The picture at the first of some places that has one; looked at if it is not known, or its file has changed.
+    """The image at the first of some places that has one; looked at if it is not known, or its file has changed.
 
     Args:
         places: Where it may be.
-        copies: Path of a picture -> path of its mended copy if it needs one.
+        copies: Path of an image -> path of its normalised copy if it needs one.
         known: What was found before.
         hashes: Whether a file counts as unchanged by its content, not by size and time of change.
     """
     for place in places:
         # A copy elsewhere is of a folder that this one was duplicated from.
-        if (seen := known.get(place)) and seen.picture.path in (place, copies(place)) and _unchanged(seen, hashes):
+        if (seen := known.get(place)) and seen.image.path in (place, copies(place)) and _unchanged(seen, hashes):
             return seen
         try:
             status, data = read_file(place)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             continue
         except OSError as error:  # no permission, a name that is too long, a disk that fails: looked at again next time
-            return Seen(place, -1, -1, None, Picture(place, None, "IMAGE_UNREADABLE", f"{place}: {error.strerror}"))
+            return Seen(place, -1, -1, None, ImageInfo(place, None, "IMAGE_UNREADABLE", f"{place}: {error.strerror}"))
         # Read after its state was noted: a file that changes in between is looked at again next time.
         digest = hashlib.sha256(data).digest() if hashes else None
         return Seen(place, status.st_size, status.st_mtime_ns, digest, examine(place, copies(place), data))
-    return Seen(places[0], -1, -1, None, Picture(places[0], None, "IMAGE_MISSING", f"{places[0]} does not exist"))
+    return Seen(places[0], -1, -1, None, ImageInfo(places[0], None, "IMAGE_MISSING", f"{places[0]} does not exist"))
 
 
 def _unchanged(seen: Seen, hashes: bool) -> bool:
@@ -116,4 +116,4 @@ def _unchanged(seen: Seen, hashes: bool) -> bool:
                 return False
     except OSError:
         return False
-    return seen.picture.path == seen.place or Path(seen.picture.path).is_file()  # or its copy was deleted
+    return seen.image.path == seen.place or Path(seen.image.path).is_file()  # or its copy was deleted

@@ -1,6 +1,6 @@
-"""Pictures that are on both sides of a split: the same file under any name, or the same picture saved anew.
+"""Images that are on both sides of a split: the same file under any name, or the same image saved anew.
 
-Near-duplicates are found by a 64-bit difference hash and confirmed on thumbnails, since hashes of unlike pictures with
+Near-duplicates are found by a 64-bit difference hash and confirmed on thumbnails, since hashes of unlike images with
 large even areas can be close. On 364 blood smears the nearest unlike pair differs in 13 bits and correlates at 0.74.
 """
 
@@ -14,77 +14,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.sharegpt import Record
-from preprocess.fingerprints import Fingerprint, distances, likeness
+from preprocess.fingerprints import Fingerprint, distances, similarity
 
 MAX_DISTANCE = 8  # bits of 64
-MIN_LIKENESS = 0.95  # correlation of 16 x 16 thumbnails
+MIN_SIMILARITY = 0.95  # correlation of 16 x 16 thumbnails
 PUBLISHED = ("val", "hidden", "test")
 _BLOCK = 512  # rows of the distance matrix at a time
-_CANDIDATES = 16  # pictures per picture that are compared by thumbnail; even areas make more of them
+_CANDIDATES = 16  # images per image that are compared by thumbnail; even areas make more of them
 
 
-class Leak(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture of one split that is in another one too; `other` is the likest of those there.
+class Contamination(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of one split that is in another one too; `other` is the likest of those there.
 
     Attributes:
-        kind: exact: the same bytes. near: the same picture in other bytes.
+        kind: exact: the same bytes. near: the same image in other bytes.
         split: The split it trains in.
-        picture: File of the picture.
+        image: File of the image.
         records: Ids of the records that show it.
         other_split: The split that must not have been seen.
-        other_picture: File of the picture there.
+        other_image: File of the image there.
         other_records: Ids of the records that show that one.
         distance: Differing bits of the difference hashes; 0 for exact.
     """
 
     kind: Literal["exact", "near"]
     split: str
-    picture: str
+    image: str = msgspec.field(name="picture")
     records: list[str]
     other_split: str
-    other_picture: str
+    other_image: str = msgspec.field(name="other_picture")
     other_records: list[str]
     distance: int
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """The options of this module."""
-    group = arguments.add_argument_group("pictures on both sides of a split")
+    group = arguments.add_argument_group("images on both sides of a split")
     group.add_argument(
-        "--leaks",
+        "--contamination",
         choices=("near", "exact", "off"),
         default="near",
         help="look for near-duplicates (default), for identical files only, or not at all",
     )
     group.add_argument(
-        "--exclude-leaks",
+        "--exclude-contaminated",
         action="store_true",
-        help="drop training records whose picture is in validation or test, or `train` records that are in a split "
+        help="drop training records whose image is in validation or test, or `train` records that are in a split "
         "made of them",
     )
 
 
-def find_leaks(
+def find_contamination(
     splits: Mapping[str, Sequence[Record]], prints: Mapping[str, Fingerprint], *, near: bool = True
-) -> list[Leak]:
-    """Every picture of a split that is also in a later one, with the likest picture there.
+) -> list[Contamination]:
+    """Every image of a split that is also in a later one, with the likest image there.
 
     Args:
         splits: Split -> its records, those to train on first.
-        prints: Fingerprint of every picture.
+        prints: Fingerprint of every image.
         near: Whether to look for near-duplicates.
     """
-    pictures = {split: _ids_by_picture(records) for split, records in splits.items()}
+    images = {split: _ids_by_image(records) for split, records in splits.items()}
     names = list(splits)
     return [
-        leak
+        pair
         for position, split in enumerate(names)
         for other in names[position + 1 :]
-        for leak in _between(split, pictures[split], other, pictures[other], prints, near=near)
+        for pair in _between(split, images[split], other, images[other], prints, near=near)
     ]
 
 
-def _ids_by_picture(records: Iterable[Record]) -> dict[str, list[str]]:
+def _ids_by_image(records: Iterable[Record]) -> dict[str, list[str]]:
     ids: dict[str, list[str]] = defaultdict(list)
     for record in records:
         for image in dict.fromkeys(record.images):
@@ -100,7 +100,7 @@ def _between(
     prints: Mapping[str, Fingerprint],
     *,
     near: bool,
-) -> Iterator[Leak]:
+) -> Iterator[Contamination]:
     by_content: dict[bytes, str] = {}
     for path in there:
         by_content.setdefault(prints[path].sha256, path)
@@ -110,13 +110,13 @@ def _between(
     for path in here:
         match, distance = (exact[path], 0) if path in exact else alike.get(path, ("", 0))
         if match:
-            yield Leak(
+            yield Contamination(
                 kind="exact" if path in exact else "near",
                 split=split,
-                picture=path,
+                image=path,
                 records=here[path],
                 other_split=other,
-                other_picture=match,
+                other_image=match,
                 other_records=there[match],
                 distance=distance,
             )
@@ -125,7 +125,7 @@ def _between(
 def _nearest(
     here: Sequence[str], there: Sequence[str], prints: Mapping[str, Fingerprint]
 ) -> dict[str, tuple[str, int]]:
-    """The likest picture of `there` for each of `here` that has one within the limits, and its distance."""
+    """The likest image of `there` for each of `here` that has one within the limits, and its distance."""
     found: dict[str, tuple[str, int]] = {}
     if not here or not there:
         return found
@@ -135,7 +135,7 @@ def _nearest(
         own_hashes, own_thumbnails = _arrays(block, prints)
         bits = distances(own_hashes, hashes)
         rows, columns = _candidates(bits)
-        alike = likeness(own_thumbnails[rows], thumbnails[columns]) >= MIN_LIKENESS
+        alike = similarity(own_thumbnails[rows], thumbnails[columns]) >= MIN_SIMILARITY
         for row, column in zip(rows[alike].tolist(), columns[alike].tolist(), strict=True):
             found.setdefault(block[row], (there[column], int(bits[row, column])))
     return found
@@ -156,15 +156,15 @@ def _arrays(paths: Sequence[str], prints: Mapping[str, Fingerprint]) -> tuple[ND
     return hashes, thumbnails.reshape(len(paths), -1)
 
 
-def to_exclude(leaks: Iterable[Leak], rest: str) -> dict[str, Leak]:
-    """Records to take out of training, with the leak that is the reason.
+def to_exclude(contamination: Iterable[Contamination], rest: str) -> dict[str, Contamination]:
+    """Records to take out of training, with the pair that is the reason.
 
     Against the published splits every split made of the training records is cleaned; against each other only `rest`,
     so that named halves which are used in both directions keep their sizes.
     """
-    reasons: dict[str, Leak] = {}
-    for leak in leaks:
-        if leak.split not in PUBLISHED and (leak.other_split in PUBLISHED or leak.split == rest):
-            for record in leak.records:
-                reasons.setdefault(record, leak)
+    reasons: dict[str, Contamination] = {}
+    for pair in contamination:
+        if pair.split not in PUBLISHED and (pair.other_split in PUBLISHED or pair.split == rest):
+            for record in pair.records:
+                reasons.setdefault(record, pair)
     return reasons

@@ -1,7 +1,7 @@
-"""Turning, scaling, shifting, mirroring, cropping and bending a picture, and its boxes with it.
+"""Turning, scaling, shifting, mirroring, cropping and bending an image, and its boxes with it.
 
-Where boxes say what must be kept, the picture may be shifted and cropped as long as every box keeps `VISIBLE` of its
-area inside. Where nothing says so, all of the picture stays inside: it is made smaller until it fits.
+Where boxes say what must be kept, the image may be shifted and cropped as long as every box keeps `VISIBLE` of its
+area inside. Where nothing says so, all of the image stays inside: it is made smaller until it fits.
 
 A box travels as points on its outline, and is at last the smallest box around them: a box around a box around a box
 would grow with each step, and torchvision maps no more than two corners under elastic deformation, while the edges
@@ -30,28 +30,28 @@ ANGLE = 5.0  # degrees
 ANGLE_WITH_BOXES = 3.0
 SCALE, SHIFT = 0.15, 0.05  # with boxes: 1 +- SCALE, +- SHIFT of the side
 SMALLEST = 0.85  # without boxes: how much smaller than what fits
-CROP = 0.7  # smallest side of a crop, as a share of the picture's
+CROP = 0.7  # smallest side of a crop, as a share of the image's
 BEND, CELLS = 0.01, 5  # standard deviation of the elastic shift, as a share of the shorter side; knots per side
 
 ALONG = torch.linspace(0, 1, 33, dtype=torch.float64)  # points on each edge of a box
 
-# Works on a picture (torchvision Image, channels first) and on points (KeyPoints) alike.
+# Works on an image (torchvision Image, channels first) and on points (KeyPoints) alike.
 Step = Callable[[Any], Any]
 
 
-def draw_motion(
+def draw_geometric(
     size: Size, boxes: Boxes | None, random: Generator, *, strength: float, bent: bool, cropped: bool, fill: list[float]
 ) -> list[Step]:
-    """Steps that together move a picture of `size` (width, height), of its own size afterwards.
+    """Steps that together move an image of `size` (width, height), of its own size afterwards.
 
     Args:
-        size: Of the picture.
+        size: Of the image.
         boxes: What must stay inside, or None: everything.
         random: Source of randomness.
-        strength: 0 (no motion) to 1.
+        strength: 0 (none) to 1.
         bent: Whether with elastic deformation.
         cropped: Whether with a crop that holds all boxes; without boxes there is none.
-        fill: Colour of what lies beyond the picture's border, one value per channel.
+        fill: Colour of what lies beyond the image's border, one value per channel.
     """
     width, height = size
     if boxes is None:
@@ -89,7 +89,7 @@ def mirror_boxes(boxes: Boxes, steps: list[Step], size: Size) -> Boxes:
 
 
 def move_boxes(boxes: Boxes, steps: list[Step], size: Size) -> Boxes:
-    """Boxes after the steps of `draw_motion`; not clipped, so they may reach out of the picture."""
+    """Boxes after the steps of `draw_geometric`; not clipped, so they may reach out of the image."""
     if not len(boxes):
         return boxes
     points = KeyPoints(_outlines(torch.from_numpy(boxes)), canvas_size=size[::-1])
@@ -100,7 +100,7 @@ def move_boxes(boxes: Boxes, steps: list[Step], size: Size) -> Boxes:
 
 
 def stays_inside(boxes: Boxes, size: Size) -> bool:
-    """Whether every box has `VISIBLE` of its area in the picture."""
+    """Whether every box has `VISIBLE` of its area in the image."""
     return bool((area(clip(boxes, size)) >= VISIBLE * area(boxes)).all())
 
 
@@ -132,7 +132,7 @@ def _displacement(size: Size, random: Generator, strength: float) -> torch.Tenso
 def _bend(item: Any, displacement: torch.Tensor, fill: list[float]) -> Any:
     if not isinstance(item, KeyPoints):
         return transform.elastic(item, displacement=displacement, fill=fill)
-    # A point p of the picture goes to q with q + displacement(q) = p, found by iteration: the field is gentle.
+    # A point p of the image goes to q with q + displacement(q) = p, found by iteration: the field is gentle.
     size = torch.tensor(item.canvas_size[::-1], dtype=torch.float64)
     goal = points = 2 * item.as_subclass(torch.Tensor) / size - 1
     field = displacement.permute(0, 3, 1, 2)

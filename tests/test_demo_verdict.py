@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medvl.demo.judgement import HEADLINES, Comparison, compare, failures, headline
+from medvl.demo.verdict import HEADLINES, Comparison, compare, failures, headline
 from medvl.tasks import Task
 
 GOOD = {task: 1.0 if higher else 0.5 for task, (_, higher) in HEADLINES.items()}

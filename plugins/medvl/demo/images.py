@@ -1,4 +1,4 @@
-"""Writes the drawn datasets as a folder tree in the FLARE layout, so that the demo takes the road real data takes."""
+"""Writes the drawn datasets as a folder tree in the FLARE layout, so that the demo takes the way real data takes."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def _write_record(
     home: Path, images: str, dataset: Dataset, split: int, index: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     scene = dataset.draw(rng)
-    views = [f"-{view + 1}" for view in range(len(scene.pictures))] if len(scene.pictures) > 1 else [""]
+    views = [f"-{view + 1}" for view in range(len(scene.images))] if len(scene.images) > 1 else [""]
     names = [f"{images}/{dataset.name}_{index:05d}{view}.{dataset.suffix}" for view in views]
-    for name, picture in zip(names, scene.pictures, strict=True):
-        Image.fromarray(picture).save(home / name)
+    for name, image in zip(names, scene.images, strict=True):
+        Image.fromarray(image).save(home / name)
     return {
         "TaskType": dataset.task_type,
         "Modality": dataset.modality,

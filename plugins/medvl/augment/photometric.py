@@ -19,8 +19,10 @@ SPECKLE, NOISE = (0.05, 0.15), (2.0, 8.0)  # share of the brightness; grey level
 BLUR, QUALITY = (0.3, 1.2), (50, 95)  # pixels; JPEG's own scale
 
 
-def change_tones(image: Any, random: Generator, *, advanced: bool, ultrasound: bool) -> Any:
-    """A torchvision uint8 Image, channels first, in other tones; `advanced` with noise, blur and compression."""
+def change_photometric(image: Any, random: Generator, *, advanced: bool, ultrasound: bool) -> Any:
+    """A torchvision uint8 Image, channels first, changed photometrically; `advanced` with noise, blur and
+    compression.
+    """
     image = transform.adjust_brightness(image, random.uniform(*BRIGHTNESS))
     image = transform.adjust_contrast(image, random.uniform(*CONTRAST))
     image = transform.adjust_gamma(image, random.uniform(*GAMMA))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess.crew import work
+from preprocess.worker_pool import work
 
 
 @pytest.mark.parametrize("workers", [1, 3])

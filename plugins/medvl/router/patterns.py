@@ -29,7 +29,7 @@ def pattern(*phrases: str) -> re.Pattern[str]:
     return re.compile("|".join(rf"(?<!\w)(?:{phrase})(?!\w)" for phrase in phrases), re.IGNORECASE)
 
 
-def cue(*phrases: str) -> Callable[[str], bool]:
+def pattern_of(*phrases: str) -> Callable[[str], bool]:
     """Whether a text has any of the phrases."""
     compiled = pattern(*phrases)
     return lambda text: compiled.search(text) is not None

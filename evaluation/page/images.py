@@ -1,4 +1,4 @@
-"""Pictures with the boxes of reference and prediction, small enough to stand in the page."""
+"""Images with the boxes of reference and prediction, small enough to stand in the page."""
 
 import base64
 import io
@@ -16,18 +16,18 @@ from evaluation.samples import Sample
 from evaluation.scoring import TaskScores
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Boxes, Size, as_boxes, clip
-from medvl.pictures import decode, shown
+from medvl.images import decode, shown
 from medvl.tasks import Task
 
 _SIDE = 512  # pixels; enough to judge a box on a phone and on a desk
 _QUALITY = 72
 _MOST_ABSENT = 6
-_MOST_BOXES = 300  # per side and picture; an answer may hold thousands
+_MOST_BOXES = 300  # per side and image; an answer may hold thousands
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A box as the page draws it, pixels of the original picture."""
+    """A box as the page draws it, pixels of the original image."""
 
     x: float
     y: float
@@ -37,8 +37,8 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture and its boxes.
+class Overlay:
+    """An image and its boxes.
 
     Attributes:
         id: The reference's id.
@@ -46,12 +46,12 @@ class Picture:
         dataset: Dataset name.
         score: The sample's score.
         reason: Why it lost points, None if it is perfect.
-        size: (width, height) of the drawing, pixels of the original picture.
-        data: JPEG as a data URI; None if the picture could not be read.
+        size: (width, height) of the drawing, pixels of the original image.
+        data: JPEG as a data URI; None if the image could not be read.
         absent: Why not.
         truth: Boxes of the reference.
-        predicted: Boxes of the prediction, as far as they lie in the picture.
-        outside: Number of predicted boxes that leave the picture.
+        predicted: Boxes of the prediction, as far as they lie in the image.
+        outside: Number of predicted boxes that leave the image.
         undrawn: Number of boxes beyond those that are drawn.
     """
 
@@ -69,20 +69,20 @@ class Picture:
     undrawn: int
 
 
-def collect(scores: Mapping[Task, TaskScores], most: int, place: Callable[[Reference], Path | None]) -> list[Picture]:
-    """Up to `most` pictures over all tasks with boxes: in each the worst, then others spread evenly up to the best.
+def collect(scores: Mapping[Task, TaskScores], most: int, place: Callable[[Reference], Path | None]) -> list[Overlay]:
+    """Up to `most` images over all tasks with boxes: in each the worst, then others spread evenly up to the best.
 
     Args:
         scores: All tasks'.
         most: Largest number.
-        place: Where a reference's first picture lies.
+        place: Where a reference's first image lies.
     """
     tasks = [part for task, part in scores.items() if task.has_boxes]
-    pictures: list[Picture] = []
+    images: list[Overlay] = []
     for left, part in zip(range(len(tasks), 0, -1), tasks, strict=True):
-        pictures += [_picture(sample, score, place) for sample, score in _chosen(part, (most - len(pictures)) // left)]
-    # Boxes on an empty ground tell little; where no picture is there at all, a few are enough.
-    return pictures if any(picture.data for picture in pictures) else pictures[:_MOST_ABSENT]
+        images += [_image(sample, score, place) for sample, score in _chosen(part, (most - len(images)) // left)]
+    # Boxes on an empty ground tell little; where no image is there at all, a few are enough.
+    return images if any(image.data for image in images) else images[:_MOST_ABSENT]
 
 
 def _chosen(part: TaskScores, most: int) -> Iterator[tuple[Sample, float]]:
@@ -101,14 +101,14 @@ def _boxes(value: object) -> Boxes:
     return value.boxes if isinstance(value, ParsedBoxes) else as_boxes([])
 
 
-def _picture(sample: Sample, score: float, place: Callable[[Reference], Path | None]) -> Picture:
+def _image(sample: Sample, score: float, place: Callable[[Reference], Path | None]) -> Overlay:
     reference = sample.reference
     truth, predicted = _boxes(sample.truth.value), _boxes(sample.answer.value)
     data, size, absent = _jpeg(place(reference))
-    known = size or reference.picture_size()
+    known = size or reference.image_size()
     size = known or _bounds(truth, predicted)
     outside = (clip(predicted, size) != predicted).any(axis=1) if known else np.zeros(0)
-    return Picture(
+    return Overlay(
         id=visible(reference.id, 200),
         task=reference.task.value,
         dataset=visible(reference.dataset, 80),
@@ -134,7 +134,7 @@ def _rectangles(value: object, boxes: Boxes, size: Size) -> tuple[Rectangle, ...
 
 
 def _bounds(truth: Boxes, predicted: Boxes) -> Size:
-    """Where neither the picture nor its size is known: a field that holds the reference's boxes, and the predicted ones
+    """Where neither the image nor its size is known: a field that holds the reference's boxes, and the predicted ones
     unless they lie so far out that nothing could be seen."""
     width, height = truth[:, 2:].max(axis=0) if len(truth) else (100.0, 100.0)
     if len(predicted):
@@ -144,7 +144,7 @@ def _bounds(truth: Boxes, predicted: Boxes) -> Size:
 
 
 def _jpeg(path: Path | None) -> tuple[str | None, Size | None, str | None]:
-    """A picture as a model is shown it (`medvl.pictures`) as a small JPEG data URI, its own size, why there is none."""
+    """An image as a model is shown it (`medvl.images`) as a small JPEG data URI, its own size, why there is none."""
     if path is None:
         return None, None, "the references do not say where it lies"
     try:

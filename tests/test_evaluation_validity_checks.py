@@ -1,4 +1,4 @@
-"""The gate: what it finds, what it refuses, and what --force makes of it."""
+"""Validity checks: what it finds, what it refuses, and what --force makes of it."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from test_evaluation_run import Row, score, write_json
 
 from evaluation.run import main
 
-QUESTION = "Which grade of change does this picture of a retina show? A: None, B: Mild, C: Severe"
+QUESTION = "Which grade of change does this image of a retina show? A: None, B: Mild, C: Severe"
 
 
 def rows(n: int = 40) -> list[Row]:
@@ -39,7 +39,7 @@ FILES: dict[str, tuple[list[Row], str, int, bool]] = {
         rows() + [row | {"Question": "Another?"} for row in rows()], "extra", 40, False),
     "the question in the answer": (changed(5, f"{QUESTION}\nB"), "prompt_leaked", 5, True),
     "marks of the chat template": (changed(5, "<|im_start|>assistant\nB"), "prompt_leaked", 5, True),
-    "one answer everywhere": (changed(40, "The picture is not visible."), "repeated", 40, True),
+    "one answer everywhere": (changed(40, "The image is not visible."), "repeated", 40, True),
 }  # fmt: skip
 
 
