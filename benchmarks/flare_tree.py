@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medvl.flare import SPLITS, Split
-from medvl.tasks import FLARE_DATASETS, FlareDataset
+from medvl.sources.flare import SPLITS, Split
+from medvl.sources.flare_datasets import FLARE_DATASETS, FlareDataset
 
 Row = dict[str, Any]
 

@@ -25,7 +25,7 @@ from statistics import median
 import psutil
 from PIL import Image
 
-from medvl.flare import SPLITS
+from medvl.sources.flare import SPLITS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

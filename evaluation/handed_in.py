@@ -19,7 +19,8 @@ from medvl.boxes import Frame, Size
 from medvl.instructions import GENERAL
 from medvl.postprocessing import Postprocessor, to_hand_in
 from medvl.profiles import read_profiles
-from medvl.tasks import Task, label_separator
+from medvl.sources.flare_datasets import label_separator
+from medvl.tasks import Task
 
 # Stands for the size of an image that is not known: pixel boxes need none but to be cut off at the image's edges.
 _BOUNDLESS: Size = (1_000_000_000, 1_000_000_000)

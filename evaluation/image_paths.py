@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluation.references import Reference, References
-from medvl.flare import OutsideError, QuestionFile, image_path, question_file
+from medvl.sources.flare import OutsideError, QuestionFile, image_path, question_file
 
 
 def image_files(references: References) -> dict[str, QuestionFile]:

@@ -11,7 +11,8 @@ import msgspec
 from evaluation.frames import read_frame, size_on_disk
 from evaluation.predictions import DataError, decode_rows, find_file, scorer_key
 from medvl.boxes import Frame, Size
-from medvl.flare import (
+from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
+from medvl.sources.flare import (
     SPLITS,
     FlareError,
     Question,
@@ -21,7 +22,6 @@ from medvl.flare import (
     question_file,
     read_questions,
 )
-from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 # First part of image names -> dataset, as in the release. Only for files that stand outside a tree.

@@ -18,7 +18,8 @@ from medvl.boxes import Frame, Size
 from medvl.choices import is_refusal, normal, offered_labels, options
 from medvl.normalisation import normalise
 from medvl.per_image import tells_images_apart
-from medvl.tasks import Task, label_separator
+from medvl.sources.flare_datasets import label_separator
+from medvl.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.progress import track
 
-from medvl.flare import FlareError, QuestionFile
 from medvl.sharegpt import write_atomic
+from medvl.sources.flare import FlareError, QuestionFile
 
 _SOURCE = ".archives"  # in the folder under way: which archives it comes from
 _LITTER = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")

@@ -21,7 +21,8 @@ from medvl.box_text import parse_boxes
 from medvl.choices import normal, options
 from medvl.normalisation import normalise
 from medvl.sharegpt import Record
-from medvl.tasks import Task, label_separator
+from medvl.sources.flare_datasets import label_separator
+from medvl.tasks import Task
 from preprocess.errors import UsageError
 from preprocess.report import DatasetResult, Finding, leave_out
 

@@ -12,8 +12,8 @@ import numpy as np
 from medvl.box_text import BoxStyle, format_boxes, parse_boxes
 from medvl.boxes import area, order_corners
 from medvl.choices import options
-from medvl.flare import Question
 from medvl.sharegpt import Record
+from medvl.sources.flare import Question
 from preprocess.report import DatasetResult, Finding
 
 # Code -> what is done about it. The order matters: a box is turned round before its area is looked at.

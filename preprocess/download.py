@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medvl.flare import SPLITS, FlareError
+from medvl.sources.flare import SPLITS, FlareError
 
 REPOSITORY = "FLARE-MedFM/FLARE-Task5-MLLM-2D"
 ACCESS = f"""The dataset is gated. To get in, once:

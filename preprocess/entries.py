@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medvl.flare import SPLITS
 from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
+from medvl.sources.flare import SPLITS
 from medvl.tasks import Task
 from preprocess import budget, contamination, prompts, sampling, splits
 from preprocess.budget import Budget

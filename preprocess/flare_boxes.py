@@ -10,10 +10,10 @@ from dataclasses import replace
 from medvl.answers import Answer, target_text
 from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, format_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
-from medvl.flare import Question
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
+from medvl.sources.flare import Question
 from medvl.tasks import Task
 from preprocess.errors import RowRefusedError
 

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
-from medvl.flare import FlareError
 from medvl.sharegpt import TEMPORARY
 from medvl.source_frames import SourceFrame
+from medvl.sources.flare import FlareError
 from medvl.tasks import UnknownNameError
 from preprocess import entries, filtering
 from preprocess.errors import RefusedError, UsageError

@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from medvl.control_tokens import KNOWN
-from medvl.flare import (
+from medvl.sharegpt import Record, write_atomic
+from medvl.sources.flare import (
     FlareError,
     Question,
     QuestionFile,
@@ -27,7 +28,6 @@ from medvl.flare import (
     image_places,
     read_wrapped,
 )
-from medvl.sharegpt import Record, write_atomic
 from preprocess import entries, filtering, source_frames, unchanged, worker_pool
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside

@@ -13,12 +13,13 @@ from medvl.box_text import REFUSED, BoxStyle, ParsedBoxes, parse_boxes
 from medvl.boxes import Frame, Size
 from medvl.choices import normal
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
-from medvl.flare import FlareError, OutsideError, Question, image_path
 from medvl.normalisation import normalise
 from medvl.question_boxes import Rewritten, rewrite
 from medvl.sharegpt import Record, RecordError, Source, make_record
+from medvl.sources.flare import FlareError, OutsideError, Question, image_path
+from medvl.sources.flare_datasets import label_separator
 from medvl.structured import plain_number, plain_text
-from medvl.tasks import Task, UnknownNameError, label_separator
+from medvl.tasks import Task, UnknownNameError
 from medvl.unwrapping import unwrap
 from preprocess import flare_boxes
 from preprocess.decoding import ImageInfo

@@ -7,9 +7,9 @@ from pathlib import Path
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, to_frame
-from medvl.flare import FlareError, Question, QuestionFile, image_path
 from medvl.question_boxes import shown_size
 from medvl.source_frames import SourceFrame, likely_frame
+from medvl.sources.flare import FlareError, Question, QuestionFile, image_path
 from medvl.tasks import Task, UnknownNameError
 from preprocess.flare_rows import Options
 from preprocess.report import DatasetResult, Finding

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medvl.flare import SPLITS
 from medvl.sharegpt import Record
+from medvl.sources.flare import SPLITS
 from preprocess.errors import UsageError
 from preprocess.fingerprints import Fingerprint
 

@@ -10,10 +10,11 @@ from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
 from medvl.control_tokens import BOX_MARKUP, control_tokens
-from medvl.flare import SPLITS
 from medvl.images import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
-from medvl.tasks import Task, label_separator
+from medvl.sources.flare import SPLITS
+from medvl.sources.flare_datasets import label_separator
+from medvl.tasks import Task
 from preprocess.fingerprints import fingerprint
 
 _BOX_TASKS = {str(task) for task in Task if task.has_boxes}

@@ -15,7 +15,7 @@ from PIL import Image
 from medvl.answers import Answer, answer_text, challenge_text, parse_answer, target_text, unoffered
 from medvl.box_text import BOX_STYLES, BoxStyle, ParsedBoxes
 from medvl.boxes import Size, from_frame
-from medvl.flare import Question, find_question_files, read_questions
+from medvl.sources.flare import Question, find_question_files, read_questions
 from medvl.tasks import Task, canonical_task
 
 # ruff: noqa: RUF001 (characters that look like ASCII are tested)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from medvl.demo.images import build_tree
-from medvl.tasks import FLARE_DATASETS, Task, canonical_task
+from medvl.sources.flare_datasets import FLARE_DATASETS
+from medvl.tasks import Task, canonical_task
 
 
 def fingerprints(root: Path) -> dict[str, str]:

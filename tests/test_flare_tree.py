@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medvl.flare import (
+from medvl.sources.flare import (
     SPLITS,
     FlareError,
     OutsideError,

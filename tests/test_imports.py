@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 HEAVY = {"torch", "torchvision", "transformers", "llamafactory", "peft", "datasets"}
-CORE = ["answers", "box_text", "boxes", "choices", "cli", "flare", "instructions", "per_image", "postprocessing",
+CORE = ["answers", "box_text", "boxes", "choices", "cli", "instructions", "per_image", "postprocessing",
         "predict.commands", "predict.endpoint", "predict.predicting", "profiles", "question_boxes", "sharegpt",
-        "source_frames", "tasks"]  # fmt: skip
+        "source_frames", "sources.flare", "tasks"]  # fmt: skip
 
 IMPORT = """
 import importlib, sys

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from test_preprocess_flare import row
 
-from medvl.flare import SPLITS, Question, QuestionFile, read_questions
 from medvl.sharegpt import Record
-from medvl.tasks import FLARE_DATASETS
+from medvl.sources.flare import SPLITS, Question, QuestionFile, read_questions
+from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.audit import audit
 from preprocess.decoding import ImageInfo
 from preprocess.flare_rows import Options, convert

@@ -13,7 +13,7 @@ from PIL import Image
 
 from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record, read_records, register
-from medvl.tasks import FLARE_DATASETS
+from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.flare import main
 from preprocess.unchanged import REPOSITORY
 

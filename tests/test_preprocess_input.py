@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
 from test_preprocess_flare import convert, converted, row, write_tree
 
-from medvl.flare import SPLITS, FlareError, QuestionFile, find_question_files, read_questions, read_wrapped
+from medvl.sources.flare import SPLITS, FlareError, QuestionFile, find_question_files, read_questions, read_wrapped
 from preprocess import archives
 from preprocess.archives import Limits, unpack_all
 from preprocess.download import REPOSITORY, download, tree_in

@@ -9,8 +9,8 @@ import pytest
 from test_preprocess_flare import ROWS, convert, converted, row, write_tree
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN
-from medvl.flare import SPLITS, Question, QuestionFile
-from medvl.tasks import FLARE_DATASETS
+from medvl.sources.flare import SPLITS, Question, QuestionFile
+from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess import flare_rows
 from preprocess.budget import RECIPE_MODEL
 from preprocess.decoding import ImageInfo

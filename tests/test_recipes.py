@@ -128,7 +128,7 @@ def test_model_and_template_belong_together(file: Path) -> None:
 
 @real_recipes
 def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
-    from medvl.flare import SPLITS
+    from medvl.sources.flare import SPLITS
 
     names = {f"flare_{group}_{split}" for group in ("all", "detection") for split in SPLITS}
     names |= {f"{name}_{task}_train" for name in ("flare", "routes") for task in Task}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from medvl.flare import find_question_files, read_questions
 from medvl.instructions import GENERAL
 from medvl.router.lines import read_labelled
 from medvl.router.request import focus, requests
@@ -18,6 +17,7 @@ from medvl.router.route import normalise
 from medvl.router.rules import match_rules, rules_fingerprint
 from medvl.router.spelling import normalised
 from medvl.router.templates import make_questions, wordings
+from medvl.sources.flare import find_question_files, read_questions
 from medvl.tasks import Task, canonical_task
 
 DATA = Path(__file__).parent / "data"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from medvl.tasks import FLARE_DATASETS, Task, UnknownNameError, canonical_task, flare_dataset, label_separator
+from medvl.sources.flare_datasets import FLARE_DATASETS, flare_dataset, label_separator
+from medvl.tasks import Task, UnknownNameError, canonical_task
 
 SPELLINGS = {
     Task.CLASSIFICATION: ["Classification", "classification", "binary classification", "disease diagnosis",

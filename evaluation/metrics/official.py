@@ -34,7 +34,7 @@ from evaluation.samples import Sample
 from evaluation.validity_checks import Finding
 from medvl.box_text import MAX_CHARACTERS
 from medvl.boxes import as_boxes, iou, match_greedy
-from medvl.flare import SPLITS
+from medvl.sources.flare import SPLITS
 from medvl.tasks import Task
 
 RULES = "official"

@@ -168,11 +168,11 @@ def run(args: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
     from rich.console import Console
 
-    from medvl.flare import FlareError
     from medvl.predict.errors import DataError, UsageError
     from medvl.predict.predicting import predict
     from medvl.predict.progress import HopelessError
     from medvl.sharegpt import RecordError
+    from medvl.sources.flare import FlareError
     from medvl.tasks import UnknownNameError
 
     errors = Console(stderr=True)

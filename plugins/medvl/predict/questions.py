@@ -9,10 +9,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from medvl import flare
 from medvl.boxes import Frame, Size
 from medvl.control_tokens import control_tokens
-from medvl.flare import (
+from medvl.instructions import Instruction, fingerprint
+from medvl.predict.errors import DataError
+from medvl.predict.foreign import EXPECTED, QUESTION_KEYS, foreign_files, foreign_keys
+from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, read_manifest, read_records
+from medvl.sources import flare
+from medvl.sources.flare import (
     SPLITS,
     FlareError,
     QuestionFile,
@@ -21,10 +25,6 @@ from medvl.flare import (
     question_file,
     trees_below,
 )
-from medvl.instructions import Instruction, fingerprint
-from medvl.predict.errors import DataError
-from medvl.predict.foreign import EXPECTED, QUESTION_KEYS, foreign_files, foreign_keys
-from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, read_manifest, read_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _RECORD_KEYS = ("conversations", "images")

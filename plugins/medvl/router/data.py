@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvl.flare import SPLITS, FlareError, find_question_files, question_file, read_questions, trees_below
 from medvl.instructions import GENERAL
 from medvl.router.route import normalise
 from medvl.router.templates import make_questions
 from medvl.sharegpt import file_sha256
+from medvl.sources.flare import SPLITS, FlareError, find_question_files, question_file, read_questions, trees_below
 from medvl.tasks import Task, UnknownNameError
 
 _OPTIONS = re.compile(r"\b(?:Options:|[Aa][:.)]\s).*", re.DOTALL)
