@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+# Time limits of examples say how busy the machine is, not what the code does.
+settings.register_profile("medvl", deadline=None)
+settings.load_profile("medvl")
 # Before anything imports torch: two OpenMP threads on a busy two-core machine are ten times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

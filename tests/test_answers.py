@@ -370,7 +370,7 @@ def test_unoffered_labels() -> None:
 
 
 @pytest.mark.parametrize("task", Task)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     text=st.text() | st.text(alphabet="ABYesNo0123456789.,%-:;()[]{}\"' \n\\boxed"),
     question=st.sampled_from([YES_NO, FINDINGS, ""]),

@@ -70,7 +70,7 @@ def test_a_round_object_stays_inside_its_turned_box() -> None:
     assert ANGLE_WITH_BOXES <= 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(0, 170), st.integers(0, 120), st.integers(3, 30), st.integers(3, 30)), max_size=30),
     st.integers(0, 10_000),

@@ -419,7 +419,7 @@ def in_written_order(labels: list[str | None], style: BoxStyle) -> list[int]:
 
 @pytest.mark.parametrize("frame", ["norm1000", "norm1"])
 @pytest.mark.parametrize("style", BOX_STYLES)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data(), size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)), shares=SHARES)
 def test_pixels_to_text_and_back(
     style: BoxStyle, frame: Frame, data: st.DataObject, size: Size, shares: list[tuple[float, ...]]
@@ -445,7 +445,7 @@ SIMPLE = st.characters(codec="utf-8", exclude_characters="[](){}<>\"'\\012345678
 
 
 @pytest.mark.parametrize("style", BOX_STYLES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(data=st.data(), numbers=st.lists(st.tuples(*[st.integers(0, 1000)] * 4), min_size=1, max_size=4))
 def test_a_cut_off_answer_never_holds_a_box_that_the_whole_does_not(
     style: BoxStyle, data: st.DataObject, numbers: list[tuple[int, ...]]
@@ -463,7 +463,7 @@ def test_a_cut_off_answer_never_holds_a_box_that_the_whole_does_not(
         assert all(label in (None, known) for label, known in zip(part.labels, whole.labels, strict=False))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text() | st.text(alphabet="[](){}<>box/ref\"'\\:,.-+eE0123456789 \n`aXlabel"))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     parsed = parse_boxes(text)
@@ -513,7 +513,7 @@ CHALLENGE_MAPS = st.lists(st.tuples(CHALLENGE_KEYS, CHALLENGE_ROWS), max_size=4)
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=st.one_of(CHALLENGE_ROWS.map(json.dumps), CHALLENGE_MAPS), compact=st.booleans())
 def test_the_short_way_reads_what_the_scanner_reads(text: str, compact: bool) -> None:
     text = text.replace(", ", ",").replace(": ", ":") if compact else text

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -66,7 +66,6 @@ def test_frames_by_hand() -> None:
 
 
 @pytest.mark.parametrize("frame", ["norm1000", "norm1"])
-@settings(deadline=None)
 @given(size=SIZES, shares=arrays(np.float64, (3, 4), elements=st.floats(-0.5, 1.5)))
 def test_a_frame_is_exact_to_half_a_thousandth_of_the_side(frame: Frame, size: Size, shares: Boxes) -> None:
     sides = np.array([*size, *size])
@@ -133,7 +132,6 @@ def every_matching(rows: int, columns: int) -> list[list[tuple[int, int]]]:
     ]
 
 
-@settings(deadline=None)
 @given(OVERLAPS, st.sampled_from([0.1, 0.5, 0.75]))
 def test_match_optimal_is_the_best_of_all_matchings(overlaps: np.ndarray, threshold: float) -> None:
     allowed = [pairs for pairs in every_matching(*overlaps.shape) if all(overlaps[pair] >= threshold for pair in pairs)]
@@ -143,7 +141,6 @@ def test_match_optimal_is_the_best_of_all_matchings(overlaps: np.ndarray, thresh
     assert (len(found), sum(overlaps[pair] for pair in found)) == pytest.approx(best)
 
 
-@settings(deadline=None)
 @given(OVERLAPS, st.randoms(use_true_random=False))
 def test_match_optimal_scores_the_same_in_any_order(overlaps: np.ndarray, random: Random) -> None:
     rows, columns = (random.sample(range(side), side) for side in overlaps.shape)
@@ -166,7 +163,6 @@ def test_greedy_ties_go_to_the_lower_row_then_column() -> None:
     assert match_greedy(np.full((2, 2), 0.5), 0.5).tolist() == [[0, 0], [1, 1]]
 
 
-@settings(deadline=None)
 @given(OVERLAPS, st.sampled_from([0.1, 0.5]))
 def test_greedy_is_one_to_one_falling_and_leaves_no_allowed_pair(overlaps: np.ndarray, threshold: float) -> None:
     pairs = match_greedy(overlaps, threshold)

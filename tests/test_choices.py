@@ -279,7 +279,7 @@ def test_is_refusal() -> None:
     assert not is_refusal("A cannula is visible")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.text() | st.text(alphabet="AaBbYyEeSsNnOo:;.,*()[]{}\\ \n1-"))
 def test_any_text_is_judged_without_an_error(text: str) -> None:
     key, reason = pick_one(text, YES_NO)

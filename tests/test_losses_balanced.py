@@ -257,7 +257,7 @@ def test_a_label_that_no_record_has_is_refused_with_the_nearest() -> None:
         weigh(counted({"normal": 9, "abnormal": 9}), {"abnromal": 2})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 400), min_size=1, max_size=20))
 def test_mean_weight_of_all_answer_tokens_is_one(counts: dict[str, int]) -> None:
     answers = [(AnswerClass("q", name), 1 + len(name)) for name, count in counts.items() for _ in range(count)]

@@ -91,7 +91,7 @@ def decisions(kind: str, answer: str) -> list[tuple[str, str, tuple[str, ...]]]:
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("style", BOX_STYLES)
 @pytest.mark.parametrize("frame", FRAMES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_the_targets_spell_what_the_parser_reads(kind: str, style: Any, frame: Any, data: Any) -> None:
     top = {"norm1000": 1000, "norm1": 1, "pixel": 4096}[frame]
@@ -314,7 +314,7 @@ def first_difference(kind: str, answer: str, other: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("style", BOX_STYLES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(names=st.lists(st.sampled_from(["ship", "a)", "läs", "船 3", '"q"', "b"]), max_size=6), data=st.data())
 def test_each_shorter_and_longer_answer_branches_off_at_a_decision(
     kind: str, style: Any, names: list[str], data: Any
@@ -401,7 +401,7 @@ PIECES = ["[", "]", "{", "}", "(", ")", ",", ":", '"', "'", "\n", " ", "[1,2,3,4
           END]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40))
 def test_any_text_is_taken(pieces: list[str]) -> None:
     targets = targets_of("merging", "".join(pieces), prompt=1)

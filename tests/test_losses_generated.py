@@ -150,7 +150,7 @@ def test_a_truth_that_is_no_answer_is_an_error() -> None:
         reward("[]", [[1, 2, 3]], SIZE)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     said=st.lists(st.lists(st.integers(-10, 1010), min_size=4, max_size=4), max_size=8),
     truth=st.lists(st.lists(st.integers(0, 800), min_size=4, max_size=4), max_size=4),

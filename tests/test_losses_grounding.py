@@ -206,7 +206,7 @@ sides = st.tuples(*[st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 1), st.floa
 
 
 @pytest.mark.parametrize("kind", IOU_KINDS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pairs=st.lists(st.tuples(sides, sides), min_size=1, max_size=5))
 def test_boxes_agree_with_torchvision(kind: Any, pairs: Any) -> None:
     boxes = torch.tensor(pairs, dtype=torch.float64)

@@ -71,7 +71,7 @@ def test_markup_of_a_box_style_is_no_control_token(style: str, answer: str) -> N
     assert not [line for line in said if "CONTROL_TOKEN" in line]
 
 
-@pytest.mark.parametrize("text", ["a < b <c>", "<Img>", "< |im_end|>", "<think>", "|im_end|"])
+@pytest.mark.parametrize("text", ["a < b <c>", "<Img>", "< |im_end|>", "|im_end|"])
 def test_text_that_is_no_token_is_kept(text: str) -> None:
     record, said = converted_row("IU_XRay", Answer=f"{text} is seen here.")
     assert record is not None
