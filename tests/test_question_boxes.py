@@ -154,15 +154,15 @@ def test_conversion_tells_and_scoring_joins(tree: Path) -> None:
 
 
 def test_a_server_asks_as_training_did() -> None:
-    conversation = Conversation((Turn("user", f"<image>\n{QUESTION}"),), (Image.new("RGB", SIZE),), None)
-    assert conversation.in_frame("norm1000").turns[-1].text == f"<image>\n{ASKED}"
-    assert conversation.in_frame("pixel") == conversation
+    conversation = Conversation((Turn("user", f"<image>\n{QUESTION}"),), (), None)
+    assert conversation.in_frame("norm1000", [SIZE]).turns[-1].text == f"<image>\n{ASKED}"
+    assert conversation.in_frame("pixel", [SIZE]) == conversation
 
 
 def test_a_box_that_the_model_has_said_is_in_its_frame_already() -> None:
     turns = (Turn("user", "<image>\nWhere?"), Turn("assistant", "In [64, 48, 320, 240]"), Turn("user", QUESTION))
-    conversation = Conversation(turns, (Image.new("RGB", SIZE),), None)
-    assert conversation.in_frame("norm1000") == conversation
+    conversation = Conversation(turns, (), None)
+    assert conversation.in_frame("norm1000", [SIZE]) == conversation
 
 
 def test_a_records_own_question_is_left_out_where_the_prompt_says_it(tree: Path) -> None:

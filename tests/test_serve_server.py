@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 pytest.importorskip("llamafactory")
 import uvicorn
@@ -69,6 +69,12 @@ class Running:
         choices = [json.loads(event)["choices"][0] for event in events]
         text = "".join(choice["delta"].get("content", "") for choice in choices)
         return text, choices[-1].get("finish_reason"), answer.headers
+
+    def wait_for(self, waiting: int, seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
+        while self.engine.waiting < waiting:
+            assert time.monotonic() < deadline, "nothing waits"
+            time.sleep(0.01)
 
     def wait_until_idle(self, seconds: float = 5) -> None:
         deadline = time.monotonic() + seconds
@@ -423,12 +429,125 @@ def test_bodies_are_limited(marked_adapters: Callable[[str], Path]) -> None:
         assert server.ask("How many?", model="counting") == LETTERS["counting"]
 
 
-def test_a_control_token_is_refused_by_name_and_the_server_goes_on(qwen: Running) -> None:
-    for token in ("<IMG_CONTEXT>", "<|image_pad|>", "<|im_end|>"):
-        refused = qwen.post(shown(f"What is {token}?"))
-        assert refused.status_code == 400
-        assert f"holds {token}" in refused.json()["error"]["message"]
-    assert qwen.post("?").status_code == 200
+@contextlib.contextmanager
+def stalled(server: Running, count: int, source: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
+    """Connections that send the first byte of a body and stop."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST {COMPLETIONS} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            address = (host, int(port))
+            clients.append(stack.enter_context(socket.create_connection(address, source_address=(source, 0))))
+            clients[-1].sendall(f"{head}{{".encode())
+        time.sleep(0.2)  # until the server waits for the rest
+        yield clients
+
+
+def test_clients_that_stop_sending_keep_nobody_out(qwen: Running) -> None:
+    with stalled(qwen, 2 * Limits().unfinished):
+        for _ in range(3):
+            assert qwen.post("How many?", model="counting").status_code == 200
+
+
+@pytest.mark.parametrize("drip", [b"", b" "], ids=["silent", "dripping"])
+def test_clients_that_stop_sending_are_told_and_hung_up_on(marked_adapters: Callable[[str], Path], drip: bytes) -> None:
+    limits = Limits(body_seconds=0.6, silence_seconds=0.3)
+    with serving(marked_adapters("qwen3vl"), limits=limits) as server, stalled(server, 3) as clients:
+        for client in clients:
+            client.settimeout(5)
+            heard = b""
+            while piece := client.recv(4096):  # until the server closes it
+                heard += piece
+                with contextlib.suppress(OSError):
+                    client.sendall(drip)
+            assert heard.startswith(b"HTTP/1.1 408") and b"did not arrive within" in heard
+
+
+def test_a_client_with_many_connections_crowds_out_its_own(marked_adapters: Callable[[str], Path]) -> None:
+    """Of another client's bodies on their way none is given up for them, though it was silent longer."""
+    limits = Limits(unfinished=4)
+    with (
+        serving(marked_adapters("qwen3vl"), limits=limits) as server,
+        stalled(server, 1, "127.0.0.2") as (slow,),
+        stalled(server, 12),
+    ):
+        slow.sendall(b" " * 98)
+        slow.settimeout(5)
+        assert b"422" in slow.recv(4096)  # it arrived: an opened brace is no JSON
+
+
+def test_images_are_decoded_one_request_after_the_other(endless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bool] = []
+    load = PngImagePlugin.PngImageFile.load
+
+    def counted(image: Any) -> Any:
+        decoded.append(True)
+        return load(image)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", counted)
+    with serving(endless) as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        with server.stream("?", max_tokens=3000) as answer:
+            lines = answer.iter_lines()  # kept: its end would close the answer
+            next(lines)
+            waiting = [pool.submit(server.post, shown("?"), model="counting", max_tokens=2) for _ in range(4)]
+            broken = pool.submit(server.post, shown("?", data_url(base64.b64decode(png()[22:])[:90])))
+            server.wait_for(5)
+            assert not decoded
+        assert {item.result().status_code for item in waiting} == {200}
+        assert (broken.result().status_code, "cannot be decoded" in broken.result().text) == (400, True)
+
+
+def test_client_that_hangs_up_while_it_waits_frees_its_place(endless: Path) -> None:
+    with serving(endless, limits=Limits(unfinished=2)) as server, server.stream("?", max_tokens=3000) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        for _ in range(3):
+            with pytest.raises(httpx.ReadTimeout):
+                server.post("?", timeout=0.5)
+            time.sleep(0.2)
+            assert server.engine.waiting == 1
+
+
+def test_requests_that_wait_share_memory(endless: Path) -> None:
+    with serving(endless, limits=Limits(body_bytes=20_000, unfinished_bytes=30_000)) as server:
+        with server.stream("?", max_tokens=3000) as answer, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            lines = answer.iter_lines()  # kept: its end would close the answer
+            next(lines)
+            waits = pool.submit(server.post, "x" * 15_000, max_tokens=1)
+            server.wait_for(2)
+            refused = server.post("x" * 19_000)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            answer.close()
+            assert waits.result().status_code == 400  # longer than the model reads: told when its turn came
+        assert server.post("x" * 19_000, max_tokens=1).status_code == 400
+
+
+@pytest.mark.parametrize("family", ["qwen3vl", "internvl3"])
+def test_control_tokens_of_the_model_are_refused(family: str, marked_adapters: Callable[[str], Path]) -> None:
+    with serving(marked_adapters(family)) as server:
+        assert set(server.engine.loaded.tokenizer.all_special_tokens) <= server.engine.control_tokens
+        for token in sorted(server.engine.control_tokens):
+            for stream in (False, True):
+                refused = server.post(shown(f"Is {token} red?"), stream=stream)
+                assert (refused.status_code, token in refused.json()["error"]["message"]) == (400, True), token
+
+
+EXTREMES: dict[str, list[Any]] = {
+    "temperature": [1e-6, 2],
+    "top_p": [1e-6, 1],
+    "top_k": [1, 1_000_000],
+    "repetition_penalty": [0.1, 10],
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_the_most_extreme_numbers_that_are_followed_give_answers(qwen: Running, name: str) -> None:
+    for value in EXTREMES[name]:
+        answer = qwen.post("How many?", model="counting", do_sample=True, max_tokens=4, **dict[str, Any]({name: value}))
+        assert answer.status_code == 200, (value, answer.text)
 
 
 def test_api_key(marked_adapters: Callable[[str], Path]) -> None:

@@ -16,16 +16,19 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from llamafactory.api.protocol import ModelCard, ModelList
 from sse_starlette import EventSourceResponse
-from starlette.requests import ClientDisconnect
 
-from medvl.serve.choice import Choice, Chooser
-from medvl.serve.conversation import read_conversation
-from medvl.serve.engine import Answer, Engine, Piece, Prompt
-from medvl.serve.limits import MIB, Limits, RefusedError
-from medvl.serve.protocol import CompletionRequest, Stream, read_request, sampling, whole
+from medvl.serve.admission import Admission
+from medvl.serve.choice import Chooser
+from medvl.serve.engine import Answer, Engine, Piece
+from medvl.serve.limits import Limits, RefusedError
+from medvl.serve.protocol import Stream, whole
 
 T = TypeVar("T")
-HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    408: {"Connection": "close"},  # else a client that goes on sending would hold it
+    503: {"Retry-After": "5"},
+}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 log = logging.getLogger(__name__)
@@ -63,10 +66,11 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(engine.close)
+        admission.close()
 
     # The pages of /docs load scripts from elsewhere.
     application = FastAPI(title="medvl", lifespan=lifespan, docs_url=None, redoc_url=None)
-    arriving: set[Request] = set()
+    admission = Admission(engine, chooser, limits)
 
     @application.exception_handler(RefusedError)
     async def refuse(_: Request, error: RefusedError) -> JSONResponse:
@@ -87,69 +91,17 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
 
     @application.post("/v1/chat/completions", dependencies=[Depends(access.check)])
     async def complete(request: Request) -> Response:
-        if len(arriving) + engine.waiting >= limits.unfinished:
-            raise RefusedError(503, f"{limits.unfinished} requests are waiting; try again later")
-        arriving.add(request)
-        try:
-            body = await read_body(request, limits)
-            # Reading, decoding images and routing take a while; other clients' streams go on meanwhile.
-            wanted = await asyncio.to_thread(read_request, body)
-            prompt, choice = await asyncio.to_thread(understand, wanted, engine, chooser, limits)
-        finally:
-            arriving.discard(request)
-        pieces = engine.pieces(prompt, stream=wanted.stream)
-        if not wanted.stream:
-            answer = await while_connected(request, last(pieces))
-            return Response(whole(answer, wanted.model), media_type="application/json", headers=choice.headers)
-        await while_connected(request, anext(pieces))  # what is refused by now is answered with a status of its own
-        return EventSourceResponse(events(pieces, wanted.model), headers=choice.headers, sep="\n")
+        with admission.memory.request() as hold:
+            asked = await admission.prepared(request, hold)
+            pieces = engine.pieces(asked.prompt, stream=asked.stream)
+            if not asked.stream:
+                answer = await while_connected(request, last(pieces))
+                return Response(whole(answer, asked.model), media_type="application/json", headers=asked.choice.headers)
+            # What is refused by now is answered with a status of its own.
+            await while_connected(request, anext(pieces))
+        return EventSourceResponse(events(pieces, asked.model), headers=asked.choice.headers, sep="\n")
 
     return application
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body of a request, never more of it than the limit.
-
-    Raises:
-        RefusedError: it is longer (413), takes too long (408), its client is gone (499), or it is not declared as JSON
-            (415), which web pages cannot send to other servers unasked.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RefusedError(415, "send JSON, as `Content-Type: application/json`")
-    limit = f"{limits.body_bytes / MIB:.0f} MiB"
-    too_large = RefusedError(413, f"the request is larger than {limit}; send fewer or smaller images")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limits.body_bytes:
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for part in request.stream():
-                body += part
-                if len(body) > limits.body_bytes:
-                    raise too_large
-    except TimeoutError as error:
-        raise RefusedError(408, f"the request did not arrive within {limits.body_seconds:.0f} seconds") from error
-    except ClientDisconnect as error:
-        raise RefusedError(499, "the client is gone") from error
-    return bytes(body)
-
-
-def understand(wanted: CompletionRequest, engine: Engine, chooser: Chooser, limits: Limits) -> tuple[Prompt, Choice]:
-    """What the model is asked. The client's system message and sampling win over the profile's."""
-    conversation = read_conversation(wanted.messages, limits)
-    choice = chooser.choose(wanted.model, conversation.question)
-    profile = choice.profile
-    asked = conversation.in_frame(choice.adapter_spec.frame).instructed(profile.instruction)
-    prompt = engine.prompt(
-        [{"role": turn.speaker, "content": turn.text} for turn in asked.turns],
-        asked.images,
-        profile.system if asked.system is None else asked.system,
-        choice.adapter_spec,
-        sampling(wanted, profile.generation, limits),
-        profile.image_max_pixels,
-    )
-    return prompt, choice
 
 
 async def last(pieces: AsyncGenerator[Piece, None]) -> Answer:

@@ -101,7 +101,7 @@ def _limit_arguments(group: argparse._ArgumentGroup) -> None:
         "--max-total-pixels",
         type=_positive,
         metavar="N",
-        help="all images of a request together; decoded, a pixel takes 3 bytes of memory "
+        help="all images of a request together; decoded, when its turn comes, a pixel takes 4 bytes of memory "
         f"(default: {_DEFAULTS.pixels}, or one of the largest)",
     )
     add(
@@ -117,6 +117,14 @@ def _limit_arguments(group: argparse._ArgumentGroup) -> None:
         default=_DEFAULTS.unfinished,
         metavar="N",
         help="requests that wait or are answered; more are told to come back (default: %(default)s)",
+    )
+
+    add(
+        "--max-waiting-mib",
+        type=_positive,
+        metavar="N",
+        help="size of all requests that wait or are answered, images included; more are told to come back "
+        f"(default: {_DEFAULTS.unfinished_bytes // MIB}, or one of the largest)",
     )
 
 
@@ -194,6 +202,7 @@ def _limits(args: argparse.Namespace) -> Limits:
         pixels=args.max_total_pixels or max(_DEFAULTS.pixels, args.max_image_pixels),
         new_tokens=args.max_tokens,
         unfinished=args.max_waiting,
+        unfinished_bytes=max((args.max_waiting_mib or _DEFAULTS.unfinished_bytes // MIB), args.max_request_mib) * MIB,
         folder=args.image_folder,
         hosts=frozenset(map(str.lower, args.image_host)),
     )

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from PIL import Image
-
-from medvl.boxes import Frame
-from medvl.control_tokens import BOX_MARKUP, control_tokens
+from medvl.boxes import Frame, Size
+from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.instructions import Instruction, instruct
-from medvl.predict.questions import holds_control_tokens
 from medvl.question_boxes import rewrite
-from medvl.serve.images import read_images
+from medvl.serve.images import EncodedImage, read_images
 from medvl.serve.limits import Limits, RefusedError
+from medvl.serve.memory import Hold, unlimited
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS
 
 
@@ -56,12 +54,12 @@ class Conversation:
 
     Attributes:
         turns: user, assistant, …, user.
-        images: The images of all turns, in their order.
+        images: The images of all turns, in their order, not decoded yet.
         system: The client's system message; None where it sends none.
     """
 
     turns: tuple[Turn, ...]
-    images: tuple[Image.Image, ...]
+    images: tuple[EncodedImage, ...]
     system: str | None
 
     @property
@@ -69,14 +67,18 @@ class Conversation:
         """The last user turn without its images."""
         return self.turns[-1].text.replace(IMAGE_TAG, "").strip()
 
-    def in_frame(self, frame: Frame) -> "Conversation":
+    def in_frame(self, frame: Frame, sizes: Sequence[Size]) -> "Conversation":
         """With the boxes that the last question gives, in pixels of its images, in the frame of the answers.
 
         A box that the model gave in an answer before is in that frame already.
+
+        Args:
+            frame: Frame of the answers.
+            sizes: (width, height) of every image, as the model is shown it, pixels.
         """
         head, tag, question = self.turns[-1].text.rpartition(IMAGE_TAG)
         said = "\n".join(turn.text for turn in self.turns if turn.speaker == "assistant")
-        asked = rewrite(question, [image.size for image in self.images], "pixel", frame, said=said)
+        asked = rewrite(question, sizes, "pixel", frame, said=said)
         return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], text=head + tag + asked.text)))
 
     def instructed(self, instruction: Instruction | None) -> "Conversation":
@@ -90,14 +92,23 @@ class Conversation:
         return replace(self, turns=(*self.turns[:-1], last))
 
 
-def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversation:
-    """The conversation in these messages, images decoded.
+def read_conversation(
+    messages: Sequence[Message], limits: Limits, known: frozenset[str] = KNOWN, hold: Hold = unlimited
+) -> Conversation:
+    """The conversation in these messages, its images read but not decoded.
+
+    Args:
+        messages: What the client sends.
+        limits: What is allowed.
+        known: Control tokens of the model that answers.
+        hold: Told of the bytes of every image.
 
     Raises:
         RefusedError: roles in an order that the model cannot take, parts that are neither text nor image, a literal
             `<image>` or a control token in a text, no question, too much text, too many images, or an image that is
             refused.
     """
+    _refuse_control_tokens(messages, known)
     system = None
     if messages and messages[0].role == "system":
         system = "\n".join(_texts(messages[0]))
@@ -116,7 +127,17 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
     conversation = Conversation(turns, (), system)
     if not conversation.question:
         raise RefusedError(400, "the last message holds no question")
-    return replace(conversation, images=tuple(read_images(addresses, limits)))
+    return replace(conversation, images=tuple(read_images(addresses, limits, hold)))
+
+
+def _refuse_control_tokens(messages: Sequence[Message], known: frozenset[str]) -> None:
+    """Refuse texts that the tokenizer would read as something else; earlier answers may hold boxes as written."""
+    for message in messages:
+        refused = known - BOX_MARKUP if message.role == "assistant" else known
+        for text in _texts(message):
+            if found := control_tokens(text, refused):
+                words = f"a text of the {message.role} holds {', '.join(found)}, which controls the model"
+                raise RefusedError(400, f"{words}; leave it out")
 
 
 def _written(message: Message) -> str:
@@ -125,7 +146,7 @@ def _written(message: Message) -> str:
     The order of texts and images stays, except that images after the last text come first.
     """
     if isinstance(message.content, str):
-        return _text(message.content, message.role)
+        return _text(message.content)
     parts = _parts(message)
     last_text = max((place for place, part in enumerate(parts) if part.image_url is None), default=-1)
     written = ""
@@ -134,7 +155,7 @@ def _written(message: Message) -> str:
         if part.image_url is not None:
             written += f"{IMAGE_TAG}\n"
         else:
-            text = _text(part.text, message.role)
+            text = _text(part.text)
             # The line break of a client that writes one itself is not doubled.
             written += "\n" * after_text + (text.removeprefix("\n") if written.endswith(f"{IMAGE_TAG}\n") else text)
         after_text = part.image_url is None
@@ -156,17 +177,12 @@ def _parts(message: Message) -> Sequence[Part]:
 
 def _texts(message: Message) -> list[str]:
     if isinstance(message.content, str):
-        return [_text(message.content, message.role)]
-    return [_text(part.text, message.role) for part in _parts(message)]
+        return [_text(message.content)]
+    return [_text(part.text) for part in _parts(message)]
 
 
-def _text(text: str | None, role: str) -> str:
-    written = text or ""
+def _text(text: str | None) -> str:
     for tag in MEDIA_TAGS:
-        if tag in written:
+        if text is not None and tag in text:
             raise RefusedError(400, f"a text holds a literal {tag}; send images as image_url parts and leave it out")
-    # The model's own answers, sent back to it, have the tags of boxes.
-    found = [token for token in control_tokens(written) if role != "assistant" or token not in BOX_MARKUP]
-    if found:
-        raise RefusedError(400, holds_control_tokens(found))
-    return written
+    return text or ""

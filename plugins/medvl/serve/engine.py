@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
+from medvl.control_tokens import KNOWN
 from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memory, vision_budget
 from medvl.predict.questions import holds_control_tokens
 from medvl.predict.setup import AdapterSpec
@@ -68,12 +69,13 @@ class Engine:
         """The model, which nothing else may ask from now on."""
         self.loaded = loaded
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-        self._stops: set[threading.Event] = set()
+        self._asked: dict[threading.Event, Callable[[], Prompt]] = {}
+        self.control_tokens = _control_tokens(loaded.tokenizer)
 
     @property
     def waiting(self) -> int:
         """Prompts that wait or are being answered."""
-        return len(self._stops)
+        return len(self._asked)
 
     def prompt(
         self,
@@ -84,7 +86,7 @@ class Engine:
         stated: Generation,
         image_max_pixels: int | None,
     ) -> Prompt:
-        """A conversation ready to be asked; any thread may call this.
+        """A conversation ready to be asked.
 
         Args:
             turns: LLaMA-Factory's messages, with an `<image>` per image.
@@ -107,16 +109,21 @@ class Engine:
             raise RefusedError(400, f"prompt and answer may take {asked} tokens, the model reads {longest}")
         return Prompt(encoded, budget, adapter_spec.name, self.loaded.generation(stated))
 
-    async def pieces(self, prompt: Prompt, *, stream: bool) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, ask: Callable[[], Prompt], *, stream: bool) -> AsyncGenerator[Piece, None]:
         """`Started`, with `stream` the text as it comes, then the whole `Answer`. Closing it ends the generation.
 
+        Args:
+            ask: Makes the prompt. Called when its turn comes, so that a request that waits holds no decoded image.
+            stream: Whether the text is wanted as it comes.
+
         Raises:
-            RefusedError: there is no memory for this prompt (413).
+            RefusedError: there is no memory for this prompt (413), or `ask` refuses it.
             Exception: whatever else the generation raised.
         """
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Piece | BaseException]()
         stop = threading.Event()
-        self._stops.add(stop)
+        self._asked[stop] = ask
+        del ask  # else this frame would hold it after a client is gone
 
         def put(piece: Piece | BaseException) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the server was stopped, nobody listens
@@ -125,13 +132,13 @@ class Engine:
         def work() -> None:
             try:
                 if not stop.is_set():
-                    put(self._answer(prompt, put, stop, stream))
+                    put(self._answer(self._asked[stop], put, stop, stream))
             except BaseException as error:
                 put(error)
             finally:
-                self._stops.discard(stop)
+                self._asked.pop(stop, None)
 
-        self._thread.submit(work)
+        turn = self._thread.submit(work)
         try:
             while True:
                 piece = await queue.get()
@@ -142,16 +149,20 @@ class Engine:
                     return
         finally:
             stop.set()
+            if turn.cancel():  # it was still waiting: its place is free at once
+                self._asked.pop(stop, None)
 
     def close(self) -> None:
         """End the generation in progress and those that wait; returns when the thread has ended."""
-        for stop in list(self._stops):
+        for stop in list(self._asked):
             stop.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _answer(self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool) -> Answer:
+    def _answer(
+        self, ask: Callable[[], Prompt], put: Callable[[Piece], None], stop: threading.Event, stream: bool
+    ) -> Answer:
         try:
-            return self._generate(prompt, put, stop, stream)
+            return self._generate(ask(), put, stop, stream)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -169,6 +180,12 @@ class Engine:
         )
         reply = loaded.reply(tokens, generation)
         return Answer(reply.text, length, len(tokens), reply.finish or "stop")
+
+
+def _control_tokens(tokenizer: Any) -> frozenset[str]:
+    """What no client may write: the special tokens of this tokenizer, and the known ones of both families."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return KNOWN | {token for token in special | set(tokenizer.all_special_tokens) if token.strip()}
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

@@ -20,20 +20,30 @@ class Limits:
     """How much one request may hold, and from where its images may come.
 
     Attributes:
-        body_bytes: Size of a request; images in it are a third larger than their files (base64).
+        body_bytes: Size of a request with the images that it names; those in it are a third larger than their files
+            (base64).
         body_seconds: How long it may take to arrive.
+        silence_seconds: How long it may take from one piece to the next.
+        fetch_seconds: How long all images that are fetched for one request may take together.
+        unfinished_bytes: All unfinished requests together, as they were sent.
+        messages: Turns of one conversation.
         characters: Text of one conversation.
         images: Images of one conversation.
         image_pixels: Largest image, width times height, before any resizing.
-        pixels: All images of one conversation together. Decoded, a pixel takes 3 bytes, in every request that waits.
+        pixels: All images of one conversation together. Decoded, a pixel takes 4 bytes, in the one request that is
+            being answered.
         new_tokens: Longest answer that a client may ask for.
-        unfinished: Requests that wait or are being answered; more are told to come back.
+        unfinished: Requests that wait or are being answered; more are told to come back. As many may arrive meanwhile.
         folder: Folder whose images may be named by path; None: no file of this machine is read.
         hosts: Hosts (`name` or `name:port`) from which images are fetched; empty: nothing is fetched.
     """
 
     body_bytes: int = 64 * MIB
     body_seconds: float = 120
+    silence_seconds: float = 10
+    fetch_seconds: float = 20
+    unfinished_bytes: int = 512 * MIB
+    messages: int = 1000
     characters: int = 200_000
     images: int = 16
     image_pixels: int = 64_000_000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from llamafactory.api.protocol import (
     ChatCompletionMessage,
@@ -17,43 +19,87 @@ from llamafactory.api.protocol import (
     Finish,
     Role,
 )
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from medvl.profiles import Generation
 from medvl.serve.engine import Answer
 from medvl.serve.limits import Limits, RefusedError
 
+DEFAULTS = Limits()
+MOST_VALUES = 10_000  # keys, values and parts of one request
+LEAST = 1e-6  # logits are divided by the temperature in 32 bits: one that is next to 0 makes them infinite
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+NUMBERS = frozenset(("n", "temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", *_LENGTHS))
+SHOWN_PROBLEMS = 5
+
+
+def _divides(temperature: float) -> float:
+    if temperature != 0 and not temperature >= LEAST:  # NaN too
+        raise PydanticCustomError("temperature", f"Input should be 0 or at least {LEAST}")
+    return temperature
+
 
 class CompletionRequest(ChatCompletionRequest):  # type: ignore[misc]
     """LLaMA-Factory's request, with ranges, and with the names that newer clients and vLLM use."""
 
-    model: str = "auto"
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    model: str = Field(default="auto", max_length=256)
     n: int = Field(default=1, ge=1, le=1)  # one answer: more would all be the same, or drawn against the profile
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    temperature: Annotated[float, Field(le=2), AfterValidator(_divides)] | None = None
+    top_p: float | None = Field(default=None, ge=LEAST, le=1)
+    top_k: int | None = Field(default=None, ge=1, le=1_000_000)
+    repetition_penalty: float | None = Field(default=None, ge=0.1, le=10)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
 
-def read_request(body: bytes) -> CompletionRequest:
+def read_request(body: bytes, limits: Limits = DEFAULTS) -> CompletionRequest:
     """The request in a body.
 
     Raises:
-        RefusedError: not JSON, a key or value that cannot be followed, or a feature that is not served.
+        RefusedError: not JSON, or a key or value that cannot be followed (422); a number out of its range, a key that
+            stands twice, or a feature that is not served (400); too many values or messages (413).
     """
+    # Parsed, a value may take a hundred times its bytes. There are no more of them than of these, which texts hold too.
+    if sum(map(body.count, (b",", b"[", b"{"))) > limits.characters + MOST_VALUES:
+        raise RefusedError(413, f"the request holds more than {MOST_VALUES} values; send fewer messages and parts")
     try:
         request: CompletionRequest = CompletionRequest.model_validate_json(body)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors())
-        raise RefusedError(422, "; ".join(problems)) from error
+        raise _refusal(error) from None  # it holds the whole request
+    _refuse_duplicates(body)
+    if len(request.messages) > limits.messages:
+        raise RefusedError(413, f"{len(request.messages)} messages, the limit is {limits.messages}")
     # LLaMA-Factory takes `presence_penalty` for a repetition penalty, and its engine ignores `stop`.
     unserved = {"tools": request.tools, "stop": request.stop, "presence_penalty": request.presence_penalty}
     for name, value in unserved.items():
         if value:
             raise RefusedError(400, f"{name} is not served; leave it out")
     return request
+
+
+def _refusal(error: ValidationError) -> RefusedError:
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in items[:SHOWN_PROBLEMS]]
+    more = [f"and {len(items) - SHOWN_PROBLEMS} more"] if len(items) > SHOWN_PROBLEMS else []
+    numbers = all(item["loc"] and item["loc"][0] in NUMBERS for item in items)
+    return RefusedError(400 if numbers else 422, "; ".join(problems + more))
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    """Refuse a key that stands twice in one object: whoever reads the request before us may follow the other value."""
+
+    def unique(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise RefusedError(400, f"the key {key[:50]!r} stands twice; leave one out")
+            seen.add(key)
+
+    json.loads(body, object_pairs_hook=unique, parse_int=str, parse_float=str)
 
 
 def sampling(request: CompletionRequest, profile: Generation, limits: Limits) -> Generation:
