@@ -24,7 +24,6 @@ from rich.table import Table
 from medvl.router import request, spelling
 from medvl.router.chain import Router, load_router
 from medvl.router.lines import read_labelled
-from medvl.router.reading import brief
 from medvl.router.route import normalise
 
 CLONE = Path(__file__).resolve().parents[1]
@@ -47,7 +46,7 @@ def milliseconds(ask: Callable[[str], object], questions: Iterable[str]) -> list
 
 def forget() -> None:
     """Empty the caches of what is read of a question."""
-    for cached in (request.focus, request.asked, spelling.normalised, brief):
+    for cached in (request.focus, request.asked, spelling.corrected, request.brief):
         cached.cache_clear()
 
 

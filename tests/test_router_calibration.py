@@ -66,9 +66,9 @@ def test_a_task_never_routed_to_rightly_is_as_strict_as_can_be() -> None:
 def test_the_gate_lets_held_out_questions_pass() -> None:
     similarities = np.linspace(0.6, 1.0, 100, dtype=np.float32)
     logits = np.tile(np.array([[4.0, -4.0]], np.float32), (100, 1))
-    validity_checks = calibrate(logits, similarities, ["counting"] * 100, LABELS).similarity
-    assert (similarities >= validity_checks).mean() >= 0.98
-    assert validity_checks > 0.59
+    gate = calibrate(logits, similarities, ["counting"] * 100, LABELS).similarity
+    assert (similarities >= gate).mean() >= 0.98
+    assert gate > 0.59
 
 
 def test_prompts_that_are_no_task_do_not_move_the_gate() -> None:

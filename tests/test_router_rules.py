@@ -5,17 +5,20 @@
 import json
 import random
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from medvl.instructions import GENERAL
+from medvl.router import rules
 from medvl.router.lines import read_labelled
+from medvl.router.patterns import FOLDER
 from medvl.router.request import focus, requests
 from medvl.router.route import normalise
 from medvl.router.rules import match_rules, rules_fingerprint
-from medvl.router.spelling import normalised
+from medvl.router.spelling import corrected
 from medvl.router.templates import make_questions, wordings
 from medvl.sources.flare import find_question_files, read_questions
 from medvl.tasks import Task, canonical_task
@@ -131,25 +134,25 @@ def test_long_prompts_cost_no_quadratic_time(filler: str) -> None:
     assert time.process_time() - start < 1.5  # 0.01 to 0.1 s measured
 
 
-@pytest.mark.parametrize(
-    ("file", "least"),
-    [
-        ("router_paraphrases.jsonl", 0.95),
-        ("router_second_paraphrases.jsonl", 0.95),
-        ("router_blind_paraphrases.jsonl", 0.9),  # by somebody who had not seen the rules; keep it out of their making
-        ("router_third_paraphrases.jsonl", 0.95),
-        ("router_development.jsonl", 0.98),
-        ("router_languages.jsonl", 0.95),
+# Questions that the rules were corrected on: they say that nothing is lost, and nothing about questions not seen yet.
+REGRESSION = {  # file -> those that are known to be wrong
+    "router_paraphrases.jsonl": [],
+    "router_second_paraphrases.jsonl": [],
+    "router_blind_paraphrases.jsonl": [
+        "Give the complete set of applicable diagnoses, separated by ';', from: Glaucoma; Cataract; AMD;"
+        " Hypertensive retinopathy"
     ],
-)
-def test_paraphrases(file: str, least: float) -> None:
-    assert accuracy(read_labelled(DATA / file)) >= least
+    "router_third_paraphrases.jsonl": [],
+    "router_development.jsonl": [],
+    "router_languages.jsonl": [],
+    "router_out_of_domain.jsonl": [],
+}
 
 
-def test_prompts_that_are_no_task_are_not_routed() -> None:
-    prompts = read_labelled(DATA / "router_out_of_domain.jsonl", general=True)
-    assert len(prompts) >= 12
-    assert accuracy(prompts) >= 11 / 12
+@pytest.mark.parametrize("file", REGRESSION)
+def test_regression(file: str) -> None:
+    questions = read_labelled(DATA / file, general=file == "router_out_of_domain.jsonl")
+    assert [text for text, task in questions if routed(text) != task] == REGRESSION[file]
 
 
 def test_paraphrases_are_no_training_question() -> None:
@@ -169,14 +172,14 @@ def test_all_real_questions(shared_data: Path) -> None:
     for tree in ("flare_records", "bccd_flare"):
         for file in find_question_files(shared_data / tree):
             asked = {(question.text, str(question.task)) for question in read_questions(file)}
-            assert accuracy(sorted(asked)) >= 0.95, file.path
+            assert [text for text, task in sorted(asked) if routed(text) != task] == [], file.path
 
 
 def test_all_questions_of_the_hidden_validation(shared_data: Path) -> None:
     rows = json.loads((shared_data / "flare_predictions" / "medgemma15_hidden_validation.json").read_bytes())
     asked = {(row["Question"], str(canonical_task(row["TaskType"]))) for row in rows}
     assert len(asked) > 500
-    assert accuracy(sorted(asked)) >= 0.98
+    assert [text for text, task in sorted(asked) if routed(text) != task] == []
 
 
 def test_multiple_choice_of_another_source(shared_data: Path) -> None:
@@ -184,32 +187,32 @@ def test_multiple_choice_of_another_source(shared_data: Path) -> None:
     assert {routed(row["question"]) for row in rows} == {"classification"}
 
 
-MENDED = [
+CORRECTED = [
     ("Coutn the cells", "count the cells"),  # swapped
     ("descibe the lung", "describe the lung"),  # lost
     ("Wherre is it", "where is it"),  # doubled
     ("the percetnage of necrosis", "the percentage of necrosis"),
-    ("court the bones of the ankle", "court the bones of the ankle"),  # words, not slips
+    ("court the bones of the ankle", "court the bones of the ankle"),  # words, not typos
     ("the Lauge classification", "the Lauge classification"),  # a name
-    ("diagnostic, located, identities", "diagnostic, located, identities"),  # forms of cues
+    ("diagnostic, located, identities", "diagnostic, located, identities"),  # forms of known words
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), MENDED)
-def test_slips_are_mended_and_words_left_alone(text: str, expected: str) -> None:
-    assert normalised(text) == expected
+@pytest.mark.parametrize(("text", "expected"), CORRECTED)
+def test_typos_are_corrected_and_words_left_alone(text: str, expected: str) -> None:
+    assert corrected(text) == expected
 
 
-def test_a_slip_in_a_word_seldom_leads_to_another_task() -> None:
+def test_a_typo_in_a_word_seldom_leads_to_another_task() -> None:
     """One letter lost, swapped, doubled or changed in a question: right or `general`, seldom wrong."""
     questions = read_labelled(DATA / "router_paraphrases.jsonl")
-    misspelt = [(_slipped(text, random.Random(text)), task) for text, task in questions]
-    assert accuracy(misspelt) >= 0.88
+    misspelt = [(_misspelt(text, random.Random(text)), task) for text, task in questions]
+    assert accuracy(misspelt) >= 0.92
     wrong = [(text, task) for text, task in misspelt if routed(text) not in (task, GENERAL)]
     assert len(wrong) <= 0.04 * len(misspelt), wrong
 
 
-def _slipped(text: str, rng: random.Random) -> str:
+def _misspelt(text: str, rng: random.Random) -> str:
     words = text.split()
     places = [place for place, word in enumerate(words) if re.fullmatch(r"[A-Za-z]{4,}", word)]
     if not places:
@@ -234,6 +237,15 @@ def test_requests_are_told_apart() -> None:
     ]
 
 
-def test_fingerprint_is_of_the_rules() -> None:
+def test_fingerprint_is_of_the_words_and_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}", rules_fingerprint())
-    assert rules_fingerprint() == rules_fingerprint()
+    copy = Path(shutil.copytree(FOLDER, tmp_path / "router"))
+    monkeypatch.setattr(rules, "FOLDER", copy)
+    assert rules_fingerprint.__wrapped__() == rules_fingerprint()
+    (copy / "templates.yaml").write_text("")  # what is trained on decides nothing here
+    assert rules_fingerprint.__wrapped__() == rules_fingerprint()
+    found = [rules_fingerprint()]
+    for name in ("scope.yaml", "spelling.yaml", "forms.py"):
+        (copy / name).write_bytes((copy / name).read_bytes() + b"#")
+        found.append(rules_fingerprint.__wrapped__())
+    assert len(set(found)) == 4

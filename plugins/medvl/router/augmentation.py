@@ -5,13 +5,9 @@ import re
 from collections.abc import Sequence
 
 from medvl.router.data import LabelledQuestion
+from medvl.router.templates import read_templates
 
 _WORD = re.compile(r"[A-Za-z]{4,}")
-_PREAMBLES = (
-    "You are an experienced physician.", "Please look at the picture.", "Consider the attached file.",
-    "Take your time.", "The patient is 61 years old.", "Answer precisely.", "This was acquired last week.",
-    "Here is the next case.",
-)  # fmt: skip
 
 
 def augmented(text: str, rng: random.Random) -> str:
@@ -21,10 +17,9 @@ def augmented(text: str, rng: random.Random) -> str:
     words = text.split()
     if len(words) > 4 and rng.random() < 0.3:
         del words[rng.randrange(len(words))]
-    misspelt = [_typo(word, rng) if rng.random() < 0.06 and _WORD.fullmatch(word) else word for word in words]
-    text = " ".join(misspelt)
+    text = " ".join(_with_typo(word, rng) if rng.random() < 0.06 and _WORD.fullmatch(word) else word for word in words)
     if rng.random() < 0.15:
-        text = f"{rng.choice(_PREAMBLES)} {text}"
+        text = f"{rng.choice(read_templates().preambles)} {text}"
     if rng.random() < 0.15:
         text = f"Please {text[0].lower()}{text[1:]}"
     if rng.random() < 0.2:
@@ -32,7 +27,7 @@ def augmented(text: str, rng: random.Random) -> str:
     return text
 
 
-def _typo(word: str, rng: random.Random) -> str:
+def _with_typo(word: str, rng: random.Random) -> str:
     place = rng.randrange(1, len(word) - 1)
     kind = rng.randrange(4)
     if kind == 0:

@@ -12,8 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from medvl.router.labels import LABELS
-from medvl.router.reading import brief
-from medvl.router.request import asked
+from medvl.router.request import asked, brief
 from medvl.router.route import Route, abstain, margin, normalise
 from medvl.router.rules import match_rules, rules_fingerprint
 from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_image
@@ -32,8 +31,8 @@ CACHE_SIZE = 4096
 # Share of right answers among the rules' on tests/data/router_paraphrases.jsonl at first sight, by the rule of
 # succession: 38 of 38 where the form was stated, 44 of 45 where a request was worded.
 CONFIDENCE_OF_FORMS, CONFIDENCE_OF_REQUESTS = 39 / 40, 45 / 47
-# What the classifier must reach where a prompt names nothing of medicine, say after typos. Of 112
-# prompts that are no task 3 were routed without it and 1 with it, of 457 questions with slips up to 1 % fewer rightly.
+# What the classifier must reach where a prompt names nothing of medicine, say because of typos. Of 112 prompts
+# that are no task 3 were routed without it and 1 with it, of 457 questions with typos up to 1 % fewer rightly.
 OUT_OF_SCOPE = 0.8
 
 

@@ -110,7 +110,7 @@ def _curve(confidence: np.ndarray, right: np.ndarray, routed: np.ndarray) -> lis
 
 def classifier_alone(router: Router, texts: Sequence[str]) -> list[str]:
     """The task that GLiClass scores highest, whatever its confidence: no rules, thresholds and gate."""
-    from medvl.router.reading import brief
+    from medvl.router.request import brief
     from medvl.router.route import normalise
 
     if router.stage is None:

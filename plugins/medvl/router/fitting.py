@@ -15,9 +15,9 @@ from medvl.instructions import GENERAL
 from medvl.router.calibration import Calibration, calibrate, expected_calibration_error, probabilities
 from medvl.router.chain import ClassifierStage, Router
 from medvl.router.data import LabelledQuestion, QuestionSet, counts_by_task, split_by_phrasing, with_templates
-from medvl.router.folder import RouterCard, TrainingData, card_fingerprint, save_router
+from medvl.router.folder import RouterCard, TrainingData, save_router
 from medvl.router.options import TrainingOptions, stated
-from medvl.router.reading import brief
+from medvl.router.request import brief
 from medvl.router.similarity import nearest
 from medvl.router.training import build, train
 
@@ -132,6 +132,3 @@ def save(folder: Path, fitted: Fitted, questions: QuestionSet, options: Training
         data=data,
         metrics=fitted.metrics,
     )
-
-
-__all__ = ["Fitted", "Progress", "calibrated", "card_fingerprint", "fit", "save"]

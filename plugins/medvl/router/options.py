@@ -24,7 +24,7 @@ class TrainingOptions:
         focal_gamma: How much less a question counts the better it is known already; 0: all the same.
         preset: mevlip allows `focal_alpha: 1`, which gives negatives no gradient at all.
         templates: Own questions for the tasks that have too few (missing), for every task (all), or none.
-        augment: Slips of the keyboard, lost words and other case in training questions.
+        augment: Typos, lost words and other case in training questions.
         holdout: Share of wordings kept from training, for temperature, thresholds and the similarity gate.
         seed: Of everything.
     """

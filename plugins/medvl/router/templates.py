@@ -4,24 +4,60 @@ that are no task.
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
+from msgspec import Meta
+
+from medvl.instructions import GENERAL
+from medvl.router.patterns import FOLDER, converted, section
+from medvl.tasks import Task
 from medvl.yaml_files import read_yaml
 
-_FILE = Path(__file__).with_name("templates.yaml")
+FILE = FOLDER / "templates.yaml"
+_SLOT = re.compile(r"\{(\w+)\}")
+_Texts = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """templates.yaml.
+
+    Attributes:
+        slots: Name -> what may fill it.
+        questions: Task or `general` -> wordings with {slots}.
+        preambles: What may stand before a question.
+    """
+
+    slots: Mapping[str, Sequence[str]]
+    questions: Mapping[str, Sequence[str]]
+    preambles: Sequence[str]
 
 
 @cache
-def _templates() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    content = read_yaml(_FILE)
-    return content["slots"], content["questions"]
+def read_templates(path: Path = FILE) -> Templates:
+    """The templates in a file.
+
+    Raises:
+        ValueError: naming file and key: no such file, not YAML, no texts, a task that is missing or unknown, a slot
+            that nothing fills.
+    """
+    content = read_yaml(path)
+    slots, questions = section(content, "slots", _Texts, path), section(content, "questions", _Texts, path)
+    if wrong := set(questions) ^ {*map(str, Task), GENERAL}:
+        raise ValueError(f"{path}: questions: missing or unknown {', '.join(sorted(wrong))}")
+    for task, wording in ((task, wording) for task, own in questions.items() for wording in own):
+        if unknown := set(_SLOT.findall(wording)) - {"options", "labels", *slots}:
+            raise ValueError(f"{path}: questions: {task}: {wording}: no slot {', '.join(sorted(unknown))}")
+    return Templates(slots, questions, converted(content.get("preambles"), _Texts, f"{path}: preambles"))
 
 
 def wordings(task: str) -> int:
     """How many wordings there are for a task (or `general`)."""
-    return len(_templates()[1][task])
+    return len(read_templates().questions[task])
 
 
 def make_questions(task: str, number: int, seed: int = 0) -> list[tuple[str, int]]:
@@ -34,7 +70,7 @@ def make_questions(task: str, number: int, seed: int = 0) -> list[tuple[str, int
     """
     rng = random.Random(f"{seed}/{task}")
     found: dict[str, int] = {}
-    known = _templates()[1][task]
+    known = read_templates().questions[task]
     for attempt in range(4 * number):
         if len(found) >= number:
             break
@@ -44,7 +80,7 @@ def make_questions(task: str, number: int, seed: int = 0) -> list[tuple[str, int
 
 
 def _filled(wording: str, rng: random.Random) -> str:
-    slots = _templates()[0]
+    slots = read_templates().slots
 
     def fill(slot: re.Match[str]) -> str:
         if slot[1] == "options":
@@ -53,11 +89,11 @@ def _filled(wording: str, rng: random.Random) -> str:
             return rng.choice(("; ", ", ")).join(_some_labels(rng))
         return rng.choice(slots[slot[1]])
 
-    return re.sub(r"\{(\w+)\}", fill, wording)
+    return _SLOT.sub(fill, wording)
 
 
 def _some_labels(rng: random.Random) -> list[str]:
-    return rng.sample(_templates()[0]["label"], rng.choice((2, 2, 3, 3, 4, 4, 5, 6, 8, 11)))
+    return rng.sample(read_templates().slots["label"], rng.choice((2, 2, 3, 3, 4, 4, 5, 6, 8, 11)))
 
 
 def _options(labels: Sequence[str], rng: random.Random) -> str:
