@@ -191,6 +191,7 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
         return "", []
     given, notes = _plain(question, given, task)
+    _refuse_control_tokens("", given, task, options.control_tokens)  # JSON may have spelled them with escapes
     answer = _usable_answer(question, given, task)
     if not answer.parsed:
         detail = f"{answer.reason}: {given[:200]!r}"
@@ -201,7 +202,8 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if not isinstance(answer.value, ParsedBoxes):
         return given, notes
-    for name in filter(None, answer.value.labels):  # JSON may spell them with escapes, and some styles are markup
+    # Escapes again, and what some styles write boxes with is no part of a name.
+    for name in filter(None, (*answer.value.labels, *answer.value.empty_labels)):
         _refuse_control_tokens("", name, None, options.control_tokens)
     notes += flare_boxes.image_note(answer, given, question)
     target, more = flare_boxes.box_target(

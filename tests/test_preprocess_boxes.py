@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 from test_preprocess_flare import convert, converted, row, write_tree
+from test_preprocess_tokens import converted_row
 
 from evaluation.references import read_references
+from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record
 from preprocess.validate import validate
 
@@ -233,3 +235,25 @@ def test_auto_says_what_it_decided(
     report = convert(sized(tmp_path, answers, size), tmp_path / "out", "--source-frame", "auto")
     assert json.loads(converted(tmp_path / "out", "all_train")[0].target)[0]["bbox_2d"] == target
     assert [said in finding["detail"] for finding in report["findings"]] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "style", "kept"),
+    [
+        *(pytest.param("chromosome", name, style, style != "json", id=f"{style}-map-{name}")
+          for name in ("boxes", "label", "points", "score") for style in ("json", "flare", "internvl", "qwen_vl1")),
+        *(pytest.param(dataset, name, style, style in ("json", "flare"), id=f"{style}-{dataset}-{name}")
+          for dataset in ("chromosome", "BUSI-det") for name in ("<5 mm", "<b>")
+          for style in ("json", "flare", "internvl", "qwen_vl1")),
+        *(pytest.param("chromosome", name, style, True, id=f"{style}-{name}")
+          for name in ("x", "X, Y", "a[1,2,3,4]b", "β→\"γ\"") for style in ("json", "internvl", "qwen_vl1")),
+    ],
+)  # fmt: skip
+def test_a_name_that_cannot_be_read_back_is_set_aside(dataset: str, name: str, style: str, kept: bool) -> None:
+    answer = json.dumps([{"bbox_2d": [10, 20, 50, 60], "label": name}])
+    record, said = converted_row(dataset, style=style, Answer=answer)
+    assert (record is not None) == kept, said
+    if record:
+        assert parse_boxes(record.target).labels == (name,)
+    else:
+        assert "ANSWER_UNUSABLE quarantined" in said[-1] and f"cannot hold the name {name!r}" in said[-1]
