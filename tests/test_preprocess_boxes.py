@@ -179,6 +179,24 @@ def test_the_sources_frame(tmp_path: Path, source: str, answer: str, frame: str,
     )
 
 
+@pytest.mark.parametrize(
+    ("stated", "box", "answer"),
+    [
+        ("norm1000", "[200, 250, 500, 600]", "[[500, 750, 100, 250]]"),
+        ("norm1000", "[20, 25, 50, 60]", "[[500, 750, 100, 250]]"),
+        ("norm1", "[0.2, 0.25, 0.5, 0.6]", "[[0.5, 0.75, 0.1, 0.25]]"),
+    ],
+)
+def test_cleaning_leaves_the_box_of_the_question_alone(tmp_path: Path, stated: str, box: str, answer: str) -> None:
+    """The mended answer is in pixels, the question in the frame of its file."""
+    question = f"Given the nucleus box {box}, which boxes are inside?"
+    record, codes, _ = one(tmp_path, answer, "--clean", "--source-frame", stated, Question=question)
+    assert record is not None and "CLEANED" in codes
+    assert record.target == '[{"bbox_2d":[100,250,500,750]}]'
+    assert record.question == question.replace(box, "[200, 250, 500, 600]" if stated == "norm1" else box)
+    assert (record.source.question, record.source.frame) == (question, stated)
+
+
 def test_cleaning_in_another_frame(tmp_path: Path) -> None:
     record, codes, _ = one(tmp_path, "[[500, 750, 100, 250]]", "--clean", "--source-frame", "norm1000")
     assert (record and record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["CLEANED"])
