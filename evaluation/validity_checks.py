@@ -13,6 +13,7 @@ from evaluation.edited import edited_records
 from evaluation.join import Joined
 from evaluation.matching import has_zero_area
 from evaluation.predictions import PredictionFile
+from evaluation.reference_frames import references_elsewhere
 from evaluation.references import Reference, References
 from evaluation.samples import Sample
 
@@ -160,6 +161,12 @@ def _about_references(references: References, samples: Sequence[Sample]) -> list
         ("references_zero_area", flat, "references hold a box without area; only a copy of it finds it"),
     )
     found = [Finding(code, len(items), text, tuple(items[:_SHOWN])) for code, items, text in listed]
+    for dataset, frame, ids in references_elsewhere(samples):
+        text = (
+            f"references of {dataset} have boxes that are read as pixels, but all together fit {frame}: convert the "
+            f"tree with --source-frame {frame} and score against the converted file"
+        )
+        found.append(Finding(f"references_{frame}", len(ids), text, tuple(ids[:_SHOWN])))
     edited = list(edited_records(references, samples))
     found.append(
         Finding(

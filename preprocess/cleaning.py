@@ -138,8 +138,9 @@ def _reconverted(
     normalised, findings = convert(Question(question.file, question.index, question.row | {"Answer": answer}))
     if normalised is None:
         return None, findings
-    source = msgspec.structs.replace(normalised.source, answer=record.source.answer)
-    return msgspec.structs.replace(normalised, source=source), findings
+    # The answer alone is in pixels now: a box in the question stays as it was read, in the frame of its file.
+    turns = [record.conversations[0], normalised.conversations[1]]
+    return msgspec.structs.replace(normalised, source=record.source, conversations=turns), findings
 
 
 def _finding(part: DatasetResult, record: Record, codes: list[str], after: str | None) -> Finding:

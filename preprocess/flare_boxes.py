@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from medvl.answers import Answer, target_text
-from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, format_boxes
+from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
@@ -54,7 +54,7 @@ def box_target(
         style: Style to write.
 
     Raises:
-        RowRefusedError: an instance without an identifier.
+        RowRefusedError: an instance without an identifier, or a name that cannot be read back from that style.
     """
     label = _structure(question.text)
     if answer.task is Task.INSTANCE_DETECTION and not all(name or label for name in parsed.labels):
@@ -65,7 +65,19 @@ def box_target(
     pixels, text = in_pixels(answer, parsed, size, source)
     own_form = given if not (answer.notes.keys() - {"inverted"}) and source == "pixel" and not parsed.frame else text
     target = target_text(replace(answer, value=pixels), own_form, size=size, frame=frame, style=style, label=label)
+    _refuse_unreadable_names(parsed, target, style)
     return target, notes + _box_notes(pixels.boxes, size)
+
+
+def _refuse_unreadable_names(parsed: ParsedBoxes, target: str, style: BoxStyle) -> None:
+    """Put an answer aside whose names a style cannot hold: `<` in tags, in a map the key of something else."""
+    names = {" ".join(name.split()) for name in parsed.labels if name}
+    if not names:
+        return
+    read = {" ".join(name.split()) for name in parse_boxes(target).labels if name}
+    if lost := sorted(names - read):
+        detail = f"{style} cannot hold the name {', '.join(map(repr, lost))}; rename it or take another --box-style"
+        raise RowRefusedError("ANSWER_UNUSABLE", "quarantined", detail)
 
 
 def in_pixels(answer: Answer, parsed: ParsedBoxes, size: Size, source: Frame) -> tuple[ParsedBoxes, str]:

@@ -191,7 +191,9 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
             raise _RefusedError("ANSWER_EMPTY", "dropped", "no answer")
         return "", []
     given, notes = _plain(question, given, task)
+    _refuse_control_tokens("", given, task, options.control_tokens)  # JSON may have spelled them with escapes
     answer = _usable_answer(question, given, task)
+    _refuse_another_meaning(question, given, answer)
     if not answer.parsed:
         detail = f"{answer.reason}: {given[:200]!r}"
         return given, [*notes, (_REASONS.get(answer.reason or "", "ANSWER_UNUSUAL"), detail)]
@@ -201,7 +203,8 @@ def _target(question: Question, size: Size, options: Options) -> tuple[str, list
         notes.append(("ANSWER_UNUSUAL", f"not offered by the question: {', '.join(odd)}"))
     if not isinstance(answer.value, ParsedBoxes):
         return given, notes
-    for name in filter(None, answer.value.labels):  # JSON may spell them with escapes, and some styles are markup
+    # Escapes again, and what some styles write boxes with is no part of a name.
+    for name in filter(None, (*answer.value.labels, *answer.value.empty_labels)):
         _refuse_control_tokens("", name, None, options.control_tokens)
     notes += flare_boxes.image_note(answer, given, question)
     target, more = flare_boxes.box_target(
@@ -243,6 +246,16 @@ def _plain(question: Question, given: str, task: Task) -> tuple[str, list[tuple[
         detail = f"thoughts, tags or remnants of a chat template around {unwrap(plain)[:80]!r}: {plain[:200]!r}"
         notes.append(("ANSWER_UNUSUAL", detail))
     return plain, notes
+
+
+def _refuse_another_meaning(question: Question, plain: str, answer: Answer) -> None:
+    """Put data aside whose plain form says something else: one label with a comma in it would be read as two."""
+    if plain == question.answer.strip():  # nothing was rewritten
+        return
+    given = _parse(question.answer, answer.task, question.text, label_separator(question.file.dataset))
+    if given.parsed and given.value != answer.value:
+        detail = f"{question.answer[:200]!r} as {plain[:200]!r} would be read as {str(answer.value)[:200]}"
+        raise _RefusedError("ANSWER_STRUCTURED", "quarantined", detail)
 
 
 def _is_placeholder(answer: str, question: str) -> bool:

@@ -97,7 +97,8 @@ def check_record(
 def _check_tokens(record: Record, known: frozenset[str]) -> Iterator[Found]:
     answer = control_tokens(record.target, known)
     if record.task in _BOX_TASKS:
-        names = parse_boxes(record.target).labels
+        parsed = parse_boxes(record.target)
+        names = (*parsed.labels, *parsed.empty_labels)
         answer = [token for token in answer if token not in BOX_MARKUP] + [
             token for name in names if name for token in control_tokens(name, known)
         ]

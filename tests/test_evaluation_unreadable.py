@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation_metrics import LOSS, NO_PREDICTION, Case, samples_of
 
@@ -46,6 +46,7 @@ def strict(task: Task, cases: Sequence[Case]) -> TaskScores:
 
 
 @pytest.mark.parametrize("task", TEXTS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_answer_never_scores_better_than_one_wrong_object(task: Task, data: st.DataObject) -> None:
     texts = TEXTS[task]

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from test_evaluation_run import Row, score, write_json
 
 from evaluation.run import main
+from preprocess.flare import main as convert
 
 QUESTION = "Which grade of change does this image of a retina show? A: None, B: Mild, C: Severe"
 
@@ -77,3 +79,35 @@ def test_all_reasons_are_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert "10 references have no prediction" in error and "10 answers are blank" in error
     assert "challenge" not in json.dumps(error) and "references/000030" in error
+
+
+@pytest.mark.parametrize("converted", [False, True], ids=["tree", "converted records"])
+@pytest.mark.parametrize(
+    ("answer", "frame"),
+    [
+        pytest.param("[[0.1, 0.2, 0.5, 0.6]]", "norm1", id="shares"),
+        pytest.param('{"cell": [[0.1, 0.2, 0.5, 0.6]]}', "norm1", id="shares with a name"),
+        pytest.param("[[100, 200, 900, 950]]", "norm1000", id="thousandths"),
+        pytest.param("[[10, 20, 60, 70]]", None, id="pixels"),
+        pytest.param('[{"box_2d": [100, 200, 900, 950]}]', None, id="a text that states its frame"),
+        pytest.param("[]", None, id="no boxes"),
+    ],
+)
+def test_references_that_are_no_pixels_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: str, frame: str | None, converted: bool
+) -> None:
+    folder = tmp_path / "tree" / "validation-public" / "Microscopy" / "cells"
+    rows = [{"TaskType": "Detection", "Modality": "M", "ImageName": "imagesVal/a.png", "Question": "Where?",
+             "Answer": answer, "Split": "val"}]  # fmt: skip
+    write_json(folder / "cells_questions_val.json", rows)
+    (folder / "imagesVal").mkdir()
+    Image.new("RGB", (120, 80)).save(folder / "imagesVal" / "a.png")
+    references = tmp_path / "tree"
+    if converted:
+        options = ["--root", str(references), "--out", str(tmp_path / "data"), "--workers", "1"]
+        assert convert([*options, "--dataset-info", str(tmp_path / "data" / "info.json")]) == 0
+        references = tmp_path / "data" / "flare_cells_val.json"
+    metrics = score(write_json(tmp_path / "said.json", rows), references, tmp_path / "out", "--bootstrap", "0")
+    found = {code: entry for code, entry in metrics["provenance"]["gate"].items() if code.startswith("references_")}
+    assert found.keys() == ({f"references_{frame}"} if frame else set())
+    assert frame is None or f"convert the tree with --source-frame {frame}" in capsys.readouterr().err

@@ -109,6 +109,23 @@ def test_what_is_trained_on(tmp_path: Path, dataset: str, answer: Any, target: s
 
 
 @pytest.mark.parametrize(
+    ("dataset", "answer", "target"),
+    [
+        pytest.param("periapical", ["Mass, left"], None, id="a comma in the only label"),
+        pytest.param("periapical", {"Mass, left": 1, "Edema": 0}, None, id="a comma in the only marked label"),
+        pytest.param("periapical", ["Mass, left", "Edema"], "Mass, left; Edema", id="a comma in one of two labels"),
+        pytest.param("periapical", {"labels": ["Mass"]}, "Mass", id="no comma"),
+    ],
+)
+def test_labels_of_data_are_read_back_from_what_is_trained_on(
+    tmp_path: Path, dataset: str, answer: Any, target: str | None
+) -> None:
+    part = converted(tmp_path, dataset, answer, Question="What is there?")
+    assert outcome(part)[0] == target
+    assert target is not None or outcome(part)[1][-1] == "ANSWER_STRUCTURED"
+
+
+@pytest.mark.parametrize(
     ("written", "target"),
     [("1.10", "1.10"), ("0.00001", "0.00001"), ("34.7", "34.7"), ("0.0", "0.0"), ("1E-5", "0.00001"), ("17", "17"),
      ("20.1631313163075", "20.1631313163075"), ("-0.50", "-0.50")],

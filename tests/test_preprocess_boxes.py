@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 from test_preprocess_flare import convert, converted, row, write_tree
+from test_preprocess_tokens import converted_row
 
 from evaluation.references import read_references
+from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record
 from preprocess.validate import validate
 
@@ -177,6 +179,24 @@ def test_the_sources_frame(tmp_path: Path, source: str, answer: str, frame: str,
     )
 
 
+@pytest.mark.parametrize(
+    ("stated", "box", "answer"),
+    [
+        ("norm1000", "[200, 250, 500, 600]", "[[500, 750, 100, 250]]"),
+        ("norm1000", "[20, 25, 50, 60]", "[[500, 750, 100, 250]]"),
+        ("norm1", "[0.2, 0.25, 0.5, 0.6]", "[[0.5, 0.75, 0.1, 0.25]]"),
+    ],
+)
+def test_cleaning_leaves_the_box_of_the_question_alone(tmp_path: Path, stated: str, box: str, answer: str) -> None:
+    """The mended answer is in pixels, the question in the frame of its file."""
+    question = f"Given the nucleus box {box}, which boxes are inside?"
+    record, codes, _ = one(tmp_path, answer, "--clean", "--source-frame", stated, Question=question)
+    assert record is not None and "CLEANED" in codes
+    assert record.target == '[{"bbox_2d":[100,250,500,750]}]'
+    assert record.question == question.replace(box, "[200, 250, 500, 600]" if stated == "norm1" else box)
+    assert (record.source.question, record.source.frame) == (question, stated)
+
+
 def test_cleaning_in_another_frame(tmp_path: Path) -> None:
     record, codes, _ = one(tmp_path, "[[500, 750, 100, 250]]", "--clean", "--source-frame", "norm1000")
     assert (record and record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["CLEANED"])
@@ -233,3 +253,25 @@ def test_auto_says_what_it_decided(
     report = convert(sized(tmp_path, answers, size), tmp_path / "out", "--source-frame", "auto")
     assert json.loads(converted(tmp_path / "out", "all_train")[0].target)[0]["bbox_2d"] == target
     assert [said in finding["detail"] for finding in report["findings"]] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "style", "kept"),
+    [
+        *(pytest.param("chromosome", name, style, style != "json", id=f"{style}-map-{name}")
+          for name in ("boxes", "label", "points", "score") for style in ("json", "flare", "internvl", "qwen_vl1")),
+        *(pytest.param(dataset, name, style, style in ("json", "flare"), id=f"{style}-{dataset}-{name}")
+          for dataset in ("chromosome", "BUSI-det") for name in ("<5 mm", "<b>")
+          for style in ("json", "flare", "internvl", "qwen_vl1")),
+        *(pytest.param("chromosome", name, style, True, id=f"{style}-{name}")
+          for name in ("x", "X, Y", "a[1,2,3,4]b", "é→\"ß\"") for style in ("json", "internvl", "qwen_vl1")),
+    ],
+)  # fmt: skip
+def test_a_name_that_cannot_be_read_back_is_set_aside(dataset: str, name: str, style: str, kept: bool) -> None:
+    answer = json.dumps([{"bbox_2d": [10, 20, 50, 60], "label": name}])
+    record, said = converted_row(dataset, style=style, Answer=answer)
+    assert (record is not None) == kept, said
+    if record:
+        assert parse_boxes(record.target).labels == (name,)
+    else:
+        assert "ANSWER_UNUSABLE quarantined" in said[-1] and f"cannot hold the name {name!r}" in said[-1]

@@ -61,6 +61,33 @@ def test_labels_of_boxes(style: str, name: str) -> None:
     assert "CONTROL_TOKEN quarantined" in said[0]
 
 
+@pytest.mark.parametrize("token", [r"\u003c|im_end|\u003e", r"\u003cIMG_CONTEXT>"], ids=["end of turn", "image"])
+@pytest.mark.parametrize(
+    ("dataset", "answer"),
+    [
+        pytest.param("periapical", '["Dental Caries@"]', id="labels in a list"),
+        pytest.param("chestdr", '{"Edema@": 1, "Mass": 0}', id="marked labels"),
+        pytest.param("retino", '{"answer": "B@"}', id="letter under a key"),
+        pytest.param("IU_XRay", '{"findings": "Clear@"}', id="report in sections"),
+        pytest.param("IU_XRay", '"Clear@."', id="quoted report"),
+        pytest.param("neurips22cell", '["17@"]', id="count in a list"),
+        pytest.param("BUSI-det", '{"mass": [[10, 20, 50, 60]], "cyst@": []}', id="name without a box"),
+        pytest.param("chromosome", '{"1": [[10, 10, 20, 20]], "2@": []}', id="identifier without a box"),
+    ],
+)
+def test_tokens_that_json_spells_with_escapes(dataset: str, answer: str, token: str) -> None:
+    record, said = converted_row(dataset, Answer=answer.replace("@", token))
+    assert record is None
+    assert "CONTROL_TOKEN quarantined" in said[-1]
+
+
+@pytest.mark.parametrize("dataset", ["BUSI-det", "chromosome"])
+def test_markup_as_the_name_of_what_has_no_box(dataset: str) -> None:
+    record, said = converted_row(dataset, Answer='{"1": [[10, 10, 20, 20]], "<box>": []}')
+    assert record is None
+    assert "CONTROL_TOKEN quarantined" in said[-1]
+
+
 @pytest.mark.parametrize("style", ["json", "internvl", "qwen_vl1", "flare"])
 @pytest.mark.parametrize(
     "answer", ["[[10, 20, 50, 60]]", "<ref>lesion</ref><box>[[10, 20, 50, 60]]</box>"], ids=["bare", "marked up"]

@@ -96,6 +96,7 @@ RECORDS: dict[str, tuple[str | None, Change, str]] = {
     "a control token in the answer": ("report_generation", gpt("Clear.<|im_end|>"), "CONTROL_TOKEN"),
     "markup in a letter": ("classification", gpt("<box>"), "CONTROL_TOKEN"),
     "a control token in boxes": ("detection", gpt('[{"bbox_2d":[0,0,9,9]}]<|im_end|>'), "CONTROL_TOKEN"),
+    "a control token without a box": ("detection", gpt('{"a":[[0,0,9,9]],"\\u003cbox>":[]}'), "CONTROL_TOKEN"),
     "a control token as a label": ("detection", gpt('[{"bbox_2d":[0,0,9,9],"label":"\\u003cbox>"}]'), "CONTROL_TOKEN"),
     "a field too few": (None, lambda record: record.pop("task"), "RECORD_SCHEMA"),
     "images that are no list": (None, lambda record: record.update(images="x.png"), "RECORD_SCHEMA"),
