@@ -80,11 +80,13 @@ def record(clone: Path, data: Path, full: Path | None) -> None:
         "bccd-pixel": (hidden, bccd / "pixel" / "flare_bccd_hidden.json"),
     }  # fmt: skip
     for name, (answers, references) in pairs.items():
-        run(clone, f"score-{name}", [python, "evaluation/run.py", str(answers), "--references", str(references), "--rules",
-            "strict,official", "--force", "--bootstrap", "200", "--out", str(WORK / "score" / name)])  # fmt: skip
+        command = [python, "evaluation/run.py", str(answers), "--references", str(references), "--rules",
+                   "strict,official", "--force", "--bootstrap", "200", "--out", str(WORK / "score" / name)]  # fmt: skip
+        run(clone, f"score-{name}", command)
     for questions in sorted((clone / "tests/data").glob("router_*.jsonl")):
+        routes = WORK / "route" / questions.name
         run(clone, f"route-{questions.stem}",
-            [medvl, "router", "route", str(questions), "--out", str(WORK / "route" / questions.name), "--explain"])  # fmt: skip
+            [medvl, "router", "route", str(questions), "--out", str(routes), "--explain"])  # fmt: skip
     for family in ("qwen3vl", "internvl3"):
         run(clone, f"predict-{family}", [python, "-c", PREDICT, family, str(bccd / "plain/flare_bccd_val.json")])
 

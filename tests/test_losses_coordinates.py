@@ -393,7 +393,8 @@ def test_time_grows_with_the_length_not_its_square() -> None:
             find_targets(row, Vocabulary.of(tokenizer_of("qwen")))
         return time.process_time() - start
 
-    assert seconds(1000) < 12 * max(seconds(200), 0.02)
+    # Five times as long is linear; the best of some tries, since a busy machine slows single ones.
+    assert min(seconds(1000) for _ in range(3)) < 12 * max(min(seconds(200) for _ in range(3)), 0.02)
 
 
 PIECES = ["[", "]", "{", "}", "(", ")", ",", ":", '"', "'", "\n", " ", "[1,2,3,4]", "(1,2),(3,4)", "[1,2]", "-0.5",
