@@ -1,7 +1,11 @@
-"""Writes the drawn datasets as a folder tree in the FLARE layout, so that the demo takes the way real data takes."""
+"""Writes the drawn datasets as a folder tree in the FLARE layout, so that the demo takes the way real data takes.
+
+A small one to try things on:  python -m medvl.demo.images data/example --train 12 --val 4
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -55,3 +59,18 @@ def _write_record(
         "Answer": scene.answer,
         "Split": dataset.split_names[split],
     }
+
+
+def main() -> None:
+    """Write a tree from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder of the tree")
+    parser.add_argument("--train", type=int, default=320, help="training questions per dataset (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=24, help="validation questions per dataset (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    build_tree(arguments.root, seed=arguments.seed, train=arguments.train, val=arguments.val)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ examples:
 
 A request's model is `auto` (the router chooses), a task, `general`, or an adapter (GET /v1/models). Headers of
 the answer tell who gave it: X-Medvl-Task, -Confidence, -Source, -Profile, -Adapter. Images come as data addresses.
-One answer is generated at a time; for real load see recipes/README.md (vLLM, SGLang).
+One answer is generated at a time; for real load see docs/serve.md (vLLM, SGLang).
 Exit codes: 0 or 130 stopped, 2 wrong options.
 """
 
