@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from evaluation.frames import read_frame, size_on_disk
-from evaluation.predictions import DataError, decode_rows, find_file, scorer_key
+from evaluation.predictions import decode_rows, find_file, scorer_key
 from medvl.boxes import Frame, Size
+from medvl.errors import DataError
 from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
 from medvl.sources.flare import (
     SPLITS,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import Record
 from medvl.yaml_files import read_yaml
-from preprocess.errors import RefusedError, UsageError
 from preprocess.report import Action, DatasetResult, Finding, leave_out
 from preprocess.token_count import TokenCounter
 from preprocess.token_formula import Settings, Tokens, formula, read_settings
@@ -134,7 +134,7 @@ def check_budget(
         The parts with findings, without what was left out; and the report's section on tokens.
 
     Raises:
-        RefusedError: records would be cut, and the policy is error.
+        DataError: records would be cut, and the policy is error.
     """
     sections = []
     prepared = list(parts)
@@ -143,7 +143,7 @@ def check_budget(
         over = [_over(part, budget, tokens, policy) for part, tokens in zip(prepared, counts, strict=True)]
         found = [finding for findings in over for finding in findings]
         if policy == "error" and found:
-            raise RefusedError(
+            raise DataError(
                 f"{len(found)} records would be cut and nothing was written; the first is {found[0].detail}"
             )
         sections.append(_section(prepared, budget, counts, len(found)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medvl.errors import DataError, UsageError
 from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
 from medvl.sources.flare import SPLITS
@@ -14,7 +15,6 @@ from medvl.tasks import Task
 from preprocess import budget, contamination, prompts, sampling, splits
 from preprocess.budget import Budget
 from preprocess.contamination import Contamination
-from preprocess.errors import RefusedError, UsageError
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.groups import Entry, Groups, group_records
 from preprocess.report import Action, DatasetResult, Finding, leave_out
@@ -98,7 +98,7 @@ def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared
         out: Output folder; caches lie in it.
 
     Raises:
-        RefusedError: the data is not what the options demand; nothing was written.
+        DataError: the data is not what the options demand; nothing was written.
     """
     args, parts = plan.args, prompts.instruct_all(converted, plan.instructions)
     sections: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared
     split_of = _split_of(parts, plan.shares, prints, args.seed)
     by_split = _by_split(parts, split_of, plan.shares)
     if args.exclude_contaminated and len(by_split) < 2:
-        raise RefusedError(
+        raise DataError(
             f"--exclude-contaminated compares splits, and all records are in {', '.join(by_split) or 'none'}; nothing "
             "was written. Convert validation and test with them, or leave the option out"
         )
@@ -168,12 +168,12 @@ def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[
 
 
 def _check_names(groups: Groups, first: str) -> None:
-    """Raise `RefusedError` if two entries would have one name: the records of one would be lost."""
+    """Raise `DataError` if two entries would have one name: the records of one would be lost."""
     named: dict[str, Entry] = {}
     for entry in groups:
         other = named.setdefault(entry.name(first), entry)
         if other != entry:
-            raise RefusedError(
+            raise DataError(
                 f"{other.kind} {other.of!r}, split {other.split}, and {entry.kind} {entry.of!r}, split {entry.split}, "
                 f"would both be the entry {entry.name(first)}; rename the folder or the split of one"
             )

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvl.errors import UsageError
 from medvl.sharegpt import Record
 from medvl.sources.flare import SPLITS, Question, QuestionFile
 from medvl.tasks import unknown_name
 from preprocess.audit import exclude, read_reviewed
 from preprocess.cleaning import Change, clean
-from preprocess.errors import UsageError
 from preprocess.report import DatasetResult, Finding
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import TEMPORARY
 from medvl.source_frames import SourceFrame
 from medvl.sources.flare import FlareError
 from medvl.tasks import UnknownNameError
 from preprocess import entries, filtering
-from preprocess.errors import RefusedError, UsageError
 from preprocess.flare_conversion import convert_tree
 from preprocess.flare_rows import OnMissing
 from preprocess.unchanged import DATASET_INFO, OUT, Inputs
@@ -143,7 +143,7 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2
-    except (FlareError, RefusedError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
+    except (FlareError, DataError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 3
     finally:

@@ -216,7 +216,7 @@ def convert_tree(args: argparse.Namespace, errors: Console, inputs: unchanged.In
     Raises:
         UnknownNameError: a dataset or split that is asked for is not there.
         UsageError: options that cannot be followed, or the folder holds the output of another name.
-        FlareError, RefusedError: the data was refused; nothing was written.
+        FlareError, DataError: the data was refused; nothing was written.
     """
     check_name(args.out.resolve(), args.name)
     if args.download:

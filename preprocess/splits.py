@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from medvl.errors import UsageError
 from medvl.sharegpt import Record
 from medvl.sources.flare import SPLITS
-from preprocess.errors import UsageError
 from preprocess.fingerprints import Fingerprint
 
 REST = "train"  # what is in no named split

@@ -9,12 +9,13 @@ from PIL import Image
 
 from evaluation.frames import choose_frame, read_frame, size_on_disk, to_pixels
 from evaluation.join import join
-from evaluation.predictions import DataError, read_predictions
+from evaluation.predictions import read_predictions
 from evaluation.references import dataset_of, read_references
 from evaluation.run import main
 from evaluation.samples import make_samples
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
+from medvl.errors import DataError
 from medvl.sharegpt import Source, encode_records, make_record
 from medvl.tasks import Task
 

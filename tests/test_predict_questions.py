@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from medvl.errors import DataError
 from medvl.instructions import Instruction, fingerprint, instruct_record
-from medvl.predict.errors import DataError
 from medvl.predict.questions import choose, read_questions, source_rows
 from medvl.sharegpt import MANIFEST, Record, Source, encode_records, make_record
 from medvl.sources.flare import FlareError

@@ -9,12 +9,12 @@ import pytest
 from test_preprocess_flare import ROWS, convert, converted, row, write_tree
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN
+from medvl.errors import UsageError
 from medvl.sources.flare import SPLITS, Question, QuestionFile
 from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess import flare_rows
 from preprocess.budget import RECIPE_MODEL
 from preprocess.decoding import ImageInfo
-from preprocess.errors import UsageError
 from preprocess.flare_rows import Options
 from preprocess.special_tokens import chosen_tokens
 from preprocess.validate import validate

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import DataError, decode_rows
+from evaluation.predictions import decode_rows
 from evaluation.references import dataset_of
+from medvl.errors import DataError
 from medvl.tasks import Task, UnknownNameError, canonical_task
 from side_by_side.answers import ABSENT, ANOTHER, CHANGES, FIXED, NO_ANSWERS, VALUES, typed
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from medvl.answers import challenge_text
 from medvl.boxes import FRAMES, Frame, Size
+from medvl.errors import DataError, UsageError
 from medvl.images import FORMATS, shown_size
 from medvl.instructions import GENERAL
 from medvl.postprocessing import to_hand_in
-from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, source_rows
 from medvl.predict.writer import Row
 from medvl.profiles import Profiles

@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
     from rich.console import Console
 
-    from medvl.predict.errors import DataError, UsageError
+    from medvl.errors import DataError, UsageError
     from medvl.predict.predicting import predict
     from medvl.predict.progress import HopelessError
     from medvl.sharegpt import RecordError
@@ -192,7 +192,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _complete(args: argparse.Namespace) -> None:
     """Fill in the defaults of both back ends; raise UsageError for an option that the chosen one would not follow."""
-    from medvl.predict.errors import UsageError
+    from medvl.errors import UsageError
 
     unused, cure = (
         (_IN_PROCESS, "for a model in this process; the server of --endpoint decides that itself, leave it out")

@@ -11,8 +11,8 @@ from msgspec import UNSET
 
 from medvl.boxes import Frame, Size
 from medvl.control_tokens import control_tokens
+from medvl.errors import DataError
 from medvl.instructions import Instruction, fingerprint
-from medvl.predict.errors import DataError
 from medvl.predict.foreign import EXPECTED, QUESTION_KEYS, foreign_files, foreign_keys
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, read_manifest, read_records
 from medvl.sources import flare

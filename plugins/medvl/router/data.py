@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvl.errors import DataError
 from medvl.instructions import GENERAL
 from medvl.router.route import normalise
 from medvl.router.templates import make_questions
@@ -58,10 +59,6 @@ class QuestionSet:
     rows: int
     files: dict[str, str]
     contradictions: list[str]
-
-
-class DataError(ValueError):
-    """Questions that a router cannot be trained on; names the file and the cure."""
 
 
 def phrasing_group(text: str) -> str:
