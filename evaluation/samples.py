@@ -19,7 +19,7 @@ from medvl.choices import is_refusal, normal, offered_labels, options
 from medvl.errors import DataError
 from medvl.normalisation import normalise
 from medvl.per_image import tells_images_apart
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 from medvl.tasks import Task
 
 

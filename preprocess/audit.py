@@ -22,7 +22,7 @@ from medvl.choices import normal, options
 from medvl.errors import UsageError
 from medvl.normalisation import normalise
 from medvl.sharegpt import Record
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 from medvl.tasks import Task
 from preprocess.report import DatasetResult, Finding, leave_out
 

@@ -18,7 +18,7 @@ from medvl.predict.questions import Question, source_rows
 from medvl.predict.writer import Row
 from medvl.profiles import Profiles
 from medvl.sharegpt import write_atomic
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 
 
 def check_challenge(path: Path, questions: Sequence[Question]) -> None:

@@ -171,8 +171,6 @@ def run(args: argparse.Namespace) -> int:
     from medvl.errors import DataError, UsageError
     from medvl.predict.predicting import predict
     from medvl.predict.progress import HopelessError
-    from medvl.sharegpt import RecordError
-    from medvl.sources.flare import FlareError
     from medvl.tasks import UnknownNameError
 
     errors = Console(stderr=True)
@@ -181,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         return _report(args, predict(args, errors), errors)
     except (UsageError, UnknownNameError, OSError) as error:  # OSError: no right to write --out, say
         return _said(errors, f"error: {error}", USAGE)
-    except (DataError, FlareError, RecordError) as error:
+    except DataError as error:
         return _said(errors, f"error: {error}", REFUSED)
     except HopelessError as error:
         return _said(errors, f"stopped: {error}{_without_challenge(args)}", INCOMPLETE)

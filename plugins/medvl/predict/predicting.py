@@ -25,7 +25,7 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
 
     Raises:
         UsageError, UnknownNameError: options that cannot be followed.
-        DataError, FlareError, RecordError: data that cannot be read, or an output that cannot be continued.
+        DataError: data that cannot be read, or an output that cannot be continued.
         HopelessError: every question fails.
     """
     profiles, questions = _read(args)
