@@ -14,7 +14,7 @@ from medvl.box_text import in_pixels
 from medvl.boxes import Frame, Size
 from medvl.errors import DataError
 from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
-from medvl.sources import SOURCES, Tree, tree_at
+from medvl.sources import SOURCES, Tree, file_at, tree_at
 from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, image_path
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
@@ -154,7 +154,7 @@ def _tree(path: Path, tree: Tree, files: Sequence[SourceFile], *, training: bool
 def _read_file(path: Path) -> References:
     tree = tree_at(path)
     if tree and path.name.endswith(tree.source.suffix) and not tree.source.reference_keys:
-        return _tree(path, tree, [tree.source.file_at(path)], training=True)
+        return _tree(path, tree, [file_at(path)[1]], training=True)
     rows = decode_rows(path.read_bytes(), path)
     if rows and {"conversations", "source"} <= rows[0].keys():
         return _records(path, rows)
@@ -168,7 +168,7 @@ def _read_file(path: Path) -> References:
         )
     source = known[0]
     if tree:
-        return _tree(path, tree, [source.file_at(path)], training=True)
+        return _tree(path, tree, [file_at(path)[1]], training=True)
     samples = source.samples(source.file_at(path), rows)
     answered = [sample for sample in samples if sample.answered]
     return References(

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medvl.sources.base import Source, SourceFile, Split
+from medvl.sources.base import Source, SourceFile, Split, has_files
 from medvl.sources.flare import FLARE
 from medvl.sources.folders import is_litter
 
@@ -51,7 +51,7 @@ def tree_at(path: Path) -> Tree | None:
     for folder in (inside, *inside.parents):
         for source in SOURCES.values():
             for split in source.splits.values():
-                if folder.name == split.folder:
+                if folder.name == split.folder and source.holds(folder.parent):
                     return Tree(source, folder.parent, inside, split)
     return None
 
@@ -61,8 +61,7 @@ def trees_below(folder: Path) -> Iterator[Tree]:
     for place, names, _ in os.walk(folder):
         root = Path(place)
         for source in SOURCES.values():
-            if root != folder and any(any(root.glob(f"{split.folder}/*/*/*{source.suffix}"))
-                                      for split in source.splits.values()):  # fmt: skip
+            if root != folder and has_files(source, root):
                 yield Tree(source, root, root)
                 names.clear()  # nothing is looked for inside a tree
                 break
@@ -71,9 +70,12 @@ def trees_below(folder: Path) -> Iterator[Tree]:
 
 def file_at(path: Path) -> tuple[Source, SourceFile]:
     """A file with rows, in a tree or not, and whose it is."""
-    tree = tree_at(path)
+    if tree := tree_at(path):
+        found = tree.source.find(tree.root, [tree.split.folder] if tree.split else ()).files
+        named = next((file for file in found if file.path == tree.part), tree.source.file_at(path))
+        return tree.source, replace(named, path=path)
     by_suffix = (source for source in SOURCES.values() if path.name.endswith(source.suffix))
-    source = tree.source if tree else next(by_suffix, next(iter(SOURCES.values())))
+    source = next(by_suffix, next(iter(SOURCES.values())))
     return source, source.file_at(path)
 
 

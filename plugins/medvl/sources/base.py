@@ -182,6 +182,8 @@ class OutsideError(DataError):
 class Source(Protocol):
     """A data source. A subclass has the attributes, `find`, `read` and `samples`; the rest only where it differs.
 
+    What is here is right for trees as in `medvl.sources.folders`: `<root>/<split folder>/<category>/<dataset>/`.
+
     Attributes:
         name: First part of ids and entry names, and the default output folder below `data/`.
         title: What people call it.
@@ -219,7 +221,7 @@ class Source(Protocol):
 
     def holds(self, folder: Path) -> bool:
         """Whether a folder is the root of a tree of this source."""
-        return any((folder / split.folder).is_dir() for split in self.splits.values())
+        return has_files(self, folder)
 
     def file_at(self, path: Path) -> SourceFile:
         """A file by its path: split, category and dataset are read off the folders above it."""
@@ -251,6 +253,11 @@ class Source(Protocol):
     def repairs(self) -> Mapping[str, Repair]:
         """Code of a finding -> what `--clean` may do about it, beside what it does for all sources."""
         return {}
+
+
+def has_files(source: Source, folder: Path) -> bool:
+    """Whether a folder has files of a source below folders of its splits: `<split folder>/<category>/<dataset>/`."""
+    return any(any(folder.glob(f"{split.folder}/*/*/*{source.suffix}")) for split in source.splits.values())
 
 
 def image_path(source: Source, file: SourceFile, name: str) -> Path:

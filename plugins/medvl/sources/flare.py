@@ -101,6 +101,10 @@ class Flare(Source):
         """See `Source`."""
         return [_sample(file, index, row) for index, row in enumerate(rows)]
 
+    def holds(self, folder: Path) -> bool:
+        """A folder of a split is enough: of an empty one `find` says what is missing."""
+        return any((folder / split.folder).is_dir() for split in self.splits.values())
+
     def split_outside(self, path: Path) -> Split:
         """The split that the file's name says; the public one where it says none."""
         named = (split for split in self.splits.values() if split.stem in path.stem.lower())

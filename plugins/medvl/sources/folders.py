@@ -61,6 +61,17 @@ def _choose(folders: Sequence[tuple[Split, Path]], file_in: Callable[[Path, Spli
     return Found(tuple(files), tuple(refused))
 
 
+def file_named(name: str) -> Callable[[Path, Split], Path]:
+    """For `find_files`: the file of that name, which every dataset's folder must have."""
+
+    def file_in(folder: Path, _: Split) -> Path:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no {name} in it")
+        return folder / name
+
+    return file_in
+
+
 def split_named(source: Source, name: str) -> Split:
     """The split of a name or folder; raises `UnknownNameError`."""
     by_name = {known: split for split in source.splits.values() for known in (split.name, split.folder)}
