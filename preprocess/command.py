@@ -21,7 +21,7 @@ from medvl.sources.base import Source
 from medvl.tasks import UnknownNameError
 from preprocess import entries, filtering
 from preprocess.conversion import convert_tree
-from preprocess.rows import OnMissing
+from preprocess.options import OnMissing
 from preprocess.unchanged import DATASET_INFO, Inputs, default_out
 from preprocess.validate import issues_json, print_issues, validate
 

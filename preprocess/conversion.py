@@ -1,10 +1,7 @@
 """All steps from the tree of a data source to LLaMA-Factory's files."""
 
 import argparse
-import hashlib
-import os
 import random
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,36 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from PIL import Image
 from rich.console import Console
 
 from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
-from preprocess import entries, filtering, source_frames, unchanged, worker_pool
+from preprocess import entries, filtering, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
-from preprocess.images import ImageCache, Seen, look_at
-from preprocess.outputs import COPIES, Provenance, check_name, write_outputs
+from preprocess.images import ImageCache
+from preprocess.options import Options
+from preprocess.outputs import Provenance, check_name, write_outputs
+from preprocess.parallel import convert_rows, look_at_images
 from preprocess.report import REPORT, DatasetResult, Finding, counts_of, print_report
-from preprocess.rows import Options, convert
+from preprocess.rows import convert
 from preprocess.special_tokens import chosen_tokens
 from preprocess.token_formula import record_text_tokens
-
-Look = Callable[[Sequence[Sample]], dict[str, Seen]]  # at the images of some rows of one file, by name
-_LONGEST_NAME = 200  # bytes of the 255 that a file system takes
-_CHUNK = 200  # rows that a worker takes at a time
-
-
-class Chunk(msgspec.Struct, array_like=True):
-    """What some rows of a file became, and the images that they show."""
-
-    records: list[Record]
-    findings: list[Finding]
-    seen: list[Seen]
 
 
 def choose_rows(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
@@ -96,93 +81,6 @@ def read_rows(
     return rows, findings
 
 
-def convert_rows(
-    rows: Mapping[SourceFile, Sequence[Sample]], options: Options, look: Look, cache: ImageCache, workers: int
-) -> Iterator[DatasetResult]:
-    """The rows of every file as records and findings, one file after the other.
-
-    Workers look at images and convert the rows that show them.
-    """
-    chunks = {file: list(_chunks(samples)) for file, samples in rows.items()}
-    jobs = [chunk for of_file in chunks.values() for chunk in of_file]
-    done = worker_pool.work(partial(_convert_chunk, options=options, look=look), jobs, workers, "images")
-    for file, of_file in chunks.items():
-        part = DatasetResult(
-            dataset=file.dataset,
-            split=file.split.folder,
-            category=file.category,
-            file=str(file.path),
-            rows=len(rows[file]),
-            records=[],
-            findings=[],
-        )
-        for _ in of_file:
-            chunk = msgspec.msgpack.decode(next(done), type=Chunk)
-            cache.add(chunk.seen)
-            part.records += chunk.records
-            part.findings += chunk.findings
-        part.records.sort(key=lambda record: record.source.index)
-        part.findings.sort(key=lambda finding: finding.index)
-        yield part
-    next(done, None)  # the progress bar ends
-    cache.save()
-
-
-def _chunks(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-    """The rows in portions; those that show the same images stay together, so that these are looked at once."""
-    by_images: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_images[sample.images].append(sample)
-    chunk: list[Sample] = []
-    for together in by_images.values():
-        chunk += together
-        if len(chunk) >= _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _convert_chunk(samples: Sequence[Sample], *, options: Options, look: Look) -> bytes:
-    seen = look(samples)
-    images = {name: found.image for name, found in seen.items()}
-    outcomes = [convert(sample, images, options) for sample in samples]
-    return msgspec.msgpack.encode(
-        Chunk(
-            records=[record for record, _ in outcomes if record],
-            findings=[finding for _, findings in outcomes for finding in findings],
-            seen=list(seen.values()),
-        )
-    )
-
-
-def _look(
-    samples: Sequence[Sample], *, source: Source, root: Path, known: Mapping[str, Seen], out: Path, hashes: bool
-) -> dict[str, Seen]:
-    """The images of some rows of one file, by their names in the rows."""
-    file, seen = samples[0].file, {}
-    tree, copies = f"{root}/", f"{out}/{COPIES}"
-
-    def copy_of(path: str) -> str:
-        return f"{copies}/{_shortened(path.removeprefix(tree))}.png"
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
-        for name in dict.fromkeys(name for sample in samples for name in sample.images):
-            with suppress(OutsideError):  # `convert` meets the same error and reports it with the record
-                seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes)
-    return seen
-
-
-def _shortened(path: str) -> str:
-    """A path whose name a file system still takes with what is added while it is written; others as they are."""
-    folder, _, name = path.rpartition("/")
-    if len(os.fsencode(name)) <= _LONGEST_NAME:
-        return path
-    start = os.fsencode(name)[: _LONGEST_NAME - 33].decode(errors="ignore")
-    return f"{folder}/{start}-{hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()}"
-
-
 def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inputs: unchanged.Inputs | None) -> None:
     """All steps, in order.
 
@@ -217,7 +115,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     rows = {file: choose_rows(samples, args.limit, args.seed) for file, samples in read.items()}
     cache, converted = ImageCache(out), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
-    look = partial(_look, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
+    look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
     for part in convert_rows(rows, options, look, cache, args.workers):
         part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
         part.findings += source_frames.findings(part, options, auto=args.source_frame == "auto")

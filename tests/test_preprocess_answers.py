@@ -16,8 +16,9 @@ from medvl.sources.flare import FLARE
 from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.audit import audit
 from preprocess.decoding import ImageInfo
+from preprocess.options import Options
 from preprocess.report import DatasetResult
-from preprocess.rows import Options, convert
+from preprocess.rows import convert
 
 COUNTS, SECTIONS = {"count": 17}, {"findings": "Clear lungs.", "impression": "Normal heart."}
 LONG = "Endodontic Treatment, Restorative Treatment, and Complications"

@@ -16,7 +16,7 @@ from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess import rows
 from preprocess.budget import RECIPE_MODEL
 from preprocess.decoding import ImageInfo
-from preprocess.rows import Options
+from preprocess.options import Options
 from preprocess.special_tokens import chosen_tokens
 from preprocess.validate import validate
 
