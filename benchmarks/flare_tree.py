@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medvl.sources.flare import SPLITS, Split
+from medvl.sources.flare import FLARE, FlareSplit
 from medvl.sources.flare_datasets import FLARE_DATASETS, FlareDataset
 
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ LABELS = {
 }  # fmt: skip
 
 
-def make_row(dataset: FlareDataset, split: Split, index: int, rng: np.random.Generator, answered: bool) -> Row:
+def make_row(dataset: FlareDataset, split: FlareSplit, index: int, rng: np.random.Generator, answered: bool) -> Row:
     """A clean row."""
     kind = KINDS[dataset.name]
     case = index // kind.questions
@@ -106,7 +106,7 @@ def make_row(dataset: FlareDataset, split: Split, index: int, rng: np.random.Gen
     }
 
 
-def image_names(dataset: str, split: Split, case: int) -> list[str]:
+def image_names(dataset: str, split: FlareSplit, case: int) -> list[str]:
     """Names of a case's images, as in ImageName. Every seventh case of bcn20000 has one."""
     kind = KINDS[dataset]
     count = 1 if dataset == "bcn20000" and case % 7 == 0 else kind.images
@@ -266,9 +266,9 @@ def _draw_all(items: Sequence[tuple[Path, Sequence[int]]], side: int) -> None:
         draw(path, seed, side)
 
 
-def row_count(dataset: str, split: Split, scale: float) -> int:
+def row_count(dataset: str, split: FlareSplit, scale: float) -> int:
     """Rows of a dataset in a split; at least twelve where there are any, so that every issue has a place."""
-    full = KINDS[dataset].rows[list(SPLITS).index(split.name)]
+    full = KINDS[dataset].rows[list(FLARE.splits).index(split.name)]
     return max(min(12, full), math.ceil(full * scale))
 
 
@@ -284,7 +284,7 @@ def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = Tr
     """
     root.mkdir(parents=True)
     images: list[tuple[Path, Sequence[int]]] = []
-    for split_number, split in enumerate(SPLITS.values()):
+    for split_number, split in enumerate(FLARE.splits.values()):
         for number, dataset in enumerate(FLARE_DATASETS.values()):
             if count := row_count(dataset.name, split, scale):
                 home = root / split.folder / dataset.category / dataset.name
@@ -300,13 +300,13 @@ def build(root: Path, *, scale: float = 1.0, workers: int = 2, zipped: bool = Tr
         if issue.image:
             home = root / "training" / FLARE_DATASETS[issue.dataset].category / issue.dataset
             case = issue.index // KINDS[issue.dataset].questions
-            issue.image(home / image_names(issue.dataset, SPLITS["train"], case)[0])
+            issue.image(home / image_names(issue.dataset, FLARE.splits["train"], case)[0])
     if zipped:
         for folder in [*root.glob("*/Ultrasound/*/images*"), *root.glob("*/Endoscopy/*/images*")]:
             pack(folder)
 
 
-def _write_questions(home: Path, dataset: FlareDataset, split: Split, count: int, seed: tuple[int, int]) -> None:
+def _write_questions(home: Path, dataset: FlareDataset, split: FlareSplit, count: int, seed: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
     rows = [make_row(dataset, split, index, rng, answered=split.name != "test") for index in range(count)]
     if split.name == "train":

@@ -25,7 +25,7 @@ from statistics import median
 import psutil
 from PIL import Image
 
-from medvl.sources.flare import SPLITS
+from medvl.sources.flare import FLARE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,7 +34,7 @@ def reference_way(root: Path, out: Path, *, remember: bool) -> int:
     """Convert the tree as the references do. Returns the number of records."""
     count = 0
     known: dict[str, bool] = {}
-    for split in SPLITS.values():
+    for split in FLARE.splits.values():
         for path in sorted((root / split.folder).glob(f"*/*/*_questions_{split.stem}*.json")):
             if not path.stem.endswith("_withGT") and path.with_name(f"{path.stem}_withGT.json").exists():
                 continue

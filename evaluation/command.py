@@ -21,13 +21,13 @@ from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
 from evaluation.model_based_metrics import MissingExtraError
 from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
 from evaluation.page import REPORT, markdown_tables, render_page, runs_of
-from evaluation.predictions import DataError
 from evaluation.reading import readable
 from evaluation.references import read_references
 from evaluation.statistics import Resampling
 from evaluation.validity_checks import Finding
 from medvl.boxes import FRAMES
 from medvl.console import accept_all_text
+from medvl.errors import DataError
 from medvl.sharegpt import to_json, write_atomic
 from medvl.tasks import UnknownNameError, unknown_name
 

@@ -18,7 +18,7 @@ from medvl.answers import Answer, parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import DECIMALS, FRAMES, Frame, Size, order_corners, to_frame
 from medvl.choices import normal
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 from medvl.tasks import Task
 
 _REPORT = "report.json"

@@ -10,7 +10,7 @@ from evaluation.frames import choose_frame
 from evaluation.join import Joined, join
 from evaluation.metrics import official
 from evaluation.model_based_metrics import with_model_scores
-from evaluation.predictions import DataError, PredictionFile, read_predictions
+from evaluation.predictions import PredictionFile, read_predictions
 from evaluation.reading import readable
 from evaluation.references import Reference, References
 from evaluation.samples import Sample, make_samples
@@ -18,6 +18,7 @@ from evaluation.scoring import NO_RESAMPLING, TaskScores, score
 from evaluation.statistics import Resampling
 from evaluation.validity_checks import Finding
 from medvl.boxes import Frame
+from medvl.errors import DataError
 from medvl.tasks import Task
 
 Scores = dict[Task, TaskScores]

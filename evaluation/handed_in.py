@@ -19,7 +19,7 @@ from medvl.boxes import Frame, Size
 from medvl.instructions import GENERAL
 from medvl.postprocessing import Postprocessor, to_hand_in
 from medvl.profiles import read_profiles
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 from medvl.tasks import Task
 
 # Stands for the size of an image that is not known: pixel boxes need none but to be cut off at the image's edges.

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evaluation.predictions import DataError, Prediction, PredictionFile
+from evaluation.predictions import Prediction, PredictionFile
 from evaluation.references import Reference, References
+from medvl.errors import DataError
 
 How = Literal["id", "key", "row"]
 

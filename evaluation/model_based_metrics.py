@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.metrics.report import reference_text, report_text
-from evaluation.predictions import DataError, decode_rows
+from evaluation.predictions import decode_rows
 from evaluation.samples import Sample
+from medvl.errors import DataError
 from medvl.tasks import Task
 
 # Our name -> radeval's metric and the key of its result. RadGraph's usual F1 is the "partial" one: entities with their

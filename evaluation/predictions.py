@@ -10,14 +10,11 @@ import msgspec
 
 from medvl.answers import answer_text
 from medvl.boxes import FRAMES, Frame
+from medvl.errors import DataError
 
 Row = dict[str, Any]
 # Frame of a shape's boxes: pixels, or the frame of the converted data the model was asked with.
 BoxesIn = Literal["pixel", "data"]
-
-
-class DataError(ValueError):
-    """A file that cannot be scored; the message names it, what was found and the cure. Exit code 3."""
 
 
 @dataclass(frozen=True)

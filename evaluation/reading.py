@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evaluation.predictions import DataError
+from medvl.errors import DataError
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""References: the answers that predictions are scored against, from a FLARE tree, converted records or another file."""
+"""References: the answers that predictions are scored against, from a source's tree, converted records or a file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,28 +9,15 @@ from typing import Any
 import msgspec
 
 from evaluation.frames import read_frame, size_on_disk
-from evaluation.predictions import DataError, decode_rows, find_file, scorer_key
+from evaluation.predictions import decode_rows, find_file, scorer_key
+from medvl.box_text import in_pixels
 from medvl.boxes import Frame, Size
+from medvl.errors import DataError
 from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
-from medvl.sources.flare import (
-    SPLITS,
-    FlareError,
-    Question,
-    QuestionFile,
-    find_question_files,
-    image_path,
-    question_file,
-    read_questions,
-)
+from medvl.sources import SOURCES, Tree, file_at, tree_at
+from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, image_path
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
-# First part of image names -> dataset, as in the release. Only for files that stand outside a tree.
-_IMAGES = {
-    "bcn20000": "bcn20000", "bone_marrow": "bone_marrow", "boneresorption": "boneresorption", "bus-uclm": "BUS-UCLM",
-    "busi": "BUSI", "cell": "neurips22cell", "chestdr": "chestdr", "chrm": "chromosome", "cmmd": "CMMD",
-    "endo": "endo", "fundus": "fundus", "iu-xray": "IU_XRay", "iugc": "iugc", "neojaundice": "neojaundice",
-    "prml": "periapical", "pxmt": "dental", "retino": "retino",
-}  # fmt: skip
 _SHOWN = 5
 
 
@@ -53,6 +40,7 @@ class Reference:
         split: Split folder it comes from, or the source's name of its split; empty where that is not known.
         written: The source's answer as the JSON value it is; unset outside question files.
         scorer_key: By what the challenge's scorer joins it; None outside question files.
+        image: Finds the file of its first image, which may not be there; None where nothing tells.
     """
 
     id: str
@@ -69,6 +57,7 @@ class Reference:
     split: str = ""
     written: Any = msgspec.UNSET
     scorer_key: str | None = None
+    image: Callable[[], Path | None] = lambda: None
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -110,7 +99,7 @@ def read_references(path: Path, splits: Sequence[str] = ()) -> References:
     """The references at a path.
 
     Args:
-        path: A FLARE tree, a folder in one, a question file, a converted file, or a file (or folder) of answers in the
+        path: A tree, a folder in one, a question file, a converted file, or a file (or folder) of answers in the
             challenge's format.
         splits: Splits of a tree. Default: all that have answers, training only if no other has.
 
@@ -120,7 +109,7 @@ def read_references(path: Path, splits: Sequence[str] = ()) -> References:
     """
     try:
         references = _read_folder(path, splits) if path.is_dir() else _read_file(find_file(path))
-    except (FlareError, RecordError) as error:
+    except RecordError as error:
         raise DataError(str(error)) from error
     if not references.items:
         raise DataError(
@@ -131,99 +120,125 @@ def read_references(path: Path, splits: Sequence[str] = ()) -> References:
 
 
 def _read_folder(path: Path, splits: Sequence[str]) -> References:
-    inside = path.resolve()
-    split_folders = {split.folder for split in SPLITS.values()}
-    if any((inside / folder).is_dir() for folder in split_folders):
-        return _tree(path, list(find_question_files(inside, splits)), training=bool(splits))
-    above = next((folder for folder in (inside, *inside.parents) if folder.name in split_folders), None)
-    if above is not None:
-        files = find_question_files(above.parent, [above.name])
-        return _tree(path, [file for file in files if file.path.is_relative_to(inside)], training=True)
+    if tree := tree_at(path):
+        return _tree(path, tree, tree.files(splits), training=bool(splits or tree.split))
     if (path / MANIFEST).is_file():
         raise DataError(f"{path}: holds several converted files; name the one that was predicted")
     return _read_file(find_file(path))
 
 
-def _tree(path: Path, files: Sequence[QuestionFile], *, training: bool) -> References:
-    """The references of question files; `training` says whether training files count although others have answers."""
+def _tree(path: Path, tree: Tree, files: Sequence[SourceFile], *, training: bool) -> References:
+    """The references of files of a tree; `training`: whether those to train on count although others have answers."""
     if not files:
         raise DataError(f"{path}: no question files in it")
-    questions = [question for file in files for question in read_questions(file)]
-    answered = [question for question in questions if question.answer.strip()]
+    samples = [sample for file in files for sample in tree.source.read(file).samples]
+    answered = [sample for sample in samples if sample.answered]
+    held_out = [sample for sample in answered if sample.file.split.role != "train"]
     notes = []
-    if not training and any(question.file.split.name != "train" for question in answered):
-        left_out = [question for question in answered if question.file.split.name == "train"]
-        answered = [question for question in answered if question.file.split.name != "train"]
-        if left_out:
-            notes.append(f"{len(left_out)} training questions are left out; --splits train scores them")
-    read = {question.file for question in answered}
+    if not training and held_out:
+        if left_out := len(answered) - len(held_out):
+            notes.append(f"{left_out} training questions are left out; --splits train scores them")
+        answered = held_out
+    read = {sample.file for sample in answered}
     return References(
         path=path,
         kind="tree",
-        items=tuple(_from_questions(answered, lambda question: f"flare/{question.id}")),
+        items=tuple(_from_samples(tree.source, answered)),
         files={file.path: file_sha256(file.path) for file in files if file in read},
-        splits=tuple(dict.fromkeys(question.file.split.folder for question in answered)),
-        unanswered=sum(not question.answer.strip() for question in questions),
+        splits=tuple(dict.fromkeys(sample.file.split.folder for sample in answered)),
+        unanswered=sum(not sample.answered for sample in samples),
         notes=tuple(notes),
     )
 
 
 def _read_file(path: Path) -> References:
+    tree = tree_at(path)
+    if tree and path.name.endswith(tree.source.suffix) and not tree.source.reference_keys:
+        return _tree(path, tree, [file_at(path)[1]], training=True)
     rows = decode_rows(path.read_bytes(), path)
     if rows and {"conversations", "source"} <= rows[0].keys():
         return _records(path, rows)
-    if rows and not {"TaskType", "ImageName", "Question", "Answer"} <= rows[0].keys():
+    in_rows = (source for source in SOURCES.values() if source.reference_keys)
+    known = [source for source in in_rows if not rows or set(source.reference_keys) <= rows[0].keys()]
+    if not known:
+        *keys, last = next(source.reference_keys for source in SOURCES.values() if source.reference_keys)
         raise DataError(
             f"{path}: not references, its first row has the keys {', '.join(sorted(rows[0]))}; "
-            "expected TaskType, ImageName, Question and Answer, or records of a preprocess script"
+            f"expected {', '.join(keys)} and {last}, or records of a preprocess script"
         )
-    file = question_file(path)
-    if file.split.folder in path.resolve().parts:
-        return _tree(path, [file], training=True)
-    answered = [question for index, row in enumerate(rows) if (question := Question(file, index, row)).answer.strip()]
+    source = known[0]
+    if tree:
+        return _tree(path, tree, [file_at(path)[1]], training=True)
+    samples = source.samples(source.file_at(path), rows)
+    answered = [sample for sample in samples if sample.answered]
     return References(
         path=path,
         kind="challenge",
-        items=tuple(_from_questions(answered, lambda question: f"{path.stem}/{question.index:06d}", outside=True)),
+        items=tuple(_from_samples(source, answered, outside=True)),
         files={path: file_sha256(path)},
         unanswered=len(rows) - len(answered),
     )
 
 
-def _from_questions(
-    questions: Iterable[Question], name: Callable[[Question], str], *, outside: bool = False
-) -> list[Reference]:
-    """Questions as references; `outside` a tree there are no images, and their names tell the dataset."""
+def _from_samples(source: Source, samples: Iterable[Sample], *, outside: bool = False) -> list[Reference]:
+    """Samples as references; `outside` a tree there are no images, and their names tell the dataset."""
     references, errors = [], []
-    for question in questions:
-        try:
-            references.append(
-                Reference(
-                    id=name(question),
-                    task=question.task,
-                    dataset=dataset_of(question.images, question.task) if outside else question.file.dataset,
-                    question=question.text,
-                    images=question.images,
-                    answer=question.answer,
-                    target=None,
-                    image_size=(lambda: None) if outside else _size_reader(question),
-                    row=question.index,
-                    fields=_other_fields(question.row),
-                    split="" if outside else question.file.split.folder,
-                    written=question.row["Answer"],
-                    scorer_key=scorer_key(question.row),
-                )
+    parts: tuple[Part, ...] = ("task", "images", "question") if outside else ("task", "question", "images")
+    for sample in samples:
+        if problem := sample.problem(*parts, "answer"):
+            errors.append(f"{sample.file.path}, row {sample.index}: {problem.detail}")
+            continue
+        assert sample.task is not None
+        image = (lambda: None) if outside else _first_image(source, sample)
+        references.append(
+            Reference(
+                id=f"{sample.file.path.stem}/{sample.index:06d}" if outside else f"{source.name}/{sample.id}",
+                task=sample.task,
+                dataset=source.dataset_of(sample.images, sample.task) if outside else sample.dataset,
+                question=sample.question,
+                images=sample.images,
+                answer=_answer(sample, image),
+                target=None,
+                image_size=_size_reader(image),
+                row=sample.index,
+                image=image,
+                fields=_other_fields(sample.row),
+                split="" if outside else sample.file.split.folder,
+                written=sample.written,
+                scorer_key=scorer_key(sample.row),
             )
-        except (FlareError, UnknownNameError) as error:
-            errors.append(f"{question.file.path}, row {question.index}: {error}")
+        )
     if errors:
         more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         raise DataError(f"{len(errors)} references cannot be used, mend their rows: {'; '.join(errors[:_SHOWN])}{more}")
     return references
 
 
-def _size_reader(question: Question) -> Callable[[], Size | None]:
-    return cache(lambda: size_on_disk(image_path(question.file, question.images[0])))
+def _first_image(source: Source, sample: Sample) -> Callable[[], Path | None]:
+    """Finds the file of the first image, whether it is there or not; None where its name leads out."""
+
+    def find() -> Path | None:
+        try:
+            return image_path(source, sample.file, sample.images[0]) if sample.images else None
+        except OutsideError:
+            return None
+
+    return find
+
+
+def _size_reader(image: Callable[[], Path | None]) -> Callable[[], Size | None]:
+    return cache(lambda: size_on_disk(path) if (path := image()) else None)
+
+
+def _answer(sample: Sample, image: Callable[[], Path | None]) -> str:
+    """The answer as text; boxes as data in pixels of the first image."""
+    if sample.boxes is None:
+        return sample.answer
+    path = image()
+    size = size_on_disk(path) if path and sample.boxes.frame != "pixel" else (1, 1)
+    if size is None:
+        raise DataError(f"{sample.file.path}, row {sample.index}: {path} cannot be read, and its boxes need its size")
+    return in_pixels(sample.boxes.parsed, size, sample.boxes.frame, maps=sample.task is Task.INSTANCE_DETECTION)[1]
 
 
 # Fields that have a place of their own in a reference.
@@ -234,24 +249,10 @@ def _other_fields(row: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(row[key]) for key in row.keys() - _KNOWN_FIELDS if isinstance(row[key], str | int)}
 
 
-def dataset_of(images: Sequence[str], task: Task) -> str:
-    """The dataset an image belongs to by its name, for rows that stand outside a tree.
-
-    >>> dataset_of(["imagesVal/PXMT_00736.png"], Task.CLASSIFICATION)
-    'dental'
-    """
-    stem = images[0].replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    prefix = next((prefix for prefix in _IMAGES if stem.lower().startswith(f"{prefix}_")), None)
-    if prefix is None:
-        return "unknown"
-    detection = task is Task.DETECTION and prefix in ("busi", "bus-uclm")  # two datasets each share their images
-    return _IMAGES[prefix] + ("-det" if detection else "")
-
-
 def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
     records = read_records(path)
     items = tuple(
-        _from_record(index, record, _other_fields(row))
+        _from_record(index, record, _other_fields(row), path.parent)
         for index, (record, row) in enumerate(zip(records, rows, strict=True))
         if record.source.answer.strip()
     )
@@ -275,7 +276,7 @@ def _task(record: Record) -> Task:
         raise DataError(f"{record.id}: {error}") from error
 
 
-def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
+def _from_record(row: int, record: Record, fields: dict[str, str], folder: Path) -> Reference:
     speakers = [turn.speaker for turn in record.conversations]
     if speakers != ["human", "gpt"]:
         raise DataError(f"{record.id}: expected a human turn and a gpt turn, found {speakers}")
@@ -293,4 +294,5 @@ def _from_record(row: int, record: Record, fields: dict[str, str]) -> Reference:
         fields=fields,
         names=tuple(record.source.names),
         split=record.source.split,
+        image=lambda: folder / record.images[0] if record.images else None,
     )

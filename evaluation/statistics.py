@@ -14,8 +14,8 @@ from scipy.sparse import csr_matrix, hstack
 from scipy.sparse.csgraph import connected_components
 
 from evaluation.metrics.registry import Floats, Metric, Sums, Table
-from evaluation.predictions import DataError
 from evaluation.samples import Sample
+from medvl.errors import DataError
 
 _CHUNK = 2_000_000  # weights held at once
 # An interval is left out where more than this share of draws has no value: it would describe the others only.

@@ -1,4 +1,4 @@
-"""Image archives beside the question files: `images*.zip` becomes its folder, whole or not at all, and never a shell.
+"""Image archives of a source become the folder of its images, whole or not at all, and never by way of a shell.
 
 An archive is untrusted: a member that leads out of the folder, a link or a bomb refuses it before anything is written.
 """
@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.progress import track
 
+from medvl.errors import DataError
 from medvl.sharegpt import write_atomic
-from medvl.sources.flare import FlareError, QuestionFile
+from medvl.sources.base import Source, SourceFile
 
 _SOURCE = ".archives"  # in the folder under way: which archives it comes from
 _LITTER = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)")
@@ -47,35 +48,28 @@ class _Member:
     target: PurePosixPath  # below the image folder
 
 
-def unpack_all(files: Sequence[QuestionFile], limits: Limits | None = None) -> list[Path]:
+def unpack_all(source: Source, files: Sequence[SourceFile], limits: Limits | None = None) -> list[Path]:
     """Unpack the archives of every dataset whose image folder is absent or holds no file. Returns the folders made.
 
     Raises:
-        FlareError: archives that were refused, a line for each; nothing of them was written.
+        DataError: archives that were refused, a line for each; nothing of them was written.
     """
     made, refused = [], []
     for file in files:
-        folder = file.path.parent / file.split.images
-        archives = [] if _has_files(folder) else find_archives(file)
-        if not archives:
+        folder, archives = source.archives(file)
+        if not archives or _has_files(folder):
             continue
         try:
             unpack(archives, folder, limits or Limits())
             made.append(folder)
-        except FlareError as error:
+        except DataError as error:
             refused.append(str(error))
         except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # the last: a compression
             names = ", ".join(map(str, archives))
             refused.append(f"{names}: {error}; download it again, or unpack it yourself to {folder}")
     if refused:
-        raise FlareError("\n".join(refused))
+        raise DataError("\n".join(refused))
     return made
-
-
-def find_archives(file: QuestionFile) -> list[Path]:
-    """The image archives beside a question file: those named like the split's folder, else all `images*.zip`."""
-    found = sorted(path for path in file.path.parent.glob("images*.zip") if path.is_file())
-    return [path for path in found if path.stem.startswith(file.split.images)] or found
 
 
 def unpack(archives: Sequence[Path], folder: Path, limits: Limits) -> None:
@@ -85,13 +79,13 @@ def unpack(archives: Sequence[Path], folder: Path, limits: Limits) -> None:
     is used again after its checksum was compared.
 
     Raises:
-        FlareError: a member is refused, or a limit is exceeded.
+        DataError: a member is refused, or a limit is exceeded.
         OSError: the disk is full or not writable.
         zipfile.BadZipFile: an archive is damaged.
     """
     members = [member for archive in archives for member in _members(archive, folder.name)]
     if not members:
-        raise FlareError(f"{', '.join(map(str, archives))}: no file in it; download it again, or remove it")
+        raise DataError(f"{', '.join(map(str, archives))}: no file in it; download it again, or remove it")
     _check_limits(members, archives, limits, folder)
     under_way = folder.with_name(f".{folder.name}.unpacking")
     source = "\n".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives).encode()
@@ -128,16 +122,14 @@ def _members(archive: Path, images: str) -> Iterator[_Member]:
             name = info.filename.replace("\\", "/")
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise FlareError(
-                    f"{archive}: {info.filename!r} is a link or device, not an image; nothing was unpacked"
-                )
+                raise DataError(f"{archive}: {info.filename!r} is a link or device, not an image; nothing was unpacked")
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in info.orig_filename:
-                raise FlareError(f"{archive}: {info.orig_filename!r} leads out of the folder; nothing was unpacked")
+                raise DataError(f"{archive}: {info.orig_filename!r} leads out of the folder; nothing was unpacked")
             if info.is_dir() or _LITTER.search(name):
                 continue
             if info.flag_bits & 1:
-                raise FlareError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
+                raise DataError(f"{archive}: {info.filename!r} is encrypted; unpack it yourself")
             inner = parts[parts.index(images) + 1 :] if images in parts[:-1] else parts
             yield _Member(archive, info, PurePosixPath(*inner))
 
@@ -160,7 +152,7 @@ def _check_limits(members: Sequence[_Member], archives: Sequence[Path], limits: 
     }
     for problem, found in problems.items():
         if found:
-            raise FlareError(
+            raise DataError(
                 f"{where} {problem}; nothing was unpacked. Look at them, and unpack them yourself if they are right"
             )
 

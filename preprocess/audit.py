@@ -19,11 +19,11 @@ import numpy as np
 from medvl.answers import parse_answer
 from medvl.box_text import parse_boxes
 from medvl.choices import normal, options
+from medvl.errors import UsageError
 from medvl.normalisation import normalise
 from medvl.sharegpt import Record
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 from medvl.tasks import Task
-from preprocess.errors import UsageError
 from preprocess.report import DatasetResult, Finding, leave_out
 
 Issue = tuple[str, str]  # code, words

@@ -5,7 +5,7 @@ LLaMA-Factory cuts without notice: the end of the answer is lost, or the run sto
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import Record
 from medvl.yaml_files import read_yaml
-from preprocess.errors import RefusedError, UsageError
 from preprocess.report import Action, DatasetResult, Finding, leave_out
 from preprocess.token_count import TokenCounter
 from preprocess.token_formula import Settings, Tokens, formula, read_settings
@@ -120,7 +120,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def check_budget(
-    parts: Sequence[DatasetResult], budgets: Sequence[Budget], views: Views | None, policy: str
+    parts: Sequence[DatasetResult], budgets: Sequence[Budget], views: Views | None, policy: str, training: Set[str]
 ) -> tuple[list[DatasetResult], list[dict[str, Any]]]:
     """Count every record, flag the long ones and treat those to train on as `policy` says.
 
@@ -129,21 +129,25 @@ def check_budget(
         budgets: Ways to count.
         views: What a record becomes in training, if not itself: several shorter ones. The longest is counted.
         policy: flag, drop, quarantine or error.
+        training: Folders of the splits that are trained on.
 
     Returns:
         The parts with findings, without what was left out; and the report's section on tokens.
 
     Raises:
-        RefusedError: records would be cut, and the policy is error.
+        DataError: records would be cut, and the policy is error.
     """
     sections = []
     prepared = list(parts)
     for budget in budgets:
         counts = _count_all(prepared, budget, views)
-        over = [_over(part, budget, tokens, policy) for part, tokens in zip(prepared, counts, strict=True)]
+        over = [
+            _over(part, budget, tokens, policy if part.split in training else "flag")
+            for part, tokens in zip(prepared, counts, strict=True)
+        ]
         found = [finding for findings in over for finding in findings]
         if policy == "error" and found:
-            raise RefusedError(
+            raise DataError(
                 f"{len(found)} records would be cut and nothing was written; the first is {found[0].detail}"
             )
         sections.append(_section(prepared, budget, counts, len(found)))
@@ -168,7 +172,7 @@ def _over(part: DatasetResult, budget: Budget, counts: Counts, policy: str) -> l
     if limit is None:
         return []
     actions: dict[str, Action] = {"drop": "dropped", "quarantine": "quarantined"}
-    action = actions.get(policy, "kept") if part.split == "training" else "kept"
+    action = actions.get(policy, "kept")
     return [
         Finding(
             id=record.id,

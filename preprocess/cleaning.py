@@ -4,28 +4,15 @@ Only training data is touched unless other splits are named: a score on cleaned 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 import numpy as np
 
 from medvl.box_text import BoxStyle, format_boxes, parse_boxes
 from medvl.boxes import area, order_corners
-from medvl.choices import options
 from medvl.sharegpt import Record
-from medvl.sources.flare import Question
+from medvl.sources.base import Repair, Sample
 from preprocess.report import DatasetResult, Finding
-
-# Code -> what is done about it. The order matters: a box is turned round before its area is looked at.
-RULES: dict[str, Literal["mend", "drop"]] = {
-    "INVERTED_BOX": "mend",
-    "ZERO_AREA_BOX": "mend",
-    "LETTER_NOT_OPTION": "mend",
-    "LETTER_WITHOUT_OPTIONS": "mend",
-    "SEVERAL_LETTERS": "drop",
-    "NUMBER_OUTLIER": "drop",
-    "ROWS_CONTRADICT": "drop",
-}
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,14 +33,16 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 def clean(
     part: DatasetResult,
-    questions: Mapping[int, Question],
-    convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+    repairs: Mapping[str, Repair],
+    samples: Mapping[int, Sample],
+    convert: Callable[[Sample], tuple[Record | None, list[Finding]]],
 ) -> tuple[DatasetResult, list[Change]]:
-    """Mend or drop what `RULES` name.
+    """Mend or drop what has a repair.
 
     Args:
         part: Audited records of one file.
-        questions: Its rows by index.
+        repairs: By code of finding: `REPAIRS` and those of the source.
+        samples: Its rows by index.
         convert: Makes a record of a row.
 
     Returns:
@@ -61,34 +50,34 @@ def clean(
     """
     codes: dict[str, list[str]] = {}
     for finding in part.findings:
-        if finding.action == "kept" and finding.code in RULES:
+        if finding.action == "kept" and finding.code in repairs:
             codes.setdefault(finding.id, []).append(finding.code)
     records: list[Record] = []
     findings = part.findings
     changes = []
     for record in part.records:
-        after = _cleaned(record, codes[record.id]) if record.id in codes else record.source.answer
+        after = _cleaned(record, codes[record.id], repairs) if record.id in codes else record.source.answer
         if after == record.source.answer:
             records.append(record)
             continue
         named = sorted(set(codes[record.id]))
         changes.append(Change(id=record.id, codes=named, before=record.source.answer, after=after))
-        normalised, fresh = _reconverted(record, questions, convert, after) if after is not None else (None, [])
+        normalised, fresh = _reconverted(record, samples, convert, after) if after is not None else (None, [])
         if normalised:
             records.append(normalised)
         findings = [finding for finding in findings if not (finding.id == record.id and finding.code in named)]
-        findings += [finding for finding in fresh if finding.code in RULES]
+        findings += [finding for finding in fresh if finding.code in repairs]
         findings.append(_finding(part, record, named, after if normalised else None))
     findings = sorted(findings, key=lambda finding: finding.index)
     return msgspec.structs.replace(part, records=records, findings=findings), changes
 
 
-def _cleaned(record: Record, codes: list[str]) -> str | None:
+def _cleaned(record: Record, codes: list[str], repairs: Mapping[str, Repair]) -> str | None:
     """The answer to train on; None if the record is to be dropped."""
     answer: str | None = record.source.answer
-    for code in RULES:
+    for code, repair in repairs.items():
         if code in codes and answer is not None:
-            answer = None if RULES[code] == "drop" else _MENDERS[code](record, answer)
+            answer = repair.mend(record, answer)
     return answer
 
 
@@ -112,30 +101,29 @@ def _written(boxes: list[list[float]], labels: list[str | None], empty: Sequence
     return format_boxes(np.array(boxes), labels, style, "pixel", empty_labels=empty)
 
 
-def _mend_letter(record: Record, answer: str) -> str:
-    """endo writes `T` for the option D, Tumor, in some rows."""
-    if record.dataset != "endo" or answer.strip() != "T":
-        return answer
-    offered = options(record.question)
-    return "D" if not offered or offered.get("D", "").lower().startswith("tumor") else answer
+def _drop(_: Record, answer: str) -> None:
+    """Leave the row out."""
 
 
-_MENDERS: dict[str, Callable[[Record, str], str | None]] = {
-    "INVERTED_BOX": _mend_corners,
-    "ZERO_AREA_BOX": _drop_empty_boxes,
-    "LETTER_NOT_OPTION": _mend_letter,
-    "LETTER_WITHOUT_OPTIONS": _mend_letter,
+# What is done about findings in the data of any source. The order matters: a box is turned round before its area is
+# looked at.
+REPAIRS: dict[str, Repair] = {
+    "INVERTED_BOX": Repair("inverted boxes are turned", _mend_corners),
+    "ZERO_AREA_BOX": Repair("zero-area boxes are removed", _drop_empty_boxes),
+    "SEVERAL_LETTERS": Repair("rows with several letters are dropped", _drop),
+    "NUMBER_OUTLIER": Repair("outliers are dropped", _drop),
+    "ROWS_CONTRADICT": Repair("contradictions are dropped", _drop),
 }
 
 
 def _reconverted(
     record: Record,
-    questions: Mapping[int, Question],
-    convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+    samples: Mapping[int, Sample],
+    convert: Callable[[Sample], tuple[Record | None, list[Finding]]],
     answer: str,
 ) -> tuple[Record | None, list[Finding]]:
-    question = questions[record.source.index]
-    normalised, findings = convert(Question(question.file, question.index, question.row | {"Answer": answer}))
+    sample = samples[record.source.index]
+    normalised, findings = convert(msgspec.structs.replace(sample, answer=answer, written=answer, boxes=None))
     if normalised is None:
         return None, findings
     # The answer alone is in pixels now: a box in the question stays as it was read, in the frame of its file.

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.sharegpt import Record
+from medvl.sources import held_out_splits
 from preprocess.fingerprints import Fingerprint, distances, similarity
 
 MAX_DISTANCE = 8  # bits of 64
 MIN_SIMILARITY = 0.95  # correlation of 16 x 16 thumbnails
-PUBLISHED = ("val", "hidden", "test")
+PUBLISHED = held_out_splits()
 _BLOCK = 512  # rows of the distance matrix at a time
 _CANDIDATES = 16  # images per image that are compared by thumbnail; even areas make more of them
 

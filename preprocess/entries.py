@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medvl.errors import DataError, UsageError
 from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
-from medvl.sources.flare import SPLITS
+from medvl.sources.base import Source
 from medvl.tasks import Task
 from preprocess import budget, contamination, prompts, sampling, splits
 from preprocess.budget import Budget
 from preprocess.contamination import Contamination
-from preprocess.errors import RefusedError, UsageError
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.groups import Entry, Groups, group_records
 from preprocess.report import Action, DatasetResult, Finding, leave_out
@@ -26,6 +26,7 @@ class Plan:
     """What the command line asks of this step, checked before any image is read.
 
     Attributes:
+        source: Where the rows come from.
         args: The command line.
         shares: Split -> share of the training records; empty if they stay together.
         budgets: Ways to count tokens.
@@ -33,6 +34,7 @@ class Plan:
         instructions: What is said about the form of answers, per task.
     """
 
+    source: Source
     args: argparse.Namespace
     shares: dict[str, float]
     budgets: list[Budget]
@@ -61,16 +63,16 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def add_arguments(arguments: argparse.ArgumentParser) -> None:
+def add_arguments(source: Source, arguments: argparse.ArgumentParser) -> None:
     """The options of this step."""
     prompts.add_arguments(arguments)
-    splits.add_arguments(arguments)
+    splits.add_arguments(source, arguments)
     contamination.add_arguments(arguments)
     budget.add_arguments(arguments)
     sampling.add_arguments(arguments)
 
 
-def plan(args: argparse.Namespace) -> Plan:
+def plan(source: Source, args: argparse.Namespace) -> Plan:
     """Check the options of `add_arguments`; `--seed`, `--workers` and `--name` are read too.
 
     Raises:
@@ -81,6 +83,7 @@ def plan(args: argparse.Namespace) -> Plan:
             "--exclude-contaminated needs contamination to be looked for, and --contamination off looks for none"
         )
     return Plan(
+        source,
         args,
         splits.chosen_shares(args),
         budget.chosen_budgets(args),
@@ -98,15 +101,15 @@ def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared
         out: Output folder; caches lie in it.
 
     Raises:
-        RefusedError: the data is not what the options demand; nothing was written.
+        DataError: the data is not what the options demand; nothing was written.
     """
     args, parts = plan.args, prompts.instruct_all(converted, plan.instructions)
     sections: dict[str, Any] = {}
     prints = _fingerprints(plan, parts, out)
-    split_of = _split_of(parts, plan.shares, prints, args.seed)
-    by_split = _by_split(parts, split_of, plan.shares)
+    split_of = _split_of(plan, parts, prints)
+    by_split = _by_split(plan, parts, split_of)
     if args.exclude_contaminated and len(by_split) < 2:
-        raise RefusedError(
+        raise DataError(
             f"--exclude-contaminated compares splits, and all records are in {', '.join(by_split) or 'none'}; nothing "
             "was written. Convert validation and test with them, or leave the option out"
         )
@@ -123,10 +126,11 @@ def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared
         return sampling.views(record) if split_of[record.id] == splits.REST else [record]
 
     flattened = views if plan.sampling.flatten else None
-    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, flattened, args.over_budget)
+    training = {split.folder for split in plan.source.splits.values() if split.role == "train"}
+    parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, flattened, args.over_budget, training)
     if plan.shares:
-        training = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
-        sections["splits"] = splits.split_table(training, split_of)
+        shared = [record for part in parts for record in part.records if split_of[record.id] in plan.shares]
+        sections["splits"] = splits.split_table(shared, split_of)
     by_entry = group_records(parts, split_of)
     groups, samples, lines = _sampled(by_entry, plan)
     sections |= {"sampling": lines} if plan.sampling.active else {}
@@ -168,12 +172,12 @@ def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[
 
 
 def _check_names(groups: Groups, first: str) -> None:
-    """Raise `RefusedError` if two entries would have one name: the records of one would be lost."""
+    """Raise `DataError` if two entries would have one name: the records of one would be lost."""
     named: dict[str, Entry] = {}
     for entry in groups:
         other = named.setdefault(entry.name(first), entry)
         if other != entry:
-            raise RefusedError(
+            raise DataError(
                 f"{other.kind} {other.of!r}, split {other.split}, and {entry.kind} {entry.of!r}, split {entry.split}, "
                 f"would both be the entry {entry.name(first)}; rename the folder or the split of one"
             )
@@ -189,26 +193,19 @@ def _fingerprints(plan: Plan, parts: Sequence[DatasetResult], out: Path) -> dict
     return fingerprints(paths, out, plan.args.workers, look=compared and plan.args.contamination == "near")
 
 
-def _split_name(part: DatasetResult) -> str:
-    return next((name for name, split in SPLITS.items() if split.folder == part.split), part.split)
-
-
-def _split_of(
-    parts: Sequence[DatasetResult], shares: Mapping[str, float], prints: Mapping[str, Fingerprint], seed: int
-) -> dict[str, str]:
-    names = [_split_name(part) for part in parts]
+def _split_of(plan: Plan, parts: Sequence[DatasetResult], prints: Mapping[str, Fingerprint]) -> dict[str, str]:
+    by_folder = {split.folder: name for name, split in plan.source.splits.items()}
+    names = [by_folder[part.split] for part in parts]
     split_of = {record.id: name for part, name in zip(parts, names, strict=True) for record in part.records}
-    if shares:
+    if plan.shares:
         training = [record for part in parts for record in part.records if split_of[record.id] == splits.REST]
-        split_of |= splits.split_by_image(training, prints, shares, seed)
+        split_of |= splits.split_by_image(training, prints, plan.shares, plan.args.seed)
     return split_of
 
 
-def _by_split(
-    parts: Sequence[DatasetResult], split_of: Mapping[str, str], shares: Mapping[str, float]
-) -> dict[str, list[Record]]:
+def _by_split(plan: Plan, parts: Sequence[DatasetResult], split_of: Mapping[str, str]) -> dict[str, list[Record]]:
     """Records by split, those to train on first and the published ones last."""
-    order = {name: place for place, name in enumerate([splits.REST, *shares, *SPLITS])}
+    order = {name: place for place, name in enumerate([splits.REST, *plan.shares, *plan.source.splits])}
     groups: dict[str, list[Record]] = defaultdict(list)
     for part in parts:
         for record in part.records:

@@ -1,14 +1,6 @@
-"""The ways a preprocess script refuses to go on, each with its exit code, and how it refuses a single row."""
+"""How a single row is refused. What refuses a whole run is in `medvl.errors`."""
 
 from preprocess.report import Action
-
-
-class UsageError(ValueError):
-    """Options that cannot be followed; exit code 2."""
-
-
-class RefusedError(ValueError):
-    """Data that must not be trained on as it is; exit code 3, and nothing was written."""
 
 
 class RowRefusedError(Exception):

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvl.errors import UsageError
 from medvl.sharegpt import Record
-from medvl.sources.flare import SPLITS, Question, QuestionFile
-from medvl.tasks import unknown_name
+from medvl.sources.base import Repair, Sample, Source, SourceFile
+from medvl.sources.folders import split_named
 from preprocess.audit import exclude, read_reviewed
-from preprocess.cleaning import Change, clean
-from preprocess.errors import UsageError
+from preprocess.cleaning import REPAIRS, Change, clean
 from preprocess.report import DatasetResult, Finding
 
 
@@ -21,14 +21,17 @@ class Filtering:
     Attributes:
         reviewed: Ids of records that a person chose to leave out.
         cleaned: Folders of the splits that are cleaned.
+        repairs: What is done there, by code of finding.
     """
 
     reviewed: frozenset[str]
     cleaned: frozenset[str]
+    repairs: Mapping[str, Repair]
 
 
-def add_arguments(arguments: argparse.ArgumentParser) -> None:
+def add_arguments(source: Source, arguments: argparse.ArgumentParser) -> None:
     """The options of this step."""
+    repairs = dict.fromkeys(repair.words for repair in (REPAIRS | dict(source.repairs())).values())
     add = arguments.add_argument_group("what is left out or fixed").add_argument
     add(
         "--exclude-audit",
@@ -39,36 +42,32 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     add(
         "--clean",
         action="store_true",
-        help="training data: remove zero-area boxes, turn inverted ones, endo's T to D; drop rows with several "
-        "letters, outliers and contradictions. Every change is listed in report.json",
+        help=f"training data: {', '.join(repairs)}. Every change is listed in report.json",
     )
     add("--clean-splits", nargs="+", default=["train"], metavar="SPLIT", help="splits to clean (default: train)")
 
 
-def plan(args: argparse.Namespace) -> Filtering:
+def plan(source: Source, args: argparse.Namespace) -> Filtering:
     """Check the options of `add_arguments`.
 
     Raises:
         UsageError, UnknownNameError: options that cannot be followed.
     """
-    by_name = {name: split for split in SPLITS.values() for name in (split.name, split.folder)}
-    for name in args.clean_splits:
-        if name not in by_name:
-            raise unknown_name("split", name, by_name)
+    splits = [split_named(source, name) for name in args.clean_splits]
     if args.clean_splits != ["train"] and not args.clean:
         raise UsageError("--clean-splits says where to clean, and needs --clean")
     if args.max_images_per_sample is not None and args.max_images_per_sample < 1:
         raise UsageError(f"--max-images-per-sample {args.max_images_per_sample}: a record needs an image")
     reviewed = read_reviewed(args.exclude_audit) if args.exclude_audit else set()
-    folders = {by_name[name].folder for name in args.clean_splits} if args.clean else set()
-    return Filtering(frozenset(reviewed), frozenset(folders))
+    folders = {split.folder for split in splits} if args.clean else set()
+    return Filtering(frozenset(reviewed), frozenset(folders), REPAIRS | dict(source.repairs()))
 
 
 def apply(
     filtering: Filtering,
     parts: Sequence[DatasetResult],
-    rows: Mapping[QuestionFile, Sequence[Question]],
-    convert: Callable[[Question], tuple[Record | None, list[Finding]]],
+    rows: Mapping[SourceFile, Sequence[Sample]],
+    convert: Callable[[Sample], tuple[Record | None, list[Finding]]],
     known: Callable[[], set[str]],
 ) -> tuple[list[DatasetResult], list[Change]]:
     """Leave out what was reviewed, clean what may be cleaned.
@@ -86,10 +85,10 @@ def apply(
     filtered, changes = [], []
     if filtering.reviewed:
         _check_reviewed(filtering.reviewed, known())
-    for part, questions in zip(parts, rows.values(), strict=True):
+    for part, samples in zip(parts, rows.values(), strict=True):
         audited = exclude(part, filtering.reviewed)
         if part.split in filtering.cleaned:
-            audited, more = clean(audited, {question.index: question for question in questions}, convert)
+            audited, more = clean(audited, filtering.repairs, {sample.index: sample for sample in samples}, convert)
             changes += more
         filtered.append(audited)
     return filtered, changes

@@ -12,7 +12,7 @@ Every row ends up kept, dropped or quarantined; the last two with a coded reason
 """  # noqa: E501  (examples are lines to copy)
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # the clone this lies in, with its plugins, whichever is installed, or none
@@ -20,30 +20,9 @@ if __name__ == "__main__":  # the clone this lies in, with its plugins, whicheve
     own_folder = 0 if sys.flags.safe_path else 1  # Python puts it first; its modules are no top-level ones
     sys.path[:own_folder] = [str(CLONE), str(CLONE / "plugins")]
 
-from medvl.console import accept_all_text
-from preprocess import unchanged
+from preprocess import script
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a tree. Returns 0, 2 for wrong arguments, 3 if the data was refused, 130 after Ctrl-C."""
-    accept_all_text()
-    try:
-        return _convert(sys.argv[1:] if argv is None else list(argv))
-    except KeyboardInterrupt:
-        print("stopped; the same command starts over", file=sys.stderr)  # noqa: T201  (see below)
-        return 130
-
-
-def _convert(words: Sequence[str]) -> int:
-    command = unchanged.read_command(words)
-    if command and (summary := unchanged.summary_if_unchanged(command)):
-        print(f"nothing has changed since the last run: {summary}")  # noqa: T201  (rich would take longer to import)
-        return 0
-    inputs = unchanged.Inputs(command) if command else None
-    from preprocess.flare_command import run  # takes as long to import as the inputs to list
-
-    return run(words, __doc__ or "", inputs)
-
+main = partial(script.main, "flare", __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

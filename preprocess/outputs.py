@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from medvl.errors import UsageError
 from medvl.sharegpt import MANIFEST, ManifestOptions, join_records, register, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.entries import Prepared
-from preprocess.errors import UsageError
 from preprocess.image_hashes import IMAGES, encode_hashes
 from preprocess.page import PAGE, render_page
 from preprocess.report import REPORT, counts_of, sha256, summary

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from medvl.errors import UsageError
 from medvl.instructions import Instruction, instruct_record
 from medvl.profiles import read_profiles
 from medvl.tasks import Task
-from preprocess.errors import UsageError
 from preprocess.report import DatasetResult
 
 

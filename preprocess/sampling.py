@@ -15,9 +15,9 @@ from typing import Any, Literal
 import msgspec
 
 from medvl.choices import options
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import IMAGE_TAG, Record, Turn
 from medvl.tasks import Task, UnknownNameError, canonical_task, unknown_name
-from preprocess.errors import RefusedError, UsageError
 from preprocess.groups import Entry, Groups
 
 Balance = Literal["small", "classes", "datasets"]
@@ -161,7 +161,7 @@ def resample(
 
     Raises:
         UnknownNameError: a dataset that is not there.
-        RefusedError: a donor has fewer rows than are asked of it, or there are no rows that its own could join.
+        DataError: a donor has fewer rows than are asked of it, or there are no rows that its own could join.
     """
     known = sorted({entry.of for entry in groups if entry.kind == "dataset"})
     for name in (*sampling.rates, *(origin.dataset for origin in sampling.oversampling)):
@@ -170,7 +170,7 @@ def resample(
     _check_twins(groups, splits)
     for origin in sampling.oversampling:
         if not any(Entry("task", origin.task, split) in groups for split in splits):
-            raise RefusedError(
+            raise DataError(
                 f"--oversample {origin.task}={origin.dataset}:{origin.rows}: no training record is {origin.task}"
             )
     resampled = dict(groups)
@@ -198,10 +198,10 @@ def resample(
 
 
 def _check_twins(groups: Groups, splits: Sequence[str]) -> None:
-    """Raise `RefusedError` if a twin would have the name of a split: its records would be lost."""
+    """Raise `DataError` if a twin would have the name of a split: its records would be lost."""
     taken = {entry.split for entry in groups} & {f"{split}_train" for split in splits if split != "train"}
     if taken:
-        raise RefusedError(
+        raise DataError(
             f"{', '.join(sorted(taken))} would be both a split and another split's twin to train on: rename it"
         )
 
@@ -287,7 +287,7 @@ def _donated(groups: Groups, entry: Entry, sampling: Sampling) -> list[Record]:
         given = (members for given, members in groups.items() if given[:3] == ("dataset", origin.dataset, entry.split))
         source = [view for record in next(given, []) if record.task != origin.task for view in _views(record, sampling)]
         if len(source) < origin.rows:
-            raise RefusedError(
+            raise DataError(
                 f"--oversample {origin.task}={origin.dataset}:{origin.rows}: "
                 f"split {entry.split} has {len(source)} rows of it"
             )

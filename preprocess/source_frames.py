@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, to_frame
 from medvl.question_boxes import shown_size
 from medvl.source_frames import SourceFrame, likely_frame
-from medvl.sources.flare import FlareError, Question, QuestionFile, image_path
-from medvl.tasks import Task, UnknownNameError
-from preprocess.flare_rows import Options
+from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.tasks import Task
+from preprocess.options import Options
 from preprocess.report import DatasetResult, Finding
 
 _LOOKED_AT = 200  # rows of a file: they tell its frame, and parsing all would take seconds
@@ -22,33 +21,27 @@ def stated(options: Options, frame: SourceFrame) -> Options:
     return options if frame == "auto" else replace(options, source_frame=frame)
 
 
-def found(options: Options, rows: Mapping[QuestionFile, Sequence[Question]]) -> Options:
+def found(options: Options, rows: Mapping[SourceFile, Sequence[Sample]]) -> Options:
     """The options with the frame of every file whose numbers tell it; the others are in pixels, as in FLARE."""
-    likely = {str(file.path): likely_frame(list(_answers(questions))) for file, questions in rows.items()}
+    likely = {str(file.path): likely_frame(list(_answers(options.source, samples))) for file, samples in rows.items()}
     return replace(options, source_frames={path: frame for path, frame in likely.items() if frame})
 
 
-def _answers(questions: Sequence[Question]) -> Iterable[tuple[Boxes, Size]]:
+def _answers(source: Source, samples: Sequence[Sample]) -> Iterable[tuple[Boxes, Size]]:
     """Boxes of some rows spread over a file, in its own numbers, with the sizes of the images they lie on."""
-    with_boxes = [question for question in questions if _has_boxes(question)]
-    for question in with_boxes[:: max(len(with_boxes) // _LOOKED_AT, 1)]:
-        answer = parse_answer(question.answer, question.task).value
-        size = _size(question)
+    with_boxes = [sample for sample in samples if sample.boxes is None and sample.task and sample.task.has_boxes]
+    for sample in with_boxes[:: max(len(with_boxes) // _LOOKED_AT, 1)]:
+        assert sample.task
+        answer = parse_answer(sample.answer, sample.task).value
+        size = _size(source, sample)
         if isinstance(answer, ParsedBoxes) and answer.frame is None and size is not None:
             yield answer.boxes, size
 
 
-def _has_boxes(question: Question) -> bool:
+def _size(source: Source, sample: Sample) -> Size | None:
     try:
-        return question.task.has_boxes
-    except UnknownNameError:  # `convert` reports it
-        return False
-
-
-def _size(question: Question) -> Size | None:
-    try:
-        return shown_size(Path(image_path(question.file, question.images[0])))
-    except FlareError:  # `convert` reports it
+        return shown_size(image_path(source, sample.file, sample.images[0])) if sample.images else None
+    except OutsideError:  # `convert` reports it
         return None
 
 

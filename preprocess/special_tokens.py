@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 
 from medvl.control_tokens import KNOWN, known_control_tokens
+from medvl.errors import UsageError
 from preprocess.budget import RECIPE_MODEL, read_recipe
-from preprocess.errors import UsageError
 
 
 def chosen_tokens(args: argparse.Namespace) -> frozenset[str]:

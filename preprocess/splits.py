@@ -9,18 +9,19 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from medvl.errors import UsageError
 from medvl.sharegpt import Record
-from medvl.sources.flare import SPLITS
-from preprocess.errors import UsageError
+from medvl.sources.base import Source
 from preprocess.fingerprints import Fingerprint
 
 REST = "train"  # what is in no named split
 
 
-def add_arguments(arguments: argparse.ArgumentParser) -> None:
+def add_arguments(source: Source, arguments: argparse.ArgumentParser) -> None:
     """The options of this module."""
     group = arguments.add_argument_group("splits of the training records, by image")
     either = group.add_mutually_exclusive_group()
@@ -30,7 +31,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--split-train",
         nargs="+",
-        type=_share,
+        type=partial(_share, taken=list(source.splits)),
         default=[],
         metavar="NAME=F",
         help="named splits, e.g. true_test=0.1 A=0.45 B=0.45; what is left stays `train`",
@@ -62,10 +63,10 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _share(text: str) -> tuple[str, float]:
+def _share(text: str, *, taken: Sequence[str]) -> tuple[str, float]:
     name, _, share = text.partition("=")
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in SPLITS:
-        raise argparse.ArgumentTypeError(f"{name!r}: expected a name of letters, digits and _, none of {list(SPLITS)}")
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in taken:
+        raise argparse.ArgumentTypeError(f"{name!r}: expected a name of letters, digits and _, none of {taken}")
     return name, _fraction(share)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from medvl.boxes import Size
+from medvl.errors import UsageError
 from medvl.sharegpt import IMAGE_TAG, Record
-from preprocess.errors import UsageError
 from preprocess.token_formula import Tokens
 
 # Keys of a recipe that change tokens. Others would have LLaMA-Factory check for a GPU, or for the dataset.

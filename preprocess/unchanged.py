@@ -17,10 +17,14 @@ from typing import NamedTuple
 import PIL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OUT = REPOSITORY / "data" / "flare"
 DATASET_INFO = REPOSITORY / "dataset_info" / "dataset_info.json"
 STAMP = ".last_run"
 _CODE = (str(REPOSITORY / "preprocess"), str(REPOSITORY / "plugins" / "medvl"))
+
+
+def default_out(source: str) -> Path:
+    """The output folder of a source, where the command line names none."""
+    return REPOSITORY / "data" / source
 
 
 class Command(NamedTuple):
@@ -48,10 +52,15 @@ class Stamp(NamedTuple):
     summary: str
 
 
-def read_command(words: Sequence[str]) -> Command | None:
-    """What the words of a command line say; None if they are not understood here."""
+def read_command(source: str, words: Sequence[str]) -> Command | None:
+    """What the words of a command line for a source say; None if they are not understood here."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option, default in (("--root", None), ("--out", OUT), ("--dataset-info", DATASET_INFO), ("--workers", None)):
+    for option, default in (
+        ("--root", None),
+        ("--out", default_out(source)),
+        ("--dataset-info", DATASET_INFO),
+        ("--workers", None),
+    ):
         parser.add_argument(option, default=default)
     try:
         known, options = parser.parse_known_args(words)

@@ -12,13 +12,13 @@ from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
 from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.images import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
-from medvl.sources.flare import SPLITS
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import SOURCES, label_separator
 from medvl.tasks import Task
 from preprocess.fingerprints import fingerprint
 
 _BOX_TASKS = {str(task) for task in Task if task.has_boxes}
-_ANSWERED = {SPLITS["train"].folder, SPLITS["val"].folder}
+# Folders of the splits that have answers.
+_ANSWERED = {split.folder for source in SOURCES.values() for split in source.splits.values() if split.role != "hidden"}
 
 Found = tuple[str, str]  # code and detail
 

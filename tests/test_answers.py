@@ -15,7 +15,8 @@ from PIL import Image
 from medvl.answers import Answer, answer_text, challenge_text, parse_answer, target_text, unoffered
 from medvl.box_text import BOX_STYLES, BoxStyle, ParsedBoxes
 from medvl.boxes import Size, from_frame
-from medvl.sources.flare import Question, find_question_files, read_questions
+from medvl.sources.base import Sample
+from medvl.sources.flare import FLARE
 from medvl.tasks import Task, canonical_task
 
 # ruff: noqa: RUF001 (characters that look like ASCII are tested)
@@ -448,14 +449,14 @@ def test_few_answers_of_an_untuned_model_are_not_understood(shared_data: Path) -
     assert sum(not answer.parsed for answer in answers) < 60
 
 
-def box_questions(root: Path) -> list[Question]:
+def box_questions(root: Path) -> list[Sample]:
     if not root.is_dir():
         pytest.skip(f"{root} is not there")
-    questions = [question for file in find_question_files(root) for question in read_questions(file)]
+    questions = [sample for file in FLARE.find(root).all() for sample in FLARE.read(file).samples]
     return [question for question in questions if question.task.has_boxes]
 
 
-def image_size(question: Question) -> Size:
+def image_size(question: Sample) -> Size:
     """The size of the image; where only the records are there, a size that holds the boxes."""
     path = question.file.path.parent / question.images[0]
     if path.is_file():

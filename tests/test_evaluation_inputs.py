@@ -9,13 +9,15 @@ from PIL import Image
 
 from evaluation.frames import choose_frame, read_frame, size_on_disk, to_pixels
 from evaluation.join import join
-from evaluation.predictions import DataError, read_predictions
-from evaluation.references import dataset_of, read_references
+from evaluation.predictions import read_predictions
+from evaluation.references import read_references
 from evaluation.run import main
 from evaluation.samples import make_samples
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
+from medvl.errors import DataError
 from medvl.sharegpt import Source, encode_records, make_record
+from medvl.sources.flare import FLARE
 from medvl.tasks import Task
 
 QUESTION = "Is it normal? A: No, B: Yes"
@@ -125,7 +127,7 @@ def test_references_outside_a_tree_take_their_dataset_from_the_image(tmp_path: P
     ("imagesVal/other_1.png", Task.COUNTING, "unknown"),
 ])  # fmt: skip
 def test_dataset_of_a_image(name: str, task: Task, dataset: str) -> None:
-    assert dataset_of([name], task) == dataset
+    assert FLARE.dataset_of([name], task) == dataset
 
 
 def test_all_unusable_references_are_named(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from evaluation.evaluate import Evaluation, Settings, evaluate
 from evaluation.metrics import official
-from evaluation.predictions import DataError
 from evaluation.references import read_references
 from evaluation.run import main
 from medvl.box_text import MAX_CHARACTERS
+from medvl.errors import DataError
 from medvl.sharegpt import Source, encode_records, make_record
 from medvl.tasks import Task
 

@@ -10,7 +10,6 @@ from sklearn.metrics import balanced_accuracy_score
 from test_evaluation_metrics import LOSS, samples_of
 
 from evaluation.metrics.registry import Table
-from evaluation.predictions import DataError
 from evaluation.samples import Sample
 from evaluation.scoring import score
 from evaluation.statistics import (
@@ -23,6 +22,7 @@ from evaluation.statistics import (
     swap_totals,
     totals,
 )
+from medvl.errors import DataError
 from medvl.tasks import Task
 
 

@@ -6,17 +6,9 @@ from typing import Any
 
 import pytest
 
-from medvl.sources.flare import (
-    SPLITS,
-    FlareError,
-    OutsideError,
-    Question,
-    QuestionFile,
-    find_question_files,
-    image_path,
-    question_file,
-    read_questions,
-)
+from medvl.errors import DataError
+from medvl.sources.base import OutsideError, Problem, Sample, SourceFile, image_path
+from medvl.sources.flare import FLARE
 from medvl.tasks import Task, UnknownNameError
 
 ROW = {"TaskType": "Classification", "Modality": "X-ray", "ImageName": "imagesTr/PXMT_00736.png",
@@ -30,13 +22,13 @@ def place(root: Path, name: str, content: Any = ()) -> Path:
     return path
 
 
-def rows(tmp_path: Path, *rows: dict[str, Any]) -> list[Question]:
+def rows(tmp_path: Path, *rows: dict[str, Any]) -> list[Sample]:
     path = place(tmp_path, "training/Xray/dental/dental_questions_train.json", rows)
-    return read_questions(question_file(path))
+    return FLARE.read(FLARE.file_at(path)).samples
 
 
 def found(root: Path, *splits: str, datasets: tuple[str, ...] = ()) -> list[str]:
-    return [file.path.relative_to(root).as_posix() for file in find_question_files(root, splits, datasets)]
+    return [file.path.relative_to(root).as_posix() for file in FLARE.find(root, splits, datasets).all()]
 
 
 @pytest.fixture
@@ -79,7 +71,7 @@ def test_what_is_asked_for_but_not_there(
 
 
 def test_a_folder_that_is_no_tree_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FlareError, match="no FLARE tree; expected one of the folders training"):
+    with pytest.raises(DataError, match="no FLARE tree; expected one of the folders training"):
         found(tmp_path)
 
 
@@ -102,7 +94,7 @@ def test_which_file_of_a_dataset_counts(tmp_path: Path, names: list[str], chosen
     for name in names:
         place(folder, name)
     if chosen is None:
-        with pytest.raises(FlareError, match=r"IU_XRay: expected IU_XRay_questions_train\.json"):
+        with pytest.raises(DataError, match=r"IU_XRay: expected IU_XRay_questions_train\.json"):
             found(tmp_path)
     else:
         assert found(tmp_path) == [f"training/Xray/IU_XRay/{chosen}"]
@@ -130,13 +122,13 @@ def test_a_single_file_tells_its_split_and_dataset_by_its_place(
     tmp_path: Path, name: str, split: str, dataset: str
 ) -> None:
     path = place(tmp_path, name)
-    assert question_file(path) == QuestionFile(SPLITS[split], path.parts[-3], dataset, path)
+    assert FLARE.file_at(path) == SourceFile(FLARE.splits[split], path.parts[-3], dataset, path)
 
 
 def test_a_row(tmp_path: Path) -> None:
     first, second = rows(tmp_path, ROW, ROW | {"Answer": "A"})
     assert (first.id, second.id) == ("training/Xray/dental/000000", "training/Xray/dental/000001")
-    assert (first.task, first.text, first.answer) == (Task.CLASSIFICATION, ROW["Question"], "B")
+    assert (first.task, first.question, first.answer) == (Task.CLASSIFICATION, ROW["Question"], "B")
     assert first.images == ("imagesTr/PXMT_00736.png",)
     assert second.row == ROW | {"Answer": "A"}
 
@@ -162,8 +154,9 @@ def test_several_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", ["", [], None, 7, [""], ["a.png", None]])
 def test_a_row_without_image_names_is_refused(tmp_path: Path, names: object) -> None:
-    with pytest.raises(FlareError, match="training/Xray/dental/000000: ImageName is"):
-        _ = rows(tmp_path, ROW | {"ImageName": names})[0].images
+    problem = rows(tmp_path, ROW | {"ImageName": names})[0].problem("images")
+    said = f"training/Xray/dental/000000: ImageName is {names!r}; expected a file name or a list of file names"
+    assert problem == Problem("images", "IMAGE_NAME", said)
 
 
 @pytest.mark.parametrize("name", ["imagesTr/a.png", "other/b.png", "../BUSI/imagesTr/c.png"])
@@ -172,10 +165,10 @@ def test_an_absolute_path_in_the_tree_is_followed(tmp_path: Path, name: str) -> 
     path = (folder / name).resolve()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
-    file = QuestionFile(SPLITS["train"], "Xray", "dental", folder / "q.json")
-    assert image_path(file, str(path)) == path
+    file = SourceFile(FLARE.splits["train"], "Xray", "dental", folder / "q.json")
+    assert image_path(FLARE, file, str(path)) == path
     (tmp_path / "link").symlink_to(tmp_path / "tree")
-    assert image_path(file, str(path).replace("/tree/", "/link/")).samefile(path)
+    assert image_path(FLARE, file, str(path).replace("/tree/", "/link/")).samefile(path)
 
 
 @pytest.mark.parametrize(
@@ -190,27 +183,29 @@ def test_an_absolute_path_in_the_tree_is_followed(tmp_path: Path, name: str) -> 
     ],
 )
 def test_other_paths_lead_out(tmp_path: Path, folder: str, name: str) -> None:
-    file = QuestionFile(SPLITS["train"], "Xray", "dental", tmp_path / folder / "q.json")
+    file = SourceFile(FLARE.splits["train"], "Xray", "dental", tmp_path / folder / "q.json")
     with pytest.raises(OutsideError, match="leads out of"):
-        image_path(file, name.format(root=tmp_path))
+        image_path(FLARE, file, name.format(root=tmp_path))
 
 
 @pytest.mark.parametrize("question", ["", "  ", None, ["a"]])
 def test_a_row_without_a_question_is_refused(tmp_path: Path, question: object) -> None:
-    with pytest.raises(FlareError, match="training/Xray/dental/000000: Question is"):
-        _ = rows(tmp_path, ROW | {"Question": question})[0].text
+    problem = rows(tmp_path, ROW | {"Question": question})[0].problem("question")
+    said = f"training/Xray/dental/000000: Question is {question!r}; expected text"
+    assert problem == Problem("question", "QUESTION_EMPTY", said)
 
 
-def test_an_unknown_task_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_an_unknown_task_is_a_problem_of_the_row(tmp_path: Path) -> None:
     row = rows(tmp_path, ROW | {"TaskType": "Clasification"})[0]
-    with pytest.raises(UnknownNameError, match="did you mean 'classification'"):
-        _ = row.task
+    problem = row.problem("images", "question", "task")
+    assert (row.task, problem and problem.code) == (None, "TASK_UNKNOWN")
+    assert problem and "did you mean 'classification'" in problem.detail
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "q.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps([ROW]).encode())
-    assert len(read_questions(question_file(path))) == 1
+    assert len(FLARE.read(FLARE.file_at(path)).samples) == 1
 
 
 @pytest.mark.parametrize(
@@ -221,12 +216,12 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "q.json"
     path.write_bytes(content)
-    with pytest.raises(FlareError, match=rf"q\.json: {message}"):
-        read_questions(question_file(path))
+    with pytest.raises(DataError, match=rf"q\.json: {message}"):
+        FLARE.read(FLARE.file_at(path))
 
 
 def test_real_trees(shared_data: Path) -> None:
-    sizes = [len(read_questions(file)) for file in find_question_files(shared_data / "bccd_flare")]
+    sizes = [len(FLARE.read(file).samples) for file in FLARE.find(shared_data / "bccd_flare").all()]
     assert sizes == [1229, 521, 428]
-    for file in find_question_files(shared_data / "flare_records"):
-        assert all(question.task and question.images and question.answer for question in read_questions(file))
+    for file in FLARE.find(shared_data / "flare_records").all():
+        assert all(sample.answer and not sample.problems for sample in FLARE.read(file).samples)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from evaluation.predictions import read_predictions
+from medvl.errors import DataError, UsageError
 from medvl.predict.challenge import answer_for, check_challenge, write_challenge
-from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, read_questions
 from medvl.predict.writer import Row
 from medvl.profiles import read_profiles

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from test_factory_run_card import a_card
 
+from medvl.errors import UsageError
 from medvl.factory.adapter_fit import other_base
 from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process
-from medvl.predict.errors import UsageError
 from medvl.predict.plan import Request, ask, batches, remaining, route
 from medvl.predict.questions import Question
 from medvl.predict.setup import AdapterSpec, ModelOptions, differences, find_adapters, read_setup

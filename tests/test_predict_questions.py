@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from medvl.errors import DataError
 from medvl.instructions import Instruction, fingerprint, instruct_record
-from medvl.predict.errors import DataError
 from medvl.predict.questions import choose, read_questions, source_rows
 from medvl.sharegpt import MANIFEST, Record, Source, encode_records, make_record
-from medvl.sources.flare import FlareError
 from medvl.tasks import Task
 
 ROW = {"TaskType": "counting", "Modality": "X", "ImageName": "imagesVal/a.png", "Question": "How many?", "Answer": ""}
@@ -70,7 +69,7 @@ def test_no_question_file_of_a_folder_is_passed_over(tmp_path: Path) -> None:
     question_file(folder / ".hidden", "x.json")
     assert [question.id for question in read_questions(folder)] == ["report_generation/000000"]
     (folder / "torn.json").write_text('[{"Question": ')
-    with pytest.raises(FlareError, match=r"torn\.json"):
+    with pytest.raises(DataError, match=r"torn\.json"):
         read_questions(folder)
 
 
@@ -230,7 +229,7 @@ def test_a_file_of_something_else_is_refused_with_its_keys(tmp_path: Path, conte
 def test_other_faults_of_a_question_file_are_said_as_they_are(tmp_path: Path) -> None:
     row = json.dumps(ROW)
     (tmp_path / "q.json").write_text(f"[{row[:-1]}, {row[1:]}]")
-    with pytest.raises(FlareError, match="twice"):
+    with pytest.raises(DataError, match="twice"):
         read_questions(tmp_path / "q.json")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from medvl.predict.errors import DataError, UsageError
+from medvl.errors import DataError, UsageError
 from medvl.predict.writer import Row, done, opened, stale
 
 

@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from test_preprocess_flare import row
 
 from medvl.sharegpt import Record
-from medvl.sources.flare import SPLITS, Question, QuestionFile, read_questions
+from medvl.sources.base import Sample, SourceFile
+from medvl.sources.flare import FLARE
 from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.audit import audit
 from preprocess.decoding import ImageInfo
-from preprocess.flare_rows import Options, convert
+from preprocess.options import Options
 from preprocess.report import DatasetResult
+from preprocess.rows import convert
 
 COUNTS, SECTIONS = {"count": 17}, {"findings": "Clear lungs.", "impression": "Normal heart."}
 LONG = "Endodontic Treatment, Restorative Treatment, and Complications"
@@ -26,18 +29,18 @@ def converted(tmp_path: Path, dataset: str, answer: Any, split: str = "train", *
     return audit(part_of(read(tmp_path, dataset, json.dumps(answer), split, **changes)))
 
 
-def read(tmp_path: Path, dataset: str, answer: str, split: str = "train", **changes: Any) -> Question:
+def read(tmp_path: Path, dataset: str, answer: str, split: str = "train", **changes: Any) -> Sample:
     """The row with an answer spelled in JSON as given."""
-    file = QuestionFile(SPLITS[split], FLARE_DATASETS[dataset].category, dataset, tmp_path / "q.json")
+    file = SourceFile(FLARE.splits[split], FLARE_DATASETS[dataset].category, dataset, tmp_path / "q.json")
     text = json.dumps([row(dataset, Answer="@", **changes)]).replace('"@"', answer)
     file.path.write_text(text, encoding="utf-8")
-    return read_questions(file)[0]
+    return FLARE.read(file).samples[0]
 
 
-def part_of(question: Question) -> DatasetResult:
-    images = {name: ImageInfo(f"/x/{name}", (100, 80)) for name in question.images}
-    record, findings = convert(question, images, Options("norm1000", "json", "drop", "flare"))
-    file = question.file
+def part_of(sample: Sample) -> DatasetResult:
+    images = {name: ImageInfo(f"/x/{name}", (100, 80)) for name in sample.images}
+    record, findings = convert(sample, images, Options(FLARE, "norm1000", "json", "drop", "flare"))
+    file = sample.file
     return DatasetResult(dataset=file.dataset, split=file.split.folder, category=file.category, file=str(file.path),
                          rows=1, records=[record] if record else [], findings=findings)  # fmt: skip
 
@@ -159,7 +162,7 @@ def test_answers_are_compared_as_they_are_trained_on(tmp_path: Path) -> None:
     records: list[Record] = []
     for index, answer in enumerate(["A", ["A"], " A", "Ａ", "B"]):
         question = read(tmp_path, "retino", json.dumps(answer))
-        records += part_of(Question(question.file, index, question.row)).records
+        records += part_of(msgspec.structs.replace(question, index=index)).records
     part = audit(DatasetResult(dataset="retino", split="training", category="x", file="q", rows=5, records=records,
                            findings=[]))  # fmt: skip
     assert [finding.code for finding in part.findings] == ["ROWS_CONTRADICT"] * 5

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_preprocess_flare import convert, converted, row, write_tree
 
-from preprocess.flare_rows import spread
+from preprocess.rows import spread
 
 MAP = "Return a JSON mapping chromosome identifiers to boxes."
 

@@ -16,10 +16,12 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
 from test_preprocess_flare import convert, converted, row, write_tree
 
-from medvl.sources.flare import SPLITS, FlareError, QuestionFile, find_question_files, read_questions, read_wrapped
+from medvl.errors import DataError
+from medvl.sources.base import SourceFile
+from medvl.sources.flare import FLARE
 from preprocess import archives
 from preprocess.archives import Limits, unpack_all
-from preprocess.download import REPOSITORY, download, tree_in
+from preprocess.download import download, tree_in
 from preprocess.unchanged import REPOSITORY as CLONE
 
 BUSI = "training/Ultrasound/BUSI"
@@ -44,8 +46,8 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "tree" / BUSI
 
 
-def question_file(dataset: Path) -> QuestionFile:
-    return QuestionFile(SPLITS["train"], "Ultrasound", "BUSI", dataset / "BUSI_questions_train.json")
+def question_file(dataset: Path) -> SourceFile:
+    return SourceFile(FLARE.splits["train"], "Ultrasound", "BUSI", dataset / "BUSI_questions_train.json")
 
 
 def left_over(dataset: Path) -> list[str]:
@@ -70,7 +72,7 @@ def test_an_archive_becomes_its_folder(dataset: Path, tmp_path: Path, top: str) 
 
 def test_a_folder_that_is_there_is_left_alone(dataset: Path) -> None:
     (dataset / "imagesTr.zip").write_bytes(b"no archive")
-    assert unpack_all([question_file(dataset)]) == []
+    assert unpack_all(FLARE, [question_file(dataset)]) == []
 
 
 def test_a_folder_in_a_folder_is_found(dataset: Path, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_several_archives_fill_one_folder(dataset: Path) -> None:
     first = pack(dataset).rename(dataset / "imagesTr_1.zip")
     with zipfile.ZipFile(dataset / "imagesTr_2.zip", "w") as writer:
         writer.writestr("imagesTr/3.png", b"x")
-    unpack_all([question_file(dataset)])
+    unpack_all(FLARE, [question_file(dataset)])
     assert first.is_file()
     assert len(list((dataset / "imagesTr").iterdir())) == 4
 
@@ -102,11 +104,11 @@ def test_an_interrupted_extraction_goes_on(dataset: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(archives, "_write", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        unpack_all([question_file(dataset)])
+        unpack_all(FLARE, [question_file(dataset)])
     assert not (dataset / "imagesTr").exists()  # a half folder would look like a whole one with images missing
     before = written[0].stat()
     monkeypatch.setattr(archives, "_write", write)
-    unpack_all([question_file(dataset)])
+    unpack_all(FLARE, [question_file(dataset)])
     assert (dataset / "imagesTr/0.png").stat().st_mtime_ns == before.st_mtime_ns  # not written twice
     with zipfile.ZipFile(dataset / "imagesTr.zip") as reader:
         assert all((dataset / name).read_bytes() == reader.read(name) for name in reader.namelist())
@@ -117,7 +119,7 @@ def test_what_another_archive_left_half_unpacked_is_thrown_away(dataset: Path) -
     pack(dataset)
     (dataset / ".imagesTr.unpacking").mkdir()
     (dataset / ".imagesTr.unpacking/old.png").write_bytes(b"x")
-    unpack_all([question_file(dataset)])
+    unpack_all(FLARE, [question_file(dataset)])
     assert not (dataset / "imagesTr/old.png").exists()
 
 
@@ -135,7 +137,7 @@ def test_a_folder_without_images_does_not_block_the_archive(dataset: Path, left:
     for name in left:
         path = dataset / "imagesTr" / name
         path.mkdir() if name.endswith("/") else path.write_bytes(b"x")
-    assert unpack_all([question_file(dataset)]) == [dataset / "imagesTr"]
+    assert unpack_all(FLARE, [question_file(dataset)]) == [dataset / "imagesTr"]
     assert sorted(path.name for path in (dataset / "imagesTr").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
@@ -143,7 +145,7 @@ def test_a_folder_with_a_link_in_it_is_left_alone(dataset: Path, tmp_path: Path)
     pack(dataset)
     (dataset / "imagesTr").mkdir()
     (dataset / "imagesTr" / "imagesTr").symlink_to(tmp_path)
-    assert unpack_all([question_file(dataset)]) == []
+    assert unpack_all(FLARE, [question_file(dataset)]) == []
     assert (dataset / "imagesTr" / "imagesTr").is_symlink()
 
 
@@ -151,8 +153,8 @@ def test_an_archive_without_files_is_refused_and_leaves_no_folder(dataset: Path)
     shutil.rmtree(dataset / "imagesTr")
     with zipfile.ZipFile(dataset / "imagesTr.zip", "w") as writer:
         writer.mkdir("imagesTr")
-    with pytest.raises(FlareError, match=r"imagesTr\.zip: no file in it; download it again"):
-        unpack_all([question_file(dataset)])
+    with pytest.raises(DataError, match=r"imagesTr\.zip: no file in it; download it again"):
+        unpack_all(FLARE, [question_file(dataset)])
     assert not (dataset / "imagesTr").exists()
 
 
@@ -179,8 +181,8 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(
     with zipfile.ZipFile(pack(dataset), "a") as writer:
         writer.writestr(member, b"/etc/passwd")
     before = sorted(dataset.parent.rglob("*"))
-    with pytest.raises(FlareError, match=rf"imagesTr\.zip: .* {message}.* nothing was unpacked"):
-        unpack_all([question_file(dataset)])
+    with pytest.raises(DataError, match=rf"imagesTr\.zip: .* {message}.* nothing was unpacked"):
+        unpack_all(FLARE, [question_file(dataset)])
     assert sorted(dataset.parent.rglob("*")) == before
 
 
@@ -195,16 +197,16 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(
 def test_limits_of_an_archive(dataset: Path, limits: Limits, message: str) -> None:
     with zipfile.ZipFile(pack(dataset), "a", zipfile.ZIP_DEFLATED, compresslevel=9) as writer:
         writer.writestr("imagesTr/bomb.png", bytes(1_000_000))
-    with pytest.raises(FlareError, match=message):
-        unpack_all([question_file(dataset)], limits)
+    with pytest.raises(DataError, match=message):
+        unpack_all(FLARE, [question_file(dataset)], limits)
     assert not (dataset / "imagesTr").exists()
 
 
 def test_a_damaged_archive_names_itself_and_the_cure(dataset: Path) -> None:
     archive = pack(dataset)
     archive.write_bytes(archive.read_bytes()[:200])
-    with pytest.raises(FlareError, match=r"imagesTr\.zip: .*; download it again"):
-        unpack_all([question_file(dataset)])
+    with pytest.raises(DataError, match=r"imagesTr\.zip: .*; download it again"):
+        unpack_all(FLARE, [question_file(dataset)])
 
 
 @pytest.mark.parametrize("wrapper", ["data", "questions", "annotations", "items"])
@@ -238,8 +240,8 @@ def test_an_object_around_the_rows_is_a_finding(dataset: Path, tmp_path: Path, w
 def test_files_that_are_refused_say_why(dataset: Path, content: bytes, message: str) -> None:
     file = question_file(dataset)
     file.path.write_bytes(content)
-    with pytest.raises(FlareError, match=rf"BUSI_questions_train\.json: .*{message}"):
-        read_questions(file)
+    with pytest.raises(DataError, match=rf"BUSI_questions_train\.json: .*{message}"):
+        FLARE.read(file)
 
 
 @pytest.mark.parametrize("folders", ["training", "training/Xray", "training/.cache/x", "training/Xray/a"])
@@ -296,8 +298,8 @@ def test_byte_order_mark_and_windows_line_ends_are_read(dataset: Path) -> None:
     file = question_file(dataset)
     text = json.dumps(json.loads(file.path.read_text()), indent=1).replace("\n", "\r\n")
     file.path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    questions, wrapper = read_wrapped(file)
-    assert (len(questions), wrapper) == (3, None)
+    samples, notes = FLARE.read(file)
+    assert (len(samples), notes) == (3, ())
 
 
 def test_every_problem_of_a_tree_is_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,11 +319,10 @@ def test_every_problem_of_a_tree_is_reported_at_once(tmp_path: Path, capsys: pyt
 def test_good_files_come_before_the_errors_of_others(tmp_path: Path) -> None:
     write_tree(tmp_path, {"BUSI": [row("BUSI")], "retino": [row("retino")]})
     (tmp_path / "training/Retinography/retino/retino_questions_train.json").unlink()
-    found = []
-    with pytest.raises(FlareError, match="retino"):
-        found.extend(find_question_files(tmp_path))
-    files = find_question_files(tmp_path)
-    assert next(files).dataset == "BUSI"
+    found = FLARE.find(tmp_path)
+    assert [file.dataset for file in found.files] == ["BUSI"]
+    with pytest.raises(DataError, match="retino"):
+        found.all()
 
 
 class TestDownload:
@@ -335,7 +336,7 @@ class TestDownload:
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
         report = convert(tmp_path / "tree", tmp_path / "out", "--download", "--splits", "train")
         assert (asked["repository"], asked["repo_type"], asked["local_dir"]) == (
-            REPOSITORY, "dataset", tmp_path / "tree",
+            FLARE.hub, "dataset", tmp_path / "tree",
         )  # fmt: skip
         assert asked["allow_patterns"] == ["training/**", "*/training/**"]
         assert report["counts"]["kept"] == 1
@@ -355,11 +356,11 @@ class TestDownload:
             raise error
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-        with pytest.raises(FlareError, match=message):
-            download(tmp_path)
+        with pytest.raises(DataError, match=message):
+            download(FLARE, tmp_path)
 
     def test_the_tree_may_be_one_folder_further_down(self, tmp_path: Path) -> None:
         (tmp_path / "organized_dataset/training").mkdir(parents=True)
-        assert tree_in(tmp_path) == tmp_path / "organized_dataset"
+        assert tree_in(FLARE, tmp_path) == tmp_path / "organized_dataset"
         (tmp_path / "other/testing").mkdir(parents=True)
-        assert tree_in(tmp_path) == tmp_path  # which one is meant is not guessed
+        assert tree_in(FLARE, tmp_path) == tmp_path  # which one is meant is not guessed

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from medvl.errors import DataError
 from medvl.sharegpt import Record, Source, make_record, read_records
 from medvl.tasks import Task
-from preprocess.errors import RefusedError
 from preprocess.flare import main
 from preprocess.groups import Entry, Groups
 from preprocess.sampling import OversamplingSource, Sampling, resample, views
@@ -178,7 +178,7 @@ def test_named_splits_stay_and_get_a_twin_for_training() -> None:
 
 def test_a_twin_that_is_a_split_already_is_refused() -> None:
     splits = groups(record(0), split="A") | groups(record(1), split="A_train")
-    with pytest.raises(RefusedError, match="A_train would be both"):
+    with pytest.raises(DataError, match="A_train would be both"):
         resample(splits, sampling(flatten=True), ["train", "A", "A_train"])
 
 

@@ -9,13 +9,14 @@ import pytest
 from test_preprocess_flare import ROWS, convert, converted, row, write_tree
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN
-from medvl.sources.flare import SPLITS, Question, QuestionFile
+from medvl.errors import UsageError
+from medvl.sources.base import SourceFile
+from medvl.sources.flare import FLARE
 from medvl.sources.flare_datasets import FLARE_DATASETS
-from preprocess import flare_rows
+from preprocess import rows
 from preprocess.budget import RECIPE_MODEL
 from preprocess.decoding import ImageInfo
-from preprocess.errors import UsageError
-from preprocess.flare_rows import Options
+from preprocess.options import Options
 from preprocess.special_tokens import chosen_tokens
 from preprocess.validate import validate
 
@@ -26,11 +27,11 @@ TASKS = {"retino": "B", "periapical": "Dental Caries", "BUSI-det": "[[10, 20, 50
 
 def converted_row(dataset: str, folder: str = "train", style: Any = "json", **changes: Any) -> tuple[Any, list[str]]:
     """The record of a row, and the codes of its findings with details."""
-    file = QuestionFile(SPLITS[folder], FLARE_DATASETS[dataset].category, dataset, Path("/data/questions.json"))
-    question = Question(file, 0, row(dataset, **changes))
-    images = {name: ImageInfo(f"/data/{name}", (100, 80)) for name in question.images}
-    options = Options("pixel" if style == "flare" else "norm1000", style, "drop", "flare")
-    record, findings = flare_rows.convert(question, images, options)
+    file = SourceFile(FLARE.splits[folder], FLARE_DATASETS[dataset].category, dataset, Path("/data/questions.json"))
+    (sample,) = FLARE.samples(file, [row(dataset, **changes)])
+    images = {name: ImageInfo(f"/data/{name}", (100, 80)) for name in sample.images}
+    options = Options(FLARE, "pixel" if style == "flare" else "norm1000", style, "drop", "flare")
+    record, findings = rows.convert(sample, images, options)
     return record, [f"{finding.code} {finding.action} {finding.detail}" for finding in findings]
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from test_preprocess_flare import convert, row, write_tree
 
 from benchmarks.flare_tree import build
-from preprocess import flare_conversion
+from medvl.sources.base import Source, SourceFile
+from preprocess import conversion
 
 
 @pytest.fixture
@@ -23,13 +24,13 @@ def tree(tmp_path: Path) -> Path:
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every run that looks at rows."""
     runs: list[int] = []
-    original = flare_conversion.read_rows
+    original = conversion.read_rows
 
-    def recording(files: list[flare_conversion.QuestionFile], refused: list[str], name: str) -> object:
+    def recording(source: Source, files: list[SourceFile], refused: list[str], name: str) -> object:
         runs.append(len(files))
-        return original(files, refused, name)
+        return original(source, files, refused, name)
 
-    monkeypatch.setattr(flare_conversion, "read_rows", recording)
+    monkeypatch.setattr(conversion, "read_rows", recording)
     return runs
 
 
@@ -88,15 +89,15 @@ def test_every_change_is_noticed(
 def test_a_question_file_that_changed_after_it_was_read(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked: list[int]
 ) -> None:
-    read = flare_conversion.read_rows
+    read = conversion.read_rows
 
-    def overtaken(files: list[flare_conversion.QuestionFile], refused: list[str], name: str) -> object:
-        rows = read(files, refused, name)
+    def overtaken(source: Source, files: list[SourceFile], refused: list[str], name: str) -> object:
+        rows = read(source, files, refused, name)
         if len(worked) == 1:
             touch(next(tree.rglob("BUSI_questions_train.json")))
         return rows
 
-    monkeypatch.setattr(flare_conversion, "read_rows", overtaken)
+    monkeypatch.setattr(conversion, "read_rows", overtaken)
     convert(tree, tmp_path / "out")  # the tree may have been listed before or after that
     convert(tree, tmp_path / "out")
     assert worked == [2, 2]

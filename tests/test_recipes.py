@@ -128,9 +128,9 @@ def test_model_and_template_belong_together(file: Path) -> None:
 
 @real_recipes
 def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
-    from medvl.sources.flare import SPLITS
+    from medvl.sources.flare import FLARE
 
-    names = {f"flare_{group}_{split}" for group in ("all", "detection") for split in SPLITS}
+    names = {f"flare_{group}_{split}" for group in ("all", "detection") for split in FLARE.splits}
     names |= {f"{name}_{task}_train" for name in ("flare", "routes") for task in Task}
     recipe = load(file)
     for key in ("dataset", "eval_dataset"):

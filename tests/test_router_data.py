@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from medvl.errors import DataError
 from medvl.instructions import GENERAL
 from medvl.router.data import (
-    DataError,
     LabelledQuestion,
     counts_by_task,
     phrasing_group,

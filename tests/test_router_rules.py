@@ -20,7 +20,7 @@ from medvl.router.route import normalise
 from medvl.router.rules import match_rules, rules_fingerprint
 from medvl.router.spelling import corrected
 from medvl.router.templates import make_questions, wordings
-from medvl.sources.flare import find_question_files, read_questions
+from medvl.sources.flare import FLARE
 from medvl.tasks import Task, canonical_task
 
 DATA = Path(__file__).parent / "data"
@@ -170,8 +170,8 @@ def test_every_template_names_its_own_task_or_none() -> None:
 
 def test_all_real_questions(shared_data: Path) -> None:
     for tree in ("flare_records", "bccd_flare"):
-        for file in find_question_files(shared_data / tree):
-            asked = {(question.text, str(question.task)) for question in read_questions(file)}
+        for file in FLARE.find(shared_data / tree).all():
+            asked = {(sample.question, str(sample.task)) for sample in FLARE.read(file).samples}
             assert [text for text, task in sorted(asked) if routed(text) != task] == [], file.path
 
 

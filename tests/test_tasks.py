@@ -2,7 +2,8 @@
 
 import pytest
 
-from medvl.sources.flare_datasets import FLARE_DATASETS, flare_dataset, label_separator
+from medvl.sources import label_separator
+from medvl.sources.flare_datasets import FLARE_DATASETS
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 SPELLINGS = {
@@ -72,9 +73,3 @@ def test_label_separators() -> None:
     assert label_separator("chestdr") == ","
     assert label_separator("dental") is None
     assert label_separator("never heard of") is None
-
-
-def test_an_unknown_dataset_is_refused_with_the_nearest_known() -> None:
-    assert flare_dataset("BUSI-det").category == "Ultrasound"
-    with pytest.raises(UnknownNameError, match="did you mean 'BUSI-det'"):
-        flare_dataset("busi_det")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import DataError, decode_rows
-from evaluation.references import dataset_of
+from evaluation.predictions import decode_rows
+from medvl.errors import DataError
+from medvl.sources.flare import FLARE
 from medvl.tasks import Task, UnknownNameError, canonical_task
 from side_by_side.answers import ABSENT, ANOTHER, CHANGES, FIXED, NO_ANSWERS, VALUES, typed
 
@@ -64,7 +65,7 @@ def write(root: Path, references: Sequence[Row], predictions: Sequence[Row]) -> 
     folders: dict[str, list[Row]] = defaultdict(list)
     for row in references:
         names = row["ImageName"] if isinstance(row["ImageName"], list) else [row["ImageName"]]
-        folders[dataset_of(names, Task.REPORT)].append(row)
+        folders[FLARE.dataset_of(names, Task.REPORT)].append(row)
     for dataset, rows in folders.items():
         path = root / "validation-public" / "Any" / dataset / f"{dataset}_questions_val.json"
         path.parent.mkdir(parents=True)

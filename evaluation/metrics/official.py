@@ -34,7 +34,7 @@ from evaluation.samples import Sample
 from evaluation.validity_checks import Finding
 from medvl.box_text import MAX_CHARACTERS
 from medvl.boxes import as_boxes, iou, match_greedy
-from medvl.sources.flare import SPLITS
+from medvl.sources.flare import FLARE
 from medvl.tasks import Task
 
 RULES = "official"
@@ -50,14 +50,14 @@ _SPELLINGS = {
 }
 
 # The split that it reads, and so the one whose numbers compare with those it prints.
-_PUBLIC = SPLITS["val"].folder
+_PUBLIC = FLARE.splits["val"].folder
 NO_ENTRY = "no prediction matches, so the public scorer has no entry"
 
 
 def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     """Samples by the rules' name they are scored under: `official` is the split that the scorer reads, and
     `official@<split folder>` any other one. A single split needs no telling apart."""
-    folders = dict.fromkeys([_PUBLIC, *(split.folder for split in SPLITS.values())])
+    folders = dict.fromkeys([_PUBLIC, *(split.folder for split in FLARE.splits.values())])
     parts: dict[str, list[Sample]] = {folder: [] for folder in folders}
     for sample in samples:
         parts[sample.reference.split if sample.reference.split in parts else _PUBLIC].append(sample)
@@ -69,7 +69,7 @@ def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 def comparability(samples: Sequence[Sample]) -> list[Finding]:
     """Which number compares with the public scorer's, where not all references are of the split it reads."""
-    known = {split.folder for split in SPLITS.values()}
+    known = {split.folder for split in FLARE.splits.values()}
     others = [sample for sample in samples if sample.reference.split in known - {_PUBLIC}]
     if not others:
         return []

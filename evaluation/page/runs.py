@@ -7,7 +7,6 @@ from typing import Any
 
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation
-from evaluation.image_paths import first_image, image_files
 from evaluation.references import Reference
 from evaluation.scoring import TaskScores
 from evaluation.validity_checks import Finding
@@ -64,7 +63,6 @@ def runs_of(
         metrics: The content of its metrics.json.
         diagnosis: What is behind its numbers.
     """
-    files = image_files(evaluation.references)
     runs: list[Run] = []
     for rules, scores in evaluation.scores.items():
         first = not runs
@@ -77,7 +75,7 @@ def runs_of(
             comparison=metrics.get("comparison") if first else None,
             findings=evaluation.findings if first else (),
             diagnosis=diagnosis if first else None,
-            image=lambda reference: first_image(reference, evaluation.references, files),
+            image=lambda reference: reference.image(),
         )
         runs.append(run)
     return runs

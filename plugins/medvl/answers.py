@@ -73,7 +73,7 @@ def parse_answer(
         task: Decides what is looked for.
         question: Lettered options and offered labels are read from it.
         labels: Labels that occur in the dataset, used for a classification whose question has no lettered options.
-        separator: Label separator of the dataset, if known (`medvl.sources.flare_datasets.label_separator`).
+        separator: Label separator of the dataset, if known (`medvl.sources.label_separator`).
 
     >>> parse_answer("about 1,664 cells", Task.COUNTING).value
     1664.0

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -128,6 +128,22 @@ class ParsedBoxes:
     def parsed(self) -> bool:
         """Whether the text is a box answer: it has boxes, or says that there are none."""
         return len(self.boxes) > 0 or (self.explicit_empty and not any(code in self.notes for code in REFUSED))
+
+
+def in_pixels(parsed: ParsedBoxes, size: Size, frame: Frame, *, maps: bool) -> tuple[ParsedBoxes, str]:
+    """Boxes of a dataset in pixels, and as text: in the nested lists of FLARE where these have a place for their names.
+
+    Args:
+        parsed: As the dataset has them.
+        size: (width, height) of their image, pixels.
+        frame: Their frame, unless their text states one.
+        maps: Whether they answer an instance detection, which names every object.
+    """
+    pixels = replace(parsed, boxes=parsed.pixels(size, frame), frame=None)
+    named = [label for label in pixels.labels if label is not None]
+    plain = not (named or maps or pixels.empty_labels)
+    style: BoxStyle = "flare" if plain else "map" if len(named) == len(pixels.labels) else "json"
+    return pixels, format_boxes(pixels.boxes, pixels.labels, style, "pixel", empty_labels=pixels.empty_labels)
 
 
 def parse_boxes(text: str) -> ParsedBoxes:

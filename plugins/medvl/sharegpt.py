@@ -14,6 +14,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from medvl.boxes import Frame
+from medvl.errors import DataError
 from medvl.files import not_utf8
 
 IMAGE_TAG = "<image>"
@@ -138,7 +139,7 @@ class Manifest(msgspec.Struct, frozen=True):
     dataset_info: str | None = None
 
 
-class RecordError(ValueError):
+class RecordError(DataError):
     """A record that LLaMA-Factory would crash on or silently train wrongly."""
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from medvl.errors import UsageError
 from medvl.instructions import GENERAL
-from medvl.predict.errors import UsageError
 from medvl.predict.reply import Reply
 from medvl.predict.setup import AdapterSpec, ModelOptions, at_endpoint, checked, differences, find_adapters, read_setup
 from medvl.profiles import Profile

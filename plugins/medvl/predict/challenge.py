@@ -10,15 +10,15 @@ from PIL import Image
 
 from medvl.answers import challenge_text
 from medvl.boxes import FRAMES, Frame, Size
+from medvl.errors import DataError, UsageError
 from medvl.images import FORMATS, shown_size
 from medvl.instructions import GENERAL
 from medvl.postprocessing import to_hand_in
-from medvl.predict.errors import DataError, UsageError
 from medvl.predict.questions import Question, source_rows
 from medvl.predict.writer import Row
 from medvl.profiles import Profiles
 from medvl.sharegpt import write_atomic
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 
 
 def check_challenge(path: Path, questions: Sequence[Question]) -> None:

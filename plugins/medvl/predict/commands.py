@@ -168,11 +168,9 @@ def run(args: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
     from rich.console import Console
 
-    from medvl.predict.errors import DataError, UsageError
+    from medvl.errors import DataError, UsageError
     from medvl.predict.predicting import predict
     from medvl.predict.progress import HopelessError
-    from medvl.sharegpt import RecordError
-    from medvl.sources.flare import FlareError
     from medvl.tasks import UnknownNameError
 
     errors = Console(stderr=True)
@@ -181,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         return _report(args, predict(args, errors), errors)
     except (UsageError, UnknownNameError, OSError) as error:  # OSError: no right to write --out, say
         return _said(errors, f"error: {error}", USAGE)
-    except (DataError, FlareError, RecordError) as error:
+    except DataError as error:
         return _said(errors, f"error: {error}", REFUSED)
     except HopelessError as error:
         return _said(errors, f"stopped: {error}{_without_challenge(args)}", INCOMPLETE)
@@ -192,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _complete(args: argparse.Namespace) -> None:
     """Fill in the defaults of both back ends; raise UsageError for an option that the chosen one would not follow."""
-    from medvl.predict.errors import UsageError
+    from medvl.errors import UsageError
 
     unused, cure = (
         (_IN_PROCESS, "for a model in this process; the server of --endpoint decides that itself, leave it out")

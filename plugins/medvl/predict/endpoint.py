@@ -24,8 +24,8 @@ import openai
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from PIL import Image
 
+from medvl.errors import UsageError
 from medvl.images import decode, shown
-from medvl.predict.errors import UsageError
 from medvl.predict.plan import Request
 from medvl.predict.reply import Reply, failed
 from medvl.sharegpt import IMAGE_TAG

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from medvl.sharegpt import Record
+from medvl.sources.flare import FLARE
 
-QUESTION_KEYS = ("ImageName", "Question")
+QUESTION_KEYS = FLARE.question_keys  # of the challenge, in whose form others write questions too
 EXPECTED = (
     f"expected a JSON list with {' and '.join(QUESTION_KEYS)} in each row, as FLARE's question files, or with "
     f"{', '.join(map(str, Record.__struct_encode_fields__))}, as preprocess scripts write it"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medvl.errors import UsageError
 from medvl.instructions import GENERAL
 from medvl.predict import backends
 from medvl.predict.backends import BackendSpec
 from medvl.predict.challenge import check_challenge, write_challenge
-from medvl.predict.errors import UsageError
 from medvl.predict.plan import Request, ask, batches, remaining, route
 from medvl.predict.progress import summary, write_answers
 from medvl.predict.questions import Question, choose, read_questions
@@ -25,7 +25,7 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
 
     Raises:
         UsageError, UnknownNameError: options that cannot be followed.
-        DataError, FlareError, RecordError: data that cannot be read, or an output that cannot be continued.
+        DataError: data that cannot be read, or an output that cannot be continued.
         HopelessError: every question fails.
     """
     profiles, questions = _read(args)

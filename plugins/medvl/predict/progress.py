@@ -13,7 +13,7 @@ from medvl.predict.plan import Request
 from medvl.predict.reply import Reply
 from medvl.predict.writer import Predictions, Row
 from medvl.profiles import Profiles
-from medvl.sources.flare_datasets import label_separator
+from medvl.sources import label_separator
 
 _HOPELESS = 32
 

@@ -1,4 +1,4 @@
-"""What is asked: the questions of a FLARE tree, of question files, or of records that a preprocess script wrote."""
+"""What is asked: the questions of a source's tree, of question files, or of records that a preprocess script wrote."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,20 +11,12 @@ from msgspec import UNSET
 
 from medvl.boxes import Frame, Size
 from medvl.control_tokens import control_tokens
+from medvl.errors import DataError
 from medvl.instructions import Instruction, fingerprint
-from medvl.predict.errors import DataError
 from medvl.predict.foreign import EXPECTED, QUESTION_KEYS, foreign_files, foreign_keys
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, read_manifest, read_records
-from medvl.sources import flare
-from medvl.sources.flare import (
-    SPLITS,
-    FlareError,
-    QuestionFile,
-    find_question_files,
-    image_path,
-    question_file,
-    trees_below,
-)
+from medvl.sources import Tree, file_at, tree_at, trees_below
+from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _RECORD_KEYS = ("conversations", "images")
@@ -71,15 +63,15 @@ def read_questions(
     """All questions of a path, in the order of its files.
 
     Args:
-        path: A FLARE tree, a folder in one or right above one, a folder of question files, a question file, or a file
-            of records.
+        path: A tree, a folder in one or right above one, a folder of question files, a question file, or a file of
+            records.
         splits: Splits of a tree; default: all but training, training only if there is nothing else.
         instructions: Those of the profiles in use. Records that were made with them hold them already; the question
             that the router and the profiles see is the one before.
 
     Raises:
-        DataError: nothing to ask, ids that are not unique, or records made with other instructions.
-        FlareError, RecordError: a file that cannot be read.
+        DataError: nothing to ask, ids that are not unique, records made with other instructions, or a file that cannot
+            be read.
         UnknownNameError: a split that is not there.
     """
     questions = list(_questions(path, splits, instructions or {}))
@@ -93,8 +85,8 @@ def read_questions(
 
 def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, Instruction]) -> Iterator[Question]:
     if path.is_dir():
-        files = _files(path, splits)
-        yield from (question for file, prefix in files for question in _asked(file, prefix))
+        for source, file, prefix in _files(path, splits):
+            yield from _asked(source, file, prefix)
     elif not path.is_file():
         raise DataError(f"{path}: there is no such file or folder")
     elif splits:
@@ -102,43 +94,37 @@ def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, In
     elif _holds(path, _RECORD_KEYS):
         yield from (_from_record(record, instructions) for record in _records(path, instructions))
     else:
-        file = question_file(path)
-        inside = file.split.folder in path.resolve().parts
-        yield from _asked(file, None if inside else path.stem)
+        yield from _asked(*file_at(path), None if tree_at(path) else path.stem)
 
 
-def _files(folder: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str | None]]:
-    """Question files, each with the first part of its ids; None where the tree names them."""
+def _files(folder: Path, splits: Sequence[str]) -> Iterator[tuple[Source, SourceFile, str | None]]:
+    """Question files, each with its source and the first part of its ids; None where the tree names them."""
+    tree = tree_at(folder)
     inside = folder.resolve()
-    names = {split.folder for split in SPLITS.values()}
-    if any((inside / name).is_dir() for name in names):
-        return _tree_files(inside, splits)
-    above = next((parent for parent in (inside, *inside.parents) if parent.name in names), None)
-    if above is not None:
-        if splits and not {above.name, next(s.name for s in SPLITS.values() if s.folder == above.name)} & set(splits):
-            raise DataError(f"{folder}: lies in the split {above.name}; remove --splits")
-        files = [file for file in find_question_files(above.parent, [above.name]) if file.path.is_relative_to(inside)]
-        return [(file, None) for file in files]
-    loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path, inside)]
-    if trees := list(trees_below(inside)):
-        return _tree_files(_only_tree(folder, trees, loose), splits)
-    if splits:
-        raise DataError(f"{folder}: no FLARE tree, so that it has no splits; remove --splits")
-    answered = {path.with_name(path.name.replace("_withGT", "")) for path in loose if "_withGT" in path.name}
-    return [
-        (question_file(path), path.relative_to(inside).with_suffix("").as_posix())
-        for path in loose
-        if path not in answered
-    ]
+    if tree is None:
+        loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path, inside)]
+        if trees := list(trees_below(inside)):
+            tree = _only_tree(folder, trees, loose)
+    if tree is not None:
+        if tree.split and splits and not {tree.split.folder, tree.split.name} & set(splits):
+            raise DataError(f"{folder}: lies in the split {tree.split.folder}; remove --splits")
+        yield from ((tree.source, file, None) for file in _tree_files(tree, splits))
+    elif splits:
+        raise DataError(f"{folder}: no tree of a data source, so that it has no splits; remove --splits")
+    else:
+        answered = {path.with_name(path.name.replace("_withGT", "")) for path in loose if "_withGT" in path.name}
+        for path in loose:
+            if path not in answered:
+                yield *file_at(path), path.relative_to(inside).with_suffix("").as_posix()
 
 
-def _tree_files(root: Path, splits: Sequence[str]) -> list[tuple[QuestionFile, str | None]]:
-    files = list(find_question_files(root, splits))
-    rest = [file for file in files if file.split.name != "train"]
-    return [(file, None) for file in (files if splits else rest or files)]
+def _tree_files(tree: Tree, splits: Sequence[str]) -> list[SourceFile]:
+    files = tree.files(splits)
+    rest = [file for file in files if file.split.role != "train"]
+    return files if splits or tree.split else rest or files
 
 
-def _only_tree(folder: Path, trees: Sequence[Path], loose: Iterable[Path]) -> Path:
+def _only_tree(folder: Path, trees: Sequence[Tree], loose: Iterable[Path]) -> Tree:
     """The tree below a folder, where it is all there is.
 
     Read as loose files, it would be asked for its training split too, and under ids that scoring does not know.
@@ -146,11 +132,12 @@ def _only_tree(folder: Path, trees: Sequence[Path], loose: Iterable[Path]) -> Pa
     Raises:
         DataError: there are several, or other question files beside it.
     """
-    beside = [path for path in loose if not any(path.is_relative_to(tree) for tree in trees)]
+    beside = [path for path in loose if not any(path.is_relative_to(tree.root) for tree in trees)]
     if len(trees) == 1 and not beside:
         return trees[0]
-    found = ", ".join(map(str, [*trees, *beside[:1]]))
-    number = f"{len(trees)} FLARE trees lie" if len(trees) > 1 else "a FLARE tree lies"
+    found = ", ".join(map(str, [*(tree.root for tree in trees), *beside[:1]]))
+    title = trees[0].source.title
+    number = f"{len(trees)} {title} trees lie" if len(trees) > 1 else f"a {title} tree lies"
     others = " and question files beside" if beside else ""
     raise DataError(f"{folder}: {number} below it{others}: {found}; give one of them as --data")
 
@@ -175,41 +162,43 @@ def _holds(path: Path, keys: Iterable[str], *, broken: bool = False) -> bool:
     return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and set(keys) <= set(content[0])
 
 
-def _asked(file: QuestionFile, prefix: str | None) -> Iterator[Question]:
+def _asked(source: Source, file: SourceFile, prefix: str | None) -> Iterator[Question]:
     try:
-        rows = flare.read_questions(file)
-    except FlareError as error:
+        samples = source.read(file).samples
+    except DataError as error:
         if found := foreign_keys(file.path):
             raise DataError(f"{error}; found {found}; {EXPECTED}") from error
         raise
-    if rows and not all(any(key in row.row for row in rows) for key in QUESTION_KEYS):
+    if samples and not all(any(key in sample.row for sample in samples) for key in source.question_keys):
         raise DataError(f"{file.path}: found {foreign_keys(file.path)}; {EXPECTED}")
-    for row in rows:
-        yield _from_row(row, f"flare/{row.id}" if prefix is None else f"{prefix}/{row.index:06d}")
+    for sample in samples:
+        name = f"{source.name}/{sample.id}" if prefix is None else f"{prefix}/{sample.index:06d}"
+        yield _from_sample(source, sample, name)
 
 
-def _from_row(row: flare.Question, name: str) -> Question:
-    try:
-        text, images = row.text, tuple(image_path(row.file, image) for image in row.images)
-        tags = [tag for tag in MEDIA_TAGS if tag in text]
-        problem = f"the question holds a literal {tags[0]}, which stands for an image" if tags else _problem(text)
-    except FlareError as error:
-        text, images, problem = "", (), str(error)
-    try:
-        task = row.task
-    except UnknownNameError:
-        task = None
+def _from_sample(source: Source, sample: Sample, name: str) -> Question:
+    text, images = "", tuple[Path, ...]()
+    found = sample.problem("question", "images")
+    problem = found.detail if found else None
+    if problem is None:
+        try:
+            images = tuple(image_path(source, sample.file, image) for image in sample.images)
+            text = sample.question
+            tags = [tag for tag in MEDIA_TAGS if tag in text]
+            problem = f"the question holds a literal {tags[0]}, which stands for an image" if tags else _problem(text)
+        except OutsideError as error:
+            problem = str(error)
     return Question(
         id=name,
-        dataset=row.file.dataset,
+        dataset=sample.dataset,
         text=text,
         head=f"{IMAGE_TAG}\n" * len(images),
         images=images,
         normalised=False,
-        task=task,
+        task=sample.task,
         size=None,
-        file=row.file.path,
-        index=row.index,
+        file=sample.file.path,
+        index=sample.index,
         problem=problem,
     )
 
@@ -230,7 +219,7 @@ def _records(path: Path, instructions: Mapping[Task, Instruction]) -> list[Recor
     if stated is not None and stated != fingerprint(instructions):
         raise DataError(
             f"{path}: its questions hold the instructions of other profiles; give the --profiles file that "
-            "preprocess/flare.py was given, or predict from the FLARE tree"
+            "preprocess script was given, or predict from the source's tree"
         )
     try:
         return read_records(path)
@@ -295,21 +284,22 @@ def source_rows(questions: Iterable[Question]) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: a file is not there any more, or has changed.
     """
-    files: dict[Path, list[flare.Question]] = {}
+    files: dict[Path, list[Sample]] = {}
     for question in questions:
         if question.file not in files:
             try:
-                files[question.file] = flare.read_questions(question_file(question.file))
-            except (OSError, FlareError) as error:
+                source, file = file_at(question.file)
+                files[question.file] = source.read(file).samples
+            except (OSError, DataError) as error:
                 raise DataError(
                     f"{question.id}: the challenge's format holds rows of question files: {error}; give the tree as "
                     "--data"
                 ) from error
-        rows = files[question.file]
-        row = rows[question.index].row if question.index < len(rows) else {}
-        if question.problem is None and str(row.get("Question", "")).strip() != question.text.strip():
+        samples = files[question.file]
+        asked = samples[question.index] if question.index < len(samples) else None
+        if question.problem is None and (asked is None or asked.question.strip() != question.text.strip()):
             raise DataError(
                 f"{question.id}: {question.file}, row {question.index}, asks something else; the file has changed "
                 "since the records were made, run the preprocess script again"
             )
-        yield row
+        yield dict(asked.row) if asked else {}

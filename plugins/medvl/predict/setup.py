@@ -14,11 +14,11 @@ from typing import TypeVar
 import msgspec
 
 from medvl.boxes import FRAMES, Frame
+from medvl.errors import UsageError
 from medvl.factory.adapter_fit import CONFIG, WEIGHTS, adapter_beside, other_base
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import Quantization, RunCard, read_run_card
 from medvl.instructions import GENERAL, fingerprint
-from medvl.predict.errors import UsageError
 from medvl.profiles import Profile
 from medvl.sharegpt import file_sha256
 from medvl.tasks import Task

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 from filelock import FileLock, Timeout
 
-from medvl.predict.errors import DataError, UsageError
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import write_atomic
 
 _START = b'{"id":"'  # of every line

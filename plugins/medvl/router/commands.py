@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the action; returns the exit code."""
     from rich.console import Console
 
-    from medvl.router.data import DataError
+    from medvl.errors import DataError
     from medvl.router.folder import RouterFolderError
     from medvl.router.lines import LinesError
     from medvl.router.training import TrainingError

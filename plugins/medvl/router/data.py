@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvl.errors import DataError
 from medvl.instructions import GENERAL
 from medvl.router.route import normalise
 from medvl.router.templates import make_questions
 from medvl.sharegpt import file_sha256
-from medvl.sources.flare import SPLITS, FlareError, find_question_files, question_file, read_questions, trees_below
+from medvl.sources import Tree, file_at, tree_at, trees_below
+from medvl.sources.base import Source, SourceFile
 from medvl.tasks import Task, UnknownNameError
 
 _OPTIONS = re.compile(r"\b(?:Options:|[Aa][:.)]\s).*", re.DOTALL)
@@ -60,10 +62,6 @@ class QuestionSet:
     contradictions: list[str]
 
 
-class DataError(ValueError):
-    """Questions that a router cannot be trained on; names the file and the cure."""
-
-
 def phrasing_group(text: str) -> str:
     """What a question's twins have in common: no options, numbers, sides, case and punctuation."""
     stem = _OPTIONS.sub(" ", text) if len(_OPTIONS.sub(" ", text).split()) > 2 else text
@@ -71,7 +69,7 @@ def phrasing_group(text: str) -> str:
 
 
 def read_question_set(paths: Sequence[Path], splits: Sequence[str] = ()) -> QuestionSet:
-    """The questions of FLARE trees and question files.
+    """The questions of trees and question files.
 
     Args:
         paths: Roots of trees, folders with trees or question files, or question files.
@@ -82,58 +80,63 @@ def read_question_set(paths: Sequence[Path], splits: Sequence[str] = ()) -> Ques
         DataError: nothing to read, a file that cannot be read, an unknown TaskType or a row without question; every
             bad row of all files is named.
     """
-    files = [file for path in paths for file in _question_files(path, splits)]
+    files = [found for path in paths for found in _question_files(path, splits)]
     problems: list[str] = []
     tasks: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     rows = 0
-    for path in files:
-        source = question_file(path)
+    for source, file in files:
         try:
-            questions = read_questions(source)
-        except (FlareError, OSError) as error:
+            samples = source.read(file).samples
+        except (DataError, OSError) as error:
             problems.append(str(error))
             continue
-        for question in questions:
+        for sample in samples:
             rows += 1
-            try:
-                tasks[source.dataset, normalise(question.text)][str(question.task)] += 1
-            except (FlareError, UnknownNameError) as error:
-                problems.append(f"{path}: row {question.index}: {error}")
+            if found := sample.problem("question", "task"):
+                problems.append(f"{file.path}: row {sample.index}: {found.detail}")
+            else:
+                tasks[sample.dataset, normalise(sample.question)][str(sample.task)] += 1
     if problems:
         shown = "\n".join(problems[:20])
         raise DataError(f"{shown}\n{len(problems)} bad rows or files; mend them or leave the files out")
-    found = [
+    questions = [
         LabelledQuestion(text, counts.most_common(1)[0][0], dataset, phrasing_group(text))
         for (dataset, text), counts in tasks.items()
     ]
-    if not found:
+    if not questions:
         raise DataError(f"{', '.join(map(str, paths))}: no question in these files")
     contradictions = [text for (_, text), counts in tasks.items() if len(counts) > 1]
-    return QuestionSet(
-        found, rows, {"/".join(path.resolve().parts[-4:]): file_sha256(path) for path in files}, contradictions
-    )
+    hashes = {"/".join(file.path.resolve().parts[-4:]): file_sha256(file.path) for _, file in files}
+    return QuestionSet(questions, rows, hashes, contradictions)
 
 
-def _question_files(path: Path, splits: Sequence[str]) -> list[Path]:
+def _question_files(path: Path, splits: Sequence[str]) -> list[tuple[Source, SourceFile]]:
     if path.is_file():
-        return [path]
+        return [file_at(path)]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; expected a FLARE tree or question files")
-    if any((path / split.folder).is_dir() for split in SPLITS.values()):
-        chosen = splits or (("train",) if (path / SPLITS["train"].folder).is_dir() else ())
-        try:
-            return [file.path for file in find_question_files(path, chosen)]
-        except (FlareError, UnknownNameError) as error:
-            raise DataError(str(error)) from error
+    tree = tree_at(path)
+    if tree and tree.split is None:
+        return _of_tree(tree, splits)
     trees = list(trees_below(path))  # a tree is read as a tree wherever it lies: without its validation split
-    in_trees = [file for tree in trees for file in _question_files(tree, splits)]
-    found = [file for file in sorted(path.rglob("*questions*.json")) if not any(map(file.is_relative_to, trees))]
+    in_trees = [file for below in trees for file in _of_tree(below, splits)]
+    loose = [file for file in sorted(path.rglob("*questions*.json"))
+             if not any(file.is_relative_to(below.root) for below in trees)]  # fmt: skip
     # The copy with answers and the blank one ask the same.
-    found = [file for file in found if not file.with_name(f"{file.stem}_withGT.json").is_file()]
-    found = in_trees + found
+    loose = [file for file in loose if not file.with_name(f"{file.stem}_withGT.json").is_file()]
+    found = in_trees + [file_at(file) for file in loose]
     if not found:
         raise DataError(f"{path}: neither a FLARE tree nor a folder with *questions*.json files")
     return found
+
+
+def _of_tree(tree: Tree, splits: Sequence[str]) -> list[tuple[Source, SourceFile]]:
+    train = [split.name for split in tree.source.splits.values()
+             if split.role == "train" and (tree.root / split.folder).is_dir()]  # fmt: skip
+    try:
+        return [(tree.source, file) for file in tree.files(splits or train)]
+    except UnknownNameError as error:
+        raise DataError(str(error)) from error
 
 
 def with_templates(questions: Sequence[LabelledQuestion], kind: str, *, seed: int = 0) -> list[LabelledQuestion]:

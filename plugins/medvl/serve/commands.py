@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stopped; returns the exit code."""
     from rich.console import Console
 
-    from medvl.predict.errors import UsageError
+    from medvl.errors import UsageError
 
     errors = Console(stderr=True)
     try:
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, errors: "Console") -> int:
-    from medvl.predict.errors import UsageError
+    from medvl.errors import UsageError
 
     limits = _limits(args)
     listener = _bound(args.host, args.port)
@@ -189,7 +189,7 @@ def _serve(args: argparse.Namespace, errors: "Console") -> int:
 
 
 def _limits(args: argparse.Namespace) -> Limits:
-    from medvl.predict.errors import UsageError
+    from medvl.errors import UsageError
 
     if args.image_folder is not None and not args.image_folder.is_dir():
         raise UsageError(f"--image-folder {args.image_folder}: there is no such folder")
@@ -210,7 +210,7 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket at the address, which nobody can reach before the model is loaded. A port in use is said at once."""
-    from medvl.predict.errors import UsageError
+    from medvl.errors import UsageError
 
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from medvl.tasks import unknown_name
-
 
 @dataclass(frozen=True)
 class FlareDataset:
@@ -47,20 +45,11 @@ FLARE_DATASETS: dict[str, FlareDataset] = {
     )
 }
 
-
-def flare_dataset(name: str) -> FlareDataset:
-    """The FLARE dataset of that exact name.
-
-    Raises:
-        UnknownNameError: not one of the 19.
-    """
-    try:
-        return FLARE_DATASETS[name]
-    except KeyError:
-        raise unknown_name("FLARE dataset", name, FLARE_DATASETS) from None
-
-
-def label_separator(dataset: str) -> str | None:
-    """The label separator of a dataset, None where it is not known (the answer then decides for itself)."""
-    known = FLARE_DATASETS.get(dataset)
-    return known.label_separator if known else None
+# First part of image names -> dataset, as in the release. Only for files that stand outside a tree.
+IMAGE_PREFIXES = {
+    "bcn20000": "bcn20000", "bone_marrow": "bone_marrow", "boneresorption": "boneresorption", "bus-uclm": "BUS-UCLM",
+    "busi": "BUSI", "cell": "neurips22cell", "chestdr": "chestdr", "chrm": "chromosome", "cmmd": "CMMD",
+    "endo": "endo", "fundus": "fundus", "iu-xray": "IU_XRay", "iugc": "iugc", "neojaundice": "neojaundice",
+    "prml": "periapical", "pxmt": "dental", "retino": "retino",
+}  # fmt: skip
+SHARED_IMAGES = ("busi", "bus-uclm")  # prefixes of two datasets each, one of them for detection (`-det`)

@@ -3,24 +3,21 @@
 Boxes refer to the first image of a record, in training as in scoring.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from medvl.answers import Answer, target_text
-from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
+from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
-from medvl.sources.flare import Question
+from medvl.sources.base import Sample
 from medvl.tasks import Task
 from preprocess.errors import RowRefusedError
 
 Note = tuple[str, str]  # code and detail
 
-# FLARE's box answers do not name what they enclose; its questions do, in these words. Others stay without a name.
-_STRUCTURE = re.compile(r"fetal head|pubic symphysis|lesion", re.IGNORECASE)
 # How much of an answer may be in no box before it is set aside: a number or two in a sentence around the boxes.
 _UNREAD_LEAST = dict.fromkeys(UNREAD, 1) | {"numbers_unread": 4}
 
@@ -34,7 +31,7 @@ def box_target(
     answer: Answer,
     parsed: ParsedBoxes,
     given: str,
-    question: Question,
+    sample: Sample,
     size: Size,
     *,
     source: Frame,
@@ -47,7 +44,7 @@ def box_target(
         answer: The source's answer.
         parsed: Its boxes.
         given: The same as text.
-        question: Its row.
+        sample: Its row.
         size: (width, height) of the first image, pixels.
         source: Frame of the source's boxes.
         frame: Frame to write.
@@ -56,13 +53,13 @@ def box_target(
     Raises:
         RowRefusedError: an instance without an identifier, or a name that cannot be read back from that style.
     """
-    label = _structure(question.text)
+    label = sample.box_label
     if answer.task is Task.INSTANCE_DETECTION and not all(name or label for name in parsed.labels):
         raise RowRefusedError("ANSWER_UNUSABLE", "quarantined", f"a box without an identifier: {given[:200]!r}")
     notes = _frame_notes(parsed, given, size, source)
     if parsed.empty_labels and style in ("json", "flare") and answer.task is not Task.INSTANCE_DETECTION:
         notes.append(("ANSWER_UNUSUAL", f"{style} has no place for what has no box: {', '.join(parsed.empty_labels)}"))
-    pixels, text = in_pixels(answer, parsed, size, source)
+    pixels, text = in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)
     own_form = given if not (answer.notes.keys() - {"inverted"}) and source == "pixel" and not parsed.frame else text
     target = target_text(replace(answer, value=pixels), own_form, size=size, frame=frame, style=style, label=label)
     _refuse_unreadable_names(parsed, target, style)
@@ -80,31 +77,22 @@ def _refuse_unreadable_names(parsed: ParsedBoxes, target: str, style: BoxStyle) 
         raise RowRefusedError("ANSWER_UNUSABLE", "quarantined", detail)
 
 
-def in_pixels(answer: Answer, parsed: ParsedBoxes, size: Size, source: Frame) -> tuple[ParsedBoxes, str]:
-    """Boxes of a source in pixels, and as text: in FLARE's own form where that has a place for their names."""
-    pixels = replace(parsed, boxes=parsed.pixels(size, source), frame=None)
-    named = [label for label in pixels.labels if label is not None]
-    maps = answer.task is Task.INSTANCE_DETECTION or bool(pixels.empty_labels)
-    style: BoxStyle = "flare" if not (named or maps) else "map" if len(named) == len(pixels.labels) else "json"
-    return pixels, format_boxes(pixels.boxes, pixels.labels, style, "pixel", empty_labels=pixels.empty_labels)
-
-
 def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
     """The answer as the record keeps it: as the source writes it, with boxes in pixels, which scoring compares with."""
     parsed = answer.value
     if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == "pixel":
         return given
-    return in_pixels(answer, parsed, size, source)[1]
+    return in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)[1]
 
 
-def image_note(answer: Answer, given: str, question: Question) -> list[Note]:
+def image_note(answer: Answer, given: str, sample: Sample) -> list[Note]:
     """What boxes beside several images mean: they are taken to lie on the first.
 
     Raises:
         RowRefusedError: the answer tells the images apart. Scoring knows boxes on the first only, so those on others
             could be trained on, but never scored.
     """
-    names, parsed = question.images, answer.value
+    names, parsed = sample.images, answer.value
     if len(names) < 2 or not isinstance(parsed, ParsedBoxes) or not len(parsed.boxes):
         return []
     if tells_images_apart(parsed, given, names, answer.task):
@@ -119,12 +107,6 @@ def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
     if asked.text == question:
         return []
     return [("QUESTION_BOX", f"{', '.join(asked.boxes)} in {frame}: {asked.text[:200]!r}")]
-
-
-def _structure(question: str) -> str | None:
-    """The name of what a question asks for; None for two in one question: whose box is which?"""
-    structures = {name.lower() for name in _STRUCTURE.findall(question)}
-    return structures.pop() if len(structures) == 1 else None
 
 
 def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> list[Note]:

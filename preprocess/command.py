@@ -1,4 +1,4 @@
-"""The command line of preprocess/flare.py, and what becomes of its errors."""
+"""The command line of a preprocess script, and what becomes of its errors."""
 
 import argparse
 import gc
@@ -14,15 +14,15 @@ from rich.console import Console
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import TEMPORARY
 from medvl.source_frames import SourceFrame
-from medvl.sources.flare import FlareError
+from medvl.sources.base import Source
 from medvl.tasks import UnknownNameError
 from preprocess import entries, filtering
-from preprocess.errors import RefusedError, UsageError
-from preprocess.flare_conversion import convert_tree
-from preprocess.flare_rows import OnMissing
-from preprocess.unchanged import DATASET_INFO, OUT, Inputs
+from preprocess.conversion import convert_tree
+from preprocess.options import OnMissing
+from preprocess.unchanged import DATASET_INFO, Inputs, default_out
 from preprocess.validate import issues_json, print_issues, validate
 
 Add = Callable[..., Any]  # `add_argument` of a group
@@ -43,8 +43,8 @@ def entry_name(text: str) -> str:
     return text
 
 
-def parser(about: str) -> argparse.ArgumentParser:
-    """The command line; `about` is what it does, and examples."""
+def parser(source: Source, about: str) -> argparse.ArgumentParser:
+    """The command line for a source; `about` is what it does, and examples."""
     description, _, examples = about.partition("\n\n")
     arguments = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,23 +56,25 @@ def parser(about: str) -> argparse.ArgumentParser:
         help="re-check an output folder against its manifest, and do nothing else",
     )
     arguments.add_argument("--json", action="store_true", help="with --validate: what is found as a JSON list")
-    _input_arguments(arguments.add_argument_group("what is read").add_argument)
+    _input_arguments(source, arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
-    _output_arguments(arguments.add_argument_group("what is written").add_argument)
-    filtering.add_arguments(arguments)
-    entries.add_arguments(arguments)
+    _output_arguments(source, arguments.add_argument_group("what is written").add_argument)
+    arguments.set_defaults(download=False)  # where there is nothing to download
+    filtering.add_arguments(source, arguments)
+    entries.add_arguments(source, arguments)
     return arguments
 
 
-def _input_arguments(add: Add) -> None:
+def _input_arguments(source: Source, add: Add) -> None:
     add(
         "--root",
         type=Path,
-        help="the FLARE tree: the folder that holds training/, validation-public/, …",
+        help=f"the {source.title} tree: {source.layout}",
     )
-    add("--download", action="store_true", help="first fetch the gated dataset from the Hugging Face Hub to --root")
+    if source.hub:
+        add("--download", action="store_true", help="first fetch the dataset from the Hugging Face Hub to --root")
     add("--datasets", nargs="+", default=[], metavar="NAME", help="datasets by folder name (default: all there are)")
-    add("--splits", nargs="+", default=[], metavar="SPLIT", help="train, val, hidden, test (default: all there are)")
+    add("--splits", nargs="+", default=[], metavar="SPLIT", help=f"{', '.join(source.splits)} (default: all there are)")
     add("--limit", type=positive, metavar="N", help="at most N rows per dataset and split, sampled with --seed")
     add("--seed", type=int, default=0, help="for everything that is drawn by lot (default: 0)")
     add("--workers", type=positive, default=4, help="processes that decode images (default: 4)")
@@ -104,14 +106,14 @@ def _record_arguments(add: Add) -> None:
     add("--number-images", action="store_true", help="number several images in the prompt: Image-1: <image>")
 
 
-def _output_arguments(add: Add) -> None:
-    add("--out", type=Path, default=OUT, help="output folder (default: data/flare)")
+def _output_arguments(source: Source, add: Add) -> None:
+    add("--out", type=Path, default=default_out(source.name), help=f"output folder (default: data/{source.name})")
     add(
         "--name",
         type=entry_name,
-        default="flare",
-        help="first part of ids and entry names (default: flare). Predictions for another are scored against the "
-        "converted file; the tree's own ids begin with flare",
+        default=source.name,
+        help=f"first part of ids and entry names (default: {source.name}). Predictions for another are scored against "
+        f"the converted file; the tree's own ids begin with {source.name}",
     )
     add(
         "--dataset-info",
@@ -121,9 +123,9 @@ def _output_arguments(add: Add) -> None:
     )
 
 
-def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
-    """Do what the words of the command line say. Returns the exit code of `preprocess.flare.main`."""
-    arguments = parser(about)
+def run(source: Source, words: Sequence[str], about: str, inputs: Inputs | None) -> int:
+    """Do what the words of the command line say. Returns the exit code of `preprocess.script.main`."""
+    arguments = parser(source, about)
     args = arguments.parse_args(words)
     errors = Console(stderr=True)
     if args.validate:
@@ -135,15 +137,15 @@ def run(words: Sequence[str], about: str, inputs: Inputs | None) -> int:
         return 3 if any(issue.level == "error" for issue in issues) else 0
     args.dataset_info = args.dataset_info or DATASET_INFO
     if args.root is None:
-        arguments.error("--root is missing: the folder that holds training/, validation-public/, …")
+        arguments.error(f"--root is missing: {source.layout}")
     gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time
     try:
         with locked(args.out.resolve()):
-            convert_tree(args, errors, inputs)
+            convert_tree(source, args, errors, inputs)
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2
-    except (FlareError, RefusedError, OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
+    except (OSError, ValueError) as error:  # a damaged registry, a folder that is a file, …
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 3
     finally:
@@ -156,14 +158,14 @@ def locked(out: Path) -> Iterator[None]:
     """Keep other runs out of the output folder.
 
     Raises:
-        FlareError: another run is there.
+        DataError: another run is there.
     """
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise FlareError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+        raise DataError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
     try:
         for half_written in out.rglob(f".*{TEMPORARY}"):  # by a run that was killed
             half_written.unlink()
