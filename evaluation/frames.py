@@ -6,11 +6,11 @@ from pathlib import Path
 from PIL import Image
 
 from evaluation.predictions import DataError, PredictionFile
-from medvl.answers import Answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import FRAMES, Frame, Size, order_corners
 from medvl.images import shown_size
 from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
+from medvl.tasks import Answer
 
 
 def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
