@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medvl.demo.verdict import Comparison, compare, failures, headline
+from medvl.demo.verdict import DRAWN, Comparison, compare, failures, headline
 from medvl.tasks import TASKS, Task
 
 GOOD = {task: 1.0 if spec.higher_is_better else 0.5 for task, spec in TASKS.items()}
@@ -49,7 +49,7 @@ def test_a_mean_over_a_minority_of_answers_is_no_number() -> None:
         (BAD, GOOD | {Task.CLASSIFICATION: 0.79}, ["classification"]),  # better, but not good enough
         (BAD, GOOD | {Task.CLASSIFICATION: 0.8}, []),  # just good enough
         (BAD | {Task.COUNTING: None}, GOOD, []),  # untrained gave no number
-        ({}, {}, [task.value for task in Task]),  # nothing was scored
+        ({}, {}, [task.value for task in Task if task in DRAWN]),  # nothing was scored
     ],
 )
 def test_failures_name_the_task(

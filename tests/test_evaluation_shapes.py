@@ -62,7 +62,7 @@ class Data:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("shapes")
-    build_tree(folder / "tree", images=True)
+    build_tree(folder / "tree", with_images=True)
     out = folder / "data"
     assert convert(["--root", str(folder / "tree"), "--out", str(out), "--workers", "1",
                     "--dataset-info", str(out / "dataset_info.json")]) == 0  # fmt: skip
@@ -118,7 +118,7 @@ def test_every_shape_of_one_run_has_equal_official_numbers(
 ) -> None:
     paths = files(data, say, tmp_path)
     expected = numbers(official(paths["challenge"], data.tree))
-    assert set(expected) == {task.value for task in Task}
+    assert set(expected) == {task.value for task in Task} - {"vqa"}
     for shape, path in paths.items():
         if shape not in ("LLaMA-Factory", "challenge, absolute folders"):
             assert numbers(official(path, data.tree)) == expected, shape

@@ -40,6 +40,7 @@ class Task(StrEnum):
     COUNTING = "counting", "number"
     REGRESSION = "regression", "number"
     REPORT = "report_generation"
+    VQA = "vqa"
 
     @property
     def has_boxes(self) -> bool:
@@ -60,7 +61,7 @@ class Answer:
         task: What the question asked for.
         value: Classification: the option letter, or the label where there are no letters. Multi-label: the labels.
             Detection and instance detection: the boxes, in the frame of the text. Counting and regression: a number.
-            Report: the text. None if it did not parse.
+            Report and VQA: the text. None if it did not parse.
         reason: Why it did not parse, as a code; None if it did.
         notes: What a tolerant parser repaired or refused on the way, code -> how often.
     """
