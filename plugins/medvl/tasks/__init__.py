@@ -5,13 +5,31 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from medvl.tasks import classification, counting, detection, instance_detection, multi_label, regression, report, vqa
+from medvl.tasks import (
+    classification,
+    counting,
+    detection,
+    instance_detection,
+    multi_label,
+    regression,
+    report,
+    vqa,
+)
 from medvl.tasks.base import Answer, Context, Row, Task, TaskSpec, Value, Writing
 
 __all__ = ["POSTPROCESSORS", "TASKS", "Answer", "Context", "Row", "Task", "TaskSpec", "UnknownNameError", "Value",
            "Writing", "canonical_task", "unknown_name"]  # fmt: skip
 
-_MODULES = (classification, multi_label, detection, instance_detection, counting, regression, report, vqa)
+_MODULES = (  # in the order of `Task`
+    classification,
+    multi_label,
+    detection,
+    instance_detection,
+    counting,
+    regression,
+    report,
+    vqa,
+)
 TASKS: Mapping[Task, TaskSpec] = {module.TASK.task: module.TASK for module in _MODULES}
 # What a profile may have answers checked for -> the task whose answers look so.
 POSTPROCESSORS: Mapping[str, Task] = {spec.postprocess: task for task, spec in TASKS.items()}

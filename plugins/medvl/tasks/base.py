@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -162,7 +162,7 @@ class TaskSpec:
         postprocess: What a profile calls the check of its answers.
         headline: The metric that it is judged by.
         quantity: What the score of one sample is.
-        parse: (text, context) -> what a text says that `read` has looked at. Never raises.
+        parse: (text, context) -> what a text says that `read` has looked at. Never raises. May be another task's.
         tidy: (text, answer, context) -> a parsed answer in its plain form, spelled as the question or the model does.
         hand_in: (answer, writing) -> a parsed answer as the challenge wants it.
         audit: Row -> what is odd about its answer.
@@ -200,4 +200,5 @@ class TaskSpec:
             return Answer(self.task, None, "only_thoughts" if only_thoughts(whole) else "empty")
         if _ERROR.match(text):
             return Answer(self.task, None, "error")
-        return self.parse(text, context)
+        answer = self.parse(text, context)
+        return answer if answer.task is self.task else replace(answer, task=self.task)  # another task's parser
