@@ -67,7 +67,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         names = [*map(str, Task), GENERAL]
-        build_marked(args.family, folder / "models", dict(zip(names, "ABCDEFGH", strict=True)), endless=True)
+        build_marked(args.family, folder / "models", dict(zip(names, "ABCDEFGHI", strict=True)), endless=True)
         build_tree(folder / "tree", train=0, val=args.questions)
         (folder / "profiles.yaml").write_text(json.dumps({name: {"max_new_tokens": 24} for name in names}))
         expected, out = folder / "whole.jsonl", folder / "killed.jsonl"

@@ -164,7 +164,7 @@ def main() -> None:
         if models is None:
             from medvl.demo.adapters import build_marked
 
-            letters = dict(zip((*LABELS, GENERAL), "ABCDEFGH", strict=True))
+            letters = dict(zip((*LABELS, GENERAL), "ABCDEFGHI", strict=True))
             models = build_marked(args.family, Path(folder) / "models", letters, endless=True)
         if tree is None:
             from medvl.demo.images import build_tree

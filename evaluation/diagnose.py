@@ -25,7 +25,7 @@ from evaluation.metrics.registry import Floats
 from evaluation.samples import Sample
 from evaluation.scoring import TaskScores
 from medvl.box_text import ParsedBoxes
-from medvl.tasks import Task
+from medvl.tasks import TASKS, Task
 
 EXCERPT = 300  # characters of a text that are kept
 _EXAMPLES, _WORST, _CLASSES, _BINS = 3, 20, 30, 5
@@ -33,10 +33,6 @@ _ERROR_EDGES = tuple(step * 10.0**power for power in range(6) for step in (1, 2,
 # An answer as long as this that ends in the middle of a sentence was cut off; short ones end as they like.
 _CUT_LEAST = 200
 _ENDS = re.compile(r"[.!?:;)\]}\"'`*|>$\u201d\u3002]\s*$")
-_QUANTITY = {
-    Task.CLASSIFICATION: "accuracy", Task.MULTI_LABEL: "f1", Task.DETECTION: "f1", Task.INSTANCE_DETECTION: "f1",
-    Task.COUNTING: "absolute_error", Task.REGRESSION: "absolute_error", Task.REPORT: "rouge_l",
-}  # fmt: skip
 Groups = dict[tuple[Task, str], list[Sample]]
 
 
@@ -156,7 +152,7 @@ def _lengths(task: Task, scores: TaskScores) -> Iterator[LengthBin]:
         of_bin = lengths[bins == number]
         invalid = sum(scores.samples[row].invalid for row in inside)
         mean = _mean(scores.table.score[inside].tolist())
-        yield LengthBin(task, int(of_bin.min()), int(of_bin.max()), len(inside), invalid, mean, _QUANTITY[task])
+        yield LengthBin(task, int(of_bin.min()), int(of_bin.max()), len(inside), invalid, mean, TASKS[task].quantity)
 
 
 def _histograms(groups: Groups, score_of: dict[str, float]) -> Iterator[Histogram]:
@@ -203,7 +199,7 @@ def _worst(task: Task, scores: TaskScores) -> Iterator[Worst]:
             dataset=reference.dataset,
             id=reference.id,
             score=float(score[row]) if np.isfinite(score[row]) else None,
-            quantity=_QUANTITY[task],
+            quantity=TASKS[task].quantity,
             reason=sample.answer.reason if sample.invalid else None,
             question=excerpt(reference.question) or "",
             images=reference.images,

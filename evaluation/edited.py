@@ -14,12 +14,12 @@ import numpy as np
 from evaluation.frames import is_as_written
 from evaluation.references import References
 from evaluation.samples import Sample
-from medvl.answers import Answer, parse_answer
+from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import DECIMALS, FRAMES, Frame, Size, order_corners, to_frame
 from medvl.choices import normal
 from medvl.sources import label_separator
-from medvl.tasks import Task
+from medvl.tasks import Answer, Task
 
 _REPORT = "report.json"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from PIL import Image
 
 from evaluation.predictions import PredictionFile
-from medvl.answers import Answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import FRAMES, Frame, Size, order_corners
 from medvl.errors import DataError
 from medvl.images import shown_size
 from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
+from medvl.tasks import Answer
 
 
 def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:

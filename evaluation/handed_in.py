@@ -14,13 +14,13 @@ import msgspec
 from evaluation.join import Joined
 from evaluation.predictions import Prediction
 from evaluation.references import Reference
-from medvl.answers import Answer, challenge_text, parse_answer
+from medvl.answers import challenge_text, parse_answer
 from medvl.boxes import Frame, Size
 from medvl.instructions import GENERAL
-from medvl.postprocessing import Postprocessor, to_hand_in
+from medvl.postprocessing import to_hand_in
 from medvl.profiles import read_profiles
 from medvl.sources import label_separator
-from medvl.tasks import Task
+from medvl.tasks import Answer, Task
 
 # Stands for the size of an image that is not known: pixel boxes need none but to be cut off at the image's edges.
 _BOUNDLESS: Size = (1_000_000_000, 1_000_000_000)
@@ -84,7 +84,7 @@ def handed_in(reference: Reference, prediction: Prediction, frame: Frame | None)
 
 
 @cache
-def _postprocessor(name: str) -> Postprocessor:
+def _postprocessor(name: str) -> str:
     """What the answers of a profile are checked for; a profiles file seldom has another one than the default."""
     return read_profiles(None)[name].postprocess
 

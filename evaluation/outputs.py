@@ -24,11 +24,10 @@ from evaluation.references import Reference
 from evaluation.samples import Sample
 from evaluation.scoring import Entries, Entry, invalid_reasons
 from evaluation.statistics import ENOUGH_CLUSTERS
-from medvl.answers import Value
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame
 from medvl.sharegpt import to_json, write_atomic
-from medvl.tasks import Task
+from medvl.tasks import Task, Value
 
 METRICS = "metrics.json"
 PER_SAMPLE = "per_sample.jsonl"

@@ -12,7 +12,7 @@ from evaluation.handed_in import rows_taken
 from evaluation.join import Joined
 from evaluation.predictions import Prediction
 from evaluation.references import Reference
-from medvl.answers import Answer, parse_answer
+from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
 from medvl.choices import is_refusal, normal, offered_labels, options
@@ -20,7 +20,7 @@ from medvl.errors import DataError
 from medvl.normalisation import normalise
 from medvl.per_image import tells_images_apart
 from medvl.sources import label_separator
-from medvl.tasks import Task
+from medvl.tasks import Answer, Task
 
 
 @dataclass(frozen=True)

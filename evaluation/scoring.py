@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import Metric, Table, metrics_of, official, table_of
+from evaluation.metrics import Metric, Table, metrics_of, official, scored_by, table_of
 from evaluation.metrics.registry import Floats, Sums
 from evaluation.samples import Sample
 from evaluation.statistics import (
@@ -63,7 +63,7 @@ class _Drawn:
 
 
 def score(samples: Sequence[Sample], rules: str, resampling: Resampling = NO_RESAMPLING) -> dict[Task, TaskScores]:
-    """Score every task that has samples, in the order of `Task`.
+    """Score every task that has samples and that the rules know, in the order of `Task`.
 
     Samples whose reference is no number are in no table and no `n`, but for the official rules, which have a rule of
     their own for them.
@@ -72,7 +72,8 @@ def score(samples: Sequence[Sample], rules: str, resampling: Resampling = NO_RES
     for sample in samples:
         if sample.scorable or rules == official.RULES:
             by_task[sample.reference.task].append(sample)
-    return {task: _score_task(task, by_task[task], rules, resampling) for task in Task if task in by_task}
+    scored = [task for task in Task if task in by_task and scored_by(rules, task)]
+    return {task: _score_task(task, by_task[task], rules, resampling) for task in scored}
 
 
 def _score_task(task: Task, samples: list[Sample], rules: str, resampling: Resampling) -> TaskScores:

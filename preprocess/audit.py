@@ -1,43 +1,34 @@
 """Rows a person should judge: odd answers, odd numbers, rows that contradict each other. Nothing is changed here.
 
 The reasons are those of the audit behind the strongest published FLARE system (Hexapus), which found 73 rows of the
-training split worth a look. Reasons that need no look at other rows, such as a broken box, are found by `flare_rows`.
+training split worth a look. Those of a single task are in `medvl.tasks`. Reasons that need no look at other rows, such
+as a broken box, are found by `flare_rows`.
 """
 
 import csv
 import io
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
-from medvl.answers import parse_answer
-from medvl.box_text import parse_boxes
-from medvl.choices import normal, options
+from medvl.choices import normal
 from medvl.errors import UsageError
 from medvl.normalisation import normalise
 from medvl.sharegpt import Record
 from medvl.sources import label_separator
-from medvl.tasks import Task
+from medvl.tasks import TASKS, Row, Task
+from medvl.tasks.base import Issue
 from preprocess.report import DatasetResult, Finding, leave_out
 
-Issue = tuple[str, str]  # code, words
 AUDIT_FILE = "audit.csv"
 _MARKED = "audit.marked.csv"
 _COMPARED = ("ROWS_CONTRADICT", "ROW_REPEATED")
-_LETTERS = re.compile(r"[A-Z](?:[ ,;/&]+[A-Z])*")
 _WITH_BOXES = frozenset(str(task) for task in Task if task.has_boxes)
-_CLASSES_FROM = 10  # rows: in fewer, an answer that occurs once says nothing
-_NUMBERS_FROM = 8  # rows: for quartiles
 
-# Questions are templates, 120 of them in 4,206 rows of dental, and answers letters.
-_options = lru_cache(maxsize=4096)(options)
-_normal = lru_cache(maxsize=4096)(normal)
+_normal = lru_cache(maxsize=4096)(normal)  # answers are letters, and questions templates
 
 
 @lru_cache(maxsize=4096)
@@ -47,7 +38,7 @@ def _single_spaced(question: str) -> str:
 
 def audit(part: DatasetResult) -> DatasetResult:
     """The part with a finding for everything odd about its records; all of them are kept."""
-    checks = [_row_issues(part.records), _outliers(part.records), _singletons(part.records), _repeated(part.records)]
+    checks = [_task_issues(part.records), _repeated(part.records)]
     found = [finding for check in checks for finding in _findings(part, check)]
     found.sort(key=lambda finding: (finding.index, finding.code))
     return leave_out(part, found)
@@ -67,112 +58,28 @@ def _findings(part: DatasetResult, issues: Iterable[tuple[Record, Issue]]) -> li
     ]
 
 
-def _row_issues(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
+def _task_issues(records: Sequence[Record]) -> Iterator[tuple[Record, Issue]]:
+    """What each task finds odd about its rows, one by one and beside each other."""
+    by_task: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if answer := _said(record):
-            for issue in _CHECKS[record.task](record, answer):
-                yield record, issue
+        by_task[record.task].append(record)
+    for task, asked in by_task.items():
+        spec = TASKS[Task(task)]
+        rows = [
+            Row(record.question, _said(record), record.source.answer, label_separator(record.dataset))
+            for record in asked
+        ]
+        for record, row in zip(asked, rows, strict=True):
+            if row.said:
+                for issue in spec.audit(row):
+                    yield record, issue
+        for place, issue in spec.audit_dataset(rows):
+            yield asked[place], issue
 
 
 def _said(record: Record) -> str:
     """The answer as it is trained on, in one width; of boxes the source's own, which has them in pixels."""
     return record.source.answer.strip() if record.task in _WITH_BOXES else normalise(record.target)
-
-
-def _choice(record: Record, answer: str) -> Iterator[Issue]:
-    choices = _options(record.question)
-    if choices and answer not in choices:
-        picked = parse_answer(answer, Task.CLASSIFICATION, question=record.question).value
-        if picked and normal(answer) != normal(str(picked)):
-            yield "OPTION_TEXT", f"{answer[:80]!r} instead of the letter {picked}"
-    elif not choices and _LETTERS.fullmatch(answer):
-        code = "LETTER_WITHOUT_OPTIONS" if len(answer) == 1 else "SEVERAL_LETTERS"
-        yield code, f"answer {answer!r}, but the question offers no letters"
-    yield from _unexpected_boxes(record, answer)
-
-
-def _labels(record: Record, answer: str) -> Iterator[Issue]:
-    separator = label_separator(record.dataset) or (";" if ";" in answer else ",")
-    labels = [label for label in map(_normal, answer.split(separator)) if label]
-    repeated = [label for label, count in Counter(labels).items() if count > 1]
-    if repeated:
-        yield "LABEL_REPEATED", f"{', '.join(repeated)} more than once"
-    if len(labels) > 1 and any(label in ("normal", "no finding", "no findings") for label in labels):
-        yield "NORMAL_WITH_FINDINGS", f"normal beside findings: {answer[:200]!r}"
-    yield from _unexpected_boxes(record, answer)
-
-
-def _unexpected_boxes(_: Record, answer: str) -> Iterator[Issue]:
-    if "[" in answer and len(boxes := parse_boxes(answer).boxes):
-        yield "BOXES_UNEXPECTED", f"{len(boxes)} boxes in the answer to a question that asks for none"
-
-
-def _report(record: Record, answer: str) -> Iterator[Issue]:
-    if len(answer.split()) < 2:
-        yield "REPORT_SHORT", f"a report of one word: {answer[:80]!r}"
-    yield from _unexpected_boxes(record, answer)
-
-
-def _number(record: Record) -> float | None:
-    value = parse_answer(_said(record), Task(record.task)).value
-    return value if isinstance(value, float) else None
-
-
-def _quantity(record: Record, answer: str) -> Iterator[Issue]:
-    number = _number(record)
-    if number is not None and number < 0:
-        yield "NEGATIVE_NUMBER", f"{answer[:80]} is negative"
-    if number is not None and record.task == Task.COUNTING and not number.is_integer():
-        yield "COUNT_NOT_WHOLE", f"a count of {answer[:80]}"
-    yield from _unexpected_boxes(record, answer)
-
-
-def _boxes(record: Record, answer: str) -> Iterator[Issue]:
-    if record.task == Task.INSTANCE_DETECTION and not _is_map(answer):
-        yield "MAP_MALFORMED", f"not a JSON map of identifiers to boxes: {answer[:200]!r}"
-
-
-def _is_map(answer: str) -> bool:
-    try:
-        msgspec.json.decode(answer, type=dict[str, list[tuple[Any, Any, Any, Any]]])
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-_CHECKS: dict[str, Callable[[Record, str], Iterator[Issue]]] = {
-    Task.CLASSIFICATION: _choice, Task.MULTI_LABEL: _labels, Task.DETECTION: _boxes, Task.INSTANCE_DETECTION: _boxes,
-    Task.COUNTING: _quantity, Task.REGRESSION: _quantity, Task.REPORT: _report,
-}  # fmt: skip
-
-
-def _outliers(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
-    """Regression values above Q3 + 3 IQR and above ten times the median. Counts are exempt: their long tail is real."""
-    numbers = [(record, _number(record)) for record in records if record.task == Task.REGRESSION]
-    known = [(record, number) for record, number in numbers if number is not None]
-    if len(known) < _NUMBERS_FROM:
-        return
-    low, median, high = np.percentile([number for _, number in known], [25, 50, 75])
-    limit = max(high + 3 * (high - low), 10 * median)
-    for record, number in known:
-        if number > limit:
-            yield record, ("NUMBER_OUTLIER", f"{number:g}, but the median is {median:g} and Q3 + 3 IQR, 10 x median "
-                           f"are below {limit:g}")  # fmt: skip
-
-
-def _singletons(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
-    """Answers that only one row gives, among the rows with the same options."""
-    groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if record.task == Task.CLASSIFICATION and record.source.answer:
-            offered = tuple(_options(record.question).values())
-            groups[offered][_normal(_said(record))].append(record)
-    for answers in groups.values():
-        total = sum(map(len, answers.values()))
-        for rows in answers.values():
-            if len(rows) == 1 and total >= _CLASSES_FROM:
-                words = f"the only one of {total} rows that answers {rows[0].source.answer[:80]!r}"
-                yield rows[0], ("CLASS_SINGLETON", words)
 
 
 def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:

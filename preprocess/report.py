@@ -56,6 +56,7 @@ CODES: dict[str, str] = {
     "COUNT_NOT_WHOLE": "a count is not a whole number",
     "NUMBER_OUTLIER": "a regression value lies above Q3 + 3 IQR and above ten times the median",
     "REPORT_SHORT": "a report has one word",
+    "OPTIONS_OFFERED": "an open question (vqa) offers lettered options; classification reads and scores those",
     "LABEL_REPEATED": "an answer names a label twice",
     "NORMAL_WITH_FINDINGS": "an answer says normal beside findings",
     "CLASS_SINGLETON": "an answer that only one row gives",

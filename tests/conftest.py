@@ -55,7 +55,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 def marked_adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`marked_adapters("qwen3vl" | "internvl3")`: a folder with `base`, a micro checkpoint, and `adapters`.
 
-    One adapter per task and one for general, in the order of `Task`; each answers everything with its letter, A to H.
+    One adapter per task and one for general; each answers everything with its letter: A to G in the order of `Task`,
+    then I for vqa and H for general.
     Built once per session; treat it as read-only.
     """
     built: dict[str, Path] = {}
@@ -65,7 +66,7 @@ def marked_adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
             from medvl.demo.adapters import build_marked
             from medvl.tasks import Task
 
-            letters = dict(zip((*map(str, Task), "general"), "ABCDEFGH", strict=True))
+            letters = dict(zip((*map(str, Task), "general"), "ABCDEFGIH", strict=True))
             built[family] = build_marked(family, tmp_path_factory.mktemp("marked") / family, letters)
         return built[family]
 

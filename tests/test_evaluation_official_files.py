@@ -142,7 +142,7 @@ def test_rows_are_joined_as_there(
     assert (made["value"], made["n"]) == expected
 
 
-@pytest.mark.parametrize("task", [task for task in Task if task is not Task.REPORT])
+@pytest.mark.parametrize("task", [task for task in Task if task not in (Task.REPORT, Task.VQA)])
 def test_a_task_without_any_matched_prediction_has_no_value(tmp_path: Path, task: Task) -> None:
     references = [asked(task, {Task.COUNTING: 5, Task.REGRESSION: 5}.get(task, MAP)), asked(Task.REPORT, "Clear.", "b")]
     made = entry(scored(tmp_path, references, [references[1]]), task)

@@ -118,7 +118,7 @@ def test_every_shape_of_one_run_has_equal_official_numbers(
 ) -> None:
     paths = files(data, say, tmp_path)
     expected = numbers(official(paths["challenge"], data.tree))
-    assert set(expected) == {task.value for task in Task}
+    assert set(expected) == {task.value for task in Task} - {"vqa"}
     for shape, path in paths.items():
         if shape not in ("LLaMA-Factory", "challenge, absolute folders"):
             assert numbers(official(path, data.tree)) == expected, shape

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from medvl.instructions import Instruction
-from medvl.postprocessing import TASKS, postprocess
+from medvl.postprocessing import postprocess
 from medvl.profiles import GENERAL, Generation, read_profiles
-from medvl.tasks import Task
+from medvl.tasks import POSTPROCESSORS, Task
 
 LETTERS = "What is it? A: Normal, B: Glaucoma, C: Other"
 
@@ -179,6 +179,6 @@ def test_other_texts_are_kept_and_marked(by: str, text: str) -> None:
 
 
 def test_every_task_has_its_check() -> None:
-    assert set(TASKS.values()) == set(Task)
+    assert set(POSTPROCESSORS.values()) == set(Task)
     profiles = read_profiles(None)
-    assert all(TASKS[profiles[task].postprocess] is task for task in Task)
+    assert all(POSTPROCESSORS[profiles[task].postprocess] is task for task in Task)

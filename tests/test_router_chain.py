@@ -37,7 +37,7 @@ class Scores:
 
 
 def stage(*logits: float, feature: Sequence[float] = (1.0, 0.0), least: float = 0.7) -> ClassifierStage:
-    row = [*logits, *[-9.0] * (7 - len(logits))]
+    row = [*logits, *[-9.0] * (len(LABELS) - len(logits))]
     calibration = Calibration(1.0, dict.fromkeys(LABELS, least), similarity=0.5)
     return ClassifierStage(Scores(row, feature), np.array([[1.0, 0.0]], np.float32), calibration)  # type: ignore[arg-type]
 

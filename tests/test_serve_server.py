@@ -34,7 +34,7 @@ from medvl.serve.engine import Engine
 from medvl.serve.limits import Limits
 from tests.conftest import QUESTIONS
 
-LETTERS = dict(zip(PROFILES, "ABCDEFGH", strict=True))
+LETTERS = dict(zip(PROFILES, "ABCDEFGIH", strict=True))
 COMPLETIONS = "/v1/chat/completions"
 
 

@@ -21,7 +21,7 @@ Where following it would be absurd we do not, marked `deviation`:
 import ast
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,18 @@ def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 
 def comparability(samples: Sequence[Sample]) -> list[Finding]:
-    """Which number compares with the public scorer's, where not all references are of the split it reads."""
+    """Which numbers compare with the public scorer's: those of the tasks that it knows, on the split that it reads."""
+    return [*_unknown_tasks(samples), *_other_splits(samples)]
+
+
+def _unknown_tasks(samples: Sequence[Sample]) -> Iterator[Finding]:
+    unknown = [sample for sample in samples if sample.reference.task not in _SPELLINGS]
+    if unknown:
+        names = ", ".join(sorted({sample.reference.task.value for sample in unknown}))
+        yield Finding("official_tasks", len(unknown), f"references of {names}, which the public scorer does not score")
+
+
+def _other_splits(samples: Sequence[Sample]) -> list[Finding]:
     known = {split.folder for split in FLARE.splits.values()}
     others = [sample for sample in samples if sample.reference.split in known - {_PUBLIC}]
     if not others:

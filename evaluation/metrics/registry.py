@@ -115,6 +115,11 @@ def table_of(rules: str, task: Task, samples: Sequence[Sample]) -> Table:
     return _TABLES[base_rules(rules), task](samples)
 
 
+def scored_by(rules: str, task: Task) -> bool:
+    """Whether these rules score a task at all; the public scorer knows no task that came after it."""
+    return (base_rules(rules), task) in _TABLES
+
+
 def metrics_of(rules: str, task: Task, *, by_group: bool = False) -> tuple[Metric, ...]:
     """The metrics of a task, in the order of their declaration."""
     return tuple(metric for metric in _METRICS.get((base_rules(rules), task), ()) if metric.by_group == by_group)

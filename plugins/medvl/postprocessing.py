@@ -5,27 +5,12 @@ systems drop first lines, or write `0` where they find no number: a failure then
 """
 
 import re
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
-from medvl.answers import Answer, Value, challenge_text, parse_answer
+from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
-from medvl.choices import options
-from medvl.tasks import Task
+from medvl.tasks import POSTPROCESSORS, TASKS, Answer, Context, Task
 from medvl.unwrapping import unwrap
-
-# choice: the option letter, or a label. labels: labels joined as the dataset does. boxes, instance_boxes: checked only,
-# their frame is not touched. count: a whole number of things. number: a number. text: anything but nothing.
-Postprocessor = Literal["text", "choice", "labels", "boxes", "instance_boxes", "count", "number"]
-TASKS: dict[Postprocessor, Task] = {
-    "text": Task.REPORT,
-    "choice": Task.CLASSIFICATION,
-    "labels": Task.MULTI_LABEL,
-    "boxes": Task.DETECTION,
-    "instance_boxes": Task.INSTANCE_DETECTION,
-    "count": Task.COUNTING,
-    "number": Task.REGRESSION,
-}
 
 
 @dataclass(frozen=True)
@@ -46,12 +31,12 @@ class Processed:
         return self.answer.parsed
 
 
-def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: str | None = None) -> Processed:
+def postprocess(text: str, by: str, *, question: str = "", separator: str | None = None) -> Processed:
     """Check and tidy a model's text. Labels are spelled as the question lists them, else as the model wrote them.
 
     Args:
         text: The model's output.
-        by: What kind of answer the profile expects.
+        by: What kind of answer the profile expects, one of `medvl.tasks.POSTPROCESSORS`.
         question: The question as its source asks it; lettered options and offered labels are read from it.
         separator: Label separator of the dataset, if known; `;` is written otherwise.
 
@@ -60,18 +45,13 @@ def postprocess(text: str, by: Postprocessor, *, question: str = "", separator: 
     >>> postprocess("I cannot tell", "count").text
     'I cannot tell'
     """
-    task = TASKS[by]
-    answer = parse_answer(text, task, question=question, separator=separator)
-    if by == "text" and answer.parsed:
-        return Processed(unwrap(text), answer)
-    if not answer.parsed or task.has_boxes or answer.value == ():  # (): "none", which is an answer
-        return Processed(text, answer)
-    tidied = replace(answer, value=_spelled(answer, question, text))
-    return Processed(challenge_text(tidied, text, size=None, frame="pixel", separator=separator or ";"), answer)
+    spec, context = TASKS[POSTPROCESSORS[by]], Context(question, separator=separator)
+    answer = spec.read(text, context)
+    return Processed(spec.tidy(text, answer, context) if answer.parsed else text, answer)
 
 
 def to_hand_in(
-    text: str, by: Postprocessor, *, general: bool = False, question: str = "", separator: str | None = None
+    text: str, by: str, *, general: bool = False, question: str = "", separator: str | None = None
 ) -> tuple[str, Answer | None]:
     """A model's text as the challenge gets it, and the boxes to write there instead, None where it holds none.
 
@@ -98,32 +78,3 @@ def _boxes_only(text: str) -> Answer | None:
     maps = stripped.startswith("{") and "box" not in stripped  # {"1": [[…]]}, not {"bbox_2d": […]}
     answer = parse_answer(stripped, Task.INSTANCE_DETECTION if maps else Task.DETECTION)
     return answer if answer.parsed else None
-
-
-def _spelled(answer: Answer, question: str, text: str) -> Value | None:
-    """The value with its labels in the question's spelling; understanding them folded their case, scorers do not."""
-    match answer.value:
-        case tuple() as labels:
-            return tuple(dict.fromkeys(_as_listed(label, question) or _as_written(label, text) for label in labels))
-        case str() as label if label not in options(question):
-            return _as_written(label, text)
-        case value:
-            return value
-
-
-def _as_listed(label: str, question: str) -> str | None:
-    """An item of a list in the question, which says "normal" elsewhere without meaning the label."""
-    before, after = r"(?:[;,:(\n]|\bor\b|\band\b|\b[A-Z][.)])", r"(?:[;,.?)\n]|$|or\b|and\b|\(?[A-Z][:.)])"
-    match = re.search(rf"{before}\s*({_any_case(label)})(?!\w)(?=\s*{after})", question)
-    return " ".join(match[1].split()) if match else None
-
-
-def _as_written(label: str, text: str) -> str:
-    match = re.search(rf"(?<!\w){_any_case(label)}(?!\w)", text)
-    return " ".join(match[0].split()) if match else label
-
-
-def _any_case(label: str) -> str:
-    words = r"\s+".join(map(re.escape, label.split()))
-    bracket = r"\)?" if label.count("(") > label.count(")") else ""  # understanding the label cut it off
-    return f"(?i:{words}){bracket}"

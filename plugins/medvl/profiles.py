@@ -18,9 +18,8 @@ from msgspec import Meta
 
 from medvl.instructions import GENERAL, Instruction, Position
 from medvl.instructions import fingerprint as instructions_fingerprint
-from medvl.postprocessing import Postprocessor
 from medvl.sharegpt import MEDIA_TAGS
-from medvl.tasks import Task, UnknownNameError, canonical_task, unknown_name
+from medvl.tasks import POSTPROCESSORS, TASKS, Task, UnknownNameError, canonical_task, unknown_name
 from medvl.yaml_files import read_yaml
 
 
@@ -66,7 +65,7 @@ class Profile:
     instruction: Instruction | None
     image_max_pixels: int | None
     generation: Generation
-    postprocess: Postprocessor
+    postprocess: str
     min_confidence: float | None
 
 
@@ -125,16 +124,9 @@ class _Stated(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     min_confidence: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
-# Longest answers: a trained model stops by itself, so that room costs time only where a model babbles. `general` may be
-# asked anything, and leaves its answers alone.
-_DEFAULTS: dict[str, tuple[int, Postprocessor]] = {
-    Task.CLASSIFICATION: (64, "choice"),
-    Task.MULTI_LABEL: (128, "labels"),
-    Task.DETECTION: (1024, "boxes"),
-    Task.INSTANCE_DETECTION: (2048, "instance_boxes"),
-    Task.COUNTING: (32, "count"),
-    Task.REGRESSION: (32, "number"),
-    Task.REPORT: (512, "text"),
+# (longest answer, postprocessor). `general` may be asked anything, and leaves its answers alone.
+_DEFAULTS: dict[str, tuple[int, str]] = {
+    **{task: (spec.max_new_tokens, spec.postprocess) for task, spec in TASKS.items()},
     GENERAL: (2048, "text"),
 }
 
@@ -185,7 +177,6 @@ def _profile(name: str, given: object) -> Profile | list[str]:
     if problems := _problems(name, stated):
         return problems
     position = next(known for known in get_args(Position) if known == stated.instruction_position)
-    checked = next(known for known in get_args(Postprocessor) if known == stated.postprocess)
     sampling = {field.name: getattr(stated, field.name) for field in dataclasses.fields(Generation)}
     return Profile(
         name=str(name),
@@ -194,7 +185,7 @@ def _profile(name: str, given: object) -> Profile | list[str]:
         instruction=None if stated.instruction is None else Instruction(stated.instruction.strip(), position),
         image_max_pixels=stated.image_max_pixels,
         generation=Generation(**sampling),
-        postprocess=checked,
+        postprocess=stated.postprocess,
         min_confidence=stated.min_confidence,
     )
 
@@ -203,7 +194,7 @@ def _problems(name: str, stated: _Stated) -> list[str]:
     found = []
     for key, value, known in (
         ("instruction_position", stated.instruction_position, get_args(Position)),
-        ("postprocess", stated.postprocess, get_args(Postprocessor)),
+        ("postprocess", stated.postprocess, POSTPROCESSORS),
     ):
         if value not in known:
             found.append(f"{key} is {value!r}; expected {' or '.join(known)}")

@@ -11,8 +11,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from medvl.tasks import Task
+from medvl.box_text import MAX_CHARACTERS
+from medvl.normalisation import normalise
+
+if TYPE_CHECKING:
+    from medvl.tasks import Task  # tasks read answers with this module
 
 _DATA = ("{", "[", '"')
 _MAX_LITERAL = 20_000  # characters; Python's own parser takes many times a text's length in memory
@@ -24,7 +29,7 @@ _YES = frozenset({"1", "1.0", "true", "yes", "present", "positive"})
 _NO = frozenset({"0", "0.0", "false", "no", "absent", "negative"})
 
 
-def plain_text(text: str, task: Task, separator: str | None = None) -> str | None:
+def plain_text(text: str, task: "Task", separator: str | None = None) -> str | None:
     """The text of an answer in the plain form of its task: a text that is no data as it is.
 
     Args:
@@ -36,6 +41,7 @@ def plain_text(text: str, task: Task, separator: str | None = None) -> str | Non
         None where data has no plain form: several letters for one choice, labels that hold the separator, scores. An
         empty text where it says that there is no label.
 
+    >>> from medvl.tasks import Task
     >>> plain_text('{"RBC": 1, "WBC": 0}', Task.MULTI_LABEL)
     'RBC'
     >>> plain_text("Heart size is normal.", Task.REPORT)
@@ -44,12 +50,26 @@ def plain_text(text: str, task: Task, separator: str | None = None) -> str | Non
     value = _data(text)
     if value is None:
         return text
-    if task is not Task.MULTI_LABEL:
-        return _WRITERS[task](value)
+    if task.form != "labels":
+        return _WRITERS[task.form](value)
     labels, mark = _labels(value), separator or ";"
     if labels is None:
         return value if isinstance(value, str) else None
     return None if any(mark in label for label in labels) else f"{mark} ".join(labels)
+
+
+def bare_text(text: str) -> str:
+    """The text of an answer in one width and without a fence around it, as far as it is read at all."""
+    text = normalise(text[:MAX_CHARACTERS])
+    fenced = _FENCE.fullmatch(text.strip())
+    return fenced[1] if fenced and "```" not in fenced[1] else text
+
+
+def plain_words(text: str, task: "Task") -> str:
+    """The text of a model's answer, bare and in the plain form of its task; data that has none as its labels, or as
+    it is."""
+    text = bare_text(text)
+    return plain_text(text, task) or ", ".join(label_list(text) or [text])
 
 
 def label_list(text: str) -> list[str] | None:
@@ -180,4 +200,4 @@ def _alone(value: object) -> object:
     return value
 
 
-_WRITERS = {Task.CLASSIFICATION: _choice, Task.COUNTING: _number, Task.REGRESSION: _number, Task.REPORT: _report}
+_WRITERS = {"choice": _choice, "number": _number, "text": _report}  # by the form of a task's answers

@@ -10,19 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from medvl.tasks import Task
+from medvl.demo.scenes import DATASETS
+from medvl.tasks import TASKS, Task, canonical_task
 
-# Task -> the metric the demo is judged by, and whether more of it is better.
-HEADLINES: dict[Task, tuple[str, bool]] = {
-    Task.CLASSIFICATION: ("balanced_accuracy", True),
-    Task.MULTI_LABEL: ("f1_micro", True),
-    Task.DETECTION: ("f1_iou50", True),
-    Task.INSTANCE_DETECTION: ("f1_iou50", True),
-    Task.COUNTING: ("mae", False),
-    Task.REGRESSION: ("mae", False),
-    Task.REPORT: ("rouge_l", True),
-}
 MIN_BALANCED_ACCURACY = 0.8
+DRAWN = frozenset(canonical_task(dataset.task_type) for dataset in DATASETS)  # what the demo trains
 
 
 @dataclass(frozen=True)
@@ -51,11 +43,11 @@ def headline(metrics: Mapping[str, Any], task: Task) -> float | None:
     A mean error over the few answers that happened to hold a number says nothing, so an error is taken as no number
     when more than half of the answers were invalid.
     """
-    name, higher_is_better = HEADLINES[task]
-    entry = metrics["tasks"].get(task.value, {}).get(name)
+    spec = TASKS[task]
+    entry = metrics["tasks"].get(task.value, {}).get(spec.headline)
     if entry is None or entry["value"] is None:
         return None
-    if not higher_is_better and 2 * entry.get("n_invalid", 0) > entry["n"]:
+    if not spec.higher_is_better and 2 * entry.get("n_invalid", 0) > entry["n"]:
         return None
     return float(entry["value"])
 
@@ -63,13 +55,18 @@ def headline(metrics: Mapping[str, Any], task: Task) -> float | None:
 def compare(untrained: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Comparison]:
     """One comparison per task that either file scores, in the order of `Task`."""
     scored = [task for task in Task if task.value in untrained["tasks"] or task.value in trained["tasks"]]
-    return [Comparison(task, *HEADLINES[task], headline(untrained, task), headline(trained, task)) for task in scored]
+    return [
+        Comparison(
+            task, TASKS[task].headline, TASKS[task].higher_is_better, headline(untrained, task), headline(trained, task)
+        )
+        for task in scored
+    ]
 
 
 def failures(comparisons: list[Comparison]) -> list[str]:
     """Sentences on what the drawn demo should have learnt and did not; empty when it passes."""
     rows = {row.task: row for row in comparisons}
-    found = [f"{task.value}: not scored" for task in Task if task not in rows]
+    found = [f"{task.value}: not scored" for task in Task if task in DRAWN - rows.keys()]
     for row in comparisons:
         if not row.improved:
             change = f"{_number(row.untrained)} before, {_number(row.trained)} after"

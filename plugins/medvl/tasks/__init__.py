@@ -1,46 +1,39 @@
-"""The seven canonical tasks and their spellings in the wild."""
+"""The tasks, one file each; `TASKS` is the one table of them. docs/add_a_task.md shows how to add another."""
 
 import difflib
 import re
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from medvl.tasks import (
+    classification,
+    counting,
+    detection,
+    instance_detection,
+    multi_label,
+    regression,
+    report,
+    vqa,
+)
+from medvl.tasks.base import Answer, Context, Row, Task, TaskSpec, Value, Writing
 
-class Task(StrEnum):
-    """What a question asks for; decides how its answer is read, written and scored."""
+__all__ = ["POSTPROCESSORS", "TASKS", "Answer", "Context", "Row", "Task", "TaskSpec", "UnknownNameError", "Value",
+           "Writing", "canonical_task", "unknown_name"]  # fmt: skip
 
-    CLASSIFICATION = "classification"
-    MULTI_LABEL = "multi_label_classification"
-    DETECTION = "detection"
-    INSTANCE_DETECTION = "instance_detection"
-    COUNTING = "counting"
-    REGRESSION = "regression"
-    REPORT = "report_generation"
-
-    @property
-    def has_boxes(self) -> bool:
-        """Whether answers of this task hold boxes."""
-        return self in (Task.DETECTION, Task.INSTANCE_DETECTION)
-
-    @property
-    def is_number(self) -> bool:
-        """Whether answers of this task are one number."""
-        return self in (Task.COUNTING, Task.REGRESSION)
-
-
-# Spellings met in FLARE records and in the code of systems trained on it, after `_normal`.
-_ALIASES: dict[Task, tuple[str, ...]] = {
-    Task.CLASSIFICATION: ("classification", "binary classification", "disease diagnosis",
-                          "disease diagnosis classification"),
-    Task.MULTI_LABEL: ("multi label classification", "multilabel classification", "multi label", "multilabel"),
-    Task.DETECTION: ("detection", "object detection", "lesion detection"),
-    Task.INSTANCE_DETECTION: ("instance detection", "instance segmentation"),
-    Task.COUNTING: ("counting", "cell counting"),
-    Task.REGRESSION: ("regression",),
-    Task.REPORT: ("report generation", "reporting"),
-}  # fmt: skip
-_TASK_OF = {alias: task for task, aliases in _ALIASES.items() for alias in aliases}
+_MODULES = (  # in the order of `Task`
+    classification,
+    multi_label,
+    detection,
+    instance_detection,
+    counting,
+    regression,
+    report,
+    vqa,
+)
+TASKS: Mapping[Task, TaskSpec] = {module.TASK.task: module.TASK for module in _MODULES}
+# What a profile may have answers checked for -> the task whose answers look so.
+POSTPROCESSORS: Mapping[str, Task] = {spec.postprocess: task for task, spec in TASKS.items()}
+_TASK_OF = {spelling: task for task, spec in TASKS.items() for spelling in spec.spellings}
 
 
 class UnknownNameError(ValueError):
