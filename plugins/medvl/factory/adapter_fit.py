@@ -117,6 +117,11 @@ def nonfinite(folder: Path) -> str | None:
     return f"{folder}: {len(names)} tensors hold NaN or infinity ({shown}); train it again, or take a checkpoint before"
 
 
+def without_adapter(model: Any) -> Any:
+    """The model inside a LoRA adapter; a model without one as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def extend_loader(loader: Any) -> None:
     """Check adapters before LLaMA-Factory loads them, and after; AttributeError when it keeps a name elsewhere."""
     adapter = sys.modules["llamafactory.model.adapter"]

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from medvl.factory.arguments import Recipe, problems, requested_keys
+from medvl.factory.arguments import problems, requested_keys
 from medvl.factory.families import template_problems, unused_by_model
 from medvl.factory.folders import export_problems, model_problems
+from medvl.factory.recipe import Recipe
 from medvl.factory.spelling import dropped
 from medvl.factory.unused_keys import unused_keys
 

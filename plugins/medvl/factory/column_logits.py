@@ -14,13 +14,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from medvl.factory.adapter_fit import without_adapter
+
 # Model types whose logits are the head's product with the final states and nothing else.
 PLAIN_PRODUCT = {"qwen3_vl", "internvl"}
-
-
-def without_adapter(model: Any) -> Any:
-    """The model inside a LoRA adapter; a model without one as it is."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class ColumnLogits:

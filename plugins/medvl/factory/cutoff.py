@@ -19,7 +19,7 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from medvl.factory.data_errors import Dataset
-from medvl.factory.rows import IGNORED
+from medvl.losses import IGNORED
 
 _SHOWN = 5
 _UNLIMITED = 10**9

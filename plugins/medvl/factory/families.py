@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medvl.factory.arguments import Recipe
+from medvl.factory.recipe import Recipe
 
 # `model_type` of config.json -> the templates of LLaMA-Factory that write its image tokens, the usual one first.
 TEMPLATES = {

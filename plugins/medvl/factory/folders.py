@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medvl.factory.arguments import Recipe
+from medvl.factory.recipe import Recipe
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _MODEL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

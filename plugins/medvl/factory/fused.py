@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from llamafactory.extras.logging import get_logger
 
-from medvl.factory.column_logits import ColumnLogits, without_adapter
+from medvl.factory.adapter_fit import without_adapter
+from medvl.factory.column_logits import ColumnLogits
 
 PATCHES = {"qwen3_vl": "apply_liger_kernel_to_qwen3_vl", "internvl": "apply_liger_kernel_to_internvl"}
 CURE = "set `enable_liger_kernel: false`"

@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from medvl.factory import run_card
-from medvl.factory.arguments import Recipe
 from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
+from medvl.factory.recipe import Recipe
 from medvl.factory.resuming import differences, require_same, resumed_checkpoint
 from medvl.factory.trained import trained_parts
 

@@ -20,7 +20,8 @@ from medvl.factory import run_card
 from medvl.factory.named_batches import RECORD, BatchNames, NamingCollator, number_records
 from medvl.factory.records import RecordFinder, listed
 from medvl.factory.resuming import resumed_checkpoint
-from medvl.factory.rows import IGNORED, row_reader
+from medvl.factory.rows import row_reader
+from medvl.losses import IGNORED
 from medvl.weights import is_finite, nonfinite_tensors
 
 if TYPE_CHECKING:

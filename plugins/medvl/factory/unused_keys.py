@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvl.factory.arguments import Recipe
+from medvl.factory.recipe import Recipe
 
 Condition = Callable[[Recipe], bool]
 
