@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from medvl.boxes import FRAMES
-from medvl.factory import training_text
+from medvl.factory.data import texts
 from medvl.factory.losses import LOSSES
 from medvl.factory.recipe import KeyGroup, Recipe, is_number
 
@@ -50,7 +50,7 @@ class SafeguardArguments(KeyGroup):
         if not requested_keys(self) or self.setting("tokenized_path"):
             return []
         names = [*(self.setting("dataset") or []), *(self.setting("eval_dataset") or [])]
-        return training_text.problems(names, str(self.setting("dataset_dir")), str(self.setting("model_name_or_path")))
+        return texts.problems(names, str(self.setting("dataset_dir")), str(self.setting("model_name_or_path")))
 
 
 @dataclass

@@ -25,8 +25,8 @@ from medvl.augment.rewriting import BoxAnswer
 from medvl.augment.rules import Permission, permission
 from medvl.boxes import FRAMES, Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
 from medvl.factory.collator import WrappedCollator
-from medvl.factory.frames import stated_frames
-from medvl.factory.rows import RowReader, read_rows, row_reader
+from medvl.factory.data.frames import stated_frames
+from medvl.factory.data.rows import RowReader, read_rows, row_reader
 
 ROW = "medvl_row"
 _LIMIT = {"norm1000": 1000.0, "norm1": 1.0, "pixel": np.inf}

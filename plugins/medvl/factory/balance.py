@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.factory.collator import WrappedCollator
-from medvl.factory.rows import RowReader, read_rows, row_reader
+from medvl.factory.data.rows import RowReader, read_rows, row_reader
 from medvl.losses import IGNORED
 from medvl.losses.classes import AnswerClass, answer_class, weigh
 from medvl.yaml_files import read_yaml

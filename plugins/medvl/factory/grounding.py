@@ -15,7 +15,7 @@ import torch
 from medvl.boxes import Frame
 from medvl.factory.collator import WrappedCollator
 from medvl.factory.column_logits import ColumnLogits
-from medvl.factory.frames import require_frame
+from medvl.factory.data.frames import require_frame
 from medvl.factory.fused import fuse
 from medvl.factory.grounding_eval import BoxEvaluation
 from medvl.factory.grounding_log import Record, panels

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvl.factory.arguments import requested_keys
-from medvl.factory.loading import extend_datasets
+from medvl.factory.data.loading import extend_datasets
 from medvl.factory.losses import LOSSES
 from medvl.factory.losses.base import Loss
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from medvl.factory.collator import WrappedCollator
-from medvl.factory.records import RecordFinder, listed
-from medvl.factory.rows import RowReader
+from medvl.factory.data.records import RecordFinder, listed
+from medvl.factory.data.rows import RowReader
 
 RECORD = "medvl_record"
 
