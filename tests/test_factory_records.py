@@ -177,5 +177,5 @@ def test_many_records_are_counted(write: Write) -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, medvl.factory.data.texts, medvl.factory.resuming; sys.exit('torch' in sys.modules)"
+    code = "import sys, medvl.factory.data.texts, medvl.factory.checks.resuming; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_factory_run_card import a_card
 
-from medvl.factory.adapter_fit import other_base
+from medvl.factory.checks.adapter_fit import other_base
 from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process

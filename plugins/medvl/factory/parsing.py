@@ -17,9 +17,9 @@ from transformers import HfArgumentParser
 
 from medvl.factory import hook
 from medvl.factory.arguments import extend_arguments, requested_keys
-from medvl.factory.checks import enabled, say, why_refused
+from medvl.factory.checks.recipe import enabled, say, why_refused
+from medvl.factory.checks.spelling import misspelt
 from medvl.factory.recipe import KeyGroup, Recipe
-from medvl.factory.spelling import misspelt
 
 ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
 WORKFLOW = "llamafactory.train.sft.workflow"

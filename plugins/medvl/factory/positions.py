@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-from medvl.factory.adapter_fit import without_adapter
 from medvl.factory.arguments import requested_keys
+from medvl.factory.checks.adapter_fit import without_adapter
 from medvl.factory.collator import WrappedCollator
 
 IMAGE, VIDEO = 1, 2  # transformers' mm_token_type_ids; 0 is text

@@ -51,9 +51,9 @@ class TrainerFactory:
 
     def _guarded(self, trainer_class: type, callbacks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The trainer with what every medvl key brings: safeguards, and a run card if it is asked for."""
+        from medvl.factory.checks.trained import problems
         from medvl.factory.recording import Text, record
         from medvl.factory.safeguards import guard
-        from medvl.factory.trained import problems
 
         arguments = kwargs["finetuning_args"]
         if kwargs["args"].do_train and (found := problems(arguments, kwargs["model"])):

@@ -25,7 +25,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
-from medvl.factory.adapter_fit import nonfinite, unloaded
+from medvl.factory.checks.adapter_fit import nonfinite, unloaded
 from medvl.factory.positions import tell_token_types
 from medvl.predict.errors import UsageError
 from medvl.predict.questions import holds_control_tokens

@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, Literal
 
-from medvl.factory.data.faults import Dataset
+from medvl.factory.data.issues import Dataset
 from medvl.losses import IGNORED
 
 _SHOWN = 5

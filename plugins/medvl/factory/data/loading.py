@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from medvl.factory.checks.model import template_problems
 from medvl.factory.data.cutoff import Reader, check_rows
-from medvl.factory.data.faults import Dataset, explain, find_dataset, malformed, shortened
-from medvl.factory.families import template_problems
+from medvl.factory.data.issues import Dataset, explain, find_dataset, malformed, shortened
 from medvl.factory.recipe import Recipe
 
 

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvl.factory.checks.folders import adapter_beside
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import RunCard, read_run_card
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BUDGET = ("image_max_pixels", "image_min_pixels", "crop_to_patches")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN = 3
@@ -63,19 +63,6 @@ def _below(card: RunCard) -> list[str]:
 
 def _place(name: str) -> str:
     return str(Path(name).resolve())
-
-
-def adapter_beside(model: str) -> str | None:
-    """Why a model's folder cannot be loaded: transformers puts the adapter in it on top, unasked; else None."""
-    folder = Path(model)
-    if not (folder / CONFIG).is_file():
-        return None
-    if not (folder / "config.json").is_file():
-        return f"{folder}: an adapter, not a model; give it as the adapter, and the model that it was trained on"
-    return (
-        f"{folder}: the files of an adapter lie beside the model's. It would be put onto the model once more if it was "
-        f"merged into it. Remove {CONFIG} and {WEIGHTS} from a merged model, or export it into a folder of its own"
-    )
 
 
 def unloaded(model: Any, folder: Path, adapter: str = "default") -> str | None:
@@ -168,13 +155,6 @@ def problems(model_args: Any) -> Iterator[str]:
             yield f"{folder}: {other}"
         if bad := nonfinite(folder):
             yield bad
-    if model_args.export_dir:
-        export = Path(model_args.export_dir)
-        if (export / CONFIG).is_file() or export.resolve() in [folder.resolve() for folder in folders]:
-            yield (
-                f"export_dir {export}: there is an adapter in it, which would be put onto the merged model once more "
-                "whenever that is loaded; export into a folder of its own"
-            )
 
 
 def budget_notes(model_args: Any) -> Iterator[str]:
