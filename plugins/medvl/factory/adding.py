@@ -36,10 +36,14 @@ class AddingMixin(Stock):  # type: ignore[misc]
         self.added = [added for loss in losses if (added := loss.added(self)) is not None]
         self.in_batch = [added.in_batch for added in self.added if added.in_batch]
         if self.added and self.finetuning_args.plot_loss:
-            titles = {"loss": "loss, all parts", "loss_lm": "language model"}
-            for added in self.added:
-                titles |= added.panels()
-            self.add_callback(LossPlotCallback(titles))
+            self.add_callback(LossPlotCallback(self.panels))
+
+    def panels(self) -> dict[str, str]:
+        """Logged names to the titles of their panels."""
+        titles = {"loss": "loss, all parts", "loss_lm": "language model"}
+        for added in self.added:
+            titles |= added.panels()
+        return titles
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any
@@ -47,9 +51,11 @@ class AddingMixin(Stock):  # type: ignore[misc]
         """The stock loss; in training with what is added to it."""
         found = {name: inputs.pop(name, None) for name in self.in_batch}
         labels = inputs.get("labels")
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
+        language, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
+        loss = language
         for added in self.added if model.training else ():
-            loss = added.add(loss, outputs, labels, found.get(added.in_batch or ""))
+            term = added.term(language, outputs, labels, found.get(added.in_batch or ""))
+            loss = loss if term is None else loss + term
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -92,22 +98,25 @@ class Terms(AddedLoss):
         """trainer: whose batches they are computed from."""
         self.trainer, self.loss = trainer, loss
         self.sums, self.batches = Counter[str](), 0
+        self.names: dict[str, str] = {}
 
-    def add(self, loss: torch.Tensor, outputs: Mapping[str, Any], labels: torch.Tensor, _found: Any) -> torch.Tensor:
-        """The loss with all terms; as it is for a batch without a supervised token. ValueError without logits."""
+    def term(
+        self, language: torch.Tensor, outputs: Mapping[str, Any], labels: torch.Tensor, _found: Any
+    ) -> torch.Tensor | None:
+        """Their sum; None for a batch without a supervised token. ValueError without logits."""
         logits = outputs.get("logits")
         if logits is None:
             raise ValueError(f"{self.loss.switch}: the model returned no logits; set `enable_liger_kernel: false`")
         labels = labels.to(logits.device)[:, 1:]
         wanted = labels != IGNORED
         if not wanted.any():
-            return loss
+            return None
         terms = self.loss.terms(self.trainer.finetuning_args, logits[:, :-1][wanted].float(), labels[wanted])
         self.batches += 1
         for name, term in terms.items():
+            self.names[name] = name
             self.sums[name] += term.item()
-            loss = loss + term.to(loss.device)
-        return loss
+        return torch.stack(list(terms.values())).sum().to(language.device)
 
     def logs(self) -> dict[str, float]:
         """Mean of each term over micro-batches and devices."""
@@ -117,3 +126,7 @@ class Terms(AddedLoss):
         batches = sum(count for _, count in everywhere)
         names = dict.fromkeys(name for sums, _ in everywhere for name in sums)
         return {name: round(sum(sums.get(name, 0.0) for sums, _ in everywhere) / batches, 6) for name in names}
+
+    def panels(self) -> dict[str, str]:
+        """One for each term."""
+        return self.names

@@ -86,20 +86,20 @@ class GroundingLoss(AddedLoss):
             self.box_evaluation = BoxEvaluation(trainer, collator, *asked, self.weights)
             trainer.add_callback(self.box_evaluation)
 
-    def add(
-        self, loss: torch.Tensor, outputs: Mapping[str, Any], _labels: torch.Tensor, found: Targets | None
-    ) -> torch.Tensor:
-        """The loss of one micro-batch with the grounding terms; the same value where nothing is to be grounded."""
+    def term(
+        self, language: torch.Tensor, outputs: Mapping[str, Any], _labels: torch.Tensor, found: Targets | None
+    ) -> torch.Tensor | None:
+        """The grounding terms of one micro-batch; nothing, or a zero, where nothing is to be grounded."""
         if found is None:
-            return loss
-        targets = found.to(loss.device)
+            return None
+        targets = found.to(language.device)
         if targets.empty:
-            self.record.add(loss, None, targets)
+            self.record.add(language, None, targets)
             zero = self.column_logits.none(outputs)
-            return loss if zero is None else loss + zero.to(loss.device)
+            return None if zero is None else zero.to(language.device)
         terms = grounding_terms(self.column_logits(targets.rows, targets.columns, outputs), targets, self.weights)
-        self.record.add(loss, terms, targets)
-        return loss + combine(terms, self.weights, self.warmup()).to(loss.device)
+        self.record.add(language, terms, targets)
+        return combine(terms, self.weights, self.warmup()).to(language.device)
 
     def warmup(self) -> float:
         """Share of their weight that all terms but W1 have at this step."""

@@ -25,11 +25,11 @@ class AddedLoss:
 
     in_batch: str | None = None
 
-    def add(self, loss: Tensor, outputs: Mapping[str, Any], labels: Tensor, found: Any) -> Tensor:
-        """The loss of one micro-batch with this one in it.
+    def term(self, language: Tensor, outputs: Mapping[str, Any], labels: Tensor, found: Any) -> Tensor | None:
+        """What is added for one micro-batch, a scalar on the device of `language`; None for nothing.
 
         Args:
-            loss: The loss so far, a scalar.
+            language: The language-model loss of the batch.
             outputs: What the model returned.
             labels: (batch, length), -100 where nothing is trained.
             found: What stood in the batch under `in_batch`; None for nothing.
