@@ -46,7 +46,7 @@ from medvl.demo.tokenizer import default_corpus, internvl3_tokenizer, qwen3_toke
 from medvl.factory.column_logits import ColumnLogits
 from medvl.factory.grounding_log import Record
 from medvl.losses.coordinates import Targets, find_targets
-from medvl.losses.grounding import Settings, combine, grounding_terms
+from medvl.losses.grounding import GroundingSettings, combine, grounding_terms
 from medvl.losses.vocabulary import Vocabulary
 
 WAYS = ("stock", "grounding", "logits", "generating")
@@ -278,7 +278,7 @@ def make_steps(
     model: Any, columns: ColumnLogits, batch: dict[str, torch.Tensor], targets: Targets
 ) -> dict[str, Callable[[], None]]:
     """One training step of every way, optimiser included."""
-    settings, record = Settings(), Record()
+    settings, record = GroundingSettings(), Record()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     prompt = {name: value for name, value in batch.items() if name != "labels"}
     start = int((batch["labels"][0] != -100).nonzero()[0])

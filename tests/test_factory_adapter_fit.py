@@ -175,7 +175,7 @@ def test_a_merged_model_stays_without_its_adapter(adapter: Path, base: Path, tmp
     """Exported into the adapter's folder, it would wear the adapter twice."""
     other = Path(shutil.copytree(adapter, tmp_path / "other"))
     for folder in (adapter, f"{adapter}/../{adapter.name}", other):
-        with pytest.raises(ValueError, match="there is an adapter in it"):
+        with pytest.raises(ValueError, match="holds an adapter, and a merged model beside it"):
             export(base, adapter, Path(folder))
     assert not (adapter / "config.json").exists()
     merged = tmp_path / "merged"

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import Frame, as_boxes, from_frame, to_frame
 from medvl.factory.augmentation import AugmentedCollator, TellEpoch, find_frame
-from medvl.factory.frames import require_frame
+from medvl.factory.data.frames import require_frame
 from medvl.sharegpt import dataset_entry
 
 Recipe = Callable[..., dict[str, Any]]

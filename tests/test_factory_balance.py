@@ -14,7 +14,7 @@ from llamafactory.train.tuner import run_exp
 
 from medvl.factory import balance
 from medvl.factory.balance import GAMMA, WEIGHT, BalancedCollator, balance_dataset, given_weights
-from medvl.factory.rows import RowReader
+from medvl.factory.data.rows import RowReader
 from medvl.losses.classes import AnswerClass
 
 Recipe = Callable[..., dict[str, Any]]

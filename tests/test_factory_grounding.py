@@ -25,6 +25,7 @@ from medvl.factory import loss_plot
 from medvl.factory.column_logits import ColumnLogits
 from medvl.factory.grounding_eval import BoxEvaluation
 from medvl.factory.loss_plot import draw
+from medvl.losses.grounding import GroundingSettings
 
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
@@ -326,7 +327,7 @@ def test_everything_wrong_is_told_at_once(recipe: Recipe) -> None:
 def test_no_eval_set_is_refused(recipe: Recipe) -> None:
     without = SimpleNamespace(eval_dataset=None)  # as where `tokenized_path` holds none
     with pytest.raises(ValueError, match="grounding_eval_steps: there is no eval_dataset"):
-        BoxEvaluation(without, None, 1, 1)
+        BoxEvaluation(without, None, 1, 1, GroundingSettings())
     with pytest.raises(ValueError, match="no record of the eval set has a box answer"):
         run_exp(recipe("qwen3vl", **GROUNDING, grounding_eval_steps=1, eval_dataset="letters"))
 

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("llamafactory")
 from transformers import AutoTokenizer
 
-from medvl.factory.grounding_eval import Judged, apply, choose_questions, left_padding, summary, until
+from medvl.factory.grounding_eval import Scored, choose_questions, left_padding, score, summary, until
 from medvl.factory.grounding_log import Record
 from medvl.factory.loss_plot import running_mean
-from medvl.losses.grounding import Settings
+from medvl.losses.grounding import GroundingSettings
 
 BOX, OTHER = '[{"bbox_2d":[100,100,500,500]}]', '[{"bbox_2d":[600,600,900,900]}]'
 
@@ -84,28 +84,28 @@ BY_MODELS = {
 
 @pytest.mark.parametrize(("text", "truth", "expected"), BY_MODELS.values(), ids=BY_MODELS)
 def test_worth_of_one_answer(text: str, truth: str, expected: tuple[float, ...]) -> None:
-    found = summary([apply(text, truth, 0.25)], Settings(alpha=2, beta=3, gamma=5))
+    found = summary([score(text, truth, 0.25)], GroundingSettings(alpha=2, beta=3, gamma=5))
     names = ("boxes_f1", "boxes_iou", "boxes_fp", "boxes_fn", "boxes_unreadable")
     assert tuple(found[name] for name in names) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("truth", ["[]", BOX, f"{BOX[:-1]},{OTHER[1:]}"], ids=["none", "one", "two"])
 def test_an_unreadable_answer_is_worth_one_wrong_box(truth: str) -> None:
-    weights = Settings(alpha=2, beta=3, gamma=5)
+    weights = GroundingSettings(alpha=2, beta=3, gamma=5)
     silent, wrong = (
-        summary([apply(BOX, BOX, 0.25), apply(text, truth, 0.25)], weights) for text in ("???", "[[800,800,900,900]]")
+        summary([score(BOX, BOX, 0.25), score(text, truth, 0.25)], weights) for text in ("???", "[[800,800,900,900]]")
     )
     assert silent.pop("boxes_unreadable") == 0.5 and wrong.pop("boxes_unreadable") == 0
     assert silent == wrong
 
 
 def test_documented_loss_has_the_recipes_weights_and_the_language_loss() -> None:
-    filtered = [apply(BOX, BOX, 0.25), apply("[[100,100,500,300]]", BOX, 0.25), apply(OTHER, BOX, 1.0)]
-    found = summary(filtered, Settings(alpha=2, beta=3, gamma=5))
+    filtered = [score(BOX, BOX, 0.25), score("[[100,100,500,300]]", BOX, 0.25), score(OTHER, BOX, 1.0)]
+    found = summary(filtered, GroundingSettings(alpha=2, beta=3, gamma=5))
     assert found["boxes_loss"] == pytest.approx(0.5 + (2 * (0 + 0.5 + 1) + 3 + 5) / 3)
     assert found["boxes_iou_all"] == pytest.approx(1.5 / 3)
     assert found["boxes_answers"] == 3
-    assert all(isinstance(one, Judged) for one in filtered)
+    assert all(isinstance(one, Scored) for one in filtered)
 
 
 def test_tokens_after_the_end_are_no_answer() -> None:

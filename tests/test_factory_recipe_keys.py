@@ -16,10 +16,11 @@ from llamafactory.hparams import parser
 from llamafactory.train.tuner import export_model, run_exp
 
 from medvl.factory.arguments import extend_arguments
-from medvl.factory.families import TEMPLATES
+from medvl.factory.checks.needs import FIRST_WINS, NEEDS
+from medvl.factory.checks.spelling import known_keys
+from medvl.factory.checks.unused_keys import Unused, unused_keys
+from medvl.factory.families import FAMILIES
 from medvl.factory.parsing import RecipeParser, extend_parser
-from medvl.factory.spelling import known_keys
-from medvl.factory.unused_keys import FIRST_WINS, NEEDS, Unused, unused_keys
 
 Recipe = Callable[..., dict[str, Any]]
 Settings = dict[str, Any]
@@ -279,10 +280,10 @@ def test_a_template_of_another_family_is_named_with_the_cure(
 ) -> None:
     kind = {"qwen3vl": "qwen3_vl", "internvl3": "internvl"}[family]
     recipe = tiny_recipe(family, medvl_run_card=True, template=template)
-    if template in TEMPLATES[kind]:
+    if template in FAMILIES[kind].templates:
         parser.get_train_args(recipe)
         return
-    cure = f"`{template}` does not fit .* of `model_type: {kind}`; write `template: {TEMPLATES[kind][0]}`"
+    cure = f"`{template}` does not fit .* of `model_type: {kind}`; write `template: {FAMILIES[kind].templates[0]}`"
     with pytest.raises(ValueError, match=cure):
         parser.get_train_args(recipe)
 
@@ -292,7 +293,7 @@ def test_it_is_named_too_once_a_model_of_a_hub_was_loaded(
     family: str, template: str, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before that there is no config.json to look at; LLaMA-Factory would go on to an AttributeError."""
-    monkeypatch.setattr("medvl.factory.families.model_config", lambda *_: None)
+    monkeypatch.setattr("medvl.factory.checks.model.model_config", lambda *_: None)
     with pytest.raises(ValueError, match=f"template: `{template}` does not fit .*; write `template: "):
         run_exp(tiny_recipe(family, medvl_run_card=True, template=template))
 
@@ -338,9 +339,9 @@ def test_a_folder_with_model_and_adapter_is_not_loaded(tiny_recipe: Recipe, adap
     (adapter_folder / "model.safetensors").write_bytes(b"")
     recipe = tiny_recipe("qwen3vl", model_name_or_path=str(adapter_folder), output_dir=str(adapter_folder / "out"))
     parser.get_train_args(recipe)
-    with pytest.raises(ValueError, match=r"holds a whole model and an adapter .*, which would be applied once more"):
+    with pytest.raises(ValueError, match="the files of an adapter lie beside the model's"):
         parser.get_train_args(recipe | {"medvl_run_card": True})
-    with pytest.raises(ValueError, match="holds a whole model and an adapter"):
+    with pytest.raises(ValueError, match="the files of an adapter lie beside the model's"):
         export(recipe, export_dir=str(adapter_folder / "merged"), medvl_image_positions=True)
 
 

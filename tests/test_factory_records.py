@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from medvl.factory import training_text
-from medvl.factory.records import RecordFinder, read_records
+from medvl.factory.data import texts
+from medvl.factory.data.records import RecordFinder, read_records
 
 TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
 SHAREGPT = {"formatting": "sharegpt", "columns": {"messages": "conversations", "images": "images"}, "tags": TAGS}
@@ -73,7 +73,7 @@ def test_entries_and_files_that_are_not_there_have_no_records(write: Write, tmp_
 def test_file_that_is_no_json_is_named(write: Write, tmp_path: Path) -> None:
     folder = write(RECORDS)
     (tmp_path / "d.json").write_text("[{")
-    with pytest.raises(ValueError, match=r"d\.json: no list of records"):
+    with pytest.raises(ValueError, match=r"d\.json: no JSON"):
         list(read_records(["d"], folder))
 
 
@@ -98,7 +98,7 @@ def test_unreadable_file_is_told_beside_the_row(write: Write, tmp_path: Path) ->
     folder = write(RECORDS)
     (tmp_path / "d.json").write_text("[{")
     (found,) = RecordFinder(("d",), folder).find([("text", None)])
-    assert "a record that is in no local file" in found and "no list of records" in found
+    assert "a record that is in no local file" in found and "no JSON" in found
 
 
 CONTROL = {
@@ -120,7 +120,7 @@ CONTROL = {
 def test_control_token_is_refused_by_record_and_data_set(text: str, place: int, write: Write, tmp_path: Path) -> None:
     record = sharegpt("r/9", "<image>\nWhat?", "A", "a.png")
     record["conversations"][place]["value"] += f" see {text}."
-    (sentence,) = training_text.problems(["d"], write([*RECORDS, record]), "some/model")
+    (sentence,) = texts.problems(["d"], write([*RECORDS, record]), "some/model")
     assert f"r/9 of d ({tmp_path / 'd.json'}), turn {place + 1}: " in sentence
     assert "Convert the data again" in sentence
     assert "r/0" not in sentence
@@ -139,7 +139,7 @@ OTHER_FORMATS = {
 def test_other_formats_are_read_by_their_columns(
     entry: dict[str, Any], record: dict[str, Any], place: str, write: Write
 ) -> None:
-    (sentence,) = training_text.problems(["d"], write([record], entry, "d.jsonl"), "some/model")
+    (sentence,) = texts.problems(["d"], write([record], entry, "d.jsonl"), "some/model")
     assert f"number 0 of d ({Path(write([record], entry, 'd.jsonl')) / 'd.jsonl'}), {place}: " in sentence
 
 
@@ -154,7 +154,7 @@ FINE = {
 
 @pytest.mark.parametrize("text", FINE.values(), ids=FINE)
 def test_what_is_text_or_complete_box_markup_passes(text: str, write: Write) -> None:
-    assert training_text.problems(["d"], write([sharegpt("r", f"<image>{text}", text, "a")]), "some/model") == []
+    assert texts.problems(["d"], write([sharegpt("r", f"<image>{text}", text, "a")]), "some/model") == []
 
 
 def test_special_tokens_of_the_checkpoint_count_but_for_llamafactorys_placeholders(
@@ -165,17 +165,17 @@ def test_special_tokens_of_the_checkpoint_count_but_for_llamafactorys_placeholde
     tokens = [{"content": token, "special": True} for token in ("<|mine|>", "<image>")]
     (checkpoint / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
     folder = write([sharegpt("r", "<image>\n<|mine|>", "A", "a")])
-    (sentence,) = training_text.problems(["d"], folder, str(checkpoint))
+    (sentence,) = texts.problems(["d"], folder, str(checkpoint))
     assert sentence.endswith("turn 1: <|mine|>")
-    assert training_text.problems(["d"], folder, "some/model") == []
+    assert texts.problems(["d"], folder, "some/model") == []
 
 
 def test_many_records_are_counted(write: Write) -> None:
     folder = write([sharegpt(f"r/{index}", "<img>", "A") for index in range(40)])
-    (sentence,) = training_text.problems(["d"], folder, "some/model")
+    (sentence,) = texts.problems(["d"], folder, "some/model")
     assert sentence.count(" of d (") == 10 and sentence.endswith("and 30 more")
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, medvl.factory.training_text, medvl.factory.resuming; sys.exit('torch' in sys.modules)"
+    code = "import sys, medvl.factory.data.texts, medvl.factory.checks.resuming; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

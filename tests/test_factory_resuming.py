@@ -13,7 +13,7 @@ pytest.importorskip("llamafactory")
 from llamafactory.train.tuner import run_exp
 
 from medvl.factory import run_card
-from medvl.factory.resuming import differences, require_same
+from medvl.factory.checks.resuming import differences, require_same
 from medvl.factory.run_card import FILE_NAME, RunCard, read_run_card
 
 Recipe = Callable[..., dict[str, Any]]

@@ -14,7 +14,8 @@ from llamafactory.train.tuner import run_exp
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from medvl.factory import safeguards, training_text
+from medvl.factory import safeguards
+from medvl.factory.data import texts
 from medvl.factory.run_card import read_run_card
 
 Recipe = Callable[..., dict[str, Any]]
@@ -88,7 +89,7 @@ def test_record_that_the_collator_cannot_take_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """StopIteration, from a text that is not read before; out of a worker process too."""
-    monkeypatch.setattr(training_text, "problems", lambda *_: [])
+    monkeypatch.setattr(texts, "problems", lambda *_: [])
     settings = {"dataset_dir": edited(adding("<|image_pad|>")), "dataloader_num_workers": workers, "max_steps": 4}
     with pytest.raises(RuntimeError, match=r"No batch could be made of tiny/train/5 of tiny_train") as caught:
         run_exp(tiny_recipe("qwen3vl", **settings, **keys))

@@ -18,7 +18,7 @@ from torchvision import ops  # noqa: E402
 from medvl.demo.tokenizer import internvl3_tokenizer  # noqa: E402
 from medvl.losses.coordinates import Targets, Vocabulary, find_targets  # noqa: E402
 from medvl.losses.generated import compare, documented_penalty  # noqa: E402
-from medvl.losses.grounding import IOU_KINDS, Settings, Terms, box_loss, combine, grounding_terms  # noqa: E402
+from medvl.losses.grounding import IOU_KINDS, GroundingSettings, Terms, box_loss, combine, grounding_terms  # noqa: E402
 
 TOKENIZER = internvl3_tokenizer(['[{"bbox_2d":[1,2],"label":"ship"},{"bbox_2d":[3,4]}]'] * 9, 400)
 VOCABULARY = Vocabulary.of(TOKENIZER)
@@ -79,7 +79,7 @@ DIFFERENTIABLE = [kind for kind in IOU_KINDS if kind != "ciou"]  # whose trade-o
 @pytest.mark.parametrize("term", ["w1", "fp", "fn", *DIFFERENTIABLE])
 def test_finite_differences(term: Any) -> None:
     targets = targets_of(*TEXTS)
-    options = Settings(iou=term) if term in IOU_KINDS else Settings()
+    options = GroundingSettings(iou=term) if term in IOU_KINDS else GroundingSettings()
     name = "iou" if term in IOU_KINDS else term
     function = partial(grounding_terms, targets=targets, settings=options)
     assert torch.autograd.gradcheck(lambda logits: getattr(function(logits), name), random_logits(targets))
@@ -87,7 +87,7 @@ def test_finite_differences(term: Any) -> None:
 
 @pytest.mark.parametrize("kind", DIFFERENTIABLE)
 def test_finite_differences_of_the_sum_from_the_hidden_states(kind: Any) -> None:
-    targets, options = targets_of(*TEXTS), Settings(iou=kind, scale=1)
+    targets, options = targets_of(*TEXTS), GroundingSettings(iou=kind, scale=1)
     states, head, pick = (
         torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(shape[0]))
         for shape in ((4, 2), (len(TOKENIZER), 2), (len(targets.rows), 4))
@@ -105,8 +105,8 @@ def test_gradients_stand_on_coordinates_and_decisions_and_nowhere_else() -> None
     targets = find_targets(labels, VOCABULARY)
     logits = torch.randn(*labels.shape, len(TOKENIZER), requires_grad=True)
     flat = logits.flatten(0, 1)
-    terms = grounding_terms(flat[targets.rows][:, targets.columns], targets, Settings())
-    combine(terms, Settings()).backward()
+    terms = grounding_terms(flat[targets.rows][:, targets.columns], targets, GroundingSettings())
+    combine(terms, GroundingSettings()).backward()
     moved = logits.grad.flatten(0, 1) != 0
     expected = torch.zeros_like(moved)
     real = targets.places != 0
@@ -130,7 +130,7 @@ def test_the_reference_system_s_constant_trains_nothing_and_this_loss_does() -> 
             said = compare(as_boxes([[10, 345, 678, 900], [0, 0, 5, 5]]), as_boxes([[12, 345, 678, 900]]))
             loss = loss + documented_penalty([said])
         elif added == "terms":
-            loss = loss + combine(grounding_terms(logits, targets, Settings()), Settings())
+            loss = loss + combine(grounding_terms(logits, targets, GroundingSettings()), GroundingSettings())
         loss.backward()
         gradients.append(logits.grad)
     assert torch.equal(gradients[0], gradients[1])
@@ -148,7 +148,7 @@ def test_a_batch_and_its_rows_one_by_one_give_the_same_gradient() -> None:
         if targets.empty:
             return logits.sum() * 0
         columns = logits.flatten(0, 1)[targets.rows][:, targets.columns]
-        return combine(grounding_terms(columns, targets, Settings()), Settings())
+        return combine(grounding_terms(columns, targets, GroundingSettings()), GroundingSettings())
 
     loss(together, labels).backward()
     for index in range(len(labels)):
@@ -163,7 +163,7 @@ def test_a_batch_and_its_rows_one_by_one_give_the_same_gradient() -> None:
 def test_exact_answers_cost_nothing(kind: Any) -> None:
     targets = targets_of(*TEXTS)
     logits = peaked(targets)
-    terms = grounding_terms(logits, targets, Settings(iou=kind))
+    terms = grounding_terms(logits, targets, GroundingSettings(iou=kind))
     assert values(terms) == pytest.approx([0] * 4, abs=1e-6)
     solid = 3 / 4  # the box without an area overlaps nothing, itself included
     assert float(terms.iou_teacher_forced) == pytest.approx(solid)
@@ -177,7 +177,7 @@ def test_the_box_loss_grows_with_a_shift(kind: Any) -> None:
     for shift in range(10):
         said = targets.digits.clone()
         said[0, 0, 2] = shift  # the units of x1
-        losses.append(values(grounding_terms(peaked(targets, said), targets, Settings(iou=kind)))[1])
+        losses.append(values(grounding_terms(peaked(targets, said), targets, GroundingSettings(iou=kind)))[1])
     assert losses == sorted(losses)
     assert losses[0] == pytest.approx(0, abs=1e-6)
     assert losses[1] > 0.005
@@ -193,7 +193,7 @@ def test_digits_agree_with_scipy_s_wasserstein_distance() -> None:
         digits = targets.digits[0, number].tolist()
         distances = [wasserstein_distance(np.arange(10), [digits[i]], probabilities[row]) for i, row in enumerate(rows)]
         expected += np.average(distances, weights=1.2 ** np.arange(len(rows))[::-1]) / 4
-    assert values(grounding_terms(logits, targets, Settings()))[0] == pytest.approx(expected)
+    assert values(grounding_terms(logits, targets, GroundingSettings()))[0] == pytest.approx(expected)
 
 
 ORACLES = {
@@ -239,7 +239,7 @@ def test_gradients_of_boxes_agree_with_torchvision(kind: Any) -> None:
 def test_decisions_are_the_odds_between_the_candidates() -> None:
     targets = targets_of(answer([1, 2, 3, 4], [5, 6, 7, 8]), answer())
     logits = random_logits(targets)
-    terms = grounding_terms(logits, targets, Settings())
+    terms = grounding_terms(logits, targets, GroundingSettings())
     sums = {"fp": 0.0, "fn": 0.0}
     for index in range(len(targets.decision_rows)):
         choices = [column for column in targets.choices[index].tolist() if column >= 0]
@@ -253,11 +253,11 @@ def test_decisions_are_the_odds_between_the_candidates() -> None:
 def test_the_weights_do_what_they_say() -> None:
     one = [torch.tensor(float(value)) for value in (1, 10, 100, 1000)]
     terms = Terms(*one, iou_teacher_forced=torch.tensor(0.5), boxes=1, skipped=0)
-    assert float(combine(terms, Settings(alpha=1, beta=2, gamma=3, w1=4, scale=0.5), 0.1)) == pytest.approx(
+    assert float(combine(terms, GroundingSettings(alpha=1, beta=2, gamma=3, w1=4, scale=0.5), 0.1)) == pytest.approx(
         4 * 1 + 0.05 * (10 + 200 + 3000)
     )
-    assert float(combine(terms, Settings(), 0)) == pytest.approx(0.3)
-    assert float(combine(terms, Settings(w1=0, scale=0))) == 0
+    assert float(combine(terms, GroundingSettings(), 0)) == pytest.approx(0.3)
+    assert float(combine(terms, GroundingSettings(w1=0, scale=0))) == 0
 
 
 # Hard cases
@@ -265,10 +265,10 @@ def test_the_weights_do_what_they_say() -> None:
 
 def test_text_without_boxes_asks_for_nothing() -> None:
     targets = targets_of("B", "42 ships")
-    terms = grounding_terms(NOTHING, targets, Settings())
+    terms = grounding_terms(NOTHING, targets, GroundingSettings())
     assert targets.empty
     assert values(terms) == [0] * 4
-    assert float(combine(terms, Settings())) == 0
+    assert float(combine(terms, GroundingSettings())) == 0
 
 
 HARD = {
@@ -289,8 +289,8 @@ def test_no_hard_case_makes_a_number_that_is_none(kind: Any, dtype: Any, text: s
     targets = targets_of(text)
     for seed, spread in enumerate([0, 1, 1e2, 1e4]):
         logits = random_logits(targets, seed, dtype, spread)
-        terms = grounding_terms(logits, targets, Settings(iou=kind))
-        loss = combine(terms, Settings(scale=1))
+        terms = grounding_terms(logits, targets, GroundingSettings(iou=kind))
+        loss = combine(terms, GroundingSettings(scale=1))
         loss.backward()
         assert loss.dtype == torch.float32
         assert logits.grad.dtype == dtype
@@ -298,14 +298,14 @@ def test_no_hard_case_makes_a_number_that_is_none(kind: Any, dtype: Any, text: s
         assert torch.isfinite(logits.grad).all()
     zeros = torch.full_like(targets.digits, 0)
     logits = peaked(targets, zeros)
-    combine(grounding_terms(logits, targets, Settings(iou=kind)), Settings(scale=1)).backward()
+    combine(grounding_terms(logits, targets, GroundingSettings(iou=kind)), GroundingSettings(scale=1)).backward()
     assert torch.isfinite(logits.grad).all()
 
 
 def test_a_box_said_wrong_with_certainty_is_a_finite_loss() -> None:
     targets = targets_of(answer([0, 0, 999, 999]))
     wrong = (targets.digits + 5) % 10
-    terms = grounding_terms(peaked(targets, wrong), targets, Settings())
+    terms = grounding_terms(peaked(targets, wrong), targets, GroundingSettings())
     assert 0.5 < values(terms)[1] < 12
     assert float(terms.iou_teacher_forced) < 0.3
 
@@ -317,9 +317,9 @@ def descend(term: str) -> Terms:
     optimizer = torch.optim.Adam([logits], lr=0.1)
     for _ in range(300):
         optimizer.zero_grad()
-        getattr(grounding_terms(logits, targets, Settings()), term).backward()
+        getattr(grounding_terms(logits, targets, GroundingSettings()), term).backward()
         optimizer.step()
-    return grounding_terms(logits, targets, Settings())
+    return grounding_terms(logits, targets, GroundingSettings())
 
 
 def test_descending_on_the_digits_finds_the_boxes() -> None:
@@ -340,7 +340,7 @@ def test_descending_on_the_expected_box_alone_need_not_find_the_digits() -> None
 def test_fp_teaches_to_stop_and_fn_to_go_on(term: str, sign: int) -> None:
     targets = targets_of(answer([1, 2, 3, 4], [5, 6, 7, 8]))
     logits = random_logits(targets)
-    getattr(grounding_terms(logits, targets, Settings()), term).backward()
+    getattr(grounding_terms(logits, targets, GroundingSettings()), term).backward()
     stop, further = (TOKENIZER.encode(text, add_special_tokens=False)[0] for text in ('"}]', '"},{"'))
     stops = logits.grad[:, targets.columns == stop].sum()
     goes_on = logits.grad[:, targets.columns == further].sum()

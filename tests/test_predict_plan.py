@@ -12,7 +12,7 @@ from PIL import Image
 from test_factory_run_card import a_card
 
 from medvl.errors import UsageError
-from medvl.factory.adapter_fit import other_base
+from medvl.factory.checks.adapter_fit import other_base
 from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
 from medvl.instructions import Instruction, fingerprint_each
 from medvl.predict.backends import in_process

@@ -20,7 +20,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_file_in_recipes_states_the_defaults(repository: Path) -> None:
-    shipped, defaults = read_profiles(repository / "recipes" / "profiles.yaml"), read_profiles(None)
+    shipped, defaults = read_profiles(repository / "recipes" / "profiles" / "default.yaml"), read_profiles(None)
     assert shipped == defaults
     assert shipped.fingerprint == defaults.fingerprint
     assert set(shipped.by_name) == {*Task, GENERAL}

@@ -22,15 +22,14 @@ from medvl.factory.recording import written
 from medvl.factory.run_card import read_run_card
 from medvl.instructions import GENERAL
 from medvl.profiles import read_profiles
+from medvl.router.options import read_options
 from medvl.tasks import Task
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-MERGES = sorted(FOLDER.glob("*_merge.yaml"))
-RECIPES = sorted(
-    file for file in FOLDER.glob("*.yaml") if "\nmodel_name_or_path:" in file.read_text() and file not in MERGES
-)
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+MERGES = sorted(FOLDER.glob("export/*.yaml"))
 FLARE = sorted(FOLDER.glob("flare_*.yaml"))
-GROUNDING = sorted(set(FOLDER.glob("grounding_*.yaml")) - set(MERGES))
+GROUNDING = sorted(FOLDER.glob("grounding_*.yaml"))
 # What a machine without a GPU cannot do as written; nothing else is overridden for parsing.
 ON_CPU = {"use_cpu": True, "deepspeed": None}
 
@@ -84,6 +83,23 @@ def as_parsed(key: str, value: Any) -> Any:
     if key in ("dataset", "eval_dataset", "lora_target"):
         return [name.strip() for name in value.split(",")]
     return [] if (key, value) == ("report_to", "none") else value
+
+
+@all_recipes
+def test_everything_in_the_folder_itself_is_trained(file: Path) -> None:
+    """Profiles, router options and merges lie in folders below it."""
+    recipe = load(file)
+    assert recipe["do_train"] is True and recipe["stage"] == "sft"
+
+
+def test_the_folders_below_hold_what_their_commands_read() -> None:
+    below = {file.relative_to(FOLDER).as_posix() for file in FOLDER.glob("*/**/*.yaml")}
+    assert {name.split("/")[0] for name in below} == {"profiles", "router", "export"}
+    assert all(name.count("/") == 1 for name in below)
+    for file in FOLDER.glob("profiles/*.yaml"):
+        assert read_profiles(file).by_name
+    for file in FOLDER.glob("router/*.yaml"):
+        assert read_options(file).epochs > 0
 
 
 @all_recipes
@@ -180,8 +196,8 @@ def test_deepspeed_takes_batch_and_precision_from_the_recipe(file: Path) -> None
 
 def test_index_lists_every_recipe() -> None:
     text = (FOLDER / "README.md").read_text()
-    rows = set(re.findall(r"^\| \[([\w.]+\.yaml)\]", text, re.MULTILINE))
-    assert rows == {file.name for file in RECIPES + MERGES}
+    rows = set(re.findall(r"^\| \[([\w./]+\.yaml)\]", text, re.MULTILINE))
+    assert rows == {file.relative_to(FOLDER).as_posix() for file in RECIPES + MERGES}
 
 
 @pytest.mark.parametrize(
@@ -237,7 +253,7 @@ def test_merge_recipe_is_for_export_and_merges_what_was_trained(
     file: Path, tiny_recipe: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     recipe = load(file)
-    assert f"llamafactory-cli export recipes/{file.name}" in header(file)
+    assert f"llamafactory-cli export recipes/export/{file.name}" in header(file)
     assert recipe["trust_remote_code"] is False
     assert recipe["export_device"] == "cpu" and "quantization_bit" not in recipe
     training = tiny_recipe("qwen3vl", output_dir=str(tmp_path / "adapter"), default_system="")

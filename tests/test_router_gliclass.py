@@ -475,7 +475,7 @@ def test_evaluate_prints_and_writes(trained: Path, tmp_path: Path, capsys: pytes
     assert "out of domain" in printed
 
 
-MEVLIP = str(Path(__file__).parents[1] / "recipes" / "router_gliclass_mevlip.yaml")
+MEVLIP = str(Path(__file__).parents[1] / "recipes" / "router" / "gliclass_mevlip.yaml")
 REFUSED = [
     (["route", "{tmp}/absent.jsonl"], 3, "absent.jsonl"),
     (["route", "{tmp}/bad.jsonl", "--out", "{tmp}/out.jsonl"], 3, "bad.jsonl:2: no question"),

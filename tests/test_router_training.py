@@ -11,24 +11,24 @@ from medvl.router.augmentation import balanced
 from medvl.router.data import LabelledQuestion
 from medvl.router.options import TrainingOptions, read_options, stated
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes" / "router"
 
 
 def test_the_default_recipe_is_the_default() -> None:
-    assert read_options(RECIPES / "router_gliclass.yaml") == TrainingOptions()
+    assert read_options(RECIPES / "gliclass.yaml") == TrainingOptions()
 
 
 def test_the_recipe_of_mevlip_is_their_setting() -> None:
-    options = read_options(RECIPES / "router_gliclass_mevlip.yaml")
+    options = read_options(RECIPES / "gliclass_mevlip.yaml")
     assert (options.focal_alpha, options.focal_gamma, options.preset) == (1.0, 1.0, "mevlip")
     assert (options.encoder, options.label_encoder) == ("microsoft/deberta-v3-small", "BAAI/bge-small-en-v1.5")
     assert (options.epochs, options.encoder_learning_rate, options.full) == (3, 1e-5, True)
 
 
-@pytest.mark.parametrize("name", ["router_gliclass", "router_gliclass_mevlip"])
+@pytest.mark.parametrize("name", ["gliclass", "gliclass_mevlip"])
 def test_headers_say_how_to_run_and_what_to_expect(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text()
-    assert f"medvl router train --recipe recipes/{name}.yaml" in text
+    assert f"medvl router train --recipe recipes/router/{name}.yaml" in text
     for word in ("Model", "Memory", "Time", "Expected"):
         assert f"# {word} " in text
     assert "Warning" in text or yaml.safe_load(text)["focal_alpha"] < 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvl.losses.grounding import Settings
+from medvl.losses.grounding import GroundingSettings
 
 CHECKED = 0.2  # share of the steps after which weights are compared bit for bit
 
@@ -19,7 +19,7 @@ class Arm:
     """
 
     name: str
-    settings: Settings | None = None
+    settings: GroundingSettings | None = None
     reference: bool = False
     share: float = 1.0
 
@@ -29,11 +29,11 @@ ARMS = {
     for arm in (
         Arm("lm"),
         Arm("reference", reference=True, share=CHECKED),
-        Arm("w1", Settings(scale=0.0)),
-        Arm("w1+iou", Settings(beta=0.0, gamma=0.0)),
-        Arm("full", Settings()),
-        *(Arm(f"beta={value:g}", Settings(beta=value)) for value in (0.0, 2.0, 8.0)),
-        *(Arm(f"gamma={value:g}", Settings(gamma=value)) for value in (0.0, 4.0, 16.0)),
-        *(Arm(f"scale={value:g}", Settings(scale=value)) for value in (0.2, 0.8)),
+        Arm("w1", GroundingSettings(scale=0.0)),
+        Arm("w1+iou", GroundingSettings(beta=0.0, gamma=0.0)),
+        Arm("full", GroundingSettings()),
+        *(Arm(f"beta={value:g}", GroundingSettings(beta=value)) for value in (0.0, 2.0, 8.0)),
+        *(Arm(f"gamma={value:g}", GroundingSettings(gamma=value)) for value in (0.0, 4.0, 16.0)),
+        *(Arm(f"scale={value:g}", GroundingSettings(scale=value)) for value in (0.2, 0.8)),
     )
 }

@@ -2,7 +2,8 @@
 
 The same file formats training data (`preprocess/flare.py --profiles`) and asks in prediction and serving, so that a
 model meets the prompt it was trained on. A profiles file is YAML with a mapping per task and one for `general`, which
-takes the questions whose task is not known; `recipes/profiles.yaml` explains every key. Keys left out have defaults.
+takes the questions whose task is not known; `recipes/profiles/default.yaml` explains every key. Keys left out have
+defaults.
 """
 
 import dataclasses

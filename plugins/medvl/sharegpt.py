@@ -216,6 +216,16 @@ def read_manifest(folder: Path) -> Manifest | None:
         ) from error
 
 
+def manifest_of(file: Path) -> Manifest | None:
+    """The manifest beside a file of records if it lists the file; None where nothing tells of it.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    manifest = read_manifest(file.parent)
+    return manifest if manifest is not None and file.name in manifest.files else None
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:

@@ -24,15 +24,16 @@ from medvl.augment.images import Changes, augment
 from medvl.augment.rewriting import BoxAnswer
 from medvl.augment.rules import Permission, permission
 from medvl.boxes import FRAMES, Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
-from medvl.factory.frames import stated_frames
-from medvl.factory.rows import RowReader, read_rows, row_reader
+from medvl.factory.collator import WrappedCollator
+from medvl.factory.data.frames import stated_frames
+from medvl.factory.data.rows import RowReader, read_rows, row_reader
 
 ROW = "medvl_row"
 _LIMIT = {"norm1000": 1000.0, "norm1": 1.0, "pixel": np.inf}
 
 
 @dataclass(frozen=True)
-class Settings:
+class AugmentSettings:
     """What the recipe asks for; `frame` is the one of the boxes in the training answers, None if nothing tells it."""
 
     level: str
@@ -42,9 +43,9 @@ class Settings:
     frame: Frame | None
 
 
-def settings(arguments: Any) -> Settings:
+def settings(arguments: Any) -> AugmentSettings:
     """The `augment` keys of a recipe; ValueError for training data with boxes in different frames."""
-    return Settings(
+    return AugmentSettings(
         level=arguments.augment,
         seed=arguments.augment_seed,
         probability=arguments.augment_probability,
@@ -78,7 +79,7 @@ def augment_training(keywords: dict[str, Any]) -> TrainerCallback:
     return TellEpoch(epoch)
 
 
-def number_rows(dataset: Any, reader: RowReader, wanted: Settings) -> Any:
+def number_rows(dataset: Any, reader: RowReader, wanted: AugmentSettings) -> Any:
     """The tokenised training set with the column `medvl_row`; logs how many records may be changed in what way.
 
     Raises:
@@ -127,25 +128,22 @@ def read_permission(feature: dict[str, Any], reader: RowReader) -> tuple[Permiss
 
 
 @dataclass(frozen=True)
-class AugmentedCollator:
+class AugmentedCollator(WrappedCollator):
     """A collator that changes numbered records first.
 
     Attributes:
-        collator: LLaMA-Factory's, or one around it.
         reader: Reads and writes answers.
         wanted: What the recipe asks for.
         epoch: Shape (1,), in shared memory: workers that outlive an epoch see the next one.
     """
 
-    collator: Any
     reader: RowReader
-    wanted: Settings
+    wanted: AugmentSettings
     epoch: torch.Tensor
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The collator's batch of changed records."""
-        batch: dict[str, Any] = self.collator([self.change(feature) for feature in features])
-        return batch
+        return super().__call__([self.change(feature) for feature in features])
 
     def change(self, feature: dict[str, Any]) -> dict[str, Any]:
         """A record with other images, and other tokens where its boxes moved; unnumbered ones as they are."""
@@ -198,10 +196,6 @@ class AugmentedCollator:
         (reduced,) = plugin._regularize_images([whole], **limits)["images"]
         (again,) = plugin._regularize_images([reduced], **limits)["images"]
         return (reduced if again.size == reduced.size else whole.convert("RGB")), whole.size
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked of the collator."""
-        return getattr(object.__getattribute__(self, "collator"), name)
 
 
 def _opened(image: Any) -> Image.Image:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvl.factory.rows import IGNORED, RowReader, read_rows, row_reader
+from medvl.factory.collator import WrappedCollator
+from medvl.factory.data.rows import RowReader, read_rows, row_reader
+from medvl.losses import IGNORED
 from medvl.losses.classes import AnswerClass, answer_class, weigh
 from medvl.yaml_files import read_yaml
 
@@ -99,32 +101,25 @@ def _table(weights: Mapping[AnswerClass, float], counts: Mapping[AnswerClass | N
 
 
 @dataclass(frozen=True)
-class BalancedCollator:
+class BalancedCollator(WrappedCollator):
     """A collator that keeps weight and exponent of each record beside the batch."""
-
-    collator: Any
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The collator's batch; in training with `medvl_weight` and `medvl_gamma` of shape (batch,)."""
         import torch
 
         columns = {name: [feature.pop(name) for feature in features if name in feature] for name in (WEIGHT, GAMMA)}
-        batch: dict[str, Any] = self.collator(features)
+        batch = super().__call__(features)
         batch.update({name: torch.tensor(values) for name, values in columns.items() if values})
         return batch
 
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked of the collator."""
-        return getattr(object.__getattribute__(self, "collator"), name)
 
-
-def balance(trainer: type, keywords: dict[str, Any]) -> type:
-    """The class to build instead of `trainer`; weighs the training set among its keywords and wraps its collator."""
+def prepare(keywords: dict[str, Any]) -> None:
+    """Weighs the training set among a trainer's keywords and wraps its collator."""
     arguments, collator = keywords["finetuning_args"], keywords["data_collator"]
     reader = row_reader(collator, keywords["tokenizer"], keywords["model"])
     keywords["train_dataset"] = balance_dataset(keywords["train_dataset"], reader, arguments)
     keywords["data_collator"] = BalancedCollator(collator)
-    return balanced_trainer(trainer)
 
 
 def balanced_trainer(stock: type) -> type:

@@ -14,13 +14,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-# Model types whose logits are the head's product with the final states and nothing else.
-PLAIN_PRODUCT = {"qwen3_vl", "internvl"}
-
-
-def without_adapter(model: Any) -> Any:
-    """The model inside a LoRA adapter; a model without one as it is."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+from medvl.factory.checks.adapter_fit import without_adapter
+from medvl.factory.families import FAMILIES
 
 
 class ColumnLogits:
@@ -30,7 +25,8 @@ class ColumnLogits:
         """model: as LLaMA-Factory hands it to its trainer, with or without a LoRA adapter; sharded: under FSDP."""
         base = without_adapter(model)
         self.head = base.get_output_embeddings()
-        self.sharded = sharded or base.config.model_type not in PLAIN_PRODUCT
+        family = FAMILIES.get(base.config.model_type)
+        self.sharded = sharded or family is None or not family.plain_product
         self._states: torch.Tensor | None = None
         # The inner model, not the head: a fused loss never calls the head.
         getattr(base, base.base_model_prefix).register_forward_hook(self._keep)

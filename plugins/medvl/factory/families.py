@@ -1,139 +1,58 @@
-"""What must fit the model: the template of its family, and keys that its kind of model never reads.
+"""The model families, one entry each: what medvl has to know of a checkpoint that LLaMA-Factory does not tell it.
 
-The checkpoint's config.json is looked up on this machine only. A model that is still to be downloaded is looked at
-again when its tokenizer was loaded.
+docs/add_a_model_family.md adds one. Importable without torch.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-from medvl.factory.arguments import Recipe
-
-# `model_type` of config.json -> the templates of LLaMA-Factory that write its image tokens, the usual one first.
-TEMPLATES = {
-    "qwen3_vl": ("qwen3_vl_nothink", "qwen3_vl"),
-    "qwen3_vl_moe": ("qwen3_vl_nothink", "qwen3_vl"),
-    "qwen2_vl": ("qwen2_vl",),
-    "qwen2_5_vl": ("qwen2_vl",),
-    "internvl": ("intern_vl",),
-}
-# The processor tells the family where config.json is not to be had.
-_PROCESSORS = {
-    "Qwen3VLProcessor": "qwen3_vl",
-    "Qwen2_5_VLProcessor": "qwen2_5_vl",
-    "Qwen2VLProcessor": "qwen2_vl",
-    "InternVLProcessor": "internvl",
-}
-_TILED = ("internvl",)
-_NOT_FUSED = ("qwen3_vl", "qwen3_vl_moe", "internvl")  # of which LLaMA-Factory 0.9.5 patches no loss
-_REASONING = ("qwen3_vl",)  # the templates among them that can think
-# Keys of a recipe -> what adapter_config.json calls them.
-_ADAPTER_KEYS = {"lora_rank": "r"} | {key: key for key in ("lora_alpha", "lora_dropout", "use_dora", "use_rslora")}
+from dataclasses import dataclass
 
 
-def model_config(name_or_path: str, revision: str = "main", cache_dir: str | None = None) -> dict[str, Any] | None:
-    """The checkpoint's config.json, from its folder or the Hugging Face cache; None where it is not on this machine."""
-    file: Any = Path(name_or_path) / "config.json"
-    if not file.is_file():
-        if Path(name_or_path).is_absolute():
-            return None
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
+@dataclass(frozen=True)
+class Family:
+    """One `model_type` of config.json.
 
-        try:
-            file = try_to_load_from_cache(name_or_path, "config.json", cache_dir=cache_dir, revision=revision)
-        except HFValidationError:  # a folder that is not there; LLaMA-Factory says so
-            return None
-    return _read(Path(file)) if isinstance(file, str | Path) else None
-
-
-def template_problems(recipe: Recipe, processor: Any = None) -> list[str]:
-    """A sentence if the recipe's template is that of another family; LLaMA-Factory fails with an AttributeError.
-
-    processor: of the model, once it is loaded.
+    Attributes:
+        templates: The templates of LLaMA-Factory that write its image tokens, the usual one first.
+        processor: Name of its processor's class, which tells the family where config.json is not to be had.
+        tiled: Whether `crop_to_patches` cuts its images into tiles.
+        pan_and_scan: Whether `image_do_pan_and_scan` cuts large images into crops.
+        plain_product: Whether its logits are the head's product with the final states and nothing else, so that the
+            grounding loss need not read all of them.
+        liger: liger-kernel's function for it, which the grounding loss calls under `enable_liger_kernel`.
+        fused_by_llamafactory: Whether LLaMA-Factory 0.9.5 itself acts on `enable_liger_kernel`.
     """
-    kind = (_config(recipe) or {}).get("model_type") or _PROCESSORS.get(type(processor).__name__)
-    fitting, template = TEMPLATES.get(kind or ""), recipe.value("template")
-    if fitting is None or template in fitting or (template is None and not recipe.value("do_train")):
-        return []
-    return [
-        f"template: `{template}` does not fit {recipe.value('model_name_or_path')}, which is of `model_type: {kind}`; "
-        f"write `template: {fitting[0]}`"
-    ]
+
+    templates: tuple[str, ...]
+    processor: str | None = None
+    tiled: bool = False
+    pan_and_scan: bool = False
+    plain_product: bool = False
+    liger: str | None = None
+    fused_by_llamafactory: bool = True
 
 
-def unused_by_model(recipe: Recipe) -> list[str]:
-    """Sentences about keys that do nothing with this model, or with the adapter that is trained on."""
-    config = _config(recipe)
-    found = [] if config is None else _of_config(recipe, config)
-    if recipe.value("do_train") and recipe.asks("adapter_name_or_path") and not recipe.value("create_new_adapter"):
-        found += _of_adapter(recipe, Path(recipe.value("adapter_name_or_path")[-1]))
-    if recipe.word("flash_attn") == "fa2" and not _has_flash_attention():
-        found.append("flash_attn: fa2 needs the package flash-attn and a GPU; write `flash_attn: auto`")
-    return found
+THINKING = ("qwen3_vl",)  # the templates that can think
 
+_QWEN3_VL = ("qwen3_vl_nothink", "qwen3_vl")
 
-def _of_config(recipe: Recipe, config: dict[str, Any]) -> list[str]:
-    kind = config.get("model_type")
-    found = []
-    if config.get("quantization_config") and recipe.asks("quantization_bit"):
-        found.append("quantization_bit: does nothing, the checkpoint is quantised already; remove it")
-    if kind not in TEMPLATES:
-        return found
-    if kind not in _TILED and recipe.asks("crop_to_patches"):
-        found.append(f"crop_to_patches: does nothing for `{kind}`, only InternVL cuts images into tiles")
-    if recipe.asks("image_do_pan_and_scan"):
-        found.append(f"image_do_pan_and_scan: does nothing for `{kind}`; remove it")
-    if not recipe.value("do_train"):
-        return found
-    if recipe.asks("shift_attn"):
-        found.append(f"shift_attn: does nothing for `{kind}`, LLaMA-Factory has it for LLaMA; remove it")
-    text = (config.get("text_config") or {}).get("model_type")
-    if recipe.asks("moe_aux_loss_coef") and text != "qwen3_moe":
-        found.append(f"moe_aux_loss_coef: does nothing for `{kind}` with a `{text}` language model; remove it")
-    if recipe.asks("enable_liger_kernel") and kind in _NOT_FUSED and not recipe.value("use_grounding_loss"):
-        found.append(f"enable_liger_kernel: does nothing for `{kind}` without `use_grounding_loss: true`; remove it")
-    if recipe.value("template") not in _REASONING:
-        found += [
-            f"{key}: does nothing with `template: {recipe.value('template')}`, which does not think; remove it"
-            for key in ("enable_thinking", "preserve_thinking")
-            if recipe.asks(key)
-        ]
-    return found
-
-
-def _of_adapter(recipe: Recipe, adapter: Path) -> list[str]:
-    """Training goes on with the adapter's own rank, scale and dropout, whatever the recipe says."""
-    file = adapter / (recipe.value("adapter_folder") or "") / "adapter_config.json"
-    there = _read(file) if file.is_file() else None
-    if there is None:
-        return []
-    return [
-        f"{key}: {recipe.value(key)} does nothing, the adapter {adapter} that is trained on has {there.get(name)}; "
-        f"write that, or `create_new_adapter: true`"
-        for key, name in _ADAPTER_KEYS.items()
-        if key in recipe.keys and name in there and recipe.value(key) != there[name]
-    ]
-
-
-def _config(recipe: Recipe) -> dict[str, Any] | None:
-    name = recipe.value("model_name_or_path")
-    return model_config(name, recipe.value("model_revision"), recipe.value("cache_dir")) if name else None
-
-
-def _has_flash_attention() -> bool:
-    from transformers.utils import is_flash_attn_2_available, is_torch_npu_available
-
-    return bool(is_flash_attn_2_available() or is_torch_npu_available())
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """A JSON object; None for anything else, which transformers says better."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+FAMILIES = {
+    "qwen3_vl": Family(
+        _QWEN3_VL,
+        processor="Qwen3VLProcessor",
+        plain_product=True,
+        liger="apply_liger_kernel_to_qwen3_vl",
+        fused_by_llamafactory=False,
+    ),
+    "qwen3_vl_moe": Family(_QWEN3_VL, fused_by_llamafactory=False),
+    "qwen2_vl": Family(("qwen2_vl",), processor="Qwen2VLProcessor"),
+    "qwen2_5_vl": Family(("qwen2_vl",), processor="Qwen2_5_VLProcessor"),
+    "internvl": Family(
+        ("intern_vl",),
+        processor="InternVLProcessor",
+        tiled=True,
+        plain_product=True,
+        liger="apply_liger_kernel_to_internvl",
+        fused_by_llamafactory=False,
+    ),
+}

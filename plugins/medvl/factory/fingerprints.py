@@ -10,12 +10,10 @@ import logging
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
+from medvl.factory.data.entries import Entry, count_records, read_entries
 from medvl.factory.run_card import DataFile
-from medvl.sharegpt import MANIFEST, file_sha256, read_manifest
+from medvl.sharegpt import file_sha256, manifest_of
 
 PACKAGES = (
     "medvl",
@@ -34,39 +32,17 @@ CLONE = Path(__file__).resolve().parents[3]
 log = logging.getLogger("medvl")
 
 
-def count_records(file: Path) -> int | None:
-    """Number of records in a .json list or a .jsonl file; None for other formats."""
-    if file.suffix == ".json":
-        return len(msgspec.json.decode(file.read_bytes(), type=list[msgspec.Raw]))
-    if file.suffix == ".jsonl":
-        with file.open("rb") as stream:
-            return sum(1 for line in stream if line.strip())
-    return None
-
-
 def describe_data(names: list[str] | None, role: str, dataset_dir: str) -> list[DataFile]:
     """One record per file of the named entries of `dataset_dir`/dataset_info.json.
 
     An entry without a local file (a hub name) gives one record without a path. Entries whose file_name is a folder give
     one record per file, as LLaMA-Factory reads them.
     """
-    if not names:
-        return []
-    entries = msgspec.json.decode(
-        (Path(dataset_dir) / "dataset_info.json").read_bytes(), type=dict[str, dict[str, Any]]
-    )
-    described = []
-    for name in names:
-        entry = entries[name]
-        location = Path(dataset_dir) / entry["file_name"] if "file_name" in entry else None
-        if location is None:
-            files: list[Path | None] = [None]
-        elif location.is_dir():
-            files = [file for file in sorted(location.iterdir()) if file.name != MANIFEST]
-        else:
-            files = [location]
-        described += [_describe_file(name, role, file, entry.get("num_samples")) for file in files]
-    return described
+    return [
+        _describe_file(entry, role, file)
+        for entry in read_entries(names, dataset_dir)
+        for file in (entry.files if entry.location else [None])
+    ]
 
 
 def base_model(name_or_path: str, revision: str, cache_dir: str | None = None) -> tuple[str | None, str | None]:
@@ -106,20 +82,20 @@ def git_revision(clone: Path = CLONE) -> str | None:
     return done.stdout.strip()
 
 
-def _describe_file(entry: str, role: str, file: Path | None, num_samples: int | None) -> DataFile:
+def _describe_file(entry: Entry, role: str, file: Path | None) -> DataFile:
+    samples = entry.content.get("num_samples")
     if file is None or not file.is_file():
         # LLaMA-Factory itself refuses a missing file, unless it trains from `tokenized_path`.
-        return DataFile(entry, role, str(file) if file else None, None, None, num_samples, None, None, None)
+        return DataFile(entry.name, role, str(file) if file else None, None, None, samples, None, None, None)
     digest = file_sha256(file)
-    manifest = read_manifest(file.parent)
-    listed = manifest.files.get(file.name) if manifest else None
-    if manifest is None or listed is None:
+    manifest = manifest_of(file)
+    if manifest is None:
         frame = box_style = matches = instructions = None
     else:
         options = manifest.options
         frame, box_style, instructions = options.frame, options.box_style, options.instructions
-        matches = listed.sha256 == digest
+        matches = manifest.files[file.name].sha256 == digest
         if not matches:
             log.warning("%s has changed since its manifest.json was written; frame and box style may not hold", file)
     records = count_records(file)
-    return DataFile(entry, role, str(file), digest, records, num_samples, frame, box_style, matches, instructions)
+    return DataFile(entry.name, role, str(file), digest, records, samples, frame, box_style, matches, instructions)

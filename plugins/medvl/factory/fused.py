@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from llamafactory.extras.logging import get_logger
 
-from medvl.factory.column_logits import ColumnLogits, without_adapter
+from medvl.factory.checks.adapter_fit import without_adapter
+from medvl.factory.column_logits import ColumnLogits
+from medvl.factory.families import FAMILIES
 
-PATCHES = {"qwen3_vl": "apply_liger_kernel_to_qwen3_vl", "internvl": "apply_liger_kernel_to_internvl"}
+PATCHES = {kind: family.liger for kind, family in FAMILIES.items() if family.liger}
 CURE = "set `enable_liger_kernel: false`"
 
 

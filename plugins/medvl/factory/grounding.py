@@ -1,63 +1,57 @@
-"""The grounding loss in LLaMA-Factory's SFT trainer.
+"""The grounding loss at work in LLaMA-Factory's SFT trainer.
 
 The collator finds the boxes of each batch in its labels, in the data loader's processes where there are any, so that no
-GPU waits for it. The trainer adds the terms to the loss the model returned and logs each for itself. Evaluation keeps
-the language-model loss.
-
-Gradient accumulation and data parallelism need nothing here: every term is a mean over the records of a micro-batch,
-and the trainer averages over micro-batches and devices. For these model families it does the same to the language-model
-loss, which is a mean over the tokens of a micro-batch: with answers of unequal length, that one depends on how a batch
-is divided (transformers' `model_accepts_loss_kwargs`, set to False by LLaMA-Factory).
+GPU waits for it. The terms are added to the loss the model returned, and each is logged for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from medvl.boxes import Frame
+from medvl.factory.collator import WrappedCollator
 from medvl.factory.column_logits import ColumnLogits
+from medvl.factory.data.frames import require_frame
 from medvl.factory.fused import fuse
 from medvl.factory.grounding_eval import BoxEvaluation
 from medvl.factory.grounding_log import Record, panels
-from medvl.factory.loss_plot import LossPlotCallback
+from medvl.factory.losses.base import AddedLoss
 from medvl.factory.positions import tell_token_types
 from medvl.losses.coordinates import Targets, Vocabulary, find_targets
-from medvl.losses.grounding import Settings, combine, grounding_terms
-
-if TYPE_CHECKING:
-    from transformers import Seq2SeqTrainer as Stock
-else:
-    Stock = object
+from medvl.losses.grounding import GroundingSettings, combine, grounding_terms
 
 TARGETS = "medvl_targets"
 
 
 @dataclass(frozen=True)
-class BoxFinder:
-    """A collator that adds the grounding targets of each batch; other attributes are the wrapped collator's."""
+class BoxFinder(WrappedCollator):
+    """A collator that adds the grounding targets of each batch."""
 
-    collator: Any
     vocabulary: Vocabulary
     frame: Frame
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The collator's batch and, under `TARGETS`, its `Targets`."""
-        batch: dict[str, Any] = self.collator(features)
+        batch = super().__call__(features)
         batch[TARGETS] = find_targets(batch["labels"], self.vocabulary, self.frame)
         return batch
 
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked of the collator."""
-        return getattr(object.__getattribute__(self, "collator"), name)
+
+def prepare(keywords: dict[str, Any]) -> None:
+    """Wraps the collator among a trainer's keywords; ValueError for data in another frame than `grounding_frame`."""
+    arguments = keywords["finetuning_args"]
+    require_frame(arguments)
+    vocabulary = Vocabulary.of(keywords["tokenizer"])
+    keywords["data_collator"] = BoxFinder(keywords["data_collator"], vocabulary, arguments.grounding_frame)
 
 
-def settings_of(arguments: Any) -> Settings:
+def settings_of(arguments: Any) -> GroundingSettings:
     """The weights that the recipe's keys give."""
-    return Settings(
+    return GroundingSettings(
         alpha=arguments.grounding_alpha,
         beta=arguments.grounding_beta,
         gamma=arguments.grounding_gamma,
@@ -67,83 +61,65 @@ def settings_of(arguments: Any) -> Settings:
     )
 
 
-class GroundingMixin(Stock):  # type: ignore[misc]
-    """What is put before LLaMA-Factory's trainer, or a subclass of it."""
+class GroundingLoss(AddedLoss):
+    """The terms of each batch, their record, and the boxes that are generated while it trains."""
 
-    def __init__(self, *args: Any, plain_collator: Any, **kwargs: Any) -> None:
-        """plain_collator: LLaMA-Factory's own, for the questions of `grounding_eval_steps`."""
-        super().__init__(*args, **kwargs)
-        keys = self.finetuning_args
-        if self.args.n_gpu > 1:
-            raise ValueError("use_grounding_loss: start several GPUs of one machine with FORCE_TORCHRUN=1")
-        if self.model_accepts_loss_kwargs:  # LLaMA-Factory says no for models with a processor
-            raise ValueError("use_grounding_loss: this model has no processor for images; train a vision model")
-        if not hasattr(self.train_dataset, "__len__") and self.accelerator.dispatch_batches is not False:
+    in_batch = TARGETS
+
+    def __init__(self, trainer: Any) -> None:
+        """trainer: built, with its model and collator; ValueError where the loss cannot be added to it."""
+        keys = trainer.finetuning_args
+        if not hasattr(trainer.train_dataset, "__len__") and trainer.accelerator.dispatch_batches is not False:
             raise ValueError(
                 "use_grounding_loss: with `streaming` one process hands batches to the others, which cannot be done "
                 "with the boxes found in them; add `accelerator_config: {dispatch_batches: false}`"
             )
-        self.grounding = settings_of(keys)
-        self.column_logits = ColumnLogits(self.model, sharded=self.is_fsdp_enabled)
+        self.trainer, self.weights = trainer, settings_of(keys)
+        self.column_logits = ColumnLogits(trainer.model, sharded=trainer.is_fsdp_enabled)
         self.record = Record()
         if keys.setting("enable_liger_kernel"):
-            fuse(self.model, self.column_logits)
+            fuse(trainer.model, self.column_logits)
         self.box_evaluation = None
         if keys.grounding_eval_steps:
-            collator = tell_token_types(plain_collator, self.model)
-            self.box_evaluation = BoxEvaluation(self, collator, keys.grounding_eval_steps, keys.grounding_eval_samples)
-            self.add_callback(self.box_evaluation)
-        if keys.plot_loss:
-            asked = () if self.box_evaluation is None else self.box_evaluation.questions
-            self.add_callback(LossPlotCallback(panels(self.grounding, asked)))
+            collator = tell_token_types(trainer.data_collator, trainer.model)
+            asked = keys.grounding_eval_steps, keys.grounding_eval_samples
+            self.box_evaluation = BoxEvaluation(trainer, collator, *asked, self.weights)
+            trainer.add_callback(self.box_evaluation)
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The stock loss; in training with the grounding terms, where the batch has boxes or an empty list."""
-        targets: Targets | None = inputs.pop(TARGETS, None)
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
-        if model.training and targets is not None:
-            loss = self.add_grounding(loss, outputs, targets.to(loss.device))
-        return (loss, outputs) if return_outputs else loss
-
-    def add_grounding(self, loss: torch.Tensor, outputs: Mapping[str, Any], targets: Targets) -> torch.Tensor:
-        """The loss of one micro-batch with the grounding terms; the same value where nothing is to be grounded."""
+    def term(
+        self, language: torch.Tensor, outputs: Mapping[str, Any], _labels: torch.Tensor, found: Targets | None
+    ) -> torch.Tensor | None:
+        """The grounding terms of one micro-batch; nothing, or a zero, where nothing is to be grounded."""
+        if found is None:
+            return None
+        targets = found.to(language.device)
         if targets.empty:
-            self.record.add(loss, None, targets)
+            self.record.add(language, None, targets)
             zero = self.column_logits.none(outputs)
-            return loss if zero is None else loss + zero.to(loss.device)
-        terms = grounding_terms(self.column_logits(targets.rows, targets.columns, outputs), targets, self.grounding)
-        self.record.add(loss, terms, targets)
-        return loss + combine(terms, self.grounding, self.warmup()).to(loss.device)
+            return None if zero is None else zero.to(language.device)
+        terms = grounding_terms(self.column_logits(targets.rows, targets.columns, outputs), targets, self.weights)
+        self.record.add(language, terms, targets)
+        return combine(terms, self.weights, self.warmup()).to(language.device)
 
     def warmup(self) -> float:
         """Share of their weight that all terms but W1 have at this step."""
-        steps = self.finetuning_args.grounding_warmup_ratio * self.state.max_steps
-        return 1.0 if steps <= 0 else min(1.0, self.state.global_step / steps)
+        state = self.trainer.state
+        steps = self.trainer.finetuning_args.grounding_warmup_ratio * state.max_steps
+        return 1.0 if steps <= 0 else min(1.0, state.global_step / steps)
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the stock trainer, which may hand all that the collator made to the model."""
-        inputs.pop(TARGETS, None)
-        return super().prediction_step(model, inputs, *args, **kwargs)
+    def metrics(self) -> dict[str, float]:
+        """The generated boxes of this step."""
+        asked = self.box_evaluation
+        return asked.metrics if asked is not None and asked.step == self.trainer.state.global_step else {}
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As the stock trainer, with the generated boxes of this step, for `metric_for_best_model`."""
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        if self.box_evaluation is not None and self.box_evaluation.step == self.state.global_step:
-            metrics |= self.box_evaluation.metrics
-        return metrics
+    def logs(self) -> dict[str, float]:
+        """The parts of the loss; warns where there is nothing to ground."""
+        args = self.trainer.args
+        logged = self.record.read(self.trainer.accelerator, args.gradient_accumulation_steps * args.world_size)
+        if self.trainer.is_world_process_zero():
+            self.record.warn_once()
+        return logged
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the stock trainer; a log of the training loss also has its parts."""
-        if "loss" in logs:
-            micro_batches = self.args.gradient_accumulation_steps * self.args.world_size
-            logs.update(self.record.read(self.accelerator, micro_batches))
-            if self.is_world_process_zero():
-                self.record.warn_once()
-        super().log(logs, *args, **kwargs)
-
-
-def grounding_trainer(stock: type) -> type:
-    """A subclass of LLaMA-Factory's trainer that adds the grounding loss in training."""
-    return type("GroundingTrainer", (GroundingMixin, stock), {})
+    def panels(self) -> dict[str, str]:
+        """Every term, and the generated boxes."""
+        return panels(self.weights, () if self.box_evaluation is None else self.box_evaluation.questions)

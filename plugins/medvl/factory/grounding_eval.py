@@ -24,11 +24,11 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from medvl.box_text import parse_boxes
 from medvl.boxes import order_corners
 from medvl.factory.grounding_log import eval_prefix
+from medvl.losses import IGNORED
 from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty, unreadable
-from medvl.losses.grounding import Settings
+from medvl.losses.grounding import GroundingSettings
 from medvl.unwrapping import unwrap
 
-IGNORED = -100
 SPARE_TOKENS = 32  # beyond twice the true answer, for a short one in another style
 
 
@@ -96,8 +96,8 @@ def _question(record: dict[str, Any], tokenizer: Any) -> Question | None:
 class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
     """Asks every `grounding_eval_steps` steps; `metrics` keeps the last result and `step` when it was made."""
 
-    def __init__(self, trainer: Any, collator: Any, every: int, limit: int) -> None:
-        """collator: LLaMA-Factory's; with token types for models that need them (positions.py).
+    def __init__(self, trainer: Any, collator: Any, every: int, limit: int, weights: GroundingSettings) -> None:
+        """collator: the trainer's; with token types for models that need them (positions.py). weights: of the loss.
 
         Raises ValueError when the trainer has no eval set with box answers, or shards its weights with FSDP.
         """
@@ -105,7 +105,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
             raise ValueError("grounding_eval_steps: there is no eval_dataset (or val_size); add one, or set 0")
         if trainer.is_fsdp_enabled:
             raise ValueError("grounding_eval_steps: a model sharded by FSDP cannot generate while it trains; set 0")
-        self.trainer, self.collator, self.every = trainer, collator, every
+        self.trainer, self.collator, self.every, self.weights = trainer, collator, every, weights
         datasets = trainer.eval_dataset
         named = datasets if isinstance(datasets, dict) else {"": datasets}
         tokenizer = trainer.processing_class
@@ -141,7 +141,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
                 loss = self.language_loss(batch or questions[:1])
                 compared += [score(text, it.answer, loss) for it, text in zip(batch, answers, strict=False)]
         model.train(training)
-        return summary(gather_object(compared) if args.world_size > 1 else compared, self.trainer.grounding)
+        return summary(gather_object(compared) if args.world_size > 1 else compared, self.weights)
 
     def language_loss(self, batch: Sequence[Question]) -> float:
         """The language-model loss of the true answers, which the reference adds its penalty to."""
@@ -153,7 +153,8 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
         tokenizer = self.trainer.processing_class
         with left_padding(tokenizer):
             inputs = self.collator([question.prompt() for question in batch])
-        for unused in ("labels", "position_ids", "rope_deltas"):  # generate makes positions of its own
+        # What is for the loss alone, and positions: generate makes its own.
+        for unused in ("labels", "position_ids", "rope_deltas", *self.trainer.in_batch):
             inputs.pop(unused, None)
         inputs = self.trainer._prepare_inputs(inputs)
         config = GenerationConfig(
@@ -213,7 +214,7 @@ def score(text: str, truth: str, loss: float) -> Scored:
     return Scored(compare(order_corners(answer.boxes), order_corners(true.boxes)), readable=True, loss=loss)
 
 
-def summary(scored: Sequence[Scored], weights: Settings) -> dict[str, float]:
+def summary(scored: Sequence[Scored], weights: GroundingSettings) -> dict[str, float]:
     """Metrics over all answers; pairs have IoU >= 0.5. An unreadable answer is one wrong box in all of them.
 
     `boxes_iou` is the mean over answers of the mean IoU of their pairs; `boxes_iou_all` the mean over all true boxes.

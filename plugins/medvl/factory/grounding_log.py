@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from medvl.losses.coordinates import Targets
-from medvl.losses.grounding import Settings, Terms
+from medvl.losses.grounding import GroundingSettings, Terms
 
 SKIPPED_WARNING = 0.01  # share of boxes left out
 
@@ -90,7 +90,7 @@ class Record:
             )
 
 
-def panels(settings: Settings, eval_sets: Iterable[str] = ()) -> dict[str, str]:
+def panels(settings: GroundingSettings, eval_sets: Iterable[str] = ()) -> dict[str, str]:
     """Logged names to the titles of their plots.
 
     Args:
@@ -108,8 +108,7 @@ def panels(settings: Settings, eval_sets: Iterable[str] = ()) -> dict[str, str]:
         for metric, title in (("iou", "eval IoU"), ("f1", "eval F1"))
         for name in eval_sets
     }
-    language = {"loss": "loss, all parts", "loss_lm": "language model"}
-    return language | weighted | {"iou_teacher_forced": "IoU, teacher-forced"} | generated
+    return weighted | {"iou_teacher_forced": "IoU, teacher-forced"} | generated
 
 
 def eval_prefix(name: str) -> str:

@@ -24,7 +24,7 @@ TARGETS = {
     "llamafactory.hparams.parser": ("medvl.factory.parsing", "extend_parser"),
     "llamafactory.train.sft.workflow": ("medvl.factory.trainer", "extend_workflow"),
     "llamafactory.chat.hf_engine": ("medvl.factory.positions", "extend_engine"),
-    "llamafactory.model.loader": ("medvl.factory.adapter_fit", "extend_loader"),
+    "llamafactory.model.loader": ("medvl.factory.checks.adapter_fit", "extend_loader"),
 }
 OFF_SWITCH = "MEDVL_DISABLE"
 

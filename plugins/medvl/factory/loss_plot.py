@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ log = get_logger("llamafactory.medvl")  # LLaMA-Factory shows what is logged und
 class LossPlotCallback(TrainerCallback):  # type: ignore[misc]
     """Draws at the end of training, on the main process."""
 
-    def __init__(self, titles: dict[str, str]) -> None:
+    def __init__(self, titles: Callable[[], dict[str, str]]) -> None:
         """titles: logged name to the title of its panel, in the order of the panels; equal titles share one."""
         self.titles = titles
 
@@ -30,14 +31,15 @@ class LossPlotCallback(TrainerCallback):  # type: ignore[misc]
         """Write the image into the output folder."""
         if not state.is_world_process_zero:
             return
-        curves = {name: points for name in self.titles if (points := curve(state.log_history, name))}
+        titles = self.titles()
+        curves = {name: points for name in titles if (points := curve(state.log_history, name))}
         if not curves:
             log.warning_rank0(
                 f"No loss component was logged (logging_steps: {args.logging_steps}), so none is plotted."
             )
             return
         path = Path(args.output_dir) / FILE_NAME
-        write_atomic(path, draw(curves, self.titles))
+        write_atomic(path, draw(curves, titles))
         log.info_rank0(f"Loss components plotted in {path}")
 
 

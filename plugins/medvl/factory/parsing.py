@@ -16,9 +16,10 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from medvl.factory import hook
-from medvl.factory.arguments import KeyGroup, Recipe, extend_arguments, requested_keys
-from medvl.factory.checks import enabled, say, why_refused
-from medvl.factory.spelling import misspelt
+from medvl.factory.arguments import extend_arguments, requested_keys
+from medvl.factory.checks.recipe import enabled, say, why_refused
+from medvl.factory.checks.spelling import misspelt
+from medvl.factory.recipe import KeyGroup, Recipe
 
 ARGUMENT_LISTS = ("_TRAIN_ARGS", "_INFER_ARGS", "_EVAL_ARGS")
 WORKFLOW = "llamafactory.train.sft.workflow"

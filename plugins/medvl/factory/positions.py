@@ -19,6 +19,8 @@ from typing import Any
 from weakref import WeakSet
 
 from medvl.factory.arguments import requested_keys
+from medvl.factory.checks.adapter_fit import without_adapter
+from medvl.factory.collator import WrappedCollator
 
 IMAGE, VIDEO = 1, 2  # transformers' mm_token_type_ids; 0 is text
 _ASKED: WeakSet[Any] = WeakSet()  # models of the engines whose recipe asks for image positions
@@ -26,7 +28,7 @@ _ASKED: WeakSet[Any] = WeakSet()  # models of the engines whose recipe asks for 
 
 def numbers_images(model: Any) -> bool:
     """Whether the model computes positions from token types, as the Qwen-VL families do."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # under a LoRA adapter
+    inner = without_adapter(model)
     compute = getattr(getattr(inner, "model", inner), "get_rope_index", None)
     return compute is not None and "mm_token_type_ids" in inspect.signature(compute).parameters
 
@@ -37,28 +39,22 @@ def token_types(tokens: Any, image: int, video: int) -> Any:
 
 
 @dataclass(frozen=True)
-class TokenTypes:
+class TokenTypes(WrappedCollator):
     """A collator that also tells the model which tokens are images.
 
     Attributes:
-        collator: LLaMA-Factory's collator; its own attributes stay readable here.
         image: Id of the token that stands for a piece of an image.
         video: The same for video.
     """
 
-    collator: Any
     image: int
     video: int
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """The collator's batch with `mm_token_type_ids` of the shape of `input_ids`."""
-        batch: dict[str, Any] = self.collator(features)
+        batch = super().__call__(features)
         batch["mm_token_type_ids"] = token_types(batch["input_ids"], self.image, self.video)
         return batch
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked of the collator."""
-        return getattr(object.__getattribute__(self, "collator"), name)
 
 
 def tell_token_types(collator: Any, model: Any) -> Any:

@@ -18,10 +18,10 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from medvl.factory import run_card
-from medvl.factory.arguments import Recipe
+from medvl.factory.checks.resuming import differences, require_same, resumed_checkpoint
+from medvl.factory.checks.trained import trained_parts
 from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
-from medvl.factory.resuming import differences, require_same, resumed_checkpoint
-from medvl.factory.trained import trained_parts
+from medvl.factory.recipe import Recipe
 
 SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
 QUESTION = "{question}"

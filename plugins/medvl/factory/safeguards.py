@@ -17,10 +17,11 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from medvl.factory import run_card
-from medvl.factory.named_batches import RECORD, BatchNames, NamingCollator, number_records
-from medvl.factory.records import RecordFinder, listed
-from medvl.factory.resuming import resumed_checkpoint
-from medvl.factory.rows import IGNORED, row_reader
+from medvl.factory.checks.resuming import resumed_checkpoint
+from medvl.factory.data.named_batches import RECORD, BatchNames, NamingCollator, number_records
+from medvl.factory.data.records import RecordFinder, listed
+from medvl.factory.data.rows import row_reader
+from medvl.losses import IGNORED
 from medvl.weights import is_finite, nonfinite_tensors
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvl.factory.arguments import requested_keys
-from medvl.factory.loading import extend_datasets
+from medvl.factory.data.loading import extend_datasets
+from medvl.factory.losses import LOSSES
+from medvl.factory.losses.base import Loss
 
 
 def extend_workflow(workflow: Any) -> None:
@@ -32,38 +34,26 @@ class TrainerFactory:
         """The trainer of one run; the stock trainer and nothing else when the recipe sets no medvl key."""
         arguments: Any = kwargs.get("finetuning_args", args[0] if args else None)
         requested = requested_keys(arguments)
+        if not requested:
+            return self.stock(*args, **kwargs)
         if "medvl_image_positions" in requested and kwargs["args"].predict_with_generate:
             from medvl.factory.positions import tell_token_types
 
             kwargs["data_collator"] = tell_token_types(kwargs["data_collator"], kwargs["model"])
         trainer_class, callbacks = self.stock, []
-        if "loss_balance" in requested and kwargs["args"].do_train:
-            from medvl.factory.balance import balance
+        if kwargs["args"].do_train:
+            if "augment" in requested:
+                from medvl.factory.augmentation import augment_training
 
-            trainer_class = balance(trainer_class, kwargs)
-        if "augment" in requested and kwargs["args"].do_train:
-            from medvl.factory.augmentation import augment_training
-
-            callbacks.append(augment_training(kwargs))
-        if "use_grounding_loss" in requested and kwargs["args"].do_train:
-            from medvl.factory.frames import require_frame
-            from medvl.factory.grounding import BoxFinder, grounding_trainer
-            from medvl.losses.vocabulary import Vocabulary
-
-            require_frame(arguments)
-            trainer_class = grounding_trainer(trainer_class)
-            kwargs["plain_collator"] = plain = kwargs["data_collator"]
-            vocabulary = Vocabulary.of(kwargs["tokenizer"])
-            kwargs["data_collator"] = BoxFinder(plain, vocabulary, arguments.grounding_frame)
-        if not requested:
-            return trainer_class(*args, **kwargs)
+                callbacks.append(augment_training(kwargs))
+            trainer_class = with_losses(trainer_class, [loss for loss in LOSSES if loss.switch in requested], kwargs)
         return self._guarded(trainer_class, callbacks, args, kwargs)
 
     def _guarded(self, trainer_class: type, callbacks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The trainer with what every medvl key brings: safeguards, and a run card if it is asked for."""
+        from medvl.factory.checks.trained import problems
         from medvl.factory.recording import Text, record
         from medvl.factory.safeguards import guard
-        from medvl.factory.trained import problems
 
         arguments = kwargs["finetuning_args"]
         if kwargs["args"].do_train and (found := problems(arguments, kwargs["model"])):
@@ -74,3 +64,16 @@ class TrainerFactory:
         text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
         record(trainer, arguments, text, getattr(kwargs["processor"], "image_processor", None))
         return trainer
+
+
+def with_losses(trainer_class: type, losses: list[Loss], keywords: dict[str, Any]) -> type:
+    """The trainer to build for these losses; changes the keywords that it is built from."""
+    for loss in losses:
+        loss.prepare(keywords)
+        trainer_class = loss.trainer(trainer_class)
+    if not losses:
+        return trainer_class
+    from medvl.factory.adding import adding_trainer
+
+    keywords["losses"] = losses
+    return adding_trainer(trainer_class)

@@ -17,7 +17,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-IGNORED = -100  # label of a token without loss
+from medvl.losses import IGNORED
+
 ROWS = 256  # positions whose logits are float at one time: 156 MB at 152k entries
 
 

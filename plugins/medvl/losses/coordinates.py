@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medvl.boxes import Frame
+from medvl.losses import IGNORED
 from medvl.losses.vocabulary import NOTHING, Answer, Floats, Integers, Vocabulary
 
 __all__ = ["PLACE_BASE", "Targets", "Vocabulary", "find_targets"]
 
-IGNORED = -100  # the label of tokens that are not trained
 PLACE_BASE = 1.2  # weight in L_w1 of a digit against the one to its right (NTIL, arXiv 2505.13077)
 
 

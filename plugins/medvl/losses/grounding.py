@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from medvl.losses.coordinates import Targets
 
-__all__ = ["IOU_KINDS", "IouKind", "Settings", "Terms", "combine", "grounding_terms", "reward", "rewards"]
+__all__ = ["IOU_KINDS", "GroundingSettings", "IouKind", "Terms", "combine", "grounding_terms", "reward", "rewards"]
 
 IouKind = Literal["giou", "diou", "ciou", "iou"]
 IOU_KINDS: tuple[IouKind, ...] = get_args(IouKind)
@@ -30,7 +30,7 @@ SMOOTH_L1_KNEE = 0.01  # of the frame's side; linear beyond
 
 
 @dataclass(frozen=True)
-class Settings:
+class GroundingSettings:
     """Weights of the terms; see the module's formula. alpha, beta and gamma are the reference system's own values."""
 
     alpha: float = 1.0
@@ -63,7 +63,7 @@ class Terms:
     skipped: int
 
 
-def grounding_terms(column_logits: Tensor, targets: Targets, settings: Settings) -> Terms:
+def grounding_terms(column_logits: Tensor, targets: Targets, settings: GroundingSettings) -> Terms:
     """All terms of one batch, in float32 (float64 if the logits are).
 
     Args:
@@ -97,7 +97,7 @@ def grounding_terms(column_logits: Tensor, targets: Targets, settings: Settings)
     return Terms(w1, iou, fp, fn, teacher_forced, targets.boxes, targets.skipped)
 
 
-def combine(terms: Terms, settings: Settings, warmup: float = 1.0) -> Tensor:
+def combine(terms: Terms, settings: GroundingSettings, warmup: float = 1.0) -> Tensor:
     """What is added to the language-model loss; `warmup` (0 to 1) holds back all but L_w1."""
     decisions = settings.beta * terms.fp + settings.gamma * terms.fn
     return settings.scale * warmup * (settings.alpha * terms.iou + decisions) + settings.w1 * terms.w1

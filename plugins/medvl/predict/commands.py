@@ -77,7 +77,7 @@ def _input_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _routing_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--profiles", type=Path, metavar="YAML", help="how each task is asked (default: as recipes/profiles.yaml)")
+    add("--profiles", type=Path, metavar="YAML", help="how each task is asked (default: recipes/profiles/default.yaml)")
     add("--router", type=Path, metavar="DIR", help="what `medvl router train` wrote (default: its rules alone)")
     one = group.add_mutually_exclusive_group()
     one.add_argument(

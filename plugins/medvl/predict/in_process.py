@@ -26,7 +26,7 @@ from transformers import GenerationConfig
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.errors import UsageError
-from medvl.factory.adapter_fit import nonfinite, unloaded
+from medvl.factory.checks.adapter_fit import nonfinite, unloaded
 from medvl.factory.positions import tell_token_types
 from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply

@@ -15,7 +15,9 @@ import msgspec
 
 from medvl.boxes import FRAMES, Frame
 from medvl.errors import UsageError
-from medvl.factory.adapter_fit import CONFIG, WEIGHTS, adapter_beside, other_base
+from medvl.factory.checks.adapter_fit import other_base
+from medvl.factory.checks.folders import CONFIG, WEIGHTS, adapter_beside
+from medvl.factory.families import FAMILIES
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import Quantization, RunCard, read_run_card
 from medvl.instructions import GENERAL, fingerprint
@@ -25,7 +27,6 @@ from medvl.tasks import Task
 
 # LLaMA-Factory's own defaults, for a model without a run card.
 _MAX_PIXELS, _MIN_PIXELS = 768 * 768, 32 * 32
-_TEMPLATES = {"qwen3_vl": "qwen3_vl_nothink", "internvl": "intern_vl"}
 _PIECES, _PIECE_BYTES = 32, 2**16  # read of each weight file of a base model
 _T = TypeVar("_T")
 _NOT_QUANTISED = Quantization(bit=None, method="bnb", type="nf4", double_quantization=False)
@@ -303,9 +304,9 @@ def _identity(model: str) -> str:
 def _template_of(model: str) -> str:
     config = Path(model) / "config.json"
     family = json.loads(config.read_bytes()).get("model_type") if config.is_file() else None
-    if family not in _TEMPLATES:
+    if family not in FAMILIES:
         raise UsageError(f"{model}: no run card tells the prompt template; name it with --template, e.g. intern_vl")
-    return _TEMPLATES[family]
+    return FAMILIES[family].templates[0]
 
 
 def check_base(cards: Mapping[str, RunCard | None], model: str) -> None:

@@ -64,7 +64,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the router's folder; an earlier router there is replaced",
     )
-    add("--recipe", type=Path, metavar="YAML", help="options of training (default: as recipes/router_gliclass.yaml)")
+    add("--recipe", type=Path, metavar="YAML", help="options of training (default: as recipes/router/gliclass.yaml)")
     add("--encoder", metavar="PATH", help="pretrained encoder, folder or hub name (default: a small one from scratch)")
     add("--label-encoder", metavar="PATH", help="the same for the labels (default: as --encoder)")
     add("--full", action="store_true", default=None, help="fine-tune the encoders instead of the heads alone")

@@ -1,4 +1,4 @@
-"""How a classifier is trained: the keys of `recipes/router_*.yaml`."""
+"""How a classifier is trained: the keys of `recipes/router/*.yaml`."""
 
 import difflib
 from dataclasses import asdict, dataclass, fields, replace
@@ -10,7 +10,7 @@ from medvl.yaml_files import read_yaml
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a classifier is trained; the keys of `recipes/router_*.yaml`.
+    """How a classifier is trained; the keys of `recipes/router/*.yaml`.
 
     Attributes:
         encoder: Folder or hub name of the question encoder; None: a small one from scratch.

@@ -47,7 +47,7 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     one = group.add_mutually_exclusive_group()
     one.add_argument("--adapters", type=Path, metavar="DIR", help="a folder per adapter, of the profiles' names")
     one.add_argument("--adapter", type=Path, metavar="DIR", help="one adapter for all questions")
-    add("--profiles", type=Path, metavar="YAML", help="how each task is asked (default: as recipes/profiles.yaml)")
+    add("--profiles", type=Path, metavar="YAML", help="how each task is asked (default: recipes/profiles/default.yaml)")
     router = group.add_mutually_exclusive_group()
     router.add_argument("--router", type=Path, metavar="DIR", help="of `medvl router train` (default: rules alone)")
     router.add_argument("--no-router", action="store_true", help="`auto` always means general")

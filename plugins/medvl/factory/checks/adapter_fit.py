@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvl.factory.checks.folders import adapter_beside
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import RunCard, read_run_card
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BUDGET = ("image_max_pixels", "image_min_pixels", "crop_to_patches")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN = 3
@@ -65,19 +65,6 @@ def _place(name: str) -> str:
     return str(Path(name).resolve())
 
 
-def adapter_beside(model: str) -> str | None:
-    """Why a model's folder cannot be loaded: transformers puts the adapter in it on top, unasked; else None."""
-    folder = Path(model)
-    if not (folder / CONFIG).is_file():
-        return None
-    if not (folder / "config.json").is_file():
-        return f"{folder}: an adapter, not a model; give it as the adapter, and the model that it was trained on"
-    return (
-        f"{folder}: the files of an adapter lie beside the model's. It would be put onto the model once more if it was "
-        f"merged into it. Remove {CONFIG} and {WEIGHTS} from a merged model, or export it into a folder of its own"
-    )
-
-
 def unloaded(model: Any, folder: Path, adapter: str = "default") -> str | None:
     """What PEFT passed over when it loaded the adapter from `folder`; None where each tensor has its place.
 
@@ -115,6 +102,11 @@ def nonfinite(folder: Path) -> str | None:
         return None
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
     return f"{folder}: {len(names)} tensors hold NaN or infinity ({shown}); train it again, or take a checkpoint before"
+
+
+def without_adapter(model: Any) -> Any:
+    """The model inside a LoRA adapter; a model without one as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def extend_loader(loader: Any) -> None:
@@ -163,13 +155,6 @@ def problems(model_args: Any) -> Iterator[str]:
             yield f"{folder}: {other}"
         if bad := nonfinite(folder):
             yield bad
-    if model_args.export_dir:
-        export = Path(model_args.export_dir)
-        if (export / CONFIG).is_file() or export.resolve() in [folder.resolve() for folder in folders]:
-            yield (
-                f"export_dir {export}: there is an adapter in it, which would be put onto the merged model once more "
-                "whenever that is loaded; export into a folder of its own"
-            )
 
 
 def budget_notes(model_args: Any) -> Iterator[str]:

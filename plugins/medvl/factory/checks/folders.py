@@ -8,20 +8,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medvl.factory.arguments import Recipe
+from medvl.factory.recipe import Recipe
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_ADAPTER = (CONFIG, WEIGHTS, "adapter_model.bin")
 _MODEL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def holds_adapter(folder: Path) -> bool:
     """Whether files of an adapter lie directly in this folder."""
-    return any((folder / name).is_file() for name in ADAPTER)
+    return any((folder / name).is_file() for name in _ADAPTER)
 
 
 def holds_model(folder: Path) -> bool:
     """Whether the weights of a whole model lie directly in this folder."""
     return any((folder / name).is_file() for name in _MODEL)
+
+
+def adapter_beside(model: str) -> str | None:
+    """Why a model's folder cannot be loaded: transformers puts the adapter in it on top, unasked; else None."""
+    folder = Path(model)
+    if not (folder / CONFIG).is_file():
+        return None
+    if not (folder / "config.json").is_file() and not holds_model(folder):
+        return f"{folder}: an adapter, not a model; give it as the adapter, and the model that it was trained on"
+    return (
+        f"{folder}: the files of an adapter lie beside the model's. It would be put onto the model once more if it was "
+        f"merged into it. Remove {CONFIG} and {WEIGHTS} from a merged model, or export it into a folder of its own"
+    )
 
 
 def export_problems(recipe: Recipe) -> list[str]:
@@ -42,12 +56,8 @@ def export_problems(recipe: Recipe) -> list[str]:
 
 def model_problems(recipe: Recipe) -> list[str]:
     """Why `model_name_or_path`, or the folder that training writes, would hold a model and an adapter."""
-    found = [
-        f"model_name_or_path: {folder} holds a whole model and an adapter ({_first(folder)}), which would be applied "
-        "once more; move the adapter's files into a folder of their own, or name the base model and the adapter"
-        for folder in _paths(recipe.value("model_name_or_path"))
-        if holds_model(folder) and holds_adapter(folder)
-    ]
+    beside = [adapter_beside(str(folder)) for folder in _paths(recipe.value("model_name_or_path"))]
+    found = [f"model_name_or_path: {why}" for why in beside if why]
     if recipe.value("do_train") and recipe.value("output_dir"):
         folder, kind = Path(recipe.value("output_dir")), recipe.value("finetuning_type")
         adapter = kind in ("lora", "oft")
@@ -55,10 +65,6 @@ def model_problems(recipe: Recipe) -> list[str]:
             there, here = ("a whole model", "an adapter") if adapter else ("an adapter", "a whole model")
             found.append(f"output_dir: {folder} holds {there}, and this run writes {here} beside it; name another one")
     return found
-
-
-def _first(folder: Path) -> str:
-    return next(name for name in ADAPTER if (folder / name).is_file())
 
 
 def _paths(value: str | list[str] | None) -> list[Path]:

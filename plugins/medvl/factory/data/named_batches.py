@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from medvl.factory.records import RecordFinder, listed
-from medvl.factory.rows import RowReader
+from medvl.factory.collator import WrappedCollator
+from medvl.factory.data.records import RecordFinder, listed
+from medvl.factory.data.rows import RowReader
 
 RECORD = "medvl_record"
 
@@ -59,10 +60,9 @@ class BatchNames:
 
 
 @dataclass(frozen=True)
-class NamingCollator:
-    """A collator that names the record when a batch cannot be made; other attributes are the wrapped collator's."""
+class NamingCollator(WrappedCollator):
+    """A collator that names the record when a batch cannot be made."""
 
-    collator: Any
     names: BatchNames
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class NamingCollator:
         rows = [dict(feature) for feature in features]
         numbers = [row.pop(RECORD) for row in rows if RECORD in row]
         try:
-            batch: dict[str, Any] = self.collator(rows)
+            batch = super().__call__(rows)
         except Exception as error:
             raise RuntimeError(self._told(features, error)) from error
         if numbers:
@@ -95,10 +95,6 @@ class NamingCollator:
         except Exception:
             return True
         return False
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked of the collator."""
-        return getattr(object.__getattribute__(self, "collator"), name)
 
 
 def _reason(error: Exception) -> str:

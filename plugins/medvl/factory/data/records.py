@@ -7,15 +7,13 @@ torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from medvl.control_tokens import KNOWN
-from medvl.sharegpt import MANIFEST
+from medvl.factory.data.entries import Entry, read_entries, read_rows
 
 _NOT_TEXT = re.compile("|".join([r"\s+", "<image>", *map(re.escape, sorted(KNOWN, key=len, reverse=True))]))
 # LLaMA-Factory's names for columns that an entry of dataset_info.json does not map.
@@ -50,40 +48,20 @@ class Record:
 def read_records(names: Iterable[str], dataset_dir: str) -> Iterator[Record]:
     """Every record of the named data sets that lies in a local .json or .jsonl file; others are left out.
 
-    What is no record (LLaMA-Factory refuses it by itself) is left out too. Raises OSError for an unreadable file.
+    What is no record (LLaMA-Factory refuses it by itself) is left out too. Raises OSError for an unreadable file,
+    ValueError for one that is no JSON.
     """
-    info = Path(dataset_dir) / "dataset_info.json"
-    entries = msgspec.json.decode(info.read_bytes(), type=dict[str, dict[str, Any]]) if info.is_file() else {}
-    for name in names:
-        entry = entries.get(name, {})
-        for file in _files(Path(dataset_dir), entry):
-            for index, content in enumerate(_read(file)):
+    for entry in read_entries(names, dataset_dir):
+        for file in entry.readable:
+            for index, content in enumerate(read_rows(file)):
                 if isinstance(content, dict):
-                    yield _record(name, entry, file, index, content)
+                    yield _record(entry, file, index, content)
 
 
-def _files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
-    if "file_name" not in entry:
-        return []
-    location = folder / entry["file_name"]
-    files = sorted(location.iterdir()) if location.is_dir() else [location]
-    return [file for file in files if file.suffix in (".json", ".jsonl") and file.name != MANIFEST and file.is_file()]
-
-
-def _read(file: Path) -> Iterable[Any]:
-    content = file.read_bytes()
-    try:
-        if content.lstrip()[:1] == b"[":
-            return list(msgspec.json.decode(content, type=list[Any]))
-        return [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{file}: no list of records ({error}); convert the data again") from error
-
-
-def _record(name: str, entry: Mapping[str, Any], file: Path, index: int, content: dict[str, Any]) -> Record:
-    columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
+def _record(entry: Entry, file: Path, index: int, content: dict[str, Any]) -> Record:
+    columns, tags = entry.content.get("columns") or {}, entry.content.get("tags") or {}
     texts: dict[str, Any] = {}
-    if entry.get("formatting", "alpaca") == "alpaca":
+    if entry.content.get("formatting", "alpaca") == "alpaca":
         named = [columns.get(key, column) for key, column in _ALPACA_COLUMNS.items()]
         texts = {column: content.get(column) for column in named}
         for place, pair in enumerate(content.get(columns.get("history", "")) or [], 1):
@@ -96,7 +74,7 @@ def _record(name: str, entry: Mapping[str, Any], file: Path, index: int, content
     texts["system"] = content.get(columns.get("system", ""))
     images = content.get(columns.get("images", "")) or []
     return Record(
-        entry=name,
+        entry=entry.name,
         file=file,
         index=index,
         name=str(content["id"]) if "id" in content else f"number {index}",

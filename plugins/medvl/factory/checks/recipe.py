@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from medvl.factory.arguments import Recipe, problems, requested_keys
-from medvl.factory.families import template_problems, unused_by_model
-from medvl.factory.folders import export_problems, model_problems
-from medvl.factory.spelling import dropped
-from medvl.factory.unused_keys import unused_keys
+from medvl.factory.arguments import problems, requested_keys
+from medvl.factory.checks.folders import export_problems, model_problems
+from medvl.factory.checks.model import template_problems, unused_by_model
+from medvl.factory.checks.spelling import dropped
+from medvl.factory.checks.unused_keys import unused_keys
+from medvl.factory.recipe import Recipe
 
 # Environment variables by which LLaMA-Factory hands a run to a trainer that knows nothing of medvl.
 OTHER_TRAINERS = ("USE_MCA", "USE_MEGATRON_BRIDGE")

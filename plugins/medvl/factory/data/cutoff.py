@@ -18,8 +18,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any, Literal
 
-from medvl.factory.data_errors import Dataset
-from medvl.factory.rows import IGNORED
+from medvl.factory.data.issues import Dataset
+from medvl.losses import IGNORED
 
 _SHOWN = 5
 _UNLIMITED = 10**9

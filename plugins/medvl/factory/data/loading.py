@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from medvl.factory.arguments import Recipe
-from medvl.factory.cutoff import Reader, check_rows
-from medvl.factory.data_errors import Dataset, explain, find_dataset, malformed, shortened
-from medvl.factory.families import template_problems
+from medvl.factory.checks.model import template_problems
+from medvl.factory.data.cutoff import Reader, check_rows
+from medvl.factory.data.issues import Dataset, explain, find_dataset, malformed, shortened
+from medvl.factory.recipe import Recipe
 
 
 def extend_datasets(workflow: Any) -> None:

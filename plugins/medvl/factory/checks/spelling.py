@@ -10,10 +10,10 @@ import dataclasses
 import difflib
 from collections.abc import Collection, Iterable
 
-from medvl.factory.arguments import defaults
+from medvl.factory.arguments import KEY_GROUPS, defaults
 
 # Keys that begin so are medvl's, or misspelt.
-PREFIXES = ("medvl_", "use_grounding", "grounding_", "loss_balance", "augment")
+PREFIXES = tuple(prefix for group in KEY_GROUPS for prefix in group.prefixes)
 # Read from the same recipe by a parser of its own, which ignores all other keys.
 RAY = frozenset(("ray_num_workers", "ray_init_kwargs", "master_addr", "master_port"))
 _ALIKE = 0.78  # difflib's ratio; loss_balnce and augmnt have more than .9, loss_scale less than .7

@@ -17,11 +17,10 @@ from typing import Any
 
 from PIL import Image
 
-from medvl.factory.fingerprints import count_records
+from medvl.factory.data.entries import CONVERT, count_records, read_entries, read_rows, registry
 from medvl.sharegpt import IMAGE_TAG
 
 _SHOWN = 5
-_CONVERT = "run the preprocess script that wrote it again"
 _COLUMNS = {
     "sharegpt": ("messages", "images", "videos", "audios", "system", "tools"),
     "openai": ("messages", "images", "videos", "audios"),
@@ -80,35 +79,23 @@ def find_dataset(name: str, dataset_dir: Any) -> Dataset | None:
     """The entry and its local files; None for data that is not in local files. ValueError if either is not there."""
     from llamafactory.data.parser import get_dataset_list
 
-    if not isinstance(dataset_dir, str | Path) or not (registry := Path(dataset_dir) / "dataset_info.json").is_file():
+    if not isinstance(dataset_dir, str | Path) or not (info := registry(dataset_dir)).is_file():
         return None
-    entries = json.loads(registry.read_text(encoding="utf-8"))
-    if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(sorted(entries)[:_SHOWN])}, …"
-        raise ValueError(f"`{name}`: {registry} has no such entry; {hint}")
+    (entry,) = read_entries([name], dataset_dir)
+    if not entry.content:
+        raise ValueError(f"`{name}`: {info} has no such entry; {_nearest(name, info)}")
     (form,) = get_dataset_list([name], str(dataset_dir))
-    if form.load_from != "file":
+    if form.load_from != "file" or entry.location is None:
         return None
-    path = Path(dataset_dir) / form.dataset_name
-    if not path.exists():
-        raise ValueError(f"`{name}`: {path} is not there; {_CONVERT}, or correct `file_name` in {registry}")
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    readable = all(file.suffix in (".json", ".jsonl") for file in files)
-    return Dataset(name, form, tuple(files)) if readable else None
+    if not entry.location.exists():
+        raise ValueError(f"`{name}`: {entry.location} is not there; {CONVERT}, or correct `file_name` in {info}")
+    return Dataset(name, form, tuple(entry.files)) if entry.readable == entry.files else None
 
 
-def read_rows(file: Path) -> list[Any]:
-    """The records of a .json list or a .jsonl file, unchecked; ValueError with the file's name."""
-    text = file.read_text(encoding="utf-8", errors="replace")
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError:
-            raise ValueError(f"{file}: no JSON ({error}); {_CONVERT}") from error
-    return content if isinstance(content, list) else [content]
+def _nearest(name: str, info: Path) -> str:
+    entries = json.loads(info.read_bytes())
+    near = difflib.get_close_matches(name, entries, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"it has {', '.join(sorted(entries)[:_SHOWN])}, …"
 
 
 def malformed(dataset: Dataset) -> Iterator[str]:
@@ -140,7 +127,7 @@ def _problems(dataset: Dataset, media_dir: Path) -> Iterator[str]:
 def _no_objects(_dataset: Dataset, located: list[Located]) -> Iterator[str]:
     for where, record in located:
         if not isinstance(record, dict):
-            yield f"{where}: a record is an object with keys, this is a {_kind(record)}; {_CONVERT}"
+            yield f"{where}: a record is an object with keys, this is a {_kind(record)}; {CONVERT}"
 
 
 def _missing_columns(dataset: Dataset, located: list[Located]) -> Iterator[str]:
@@ -195,7 +182,7 @@ def _turn_problem(form: Any, record: dict[str, Any]) -> str | None:
         return None
     turns = record.get(form.messages)
     if not isinstance(turns, list) or not turns:
-        return f"`{form.messages}` is no list of turns; {_CONVERT}"
+        return f"`{form.messages}` is no list of turns; {CONVERT}"
     for turn in turns:
         absent = [tag for tag in (form.role_tag, form.content_tag) if not isinstance(turn, dict) or tag not in turn]
         if absent:
@@ -207,7 +194,7 @@ def _turn_problem(form: Any, record: dict[str, Any]) -> str | None:
     asks, answers = (form.user_tag, form.observation_tag), (form.assistant_tag, form.function_tag)
     if len(roles) % 2 or any(role not in (answers if place % 2 else asks) for place, role in enumerate(roles)):
         wanted = f"{form.user_tag}, {form.assistant_tag}"
-        return f"its turns are {', '.join(map(str, roles))} and not {wanted} in turn, so that it is dropped; {_CONVERT}"
+        return f"its turns are {', '.join(map(str, roles))} and not {wanted} in turn, so that it is dropped; {CONVERT}"
     return None
 
 
@@ -219,7 +206,7 @@ def _image_problem(form: Any, record: dict[str, Any], media_dir: Path) -> str | 
     if turns:
         tags = sum(str(turn.get(form.content_tag)).count(IMAGE_TAG) for turn in turns if isinstance(turn, dict))
         if tags != len(images):
-            return f"{tags} {IMAGE_TAG} tags but {len(images)} images; {_CONVERT}"
+            return f"{tags} {IMAGE_TAG} tags but {len(images)} images; {CONVERT}"
     for image in images:
         if isinstance(image, str):
             path = media_dir / image if (media_dir / image).is_file() else Path(image)
@@ -227,7 +214,7 @@ def _image_problem(form: Any, record: dict[str, Any], media_dir: Path) -> str | 
                 with Image.open(path) as opened:
                     opened.load()
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                return f"{path} cannot be read ({error}); {_CONVERT}"
+                return f"{path} cannot be read ({error}); {CONVERT}"
     return None
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-IGNORED = -100
+from medvl.losses import IGNORED
+
 _SLOW = 10_000  # rows from which on reading shows its progress
 _QUESTION = "{question}"
 

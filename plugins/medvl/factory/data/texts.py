@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens, known_control_tokens
-from medvl.factory.records import read_records
+from medvl.factory.data.records import read_records
 
 _PLACEHOLDERS = {"<image>", "<video>", "<audio>"}  # LLaMA-Factory counts these itself
 # Box markup as answers and questions are written with it: pairs around a name, pairs around numbers.

@@ -1,0 +1,1 @@
+"""What is looked at before training, so that whatever a recipe asks for is what trains."""
