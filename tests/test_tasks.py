@@ -117,7 +117,7 @@ def test_the_table_holds_every_task_once() -> None:
 
 @pytest.mark.parametrize("task", Task)
 def test_a_task_has_a_profile_and_the_file_in_recipes_states_it(task: Task, repository: Path) -> None:
-    profile, stated = read_profiles(None)[task], read_yaml(repository / "recipes" / "profiles.yaml")[task]
+    profile, stated = read_profiles(None)[task], read_yaml(repository / "recipes" / "profiles" / "default.yaml")[task]
     assert POSTPROCESSORS[profile.postprocess] is task
     assert (stated["max_new_tokens"], stated["postprocess"]) == (TASKS[task].max_new_tokens, TASKS[task].postprocess)
     assert stated["adapter"] == task
