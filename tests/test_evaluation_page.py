@@ -248,7 +248,7 @@ NO_NUMBERS = {
 def test_what_is_no_number_is_drawn(
     task: str, answer: str, rules: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    rows = build_tree(tmp_path / "tree", images=True)
+    rows = build_tree(tmp_path / "tree", with_images=True)
     rows = [row | ({"Answer": answer} if row["TaskType"].lower() == task else {}) for row in rows]
     predictions = write_json(tmp_path / "predictions.json", rows)
     assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(tmp_path / "out"),

@@ -62,7 +62,7 @@ class Data:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("shapes")
-    build_tree(folder / "tree", images=True)
+    build_tree(folder / "tree", with_images=True)
     out = folder / "data"
     assert convert(["--root", str(folder / "tree"), "--out", str(out), "--workers", "1",
                     "--dataset-info", str(out / "dataset_info.json")]) == 0  # fmt: skip
