@@ -140,11 +140,6 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.file.dataset
 
     @property
-    def category(self) -> str:
-        """Name of what its dataset belongs to."""
-        return self.file.category
-
-    @property
     def answered(self) -> bool:
         """Whether there is an answer."""
         return self.boxes is not None or bool(self.answer)
