@@ -225,7 +225,8 @@ def test_the_loop_in_the_readme_trains_an_adapter_for_every_profile(
         trained[Path(changes["output_dir"]).name] = changes["dataset"], finetuning.lora_rank
         assert changes["output_dir"].startswith(f"saves/{routes}/")
         assert finetuning.lora_alpha == 2 * finetuning.lora_rank
-    assert set(trained) == {profile.adapter for profile in read_profiles(None).by_name.values()}
+    # FLARE has no open questions; `general` answers where an adapter is not there.
+    assert set(trained) == {profile.adapter for profile in read_profiles(None).by_name.values()} - {Task.VQA}
     assert trained.pop(GENERAL)[0] == "flare_all_train"
     assert all(dataset.endswith(f"_{task}_train") for task, (dataset, _) in trained.items())
 
