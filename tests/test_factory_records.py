@@ -73,7 +73,7 @@ def test_entries_and_files_that_are_not_there_have_no_records(write: Write, tmp_
 def test_file_that_is_no_json_is_named(write: Write, tmp_path: Path) -> None:
     folder = write(RECORDS)
     (tmp_path / "d.json").write_text("[{")
-    with pytest.raises(ValueError, match=r"d\.json: no list of records"):
+    with pytest.raises(ValueError, match=r"d\.json: no JSON"):
         list(read_records(["d"], folder))
 
 
@@ -98,7 +98,7 @@ def test_unreadable_file_is_told_beside_the_row(write: Write, tmp_path: Path) ->
     folder = write(RECORDS)
     (tmp_path / "d.json").write_text("[{")
     (found,) = RecordFinder(("d",), folder).find([("text", None)])
-    assert "a record that is in no local file" in found and "no list of records" in found
+    assert "a record that is in no local file" in found and "d.json: no JSON" in found
 
 
 CONTROL = {

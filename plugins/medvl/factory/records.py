@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from medvl.control_tokens import KNOWN
+from medvl.factory.data_errors import read_rows
 from medvl.sharegpt import MANIFEST
 
 _NOT_TEXT = re.compile("|".join([r"\s+", "<image>", *map(re.escape, sorted(KNOWN, key=len, reverse=True))]))
@@ -50,14 +51,15 @@ class Record:
 def read_records(names: Iterable[str], dataset_dir: str) -> Iterator[Record]:
     """Every record of the named data sets that lies in a local .json or .jsonl file; others are left out.
 
-    What is no record (LLaMA-Factory refuses it by itself) is left out too. Raises OSError for an unreadable file.
+    What is no record (LLaMA-Factory refuses it by itself) is left out too. Raises OSError for an unreadable file,
+    ValueError for one that is no JSON.
     """
     info = Path(dataset_dir) / "dataset_info.json"
     entries = msgspec.json.decode(info.read_bytes(), type=dict[str, dict[str, Any]]) if info.is_file() else {}
     for name in names:
         entry = entries.get(name, {})
         for file in _files(Path(dataset_dir), entry):
-            for index, content in enumerate(_read(file)):
+            for index, content in enumerate(read_rows(file)):
                 if isinstance(content, dict):
                     yield _record(name, entry, file, index, content)
 
@@ -68,16 +70,6 @@ def _files(folder: Path, entry: Mapping[str, Any]) -> list[Path]:
     location = folder / entry["file_name"]
     files = sorted(location.iterdir()) if location.is_dir() else [location]
     return [file for file in files if file.suffix in (".json", ".jsonl") and file.name != MANIFEST and file.is_file()]
-
-
-def _read(file: Path) -> Iterable[Any]:
-    content = file.read_bytes()
-    try:
-        if content.lstrip()[:1] == b"[":
-            return list(msgspec.json.decode(content, type=list[Any]))
-        return [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{file}: no list of records ({error}); convert the data again") from error
 
 
 def _record(name: str, entry: Mapping[str, Any], file: Path, index: int, content: dict[str, Any]) -> Record:
