@@ -44,6 +44,11 @@ def one_infinity(tensors: Tensors) -> Tensors:
     return changed
 
 
+def wider(tensors: Tensors) -> Tensors:
+    """As of a larger model with the same names."""
+    return {name: torch.cat([value, value], int("lora_A" in name)) for name, value in tensors.items()}
+
+
 def nothing(tensors: Tensors) -> Tensors:
     return {name: torch.zeros_like(value) for name, value in tensors.items()}
 
@@ -57,6 +62,9 @@ WRONG = [
     pytest.param(renamed, "2 of its tensors have no place in the model", id="other names of modules"),
     pytest.param(part, "1 places got no tensor", id="a tensor is missing"),
     pytest.param(more, "1 of its tensors have no place in the model (base_model.model.model.gone", id="one too many"),
+    pytest.param(
+        wider, "the adapter does not fit: size mismatch for base_model.model.lm_head.lora_", id="other shapes"
+    ),
     pytest.param(not_a_number, "2 tensors hold NaN or infinity", id="NaN"),
     pytest.param(one_infinity, "1 tensors hold NaN or infinity", id="one infinity"),
 ]

@@ -138,6 +138,21 @@ def test_an_error_that_nothing_explains_stays_and_names_the_data(
     assert "medvl: while loading train of" in caught.value.__notes__[0]
 
 
+ALPACA = {"formatting": "alpaca", "columns": {"prompt": "ask", "response": "reply", "images": "images"}}
+UNANSWERED = {"null": ({"reply": None}, "null"), "missing": ({}, "null")}
+
+
+@pytest.mark.parametrize(("answer", "kind"), UNANSWERED.values(), ids=UNANSWERED)
+def test_an_alpaca_record_without_an_answer_is_not_dropped_in_silence(
+    answer: Row, kind: str, train: Callable[..., None], image: str
+) -> None:
+    rows = [{"id": f"r/{index}", "ask": "<image>\nWhich one?", "images": [image]} for index in range(3)]
+    rows = [rows[0] | {"reply": "A"}, rows[1] | answer, rows[2] | {"reply": "B"}]
+    message = rf"(?s)dropped 1 of 3 records:\n`train`, r/1 of .*: its answer `reply` is a {kind} and no text"
+    with pytest.raises(ValueError, match=message):
+        train({"train": rows}, ALPACA)
+
+
 # cutoff_len
 
 LONG = "<image>\n" + "word " * 60
@@ -163,6 +178,20 @@ WHERE: dict[str, tuple[str, Row, dict[str, Any], str]] = {
         "64 tokens do not hold .* of 1 record of the eval data",
     ),
 }
+
+
+SEVERAL = {
+    "conversations": [
+        {"from": speaker, "value": text}
+        for speaker, text in (("human", "<image>\nWhich one?"), ("gpt", "A"), ("human", "word " * 60), ("gpt", "B"))
+    ]
+}
+WHERE["later question"] = (
+    "train",
+    SEVERAL,
+    {"cutoff_len": 64},
+    "64 tokens do not hold .* of 1 record of the train",
+)
 
 
 @pytest.mark.parametrize(("split", "changes", "keys", "message"), WHERE.values(), ids=WHERE)

@@ -98,7 +98,7 @@ def test_unreadable_file_is_told_beside_the_row(write: Write, tmp_path: Path) ->
     folder = write(RECORDS)
     (tmp_path / "d.json").write_text("[{")
     (found,) = RecordFinder(("d",), folder).find([("text", None)])
-    assert "a record that is in no local file" in found and "no JSON" in found
+    assert "a record that is in no local file" in found and "d.json: no JSON" in found
 
 
 CONTROL = {

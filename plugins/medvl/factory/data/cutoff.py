@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -56,7 +56,7 @@ class Reader:
         return _shared_end(*prompts), _shared_end(*answers)
 
     def cut(self, row: Row, generating: bool) -> Part | None:
-        """What a tokenised row lost; its question if nothing is left of the answer.
+        """What a tokenised row lost: a question (also if no answer is left), else the end of its last answer.
 
         Args:
             row: With `input_ids` and `labels`.
@@ -64,11 +64,8 @@ class Reader:
         """
         between, behind = self.marks
         ids, labels = list(row["input_ids"]), list(row["labels"])
-        answer = len(ids) if generating else next((place for place, label in enumerate(labels) if label != IGNORED), 0)
-        if generating or answer:
-            if not _ends(ids[:answer], between):
-                return "question"
-        elif labels[:1] in ([], [IGNORED]):
+        starts = [len(ids)] if generating else _starts(labels)
+        if not starts or any(start and not _ends(ids[:start], between) for start in starts):
             return "question"
         return None if _ends(labels, behind) else "answer"
 
@@ -82,10 +79,12 @@ class Reader:
             if where in besides or [str(image) for image in converted["_images"] or []] != images:
                 continue
             ids, labels = self._whole(converted)
-            start = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
-            kept = list(row["input_ids"])
-            own = len(kept) if generating else _start(row["labels"])
-            if kept[:own] == ids[:own] and (generating or kept[own:] == labels[start:][: len(kept) - own]):
+            start = next(iter(_starts(labels)), len(labels))
+            kept, known = list(row["input_ids"]), list(row["labels"])
+            own = len(kept) if generating else next(iter(_starts(known)), len(known))
+            answer = list(takewhile(lambda label: label != IGNORED, known[own:]))
+            same = kept[:own] == ids[:own] and (generating or answer == ids[start : start + len(answer)])
+            if same and len(ids) > len(kept):
                 return where, len(ids)
         return f"a record with the images {', '.join(images) or 'none'}", None
 
@@ -175,8 +174,11 @@ def _count(rows: list[Row]) -> str:
     return f"{len(rows)} record" + ("s" if len(rows) > 1 else "")
 
 
-def _start(labels: Any) -> int:
-    return next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+def _starts(labels: Sequence[int]) -> list[int]:
+    """Where each answer begins."""
+    return [
+        place for place, label in enumerate(labels) if label != IGNORED and (place == 0 or labels[place - 1] == IGNORED)
+    ]
 
 
 def _shared_end(one: list[int], other: list[int]) -> list[int]:

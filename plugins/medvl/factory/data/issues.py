@@ -177,7 +177,12 @@ def _kind(value: Any) -> str:
 
 
 def _turn_problem(form: Any, record: dict[str, Any]) -> str | None:
-    """Why the turns of a sharegpt or openai record are not question, answer, question, answer …"""
+    """Why the turns of a sharegpt or openai record are not question, answer, …, or an alpaca record has no answer."""
+    if form.formatting == "alpaca" and not form.ranking:
+        answer = record.get(form.response)
+        if isinstance(answer, str):
+            return None
+        return f"its answer `{form.response}` is a {_kind(answer)} and no text, so that it is dropped; {CONVERT}"
     if form.formatting not in ("sharegpt", "openai"):
         return None
     turns = record.get(form.messages)

@@ -68,8 +68,10 @@ def refuse_dropped(module: dict[str, Any], sets: tuple[Dataset, ...], max_sample
     sizes = [dataset.form.num_samples or dataset.size() for dataset in sets]
     wanted = sum(size if max_samples is None else min(size, max_samples) for size in sizes)
     dropped = wanted - sum(len(rows) for rows in _parts(module).values())
-    if dropped > 0 and (found := [sentence for dataset in sets for sentence in malformed(dataset)]):
-        raise ValueError("\n".join([f"LLaMA-Factory dropped {dropped} of {wanted} records:", *shortened(found)]))
+    if dropped > 0:
+        found = [sentence for dataset in sets for sentence in malformed(dataset)]
+        told = shortened(found) or ["its log says which, `Dropped invalid example`; convert or remove them"]
+        raise ValueError("\n".join([f"LLaMA-Factory dropped {dropped} of {wanted} records:", *told]))
 
 
 def say_what_is_cut(module: dict[str, Any], reader: Reader, generates: bool) -> None:
