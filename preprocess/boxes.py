@@ -6,14 +6,14 @@ Boxes refer to the first image of a record, in training as in scoring.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from medvl.answers import Answer, target_text
+from medvl.answers import target_text
 from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
 from medvl.sources.base import Sample
-from medvl.tasks import Task
+from medvl.tasks import Answer, Task
 from preprocess.errors import RowRefusedError
 
 Note = tuple[str, str]  # code and detail

@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from medvl.answers import Answer, parse_answer, unoffered
+from medvl.answers import parse_answer, unoffered
 from medvl.box_text import REFUSED, ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Size
 from medvl.choices import normal
@@ -11,7 +11,7 @@ from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.normalisation import normalise
 from medvl.sources.base import Part, Sample
 from medvl.structured import plain_number, plain_text
-from medvl.tasks import Task
+from medvl.tasks import Answer, Task
 from medvl.unwrapping import unwrap
 from preprocess import boxes
 from preprocess.errors import RowRefusedError as _RefusedError

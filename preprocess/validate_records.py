@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medvl.answers import Answer, parse_answer
+from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
 from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.images import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
 from medvl.sources import SOURCES, label_separator
-from medvl.tasks import Task
+from medvl.tasks import Answer, Task
 from preprocess.fingerprints import fingerprint
 
 _BOX_TASKS = {str(task) for task in Task if task.has_boxes}

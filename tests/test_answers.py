@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medvl.answers import Answer, answer_text, challenge_text, parse_answer, target_text, unoffered
+from medvl.answers import answer_text, challenge_text, parse_answer, target_text, unoffered
 from medvl.box_text import BOX_STYLES, BoxStyle, ParsedBoxes
 from medvl.boxes import Size, from_frame
 from medvl.sources.base import Sample
 from medvl.sources.flare import FLARE
-from medvl.tasks import Task, canonical_task
+from medvl.tasks import Answer, Task, canonical_task
 
 # ruff: noqa: RUF001 (characters that look like ASCII are tested)
 

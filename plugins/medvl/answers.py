@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from medvl.box_text import BoxStyle
 from medvl.boxes import Frame, Size
 from medvl.choices import offered_labels
-from medvl.tasks import TASKS, Context, Task, Writing
-from medvl.tasks import Answer as Answer  # what `parse_answer` returns
+from medvl.tasks import TASKS, Answer, Context, Task, Writing
 
 
 def parse_answer(
