@@ -78,11 +78,6 @@ class GroundingMixin(Stock):  # type: ignore[misc]
             raise ValueError("use_grounding_loss: start several GPUs of one machine with FORCE_TORCHRUN=1")
         if self.model_accepts_loss_kwargs:  # LLaMA-Factory says no for models with a processor
             raise ValueError("use_grounding_loss: this model has no processor for images; train a vision model")
-        if not hasattr(self.train_dataset, "__len__") and self.accelerator.dispatch_batches is not False:
-            raise ValueError(
-                "use_grounding_loss: with `streaming` one process hands batches to the others, which cannot be done "
-                "with the boxes found in them; add `accelerator_config: {dispatch_batches: false}`"
-            )
         self.grounding = settings_of(keys)
         self.column_logits = ColumnLogits(self.model, sharded=self.is_fsdp_enabled)
         self.record = Record()
