@@ -179,6 +179,13 @@ def test_export_of_an_adapter_whose_card_names_another_base(
     assert (tmp_path / "merged").exists() is not refused
 
 
+def test_export_refuses_a_model_that_is_no_numbers(adapter: Path, base: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(base, tmp_path / "broken"))
+    change(broken, one_infinity, "model.safetensors")
+    with pytest.raises(ValueError, match=rf"{broken}: 1 tensors hold NaN or infinity"):
+        export(broken, adapter, tmp_path / "merged")
+
+
 def test_a_merged_model_stays_without_its_adapter(adapter: Path, base: Path, tmp_path: Path) -> None:
     """Exported into the adapter's folder, it would wear the adapter twice."""
     other = Path(shutil.copytree(adapter, tmp_path / "other"))

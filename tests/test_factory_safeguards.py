@@ -180,7 +180,42 @@ def test_gradient_of_zero_beside_a_loss_stops(tiny_recipe: Recipe) -> None:
         run_exp(tiny_recipe("qwen3vl", learning_rate=1e6, max_steps=4, medvl_run_card=True))
 
 
-def test_eval_loss_that_is_no_number_stops(tiny_recipe: Recipe, broken_checkpoint: Path) -> None:
+def test_gradient_of_zero_in_the_last_step_is_no_success(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="The gradient of the last step, 2, is exactly 0"):
+        run_exp(tiny_recipe("qwen3vl", learning_rate=1e6, max_steps=2, medvl_run_card=True))
+    assert not list((tmp_path / "out").glob("*.safetensors")) and not list((tmp_path / "out").glob("medvl*"))
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"), [({}, True), ({"accelerator_config": {"dispatch_batches": False}}, False)], ids=["", "cured"]
+)
+def test_stream_whose_batches_would_be_cut_is_refused_with_the_cure(
+    config: dict[str, Any], refused: bool, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    """As it is, LLaMA-Factory gives the model as many rows of pixels as the batch has records."""
+    recipe = tiny_recipe("qwen3vl", streaming=True, dataloader_num_workers=1, medvl_run_card=True, **config)
+    if refused:
+        with pytest.raises(ValueError, match=r"streaming: .*add `accelerator_config: \{dispatch_batches: false\}`"):
+            run_exp(recipe)
+    else:
+        run_exp(recipe)
+        assert read_run_card(tmp_path / "out").run.steps == 2
+
+
+def test_answers_of_a_model_that_is_no_numbers_are_refused(tiny_recipe: Recipe, broken_checkpoint: Path) -> None:
+    asking = {"do_train": False, "do_predict": True, "predict_with_generate": True, "eval_dataset": "tiny_val"}
+    with pytest.raises(ValueError, match=r"1 tensors hold NaN or infinity .*q_proj"):
+        run_exp(tiny_recipe("qwen3vl", model_name_or_path=str(broken_checkpoint), max_new_tokens=1, **asking))
+
+
+def test_eval_loss_that_is_no_number_stops(
+    tiny_recipe: Recipe, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Weights that are numbers, and whose products are none."""
+    broken_checkpoint = Path(shutil.copytree(tiny_checkpoint("qwen3vl"), tmp_path / "too large"))
+    weights = load_file(broken_checkpoint / "model.safetensors")
+    weights = {name: value * 1e38 if "mlp" in name else value for name, value in weights.items()}
+    save_file(weights, broken_checkpoint / "model.safetensors", metadata={"format": "pt"})
     settings = {"do_train": False, "do_eval": True, "eval_dataset": "tiny_val"}
     recipe = tiny_recipe("qwen3vl", model_name_or_path=str(broken_checkpoint), medvl_run_card=True, **settings)
     with pytest.raises(RuntimeError, match=r"(?s)the eval loss is nan.* of tiny_val "):

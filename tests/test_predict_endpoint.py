@@ -28,7 +28,7 @@ from medvl.predict.endpoint import image_data
 from medvl.predict.writer import Row
 from medvl.tasks import Task
 
-TASKS = [*map(str, Task), "general"]
+TASKS = [*(str(task) for task in Task if task is not Task.VQA), "general"]  # of the tree of questions
 
 
 @dataclass

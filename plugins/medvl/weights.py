@@ -1,4 +1,4 @@
-"""Checks the weights that a folder holds: an adapter, a checkpoint or a whole model."""
+"""Checks the weights that a folder or a loaded model holds: an adapter, a checkpoint or a whole model."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ def nonfinite_tensors(folder: Path) -> list[str]:
             raise ValueError(f"{path}: the weights cannot be read ({error}); copy the file again") from error
         found += (f"{path.name}: {name}" for name in sorted(names))
     return found
+
+
+def why_broken(model: torch.nn.Module) -> str | None:
+    """The parameters of a loaded model that hold NaN or infinity, as a clause; None when all is well.
+
+    Those of layers that bitsandbytes has quantised are codes, and are not looked at.
+    """
+    loose = ((name, weight) for name, weight in model.named_parameters() if not hasattr(weight, "quant_state"))
+    names = [name for name, weight in loose if not is_finite(weight)]
+    if not names:
+        return None
+    shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    return f"{len(names)} tensors hold NaN or infinity ({shown}); copy or train the model again"
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

@@ -69,11 +69,6 @@ class GroundingLoss(AddedLoss):
     def __init__(self, trainer: Any) -> None:
         """trainer: built, with its model and collator; ValueError where the loss cannot be added to it."""
         keys = trainer.finetuning_args
-        if not hasattr(trainer.train_dataset, "__len__") and trainer.accelerator.dispatch_batches is not False:
-            raise ValueError(
-                "use_grounding_loss: with `streaming` one process hands batches to the others, which cannot be done "
-                "with the boxes found in them; add `accelerator_config: {dispatch_batches: false}`"
-            )
         self.trainer, self.weights = trainer, settings_of(keys)
         self.column_logits = ColumnLogits(trainer.model, sharded=trainer.is_fsdp_enabled)
         self.record = Record()

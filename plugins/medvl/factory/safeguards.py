@@ -42,8 +42,17 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
     """What is put before LLaMA-Factory's trainer, or a subclass of it."""
 
     def __init__(self, *args: Any, batch_names: BatchNames, **kwargs: Any) -> None:
-        """batch_names: names the records of a batch."""
+        """batch_names: names the records of a batch. ValueError for a stream whose batches would be cut."""
         super().__init__(*args, **kwargs)
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        streams = [
+            rows for rows in (self.train_dataset, *evaluated) if rows is not None and not hasattr(rows, "__len__")
+        ]
+        if streams and self.accelerator.dispatch_batches is not False:
+            raise ValueError(
+                "streaming: the batches of a stream would be handed on by rows, which cuts off images and boxes; add "
+                "`accelerator_config: {dispatch_batches: false}`"
+            )
         self.batch_names = batch_names
         self.step_records: list[Any] = []  # numbers (or tokens, of a stream) of the micro-batches of this step
         self.step_loss = 0.0
@@ -228,6 +237,11 @@ class EndCallback(TrainerCallback):  # type: ignore[misc]
             raise RuntimeError(
                 f"After step {state.global_step} the weights are no numbers ({listed(broken, most=_SHOWN)}); the model "
                 f"is not saved. {_to_try(args, kwargs['model'])}"
+            )
+        if self.trainer.zero:
+            raise RuntimeError(
+                f"The gradient of the last step, {state.global_step}, is exactly 0 beside a loss: the weights are far "
+                f"out of range, or cut off from the loss. The model is not saved. {_to_try(args, kwargs['model'])}"
             )
         if state.global_step >= state.max_steps:
             return

@@ -26,14 +26,14 @@ from transformers import GenerationConfig
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.errors import UsageError
-from medvl.factory.checks.adapter_fit import nonfinite, unloaded
+from medvl.factory.checks.adapter_fit import naming, nonfinite, unloaded
 from medvl.factory.positions import tell_token_types
 from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply
 from medvl.predict.setup import AdapterSpec, Setup, check_base
 from medvl.profiles import Generation
 from medvl.sharegpt import IMAGE_TAG
-from medvl.weights import is_finite
+from medvl.weights import is_finite, why_broken
 
 # Tags in pairs, without which the labels and boxes of an answer could not be told from its words.
 _BOX_TAGS = re.compile(r"<box>.*?</box>|<\|box_start\|>.*?<\|box_end\|>", re.DOTALL)
@@ -99,7 +99,8 @@ class InProcess:
         base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
         # The config of a hub's model is there by now.
         check_base({name: adapter_spec.card for name, adapter_spec in setup.adapters.items()}, setup.model)
-        _check_numbers(base, setup.model)
+        if broken := why_broken(base):
+            raise UsageError(f"{setup.model}: {broken}")
         # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
         base.generation_config = GenerationConfig()
         self.model, self._names = _with_adapters(base, setup, model_args.compute_dtype)
@@ -291,10 +292,11 @@ def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, di
     names = {name: f"adapter_{place}" for place, name in enumerate(setup.adapters)}
     model = base
     for name, adapter_spec in setup.adapters.items():
-        if model is base:
-            model = PeftModel.from_pretrained(base, str(adapter_spec.folder), adapter_name=names[name])
-        else:
-            model.load_adapter(str(adapter_spec.folder), adapter_name=names[name])
+        with naming(adapter_spec.folder or name):
+            if model is base:
+                model = PeftModel.from_pretrained(base, str(adapter_spec.folder), adapter_name=names[name])
+            else:
+                model.load_adapter(str(adapter_spec.folder), adapter_name=names[name])
         if adapter_spec.folder is not None and (lost := unloaded(model, adapter_spec.folder, names[name])):
             raise UsageError(lost)
     for name, parameter in model.named_parameters():
@@ -302,15 +304,6 @@ def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, di
             parameter.data = parameter.data.to(dtype)
     model.requires_grad_(False)
     return model.eval(), names
-
-
-def _check_numbers(model: Any, name: str) -> None:
-    """Raise UsageError for weights that are NaN or infinite; those of a quantised layer are told by trying it."""
-    loose = ((key, weights) for key, weights in model.named_parameters() if not hasattr(weights, "quant_state"))
-    bad = [key for key, weights in loose if not is_finite(weights)]
-    if bad:
-        shown = ", ".join(bad[:3]) + (" …" if len(bad) > 3 else "")
-        raise UsageError(f"{name}: {len(bad)} tensors hold NaN or infinity ({shown}); copy or train the model again")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -9,6 +9,7 @@ arguments, and the name `PeftModel` of `llamafactory.model.adapter`, looked up t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import re
@@ -89,6 +90,21 @@ def unloaded(model: Any, folder: Path, adapter: str = "default") -> str | None:
     return f"{folder}: the adapter does not fit: {'; '.join(parts)}; put it on its own model" if parts else None
 
 
+@contextlib.contextmanager
+def naming(folder: str | Path) -> Iterator[None]:
+    """Around PEFT's loading: ValueError that names the adapter's folder where its tensors have other shapes."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        shapes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        more = f" (and {len(shapes) - 1} more)" if len(shapes) > 1 else ""
+        raise ValueError(
+            f"{folder}: the adapter does not fit: {shapes[0].rstrip('.')}{more}; put it on its own model"
+        ) from error
+
+
 def nonfinite(folder: Path) -> str | None:
     """Why an adapter cannot be used: weights that are NaN or infinite; else None.
 
@@ -110,7 +126,9 @@ def without_adapter(model: Any) -> Any:
 
 
 def extend_loader(loader: Any) -> None:
-    """Check adapters before LLaMA-Factory loads them, and after; AttributeError when it keeps a name elsewhere."""
+    """Check adapters before LLaMA-Factory loads them, and models after; AttributeError for a name kept elsewhere."""
+    from medvl.weights import why_broken
+
     adapter = sys.modules["llamafactory.model.adapter"]
     load, peft_model = loader.load_model, adapter.PeftModel
     if hasattr(load, "checks_adapters"):
@@ -123,7 +141,10 @@ def extend_loader(loader: Any) -> None:
         trains = options.get("is_trainable", rest[0] if rest else False)
         for note in () if trains or model_args.export_dir else budget_notes(model_args):
             log.warning(note)
-        return load(tokenizer, model_args, finetuning_args, *rest, **options)
+        model = load(tokenizer, model_args, finetuning_args, *rest, **options)
+        if not trains and (broken := why_broken(model)):  # training says so at its first step, with more
+            raise ValueError(f"{model_args.model_name_or_path}: {broken}")
+        return model
 
     class CheckedPeftModel(peft_model):  # type: ignore[misc, valid-type]
         """PEFT's model, loaded whole or not at all."""
@@ -131,8 +152,9 @@ def extend_loader(loader: Any) -> None:
         @classmethod
         def from_pretrained(cls, model: Any, model_id: Any, *args: Any, **options: Any) -> Any:
             """As PEFT; ValueError for a local adapter of which PEFT would pass over a part."""
-            loaded = peft_model.from_pretrained(model, model_id, *args, **options)
             folder = Path(model_id, options.get("subfolder") or "")
+            with naming(folder):
+                loaded = peft_model.from_pretrained(model, model_id, *args, **options)
             if folder.is_dir() and (lost := unloaded(loaded, folder)):
                 raise ValueError(lost)
             return loaded
