@@ -35,6 +35,7 @@ from medvl.serve.limits import Limits
 from tests.conftest import QUESTIONS
 
 LETTERS = dict(zip(PROFILES, "ABCDEFGIH", strict=True))
+OF_THE_TREE = [name for name in PROFILES if name != "vqa"]  # whose questions the tree of questions asks, in its order
 COMPLETIONS = "/v1/chat/completions"
 
 
@@ -158,7 +159,7 @@ def shown(question: str, *images: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("family", ["qwen3vl", "internvl3"])
 def test_every_task_is_answered_by_its_own_adapter(family: str, marked_adapters: Callable[[str], Path]) -> None:
     with serving(marked_adapters(family)) as server:
-        for task, question in zip(PROFILES, QUESTIONS.values(), strict=True):
+        for task, question in zip(OF_THE_TREE, QUESTIONS.values(), strict=True):
             answer = server.post(shown(question), model="auto")
             assert answer.json()["choices"][0]["message"]["content"] == LETTERS[task], question
             assert answer.headers["x-medvl-task"] == answer.headers["x-medvl-adapter"] == task
@@ -173,7 +174,7 @@ def test_medvl_predict_asks_it_for_the_adapter_of_each_task(
     options = ["--data", str(question_tree), "--adapters", adapters, "--out", str(tmp_path / "out.jsonl")]
     assert cli.main(["predict", *options, "--endpoint", f"{qwen.url}/v1"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert {row["task"]: row["prediction"] for row in rows} == LETTERS
+    assert {row["task"]: row["prediction"] for row in rows} == {task: LETTERS[task] for task in OF_THE_TREE}
     assert all(row["adapter"] == row["task"] for row in rows)
 
 
