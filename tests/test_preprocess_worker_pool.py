@@ -59,7 +59,7 @@ def test_ctrl_c_is_answered_by_the_parent_alone() -> None:
 def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, time
-from preprocess.crew import work
+from preprocess.worker_pool import work
 def job(_):
     pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
     time.sleep(0.05)
