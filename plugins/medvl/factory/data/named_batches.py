@@ -92,7 +92,7 @@ class NamingCollator(WrappedCollator):
         row.pop(RECORD, None)
         try:
             self.collator([row])
-        except Exception:
+        except Exception:  # whatever it is: a record that fails alone is the one to name
             return True
         return False
 
