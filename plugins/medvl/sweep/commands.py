@@ -116,7 +116,7 @@ def _searched(sweep: Sweep, args: argparse.Namespace, runner: Runner, console: C
         folder = run_folder(sweep, item, args.out)
         state = _trained(sweep, [item], args.out, runner, console)[item.name]
         if state != _FINISHED:
-            raise DataError(f"{item.name}: {state}; the same command tries again")
+            raise DataError(f"{item.name}: {state}")
         score(folder, "val", how.val, how, runner)
         entry = entry_of(folder.metrics("val"), how)
         return _goodness(entry, how, item.name)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvl.errors import UsageError
+from medvl.errors import DataError, UsageError
 from medvl.sweep.plan import Run, Space
 
 _NAME = "search"
@@ -31,6 +31,7 @@ def search(
 
     Raises:
         UsageError: Optuna is not installed.
+        DataError: more runs failed than were wanted. One that fails is replaced by another.
     """
     try:
         import optuna
@@ -41,7 +42,6 @@ def search(
     study = optuna.create_study(
         storage=f"sqlite:///{out / 'search.db'}",
         study_name=_NAME,
-        sampler=optuna.samplers.TPESampler(seed=seed),
         direction="maximize",
         load_if_exists=True,
     )
@@ -55,8 +55,16 @@ def search(
     def done() -> list[Any]:
         return list(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
 
+    failed = 0
     while len(done()) < trials:
-        study.optimize(judged, n_trials=1)
+        # Seeded anew for every trial, or a search that goes on would propose what it proposed at first.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+        study.optimize(judged, n_trials=1, catch=(DataError,))
+        failed += study.trials[-1].state == optuna.trial.TrialState.FAIL
+        if failed > trials:
+            raise DataError(
+                f"{failed} runs of the search failed, more than it was to have; see their train.log in {out}"
+            )
     return [_run(trial, trial.params) for trial in done()]
 
 
