@@ -50,6 +50,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         row: Row in that file, from 0, where several records are made of one, so that `index` is another number.
         reference: What is trained on and scored against, where that is not the answer itself but a label for it.
         group: Patient or case; its records stay in one split, and may be drawn together.
+        oriented: Corners of oriented boxes, `x1, y1, …, x4, y4` in pixels, for each box of the answer.
     """
 
     split: str
@@ -63,6 +64,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     row: int | msgspec.UnsetType = msgspec.UNSET
     reference: str | msgspec.UnsetType = msgspec.UNSET
     group: str | msgspec.UnsetType = msgspec.UNSET
+    oriented: list[list[float]] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def truth(self) -> str:

@@ -89,11 +89,13 @@ class BoxAnswer:
         boxes: Shape (n, 4), `x_min, y_min, x_max, y_max`, on the first image; none says that there is nothing.
         labels: One per box; None where an object has no name.
         frame: Frame of the numbers.
+        corners: Shape (n, 8), `x1, y1, …, x4, y4`, of boxes that are oriented; None where there are none.
     """
 
     boxes: Boxes
     labels: tuple[str | None, ...]
     frame: Frame
+    corners: Boxes | None = None
 
     @property
     def parsed(self) -> ParsedBoxes:
