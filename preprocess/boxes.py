@@ -60,7 +60,8 @@ def box_target(
     if parsed.empty_labels and style in ("json", "flare") and answer.task is not Task.INSTANCE_DETECTION:
         notes.append(("ANSWER_UNUSUAL", f"{style} has no place for what has no box: {', '.join(parsed.empty_labels)}"))
     pixels, text = in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)
-    own_form = given if not (answer.notes.keys() - {"inverted"}) and source == "pixel" and not parsed.frame else text
+    as_given = source == Frame.PIXEL and not parsed.frame and not answer.notes.keys() - {"inverted"}
+    own_form = given if as_given else text
     target = target_text(replace(answer, value=pixels), own_form, size=size, frame=frame, style=style, label=label)
     _refuse_unreadable_names(parsed, target, style)
     return target, notes + _box_notes(pixels.boxes, size)
@@ -80,7 +81,7 @@ def _refuse_unreadable_names(parsed: ParsedBoxes, target: str, style: BoxStyle) 
 def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
     """The answer as the record keeps it: as the source writes it, with boxes in pixels, which scoring compares with."""
     parsed = answer.value
-    if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == "pixel":
+    if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == Frame.PIXEL:
         return given
     return in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)[1]
 

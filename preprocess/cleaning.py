@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from medvl.box_text import BoxStyle, format_boxes, parse_boxes
-from medvl.boxes import area, order_corners
+from medvl.boxes import Frame, area, order_corners
 from medvl.sharegpt import Record
 from medvl.sources.base import Repair, Sample
 from preprocess.report import DatasetResult, Finding
@@ -98,7 +98,7 @@ def _written(boxes: list[list[float]], labels: list[str | None], empty: Sequence
     """Boxes in the form of FLARE's own answers; where only some have names, which it does not know, as objects."""
     named = sum(label is not None for label in labels)
     style: BoxStyle = "flare" if not named else "map" if named == len(labels) else "json"
-    return format_boxes(np.array(boxes), labels, style, "pixel", empty_labels=empty)
+    return format_boxes(np.array(boxes), labels, style, Frame.PIXEL, empty_labels=empty)
 
 
 def _drop(_: Record, answer: str) -> None:

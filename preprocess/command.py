@@ -13,10 +13,9 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from medvl.box_text import BoxStyle
-from medvl.boxes import FRAMES
+from medvl.boxes import Frame
 from medvl.errors import DataError, UsageError
 from medvl.sharegpt import TEMPORARY
-from medvl.source_frames import SourceFrame
 from medvl.sources.base import Source
 from medvl.tasks import UnknownNameError
 from preprocess import entries, filtering
@@ -82,11 +81,16 @@ def _input_arguments(source: Source, add: Add) -> None:
 
 
 def _record_arguments(add: Add) -> None:
-    add("--frame", choices=FRAMES, default="norm1000", help="frame of boxes in answers (default: norm1000)")
+    add(
+        "--frame",
+        choices=[*map(str, Frame)],
+        default=Frame.NORM1000,
+        help="frame of boxes in answers (default: norm1000)",
+    )
     add(
         "--source-frame",
-        choices=get_args(SourceFrame),
-        default="pixel",
+        choices=[*map(str, Frame), "auto"],
+        default=Frame.PIXEL,
         help="frame of boxes in the tree: pixel (default, as in FLARE), norm1000, norm1, or auto: by the numbers of "
         "each file",
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
@@ -101,8 +102,8 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     root, out, info = tree_in(source, args.root.resolve()), args.out.resolve(), args.dataset_info.resolve()
     plan = entries.plan(source, args)
     options = Options(
-        source, args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images,
-        chosen_tokens(args),
+        source, Frame(args.frame), args.box_style, args.on_missing, args.name, args.max_images_per_sample,
+        args.number_images, chosen_tokens(args),
     )  # fmt: skip
     options = source_frames.stated(options, args.source_frame)
     filtered = filtering.plan(source, args)
@@ -126,7 +127,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         refuse_missing(converted)
 
     def convert_again(sample: Sample) -> tuple[Record | None, list[Finding]]:
-        normalised = replace(options, source_frame="pixel", source_frames={})  # cleaning writes pixels
+        normalised = replace(options, source_frame=Frame.PIXEL, source_frames={})  # cleaning writes pixels
         return convert(sample, {name: seen.image for name, seen in look([sample]).items()}, normalised)
 
     answers = {record.id: record.source.answer for part in converted for record in part.records}
@@ -224,4 +225,4 @@ def recorded_options(args: argparse.Namespace) -> dict[str, Any]:
     names = ("frame", "box_style", "on_missing", "max_images_per_sample", "number_images", "clean", "clean_splits",
              "datasets", "splits", "limit", "seed", "name")  # fmt: skip
     stated = {name: getattr(args, name) for name in names}
-    return stated if args.source_frame == "pixel" else stated | {"source_frame": args.source_frame}
+    return stated if args.source_frame == Frame.PIXEL else stated | {"source_frame": args.source_frame}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from medvl.boxes import Size
+from medvl.boxes import Frame, Size
 from medvl.question_boxes import Rewritten, rewrite
 from medvl.sharegpt import Record, RecordError, make_record
 from medvl.sharegpt import Source as RecordSource
@@ -115,7 +115,7 @@ def _no_image(sample: Sample, names: tuple[str, ...], source: Source) -> _Refuse
 def _record(sample: Sample, asked: Rewritten, answer: str, images: list[tuple[str, Size]], options: Options) -> Record:
     frame, size = options.frame_of(sample), images[0][1] if images else None
     # Who asks from these records starts from the question as it stands in the source.
-    kept = asked.boxes and (asked.text != sample.question or frame != "pixel")
+    kept = asked.boxes and (asked.text != sample.question or frame != Frame.PIXEL)
     source = RecordSource(
         split=sample.file.split.folder,
         file=str(sample.file.path),
@@ -124,7 +124,7 @@ def _record(sample: Sample, asked: Rewritten, answer: str, images: list[tuple[st
         answer=source_answer(sample, size, options),
         names=list(sample.images),
         question=sample.question if kept else msgspec.UNSET,
-        frame=frame if kept and frame != "pixel" else msgspec.UNSET,
+        frame=frame if kept and frame != Frame.PIXEL else msgspec.UNSET,
     )
     try:
         return make_record(

@@ -55,7 +55,7 @@ def findings(part: DatasetResult, options: Options, *, auto: bool) -> list[Findi
     if not records:
         return []
     likely = options.source_frames.get(part.file) if auto else likely_frame(list(_read(part, frame)))
-    if auto and likely != "pixel":
+    if auto and likely != Frame.PIXEL:
         said = f"read as {frame}, by their numbers" if likely else "read as pixel: their numbers do not tell the frame"
     elif not auto and likely and likely != frame:
         said = f"read as {frame}, but all together they fit --source-frame {likely}"

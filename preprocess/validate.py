@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from medvl.boxes import FRAMES
+from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.files import not_utf8
 from medvl.sharegpt import (
@@ -98,10 +98,10 @@ def validate(folder: Path, dataset_info: Path | None = None) -> list[Issue]:
         manifest = read_manifest(folder)
         if manifest is None:
             raise RecordError(f"{folder / MANIFEST} is not there")
-        frame = next((frame for frame in FRAMES if frame == manifest.options.frame), None)
-        if frame is None:
-            raise RecordError(f"unknown frame {manifest.options.frame!r}")
-    except (OSError, RecordError) as error:
+        if manifest.options.frame is None:
+            raise RecordError("it states no frame")
+        frame = Frame(manifest.options.frame)
+    except (OSError, ValueError) as error:
         return [
             Issue(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")
         ]

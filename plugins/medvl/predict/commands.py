@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvl.boxes import FRAMES
+from medvl.boxes import Frame
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     add("--quantization", choices=["4", "8", "none"], help="bits of the base model (default: as trained)")
     add("--dtype", choices=["auto", "bfloat16", "float16", "float32"], help="of its weights (default: as trained)")
     add("--template", help="LLaMA-Factory's name of the prompt's form (default: as trained)")
-    add("--frame", choices=FRAMES, help="frame of boxes in answers (default: as trained, else norm1000)")
+    add("--frame", choices=[*map(str, Frame)], help="frame of boxes in answers (default: as trained, else norm1000)")
 
 
 def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
