@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from evaluation.frames import read_frame, size_on_disk
 from evaluation.predictions import decode_rows, find_file, scorer_key
@@ -254,7 +255,7 @@ def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
     items = tuple(
         _from_record(index, record, _other_fields(row), path.parent)
         for index, (record, row) in enumerate(zip(records, rows, strict=True))
-        if record.source.answer.strip()
+        if record.source.truth.strip()
     )
     frame, notes = read_frame(path)
     return References(
@@ -287,11 +288,11 @@ def _from_record(row: int, record: Record, fields: dict[str, str], folder: Path)
         dataset=record.dataset,
         question=record.source_question,
         images=tuple(record.images),
-        answer=record.source.answer,
+        answer=record.source.truth,
         target=record.target,
         image_size=lambda: size,
         row=row,
-        fields=fields,
+        fields=fields | ({} if record.source.group is UNSET else {"group": record.source.group}),
         names=tuple(record.source.names),
         split=record.source.split,
         image=lambda: folder / record.images[0] if record.images else None,

@@ -66,7 +66,7 @@ def _task_issues(records: Sequence[Record]) -> Iterator[tuple[Record, Issue]]:
     for task, asked in by_task.items():
         spec = TASKS[Task(task)]
         rows = [
-            Row(record.question, _said(record), record.source.answer, label_separator(record.dataset))
+            Row(record.question, _said(record), record.source.truth, label_separator(record.dataset))
             for record in asked
         ]
         for record, row in zip(asked, rows, strict=True):
@@ -86,7 +86,7 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
     """Rows that ask the same of the same images: the later ones of those that agree, all of those that do not."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
-        if record.source.answer:
+        if record.source.truth:
             groups[(_single_spaced(record.question), *record.images)].append(record)
     for rows in groups.values():
         if len(rows) == 1:
@@ -95,7 +95,7 @@ def _repeated(records: Iterable[Record]) -> Iterator[tuple[Record, Issue]]:
         if len(answers) > 1:
             for record in rows:
                 others = ", ".join(str(other.source.index) for other in rows if other is not record)
-                words = f"{record.source.answer[:80]!r}, but another answer in row {others}"
+                words = f"{record.source.truth[:80]!r}, but another answer in row {others}"
                 yield record, ("ROWS_CONTRADICT", words)
         else:
             for record in rows[1:]:

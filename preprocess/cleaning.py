@@ -56,12 +56,12 @@ def clean(
     findings = part.findings
     changes = []
     for record in part.records:
-        after = _cleaned(record, codes[record.id], repairs) if record.id in codes else record.source.answer
-        if after == record.source.answer:
+        after = _cleaned(record, codes[record.id], repairs) if record.id in codes else record.source.truth
+        if after == record.source.truth:
             records.append(record)
             continue
         named = sorted(set(codes[record.id]))
-        changes.append(Change(id=record.id, codes=named, before=record.source.answer, after=after))
+        changes.append(Change(id=record.id, codes=named, before=record.source.truth, after=after))
         normalised, fresh = _reconverted(record, samples, convert, after) if after is not None else (None, [])
         if normalised:
             records.append(normalised)
@@ -74,7 +74,7 @@ def clean(
 
 def _cleaned(record: Record, codes: list[str], repairs: Mapping[str, Repair]) -> str | None:
     """The answer to train on; None if the record is to be dropped."""
-    answer: str | None = record.source.answer
+    answer: str | None = record.source.truth
     for code, repair in repairs.items():
         if code in codes and answer is not None:
             answer = repair.mend(record, answer)
@@ -123,7 +123,8 @@ def _reconverted(
     answer: str,
 ) -> tuple[Record | None, list[Finding]]:
     sample = samples[record.source.index]
-    normalised, findings = convert(msgspec.structs.replace(sample, answer=answer, written=answer, boxes=None))
+    changed = msgspec.structs.replace(sample, answer=answer, written=answer, target=None, boxes=None)
+    normalised, findings = convert(changed)
     if normalised is None:
         return None, findings
     # The answer alone is in pixels now: a box in the question stays as it was read, in the frame of its file.
@@ -132,7 +133,7 @@ def _reconverted(
 
 
 def _finding(part: DatasetResult, record: Record, codes: list[str], after: str | None) -> Finding:
-    before = record.source.answer[:200]
+    before = record.source.truth[:200]
     said = f"{', '.join(codes)}: {before!r} " + ("dropped" if after is None else f"became {after[:200]!r}")
     return Finding(
         id=record.id,

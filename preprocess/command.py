@@ -16,7 +16,7 @@ from medvl.box_text import BoxStyle
 from medvl.boxes import Frame
 from medvl.errors import DataError, UsageError
 from medvl.sharegpt import TEMPORARY
-from medvl.sources.base import Source
+from medvl.sources.base import GivenSource, Source
 from medvl.tasks import UnknownNameError
 from preprocess import entries, filtering
 from preprocess.conversion import convert_tree
@@ -58,6 +58,8 @@ def parser(source: Source, about: str) -> argparse.ArgumentParser:
     _input_arguments(source, arguments.add_argument_group("what is read").add_argument)
     _record_arguments(arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(source, arguments.add_argument_group("what is written").add_argument)
+    if isinstance(source, GivenSource):
+        source.add_arguments(arguments)
     arguments.set_defaults(download=False)  # where there is nothing to download
     filtering.add_arguments(source, arguments)
     entries.add_arguments(source, arguments)
@@ -65,11 +67,10 @@ def parser(source: Source, about: str) -> argparse.ArgumentParser:
 
 
 def _input_arguments(source: Source, add: Add) -> None:
-    add(
-        "--root",
-        type=Path,
-        help=f"the {source.title} tree: {source.layout}",
-    )
+    if isinstance(source, GivenSource):
+        add("root", nargs="?", type=Path, metavar="DATA", help=source.layout)
+    else:
+        add("--root", type=Path, help=f"the {source.title} tree: {source.layout}")
     if source.hub:
         add("--download", action="store_true", help="first fetch the dataset from the Hugging Face Hub to --root")
     add("--datasets", nargs="+", default=[], metavar="NAME", help="datasets by folder name (default: all there are)")
@@ -141,11 +142,12 @@ def run(source: Source, words: Sequence[str], about: str, inputs: Inputs | None)
         return 3 if any(issue.level == "error" for issue in issues) else 0
     args.dataset_info = args.dataset_info or DATASET_INFO
     if args.root is None:
-        arguments.error(f"--root is missing: {source.layout}")
+        arguments.error(f"{'DATA' if isinstance(source, GivenSource) else '--root'} is missing: {source.layout}")
     gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time
     try:
+        chosen = source.configured(args) if isinstance(source, GivenSource) else source
         with locked(args.out.resolve()):
-            convert_tree(source, args, errors, inputs)
+            convert_tree(chosen, args, errors, inputs)
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         return 2

@@ -118,7 +118,8 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
     for part in convert_rows(rows, options, look, cache, args.workers):
-        part.findings[:0] = [finding for finding in file_findings if finding.file == part.file]
+        where = f"{args.name}/{part.split}/{part.category}/{part.dataset}"
+        part.findings[:0] = [finding for finding in file_findings if finding.id == where]
         part.findings += source_frames.findings(part, options, auto=args.source_frame == "auto")
         converted.append(audit(part))
         for record in part.records:
@@ -130,13 +131,13 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         normalised = replace(options, source_frame=Frame.PIXEL, source_frames={})  # cleaning writes pixels
         return convert(sample, {name: seen.image for name, seen in look([sample]).items()}, normalised)
 
-    answers = {record.id: record.source.answer for part in converted for record in part.records}
+    answers = {record.id: record.source.truth for part in converted for record in part.records}
     converted, changes = filtering.apply(filtered, converted, rows, convert_again, partial(_ids, read, args.name))
     prepared = entries.shape(plan, converted, out)
     prepared.sections["changes"] = changes
     print_report(prepared.converted, Console())
     more_tokens = sorted(options.control_tokens - KNOWN)
-    stated = recorded_options(args) | ({"control_tokens": more_tokens} if more_tokens else {})
+    stated = recorded_options(args) | dict(source.stated) | ({"control_tokens": more_tokens} if more_tokens else {})
     provenance = Provenance(source.name, root, stated, source.licence)
     notes = set_marked_aside(out, filtered.reviewed)
     write_atomic(out / AUDIT_FILE, review_table(prepared.converted, answers, filtered.reviewed))

@@ -135,17 +135,25 @@ def counts_of(parts: Sequence[DatasetResult]) -> dict[str, int]:
     }
 
 
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder that is a dataset by itself, of the names and lengths of all files in it."""
+    if path.is_file():
+        return sha256(path.read_bytes())
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sha256("\0".join(f"{file.relative_to(path)}\0{file.stat().st_size}" for file in files).encode())
+
+
 def _dataset_summary(part: DatasetResult) -> dict[str, Any]:
     targets: dict[str, Counter[str]] = defaultdict(Counter)
     for record in part.records:
-        targets[record.task][record.source.answer] += 1
+        targets[record.task][record.source.truth] += 1
     sizes = Counter(size for record in part.records for size in record.source.sizes)
     return {
         "dataset": part.dataset,
         "split": part.split,
         "category": part.category,
         "file": part.file,
-        "sha256": sha256(Path(part.file).read_bytes()),
+        "sha256": _digest(Path(part.file)),
         **counts_of([part]),
         "findings": dict(Counter(finding.code for finding in part.findings)),
         "tasks": {task: sum(counts.values()) for task, counts in targets.items()},

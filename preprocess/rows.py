@@ -1,6 +1,7 @@
 """One sample of a source to one record, or to the coded reason why not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from preprocess.report import Action, Finding
 from preprocess.targets import refuse, source_answer, target, task_of
 
 Images = Mapping[str, ImageInfo]  # by their names in the row
+Item = TypeVar("Item")
 
 
 def convert(sample: Sample, images: Images, options: Options) -> tuple[Record | None, list[Finding]]:
@@ -47,31 +49,36 @@ def convert(sample: Sample, images: Images, options: Options) -> tuple[Record | 
         )
 
     try:
-        usable = []
+        usable, titles = [], []
         refuse(sample, "images")
-        names = spread(sample.images, options.max_images)
+        shown = spread(tuple(zip(sample.images, sample.titles or sample.images, strict=True)), options.max_images)
+        names = tuple(name for name, _ in shown)
         if len(names) < len(sample.images):
             note("IMAGES_THINNED", f"{len(names)} of {len(sample.images)} images: {', '.join(names)}")
-        for image in _images(sample, names, images, options):
+        for image, (_, title) in zip(_images(sample, names, images, options), shown, strict=True):
             for code, detail in image.notes:
                 note(code, detail)
             if image.size:
                 usable.append((image.path, image.size))
+                titles.append(title)
             else:
                 note("IMAGE_DROPPED", image.detail)
         answer, notes = target(sample, usable[0][1] if usable else None, options)
-        for code, detail in notes:
+        for code, detail in (*sample.notes, *notes):
             note(code, detail)
         asked = rewrite(sample.question, [size for _, size in usable], options.frame_of(sample), options.frame)
         for code, detail in boxes.question_notes(asked, sample.question, options.frame):
             note(code, detail)
-        return _record(sample, asked, answer, usable, options), findings
+        if not sample.titles:
+            numbered = options.number_images and len(usable) > 1
+            titles = [f"Image-{place}" for place in range(1, len(usable) + 1)] if numbered else []
+        return _record(sample, asked, answer, usable, titles, options), findings
     except _RefusedError as refused:
         note(refused.code, refused.detail, refused.action)
         return None, findings
 
 
-def spread(names: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+def spread(names: tuple[Item, ...], count: int | None) -> tuple[Item, ...]:
     """At most `count` of the names, evenly spaced from the first to the last.
 
     >>> spread(("a", "b", "c", "d", "e"), 3)
@@ -112,7 +119,14 @@ def _no_image(sample: Sample, names: tuple[str, ...], source: Source) -> _Refuse
     raise KeyError(f"{sample.id}: {names} was not looked at")
 
 
-def _record(sample: Sample, asked: Rewritten, answer: str, images: list[tuple[str, Size]], options: Options) -> Record:
+def _record(
+    sample: Sample,
+    asked: Rewritten,
+    answer: str,
+    images: Sequence[tuple[str, Size]],
+    titles: Sequence[str],
+    options: Options,
+) -> Record:
     frame, size = options.frame_of(sample), images[0][1] if images else None
     # Who asks from these records starts from the question as it stands in the source.
     kept = asked.boxes and (asked.text != sample.question or frame != Frame.PIXEL)
@@ -125,6 +139,9 @@ def _record(sample: Sample, asked: Rewritten, answer: str, images: list[tuple[st
         names=list(sample.images),
         question=sample.question if kept else msgspec.UNSET,
         frame=frame if kept and frame != Frame.PIXEL else msgspec.UNSET,
+        row=msgspec.UNSET if sample.line is None else sample.line,
+        reference=msgspec.UNSET if sample.target is None else sample.target,
+        group=sample.group or msgspec.UNSET,
     )
     try:
         return make_record(
@@ -135,7 +152,7 @@ def _record(sample: Sample, asked: Rewritten, answer: str, images: list[tuple[st
             task=str(task_of(sample)),
             dataset=sample.dataset,
             source=source,
-            numbered=options.number_images,
+            titles=titles,
         )
     except RecordError as error:
         raise _RefusedError("LITERAL_TAG", "quarantined", str(error)) from error

@@ -11,8 +11,8 @@ def main(source: str, about: str, argv: Sequence[str] | None = None) -> int:
     """Convert a tree.
 
     Args:
-        source: Name of the data source in `medvl.sources.SOURCES`. Not the source itself: what it needs takes longer to
-            import than to find that nothing has changed.
+        source: Name of the data source, see `medvl.sources.source_named`. Not the source itself: what it needs takes
+            longer to import than to find that nothing has changed.
         about: What the script does, and examples, for `--help`.
         argv: Words of the command line; those of this process if None.
 
@@ -33,7 +33,7 @@ def _convert(source: str, about: str, words: Sequence[str]) -> int:
         print(f"nothing has changed since the last run: {summary}")  # noqa: T201  (rich would take longer to import)
         return 0
     inputs = unchanged.Inputs(command) if command else None
-    from medvl.sources import SOURCES
+    from medvl.sources import source_named
     from preprocess.command import run  # takes as long to import as the inputs to list
 
-    return run(SOURCES[source], words, about, inputs)
+    return run(source_named(source), words, about, inputs)

@@ -1,4 +1,4 @@
-"""Splitting the training records by image: no image on both sides, every dataset and task in its share.
+"""Splitting the training records by image and patient: none on both sides, every dataset and task in its share.
 
 An image is its content: byte-identical files under other names are one. Questions about one image stay together,
 and so do records that are linked through shared images (views of a case, an image in two datasets).
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from msgspec import UNSET
 
 from medvl.errors import UsageError
 from medvl.sharegpt import Record
@@ -71,16 +72,17 @@ def _share(text: str, *, taken: Sequence[str]) -> tuple[str, float]:
 
 
 def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list[list[Record]]:
-    """Groups of records that share images, directly or through others; in the order of their first records."""
+    """Groups of records that share images or a patient, directly or through others; in the order of their first."""
     from scipy.sparse import coo_array  # a quarter of a second, which a run without splits need not wait for
     from scipy.sparse.csgraph import connected_components
 
-    contents: dict[bytes, int] = {}
+    contents: dict[bytes | str, int] = {}
     rows, columns = [], []
     for row, record in enumerate(records):
-        for image in record.images:
+        shown: list[bytes | str] = [prints[image].sha256 for image in record.images]
+        for shared in shown if record.source.group is UNSET else [*shown, record.source.group]:
             rows.append(row)
-            columns.append(len(records) + contents.setdefault(prints[image].sha256, len(contents)))
+            columns.append(len(records) + contents.setdefault(shared, len(contents)))
     nodes = len(records) + len(contents)
     graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)

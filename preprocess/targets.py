@@ -156,6 +156,8 @@ def _usable_answer(sample: Sample, given: str, task: Task, separator: str | None
 def source_answer(sample: Sample, size: Size | None, options: Options) -> str:
     """The answer as its record keeps it: as the source writes it, with boxes in pixels."""
     given, task = _given(sample, size), task_of(sample)
+    if sample.target is not None:
+        return sample.answer
     if sample.boxes or not given or size is None or not task.has_boxes:
         return given
     answer = _parse(given, task, sample.question, options.source.label_separator(sample.dataset))
@@ -163,9 +165,9 @@ def source_answer(sample: Sample, size: Size | None, options: Options) -> str:
 
 
 def _given(sample: Sample, size: Size | None) -> str:
-    """The answer as text; boxes as data in pixels."""
+    """The answer as text, by its label if it has one; boxes as data in pixels."""
     if sample.boxes is None:
-        return sample.answer
+        return sample.answer if sample.target is None else sample.target
     if size is None:
         raise _RefusedError("ANSWER_UNUSABLE", "quarantined", "boxes without an image")
     maps = sample.task is Task.INSTANCE_DETECTION

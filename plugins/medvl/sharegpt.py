@@ -24,7 +24,7 @@ TEMPORARY = ".tmp"  # end of a hidden file's name while it is written
 _LOCKED_FOR = 60  # seconds that the registry may be held by others; merging takes a fraction of one
 _UMASK = os.umask(0)  # it can only be read by setting it, for all threads
 os.umask(_UMASK)
-_NUMBERED = re.compile(rf"^Image-[0-9]+: (?={IMAGE_TAG}$)", re.MULTILINE)
+_TITLE = re.compile(rf"^[\w-]+: (?={IMAGE_TAG}$)", re.MULTILINE)  # Image-1, Fig-0
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -40,13 +40,16 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         split: The source's own name of the split, e.g. "validation-hidden".
         file: Absolute path of the question file.
-        index: Row in that file, from 0.
+        index: Row in that file, from 0; its place among all records of the file where `row` is given.
         sizes: (width, height) per image, pixels, EXIF orientation applied.
         answer: The source's answer as text: a string verbatim, anything else as JSON. Boxes in pixels.
         names: Image names as the source writes them, by which predictions in its own format are joined.
         question: The question as the source asks it, where it gives boxes, which the prompt has in another frame;
             otherwise left out, as the prompt says it verbatim.
         frame: Frame of the boxes in `question`; left out for pixels.
+        row: Row in that file, from 0, where several records are made of one, so that `index` is another number.
+        reference: What is trained on and scored against, where that is not the answer itself but a label for it.
+        group: Patient or case; its records stay in one split, and may be drawn together.
     """
 
     split: str
@@ -57,6 +60,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     names: list[str] = []
     question: str | msgspec.UnsetType = msgspec.UNSET
     frame: Frame | msgspec.UnsetType = msgspec.UNSET
+    row: int | msgspec.UnsetType = msgspec.UNSET
+    reference: str | msgspec.UnsetType = msgspec.UNSET
+    group: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def truth(self) -> str:
+        """What predictions are scored against."""
+        return self.answer if self.reference is msgspec.UNSET else self.reference
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +91,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def question(self) -> str:
-        """The human turn without its image tags and their numbers."""
+        """The human turn without its image tags and their titles."""
         return question_of(self.conversations[0].value)
 
     @property
@@ -96,8 +107,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 @lru_cache(maxsize=16384)  # questions are templates
 def question_of(prompt: str) -> str:
-    """A prompt without its image tags and their numbers."""
-    return _NUMBERED.sub("", prompt).replace(IMAGE_TAG, "").strip()
+    """A prompt without its image tags and their titles."""
+    return _TITLE.sub("", prompt).replace(IMAGE_TAG, "").strip()
 
 
 class ManifestOptions(msgspec.Struct, frozen=True):
@@ -143,10 +154,12 @@ class RecordError(DataError):
     """A record that LLaMA-Factory would crash on or silently train wrongly."""
 
 
-def make_record(*, question: str, answer: str, images: Sequence[str], numbered: bool = False, **fields: Any) -> Record:
+def make_record(
+    *, question: str, answer: str, images: Sequence[str], titles: Sequence[str] = (), **fields: Any
+) -> Record:
     """A single-turn record with one `<image>` line per image before the question.
 
-    With `numbered`, several images are told apart in the text: `Image-1: <image>`, `Image-2: <image>`, …
+    With `titles`, one word per image, they are told apart in the text: `Image-1: <image>`, `Image-2: <image>`, …
 
     Raises:
         RecordError: question or answer hold a literal `<image>`, `<video>` or `<audio>`, which LLaMA-Factory would
@@ -156,9 +169,8 @@ def make_record(*, question: str, answer: str, images: Sequence[str], numbered: 
         for tag in MEDIA_TAGS:
             if tag in text:
                 raise RecordError(f"{fields['id']}: the {part} holds a literal {tag}; remove it from the source")
-    numbered = numbered and len(images) > 1
-    lines = [f"Image-{place}: {IMAGE_TAG}\n" if numbered else f"{IMAGE_TAG}\n" for place in range(1, len(images) + 1)]
-    prompt = "".join(lines) + question
+    before = [f"{title}: " for title in titles] if titles else [""] * len(images)
+    prompt = "".join(f"{title}{IMAGE_TAG}\n" for title, _ in zip(before, images, strict=True)) + question
     turns = [Turn("human", prompt), Turn("gpt", answer)]
     return Record(conversations=turns, images=list(images), **fields)
 

@@ -3,14 +3,24 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from medvl.sources.base import Source, SourceFile, Split, has_files
 from medvl.sources.flare import FLARE
 from medvl.sources.folders import is_litter
 
-# A file outside a tree whose name says nothing is read by the first.
+# Trees: what a path holds says whose it is. A file outside a tree whose name says nothing is read by the first.
 SOURCES: dict[str, Source] = {source.name: source for source in (FLARE,)}
+
+
+def source_named(name: str) -> Source:
+    """The source that a preprocess script is of: a tree's, or the `SOURCE` of the module of that name.
+
+    The others are imported for their scripts alone: they read with libraries that take long to load.
+    """
+    source: Source = SOURCES.get(name) or import_module(f"{__name__}.{name}").SOURCE
+    return source
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A source is one file beside this one. Its `read` gives samples: task, question, 
 or a coded problem where a row cannot be used. Everything after that is the same for every source.
 """
 
+import argparse
 import os
 import posixpath
 import re
@@ -105,15 +106,21 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         file: Where it stands.
-        index: Its place among the samples of the file, from 0; several may be made of one row.
+        index: Its place among the samples of the file, from 0, be they in several splits; several may be made of one
+            row.
         row: The row as it is, untouched.
         task: Canonical task; None beside a problem.
         question: Verbatim; empty beside a problem.
         images: Names as the row writes them (`Source.places`); empty beside a problem.
+        titles: What the images are called in the prompt, a word each, `Fig-0`; empty if they have no names there.
         answer: The answer as text, verbatim; empty where it is blank, absent, or boxes as data.
+        target: What is trained on and scored against, where that is not the answer itself: a label for its words.
         written: The answer as the JSON value that it is.
         boxes: The answer, where a source has boxes as data.
         box_label: What boxes without a name enclose, where the question says it.
+        line: Row of the file that it was made of, from 0, where several may be made of one.
+        group: Patient or case: records of one stay in one split.
+        notes: Codes (of `preprocess.report.CODES`) and details of what the source found odd, or rewrote.
         problems: Why it cannot be used.
     """
 
@@ -123,10 +130,15 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     task: Task | None = None
     question: str = ""
     images: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
     answer: str = ""
+    target: str | None = None
     written: Any = msgspec.UNSET
     boxes: BoxAnswer | None = None
     box_label: str | None = None
+    line: int | None = None
+    group: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -189,6 +201,7 @@ class Source(Protocol):
         question_keys: Keys of every row, by which JSON files outside a tree are known as its own; () if there are none.
         reference_keys: The same for rows with answers to score against.
         hub: Name of its repository on the Hugging Face Hub, from which `--download` fetches it.
+        stated: Options of its own that decide what is written, for the manifest.
     """
 
     name: str
@@ -200,6 +213,7 @@ class Source(Protocol):
     question_keys: tuple[str, ...] = ()
     reference_keys: tuple[str, ...] = ()
     hub: str | None = None
+    stated: Mapping[str, Any] = {}
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -248,6 +262,40 @@ class Source(Protocol):
     def repairs(self) -> Mapping[str, Repair]:
         """Code of a finding -> what `--clean` may do about it, beside what it does for all sources."""
         return {}
+
+
+# Of a source that has no names of its own for them.
+SPLITS: Mapping[str, Split] = {
+    split.name: split
+    for split in (Split("train", "train", "train"), Split("val", "val", "eval"), Split("test", "test", "eval"))
+}
+
+
+class GivenSource(Source):
+    """Data that a command line names piece by piece: a file or folder, where its images lie, what its columns mean.
+
+    Its script takes DATA instead of `--root`. No folder on a disk is known to be of it, so that its converted files are
+    asked and scored, not the data itself.
+    """
+
+    splits: Mapping[str, Split] = SPLITS
+    suffix: str = ""
+
+    def holds(self, folder: Path) -> bool:
+        """No folder is a tree of it."""
+        return False
+
+    def add_arguments(self, arguments: argparse.ArgumentParser) -> None:
+        """The options of its script, beside DATA and those that all have. None are called as others are."""
+
+    def configured(self, args: argparse.Namespace) -> "GivenSource":
+        """The source for a command line: what `find`, `read` and the rest go by. Workers get a copy of it.
+
+        Raises:
+            UsageError: options that cannot be followed.
+            DataError: data that cannot be.
+        """
+        return self
 
 
 def has_files(source: Source, folder: Path) -> bool:

@@ -1,0 +1,44 @@
+"""What a reader of people's own data gives: rows as they are, and what the form itself says about their columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medvl.boxes import Frame
+from medvl.tasks import Task
+
+Row = Mapping[str, Any]
+# What a column may hold. image: a name or a list of names. boxes: those of one object or of all of an image; label:
+# what they enclose. options: what may be answered. group: patient or case. width, height: pixels of the image.
+Role = Literal["image", "question", "answer", "boxes", "label", "options", "task", "dataset", "split", "group", "width",
+               "height"]  # fmt: skip
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a data set, as a reader found them.
+
+    Attributes:
+        path: The file or folder that they were read from.
+        rows: As they stand there; a form whose file is no table (COCO, VOC, …) gives a row per image, with the boxes of
+            all its objects as a list and their names in another.
+        columns: Role -> column, where the form says it (COCO's boxes are boxes). What is missing is guessed by name.
+        folder: Names of images are relative to it.
+        task: Task of all rows, where the form says it.
+        box_format: Order of a box's numbers, where the form says it.
+        frame: Frame of its numbers, where the form says it.
+        notes: Codes of `preprocess.report.CODES` and details: what is unusual about the file.
+        refused: A line for every part of the data that cannot be read; none of it is passed over in silence.
+    """
+
+    path: Path
+    rows: Sequence[Row]
+    columns: Mapping[Role, str] = field(default_factory=dict)
+    folder: Path = field(default_factory=Path)
+    task: Task | None = None
+    box_format: BoxFormat | None = None
+    frame: Frame | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+    refused: tuple[str, ...] = ()
