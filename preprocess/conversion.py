@@ -27,8 +27,8 @@ from preprocess.outputs import Provenance, check_name, write_outputs
 from preprocess.parallel import convert_rows, look_at_images
 from preprocess.report import REPORT, DatasetResult, Finding, counts_of, print_report
 from preprocess.rows import convert
-from preprocess.special_tokens import chosen_tokens
-from preprocess.token_formula import record_text_tokens
+from preprocess.tokens.formula import record_text_tokens
+from preprocess.tokens.recipe import chosen_tokens
 
 
 def choose_rows(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:

@@ -12,13 +12,14 @@ from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
 from medvl.sources.base import Source
 from medvl.tasks import Task
-from preprocess import budget, contamination, prompts, sampling, splits
-from preprocess.budget import Budget
+from preprocess import contamination, prompts, sampling, splits
 from preprocess.contamination import Contamination
 from preprocess.fingerprints import Fingerprint, fingerprints
 from preprocess.groups import Entry, Groups, group_records
 from preprocess.report import Action, DatasetResult, Finding, leave_out
 from preprocess.sampling import Sampling
+from preprocess.tokens import budget
+from preprocess.tokens.budget import Budget
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from medvl.boxes import Frame, Size
 from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.budget import EDGES
 from preprocess.entries import Prepared
 from preprocess.fingerprints import grey_of
+from preprocess.tokens.statistics import EDGES
 
 PAGE = "report.html"
 TEMPLATE = "page.html.j2"
