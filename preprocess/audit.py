@@ -21,7 +21,7 @@ from medvl.sharegpt import Record
 from medvl.sources import label_separator
 from medvl.tasks import TASKS, Row, Task
 from medvl.tasks.base import Issue
-from preprocess.report import DatasetResult, Finding, leave_out
+from preprocess.results import DatasetResult, Finding, leave_out
 
 AUDIT_FILE = "audit.csv"
 _MARKED = "audit.marked.csv"

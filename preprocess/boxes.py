@@ -9,12 +9,12 @@ from dataclasses import replace
 from medvl.answers import target_text
 from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.errors import RowRefusedError
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
 from medvl.sources.base import Sample
 from medvl.tasks import Answer, Task
-from preprocess.errors import RowRefusedError
 
 Note = tuple[str, str]  # code and detail
 

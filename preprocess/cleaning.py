@@ -12,7 +12,7 @@ from medvl.box_text import BoxStyle, format_boxes, parse_boxes
 from medvl.boxes import Frame, area, order_corners
 from medvl.sharegpt import Record
 from medvl.sources.base import Repair, Sample
-from preprocess.report import DatasetResult, Finding
+from preprocess.results import DatasetResult, Finding
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

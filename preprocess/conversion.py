@@ -21,11 +21,12 @@ from preprocess import entries, filtering, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
-from preprocess.images import ImageCache
+from preprocess.images import ImageCache, look_at_images
 from preprocess.options import Options
 from preprocess.outputs import Provenance, check_name, write_outputs
-from preprocess.parallel import convert_rows, look_at_images
-from preprocess.report import REPORT, DatasetResult, Finding, counts_of, print_report
+from preprocess.parallel import convert_rows
+from preprocess.report import REPORT, print_report
+from preprocess.results import DatasetResult, Finding, counts_of
 from preprocess.rows import convert
 from preprocess.tokens.formula import record_text_tokens
 from preprocess.tokens.recipe import chosen_tokens
@@ -117,7 +118,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     cache, converted = ImageCache(out), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
-    for part in convert_rows(rows, options, look, cache, args.workers):
+    for part in convert_rows(rows, partial(convert, options=options), look, cache, args.workers):
         where = f"{args.name}/{part.split}/{part.category}/{part.dataset}"
         part.findings[:0] = [finding for finding in file_findings if finding.id == where]
         part.findings += source_frames.findings(part, options, auto=args.source_frame == "auto")

@@ -11,7 +11,7 @@ from medvl.sources.base import Repair, Sample, Source, SourceFile
 from medvl.sources.folders import split_named
 from preprocess.audit import exclude, read_reviewed
 from preprocess.cleaning import REPAIRS, Change, clean
-from preprocess.report import DatasetResult, Finding
+from preprocess.results import DatasetResult, Finding
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from medvl.boxes import Frame, Size
 from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.entries import Prepared
 from preprocess.fingerprints import grey_of
+from preprocess.results import Prepared
 from preprocess.tokens.statistics import EDGES
 
 PAGE = "report.html"

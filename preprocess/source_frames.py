@@ -11,7 +11,7 @@ from medvl.source_frames import SourceFrame, likely_frame
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
 from medvl.tasks import Task
 from preprocess.options import Options
-from preprocess.report import DatasetResult, Finding
+from preprocess.results import DatasetResult, Finding
 
 _LOOKED_AT = 200  # rows of a file: they tell its frame, and parsing all would take seconds
 

@@ -28,7 +28,7 @@ from medvl.sharegpt import (
     to_json,
 )
 from preprocess.contamination import PUBLISHED
-from preprocess.image_hashes import IMAGES, decode_hashes
+from preprocess.outputs import IMAGES, decode_hashes
 from preprocess.report import REPORT, sha256
 from preprocess.unchanged import DATASET_INFO
 from preprocess.validate_records import ImageFiles, check_record

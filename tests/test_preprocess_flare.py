@@ -246,7 +246,7 @@ def test_what_a_killed_run_registered_is_gone_after_the_next(
     assert (tmp_path / "dataset_info.json").read_bytes() == registry
 
 
-@pytest.mark.parametrize("step", ["preprocess.unchanged.summary_if_unchanged", "preprocess.command.convert_tree"])
+@pytest.mark.parametrize("step", ["preprocess.unchanged.summary_if_unchanged", "preprocess.conversion.convert_tree"])
 def test_ctrl_c_at_any_step_says_how_to_go_on(
     all_datasets: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

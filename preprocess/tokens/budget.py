@@ -17,7 +17,7 @@ from rich.progress import track
 
 from medvl.errors import DataError, UsageError
 from medvl.sharegpt import Record
-from preprocess.report import Action, DatasetResult, Finding, leave_out
+from preprocess.results import Action, DatasetResult, Finding, leave_out
 from preprocess.tokens.formula import TokenRules, formula, read_rules
 from preprocess.tokens.processor import TokenCounter
 from preprocess.tokens.recipe import RECIPE_MODEL, read_recipe
