@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from medvl.argument_types import positive
 from medvl.box_text import BoxStyle
 from medvl.boxes import Frame
 from medvl.sources.base import GivenSource, Source
@@ -14,14 +15,6 @@ from preprocess.options import OnMissing
 from preprocess.unchanged import default_out
 
 Add = Callable[..., Any]  # `add_argument` of a group
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
-    return number
 
 
 def entry_name(text: str) -> str:
@@ -96,7 +89,7 @@ def _record_arguments(add: Add) -> None:
         default="drop",
         help="a missing or broken image: drop the record (default), stop with an error, or go on with its others",
     )
-    add("--max-images-per-sample", type=int, metavar="N", help="at most N images per record, evenly spaced")
+    add("--max-images-per-sample", type=positive, metavar="N", help="at most N images per record, evenly spaced")
     add("--number-images", action="store_true", help="number several images in the prompt: Image-1: <image>")
 
 

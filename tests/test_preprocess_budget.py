@@ -218,7 +218,6 @@ class TestCommandLine:
         [
             pytest.param(["--processor", "x"], "--recipe", id="a processor without its recipe"),
             pytest.param(["--over-budget", "drop"], "--cutoff-len", id="no limit"),
-            pytest.param(["--cutoff-len", "-5"], "--cutoff-len -5", id="a limit below any record"),
             pytest.param(["--recipe", "gone.yaml"], "gone.yaml", id="no such recipe"),
         ],
     )

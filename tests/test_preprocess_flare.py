@@ -445,3 +445,11 @@ def test_a_dataset_named_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: p
     (place / "[bold]x[red]_questions_train.json").write_text(json.dumps(rows))
     convert(tmp_path / "tree", tmp_path / "out")
     assert "[bold]x[red]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--limit", "--workers", "--max-images-per-sample", "--cutoff-len"])
+def test_numbers_below_one_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--root", "tree", option, "0"])
+    assert stopped.value.code == 2
+    assert f"argument {option}: '0': expected a number of at least 1" in capsys.readouterr().err

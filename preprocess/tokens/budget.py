@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from medvl.argument_types import positive
 from medvl.errors import DataError, UsageError
 from medvl.sharegpt import Record
 from preprocess.results import Action, DatasetResult, Finding, leave_out
@@ -57,7 +58,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         help="count with LLaMA-Factory and the processor of this checkpoint (default: the recipe's) instead of the "
         "formula: image tokens by the published resize rules, text estimated",
     )
-    add("--cutoff-len", type=int, metavar="N", help="flag longer records (default: the recipe's cutoff_len)")
+    add("--cutoff-len", type=positive, metavar="N", help="flag longer records (default: the recipe's cutoff_len)")
     add(
         "--over-budget",
         choices=("flag", "drop", "quarantine", "error"),
@@ -73,8 +74,6 @@ def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
     Raises:
         UsageError: options that cannot be followed.
     """
-    if args.cutoff_len is not None and args.cutoff_len < 1:
-        raise UsageError(f"--cutoff-len {args.cutoff_len}: a record has at least one token")
     if args.over_budget != "flag" and args.recipe is None and args.cutoff_len is None:
         raise UsageError("--over-budget needs to know the limit: give --recipe or --cutoff-len")
     if args.recipe is None:
