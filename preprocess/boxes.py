@@ -15,8 +15,7 @@ from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
 from medvl.sources.base import Sample
 from medvl.tasks import Answer, Task
-
-Note = tuple[str, str]  # code and detail
+from medvl.tasks.base import Issue
 
 # How much of an answer may be in no box before it is set aside: a number or two in a sentence around the boxes.
 _UNREAD_LEAST = dict.fromkeys(UNREAD, 1) | {"numbers_unread": 4}
@@ -37,7 +36,7 @@ def box_target(
     source: Frame,
     frame: Frame,
     style: BoxStyle,
-) -> tuple[str, list[Note]]:
+) -> tuple[str, list[Issue]]:
     """The text to train on for an answer with boxes, and codes with details of what is unusual about them.
 
     Args:
@@ -86,7 +85,7 @@ def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
     return in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)[1]
 
 
-def image_note(answer: Answer, given: str, sample: Sample) -> list[Note]:
+def image_note(answer: Answer, given: str, sample: Sample) -> list[Issue]:
     """What boxes beside several images mean: they are taken to lie on the first.
 
     Raises:
@@ -101,7 +100,7 @@ def image_note(answer: Answer, given: str, sample: Sample) -> list[Note]:
     return [("BOXES_ON_FIRST", f"{len(names)} images, boxes taken to lie on the first: {given[:200]!r}")]
 
 
-def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
+def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Issue]:
     """What there is to know about the boxes that a question gives."""
     if asked.doubt:
         return [("QUESTION_BOX_UNCLEAR", asked.doubt)]
@@ -110,7 +109,7 @@ def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
     return [("QUESTION_BOX", f"{', '.join(asked.boxes)} in {frame}: {asked.text[:200]!r}")]
 
 
-def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> list[Note]:
+def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> list[Issue]:
     """Boxes that fit another frame much better than the one that the command line states."""
     others = () if parsed.frame else better_frames(parsed.boxes, size, source, given)
     if not others:
@@ -120,7 +119,7 @@ def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> 
     return [("COORDINATE_RANGE", f"read as {source}, but the boxes fit {options} {where}: {given[:200]!r}")]
 
 
-def _box_notes(boxes: Boxes, size: Size) -> list[Note]:
+def _box_notes(boxes: Boxes, size: Size) -> list[Issue]:
     low, high = boxes[:, :2], boxes[:, 2:]
     if (low >= 0).all() and (low < high).all() and (high <= size).all():
         return []

@@ -220,8 +220,5 @@ def _contamination_finding(record: Record, pair: Contamination, action: Action) 
     similarity = (
         "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
     )
-    detail = f"{record.id}: {pair.image} is {similarity} {pair.other_image} of split {pair.other_split}"
-    code = f"LEAK_{pair.kind.upper()}"
-    return Finding(
-        id=record.id, code=code, action=action, detail=detail, file=record.source.file, index=record.source.index
-    )
+    said = f"{pair.image} is {similarity} {pair.other_image} of split {pair.other_split}"
+    return Finding.about(record, f"LEAK_{pair.kind.upper()}", said, action)

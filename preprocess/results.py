@@ -13,7 +13,7 @@ Action = Literal["kept", "dropped", "quarantined"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to know about one record."""
+    """What became of one row of a file, and why; of the whole file if `index` is -1."""
 
     id: str
     code: str
@@ -21,6 +21,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     file: str
     index: int
+
+    @classmethod
+    def about(cls, record: Record, code: str, said: str, action: Action = "kept") -> "Finding":
+        """What is to be known about a converted record; its id stands before what is said."""
+        source = record.source
+        detail = f"{record.id}: {said}"
+        return cls(id=record.id, code=code, action=action, detail=detail, file=source.file, index=source.index)
 
 
 class DatasetResult(msgspec.Struct, kw_only=True):

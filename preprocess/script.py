@@ -51,14 +51,14 @@ def _convert(source: str, about: str, words: Sequence[str]) -> int:
 def _validate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from preprocess.validate import issues_json, print_issues, validate
+    from preprocess.validate import defects_json, print_defects, validate
 
-    issues = validate(args.validate.resolve(), args.dataset_info and args.dataset_info.resolve())
+    defects = validate(args.validate.resolve(), args.dataset_info and args.dataset_info.resolve())
     if args.json:
-        sys.stdout.write(issues_json(issues))
+        sys.stdout.write(defects_json(defects))
     else:
-        print_issues(issues, args.validate, Console())
-    return 3 if any(issue.level == "error" for issue in issues) else 0
+        print_defects(defects, args.validate, Console())
+    return 3 if any(defect.level == "error" for defect in defects) else 0
 
 
 def _run(

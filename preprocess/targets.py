@@ -14,6 +14,7 @@ from medvl.normalisation import normalise
 from medvl.sources.base import Part, Sample
 from medvl.structured import plain_number, plain_text
 from medvl.tasks import Answer, Task
+from medvl.tasks.base import Issue
 from medvl.unwrapping import unwrap
 from preprocess import boxes
 from preprocess.options import Options
@@ -40,7 +41,7 @@ def refuse(sample: Sample, *parts: Part) -> None:
         raise _RefusedError(problem.code, action, problem.detail)
 
 
-def target(sample: Sample, size: Size | None, options: Options) -> tuple[str, list[tuple[str, str]]]:
+def target(sample: Sample, size: Size | None, options: Options) -> tuple[str, list[Issue]]:
     """The text to train on, and codes with details of what is unusual about it. Boxes refer to the first image."""
     refuse(sample, "task", "question", "answer")
     task, text = task_of(sample), sample.question
@@ -84,7 +85,7 @@ def target(sample: Sample, size: Size | None, options: Options) -> tuple[str, li
     return target, notes + more
 
 
-def _plain(sample: Sample, given: str, task: Task, separator: str | None) -> tuple[str, list[tuple[str, str]]]:
+def _plain(sample: Sample, given: str, task: Task, separator: str | None) -> tuple[str, list[Issue]]:
     """The answer in the plain form of its task, and what is to be said about that. Boxes have a form of their own."""
     text = given.strip()
     if task.has_boxes:

@@ -153,14 +153,11 @@ def _over(part: DatasetResult, budget: Budget, counts: Counts, policy: str) -> l
     actions: dict[str, Action] = {"drop": "dropped", "quarantine": "quarantined"}
     action = actions.get(policy, "kept")
     return [
-        Finding(
-            id=record.id,
-            code="OVER_BUDGET",
-            action=action,
-            detail=f"{record.id}: {text + image} tokens ({image} of them images) by {budget.method}, "
-            f"cutoff_len is {limit} ({budget.name})",
-            file=record.source.file,
-            index=record.source.index,
+        Finding.about(
+            record,
+            "OVER_BUDGET",
+            f"{text + image} tokens ({image} of them images) by {budget.method}, cutoff_len is {limit} ({budget.name})",
+            action,
         )
         for record, (text, image) in zip(part.records, counts.tolist(), strict=True)
         if text + image > limit
