@@ -25,7 +25,7 @@ from evaluation.reading import readable
 from evaluation.references import read_references
 from evaluation.statistics import Resampling
 from evaluation.validity_checks import Finding
-from medvl.boxes import FRAMES
+from medvl.boxes import Frame
 from medvl.console import accept_all_text
 from medvl.errors import DataError
 from medvl.sharegpt import to_json, write_atomic
@@ -78,7 +78,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
         help="what is drawn: image (default), sample, or a field of the references' rows such as a patient's number",
     )
     add("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-    add("--frame", choices=FRAMES, help="frame of predicted boxes (default: by the kind of file, see below)")
+    add(
+        "--frame", choices=[*map(str, Frame)], help="frame of predicted boxes (default: by the kind of file, see below)"
+    )
     add(
         "--only-predicted",
         action="store_true",
@@ -143,7 +145,7 @@ def settings(args: argparse.Namespace) -> Settings:
             raise unknown_name("set of rules", name, known_rules())
     return Settings(
         rules=rules,
-        frame=args.frame,
+        frame=Frame(args.frame) if args.frame else None,
         resampling=Resampling(max(0, args.bootstrap), args.seed, args.cluster),
         force=args.force,
         report_metrics=tuple(dict.fromkeys(args.report_metrics)),

@@ -25,6 +25,7 @@ from evaluation.metrics.registry import Floats
 from evaluation.samples import Sample
 from evaluation.scoring import TaskScores
 from medvl.box_text import ParsedBoxes
+from medvl.boxes import Frame
 from medvl.tasks import TASKS, Task
 
 EXCERPT = 300  # characters of a text that are kept
@@ -50,7 +51,7 @@ def diagnose(evaluation: Evaluation) -> Diagnosis:
     }
     return Diagnosis(
         failures=tuple(_failures(groups)),
-        other_frames=tuple(other_frames(groups, evaluation.frame or "pixel")),
+        other_frames=tuple(other_frames(groups, evaluation.frame or Frame.PIXEL)),
         cut_off=tuple(_cut_off(groups, score_of)),
         confusions=tuple(_confusions(groups)),
         lengths=tuple(chain.from_iterable(_lengths(task, part) for task, part in scores.items())),

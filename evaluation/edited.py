@@ -16,7 +16,7 @@ from evaluation.references import References
 from evaluation.samples import Sample
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import DECIMALS, FRAMES, Frame, Size, order_corners, to_frame
+from medvl.boxes import DECIMALS, Frame, Size, order_corners, to_frame
 from medvl.choices import normal
 from medvl.sources import label_separator
 from medvl.tasks import Answer, Task
@@ -54,7 +54,7 @@ def _same(sample: Sample, target: str, answer: str, frame: Frame | None) -> bool
     trained, truth = (_parsed(sample, text) for text in (target, answer))
     if isinstance(trained.value, ParsedBoxes) and isinstance(truth.value, ParsedBoxes):
         size = sample.reference.image_size()
-        frames = FRAMES if frame is None else (frame,)
+        frames = tuple(Frame) if frame is None else (frame,)
         named = sample.reference.task is Task.INSTANCE_DETECTION
         return any(_same_boxes(trained.value, truth.value, size, one, named=named) for one in frames)
     if isinstance(trained.value, tuple) and isinstance(truth.value, tuple):
@@ -70,7 +70,7 @@ def _parsed(sample: Sample, text: str) -> Answer:
 
 def _same_boxes(trained: ParsedBoxes, truth: ParsedBoxes, size: Size | None, frame: Frame, *, named: bool) -> bool:
     """Whether the boxes, in any order, are equal, and their labels where these are scored."""
-    if len(trained.boxes) != len(truth.boxes) or (size is None and frame != "pixel"):
+    if len(trained.boxes) != len(truth.boxes) or (size is None and frame != Frame.PIXEL):
         return False
     pixels = order_corners(truth.boxes)
     boxes = pixels if size is None else to_frame(pixels, size, frame)

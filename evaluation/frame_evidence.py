@@ -10,7 +10,7 @@ from evaluation.diagnosis import OtherFrame
 from evaluation.matching import both_sides, match, overlaps
 from evaluation.metrics.registry import Floats
 from evaluation.samples import Sample
-from medvl.boxes import FRAMES, Frame, from_frame, order_corners
+from medvl.boxes import Frame, from_frame, order_corners
 from medvl.tasks import Task
 
 # How much larger the mean IoU of a dataset must be in another frame, so that luck with a few boxes is no finding.
@@ -34,10 +34,10 @@ def other_frames(groups: Mapping[tuple[Task, str], Sequence[Sample]], frame: Fra
         usable = [sample for sample in samples if _has_boxes(sample)] if task.has_boxes else []
         if not usable:
             continue
-        found = {other: [_found(sample, frame, other) for sample in usable] for other in FRAMES}
-        means = {other: float(np.mean(np.concatenate(found[other]))) for other in FRAMES}
-        best = max(FRAMES, key=lambda other: means[other])
-        for other in (other for other in FRAMES if other != frame):
+        found = {other: [_found(sample, frame, other) for sample in usable] for other in Frame}
+        means = {other: float(np.mean(np.concatenate(found[other]))) for other in Frame}
+        best = max(Frame, key=lambda other: means[other])
+        for other in (other for other in Frame if other != frame):
             there = [_fits(*pair) for pair in zip(found[other], found[frame], strict=True)]
             here = [_fits(*pair) for pair in zip(found[frame], found[other], strict=True)]
             as_a_whole = other == best and means[other] >= means[frame] + _MUCH_BETTER

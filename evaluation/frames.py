@@ -7,7 +7,7 @@ from PIL import Image
 
 from evaluation.predictions import PredictionFile
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import FRAMES, Frame, Size, order_corners
+from medvl.boxes import Frame, Size, order_corners
 from medvl.errors import DataError
 from medvl.images import shown_size
 from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
@@ -27,9 +27,10 @@ def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
     if manifest is None:
         return None, ()
     stated = manifest.options.frame
-    frame = next((known for known in FRAMES if known == stated), None)
-    if stated is not None and frame is None:
-        raise DataError(f"{path.parent / MANIFEST}: unknown frame {stated!r}; known are {', '.join(FRAMES)}")
+    try:
+        frame = None if stated is None else Frame(stated)
+    except ValueError as error:
+        raise DataError(f"{path.parent / MANIFEST}: {error}") from error
     listed = manifest.files.get(path.name)
     if listed is None:  # left by an earlier run, perhaps with another frame
         return None, (f"{path} is not listed in {MANIFEST} beside it; the frame of its boxes is not known",)
@@ -66,7 +67,7 @@ def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | Non
 
     None where nothing tells; that matters only if there are boxes.
     """
-    return asked or file.frame or ("pixel" if file.shape.boxes_in == "pixel" else of_data)
+    return asked or file.frame or (Frame.PIXEL if file.shape.boxes_in == "pixel" else of_data)
 
 
 def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Answer:
@@ -87,7 +88,7 @@ def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Ans
     if not isinstance(answer.value, ParsedBoxes):
         return answer
     boxes, own = answer.value.boxes, answer.value.frame or frame
-    if own != "pixel":
+    if own != Frame.PIXEL:
         if size is None:
             raise DataError(
                 f"{name}: {own} boxes, but the size of its image is not known; score against the converted file "

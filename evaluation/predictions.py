@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from medvl.answers import answer_text
-from medvl.boxes import FRAMES, Frame
+from medvl.boxes import Frame
 from medvl.errors import DataError
 
 Row = dict[str, Any]
@@ -203,10 +203,10 @@ def _frame(rows: Sequence[Row], shape: Shape, path: Path) -> Frame | None:
         raise DataError(
             f"{path}: boxes in several frames ({', '.join(sorted(map(str, stated)))}); score predictions.json"
         )
-    frame = next((known for known in FRAMES if stated == {known}), None)
-    if stated and frame is None:
-        raise DataError(f"{path}: unknown frame {stated.pop()!r}; known are {', '.join(FRAMES)}")
-    return frame
+    try:
+        return Frame(stated.pop()) if stated else None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _prediction(index: int, row: Row, shape: Shape) -> Prediction:

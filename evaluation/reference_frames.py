@@ -19,7 +19,7 @@ def references_elsewhere(samples: Sequence[Sample]) -> Iterator[tuple[str, Frame
             by_dataset[sample.reference.dataset].append(sample)
     for dataset, group in by_dataset.items():
         likely = likely_frame(list(_as_written(group[:: max(len(group) // _LOOKED_AT, 1)])))
-        if likely not in (None, "pixel"):
+        if likely not in (None, Frame.PIXEL):
             yield dataset, likely, [sample.reference.id for sample in group]
 
 

@@ -236,7 +236,7 @@ def _answer(sample: Sample, image: Callable[[], Path | None]) -> str:
     if sample.boxes is None:
         return sample.answer
     path = image()
-    size = size_on_disk(path) if path and sample.boxes.frame != "pixel" else (1, 1)
+    size = size_on_disk(path) if path and sample.boxes.frame != Frame.PIXEL else (1, 1)
     if size is None:
         raise DataError(f"{sample.file.path}, row {sample.index}: {path} cannot be read, and its boxes need its size")
     return in_pixels(sample.boxes.parsed, size, sample.boxes.frame, maps=sample.task is Task.INSTANCE_DETECTION)[1]

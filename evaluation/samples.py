@@ -74,11 +74,11 @@ def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
     samples = []
     for (reference, prediction), taken in zip(joined.pairs, rows_taken(joined), strict=True):
         truth = _known_image(_parse(reference.answer, reference, labels), reference)
-        truth = to_pixels(truth, "pixel", _size_if_needed(truth, reference), reference.id)
+        truth = to_pixels(truth, Frame.PIXEL, _size_if_needed(truth, reference), reference.id)
         text = prediction.text if prediction else None
         answer = _predicted(_open_answer(_parse(text, reference, labels), text or "", reference), reference, frame)
         exact = text is not None and _squeezed(text) == _squeezed(reference.answer)
-        if reference.task.has_boxes and truth.parsed and frame != "pixel":
+        if reference.task.has_boxes and truth.parsed and frame != Frame.PIXEL:
             exact = False  # the reference is in pixels: the same numbers in another frame are other boxes
         if exact and not answer.parsed and truth.parsed:
             answer = truth
@@ -112,7 +112,7 @@ def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Ans
             "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
         )
     with np.errstate(over="ignore"):  # a number that no image has may not fit in pixels
-        pixels = to_pixels(answer, frame or "pixel", reference.image_size(), reference.id)
+        pixels = to_pixels(answer, frame or Frame.PIXEL, reference.image_size(), reference.id)
     if isinstance(pixels.value, ParsedBoxes) and not np.isfinite(pixels.value.boxes).all():
         return Answer(answer.task, None, "not_finite", answer.notes)
     return pixels

@@ -3,24 +3,30 @@
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import PIL
+from PIL import Image
 
 import medvl.images
 import medvl.png_data
 from medvl.files import read_file
 from medvl.sharegpt import write_atomic
+from medvl.sources.base import OutsideError, Sample, Source
 from preprocess import decoding
 from preprocess.decoding import ImageInfo, examine
 
 Copies = Callable[[str], str]
 CACHE = ".pictures.msgpack"
+COPIES = "copies"  # folder of normalised images, in the output folder
 # Other rules, or another Pillow, may find something else.
 _RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, medvl.images, medvl.png_data))
 _VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES).hexdigest()}"
+_LONGEST_NAME = 200  # bytes of the 255 that a file system takes
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
 
@@ -117,3 +123,30 @@ def _unchanged(seen: Seen, hashes: bool) -> bool:
     except OSError:
         return False
     return seen.image.path == seen.place or Path(seen.image.path).is_file()  # or its copy was deleted
+
+
+def look_at_images(
+    samples: Sequence[Sample], *, source: Source, root: Path, known: Mapping[str, Seen], out: Path, hashes: bool
+) -> dict[str, Seen]:
+    """The images of some rows of one file, by their names in the rows."""
+    file, seen = samples[0].file, {}
+    tree, copies = f"{root}/", f"{out}/{COPIES}"
+
+    def copy_of(path: str) -> str:
+        return f"{copies}/{_shortened(path.removeprefix(tree))}.png"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
+        for name in dict.fromkeys(name for sample in samples for name in sample.images):
+            with suppress(OutsideError):  # `convert` meets the same error and reports it with the record
+                seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes)
+    return seen
+
+
+def _shortened(path: str) -> str:
+    """A path whose name a file system still takes with what is added while it is written; others as they are."""
+    folder, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return path
+    start = os.fsencode(name)[: _LONGEST_NAME - 33].decode(errors="ignore")
+    return f"{folder}/{start}-{hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()}"

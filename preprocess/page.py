@@ -19,9 +19,9 @@ from medvl.boxes import Frame, Size
 from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.budget import EDGES
-from preprocess.entries import Prepared
 from preprocess.fingerprints import grey_of
+from preprocess.results import Prepared
+from preprocess.tokens.statistics import EDGES
 
 PAGE = "report.html"
 TEMPLATE = "page.html.j2"
@@ -64,7 +64,7 @@ def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[s
         contamination=[pair | {"thumbnails": [thumbnail(Path(pair[key]), 200) for key in ("picture", "other_picture")]}
                for pair in report.get("leaks", [])[:MAX_CONTAMINATIONS]],
         refused=_refused(report["findings"], images),
-        examples=_examples(prepared, report["options"].get("frame", "pixel")),
+        examples=_examples(prepared, Frame(report["options"].get("frame", Frame.PIXEL))),
         answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
         token_bars=token_bars,
     )  # fmt: skip

@@ -4,18 +4,15 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medvl.sharegpt import Record
+from preprocess.results import Action, DatasetResult, Finding, counts_of
 
 REPORT = "report.json"
-
-Action = Literal["kept", "dropped", "quarantined"]
 
 # Every reason a record can be given, and what it means. Dropped: there is nothing to train on. Quarantined: there is
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
@@ -75,42 +72,6 @@ CODES: dict[str, str] = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to know about one record."""
-
-    id: str
-    code: str
-    action: Action
-    detail: str
-    file: str
-    index: int
-
-
-class DatasetResult(msgspec.Struct, kw_only=True):
-    """The outcome for one dataset and split: `rows` = kept + dropped + quarantined."""
-
-    dataset: str
-    split: str
-    category: str
-    file: str
-    rows: int
-    records: list[Record]
-    findings: list[Finding]
-
-    def count(self, action: Action) -> int:
-        """How many records were kept, dropped or quarantined."""
-        if action == "kept":
-            return len(self.records)
-        return len({finding.id for finding in self.findings if finding.action == action})
-
-
-def leave_out(part: DatasetResult, findings: Sequence[Finding]) -> DatasetResult:
-    """The part with more findings, and without the records that they drop or quarantine."""
-    gone = {finding.id for finding in findings if finding.action != "kept"}
-    kept = [record for record in part.records if record.id not in gone] if gone else part.records
-    return msgspec.structs.replace(part, records=kept, findings=[*part.findings, *findings])
-
-
 def sha256(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -124,14 +85,6 @@ def summary(converted: Sequence[DatasetResult]) -> dict[str, Any]:
         "codes": {code: CODES[code] for code in sorted({finding.code for finding in findings})},
         "datasets": [_dataset_summary(part) for part in converted],
         "findings": findings,
-    }
-
-
-def counts_of(parts: Sequence[DatasetResult]) -> dict[str, int]:
-    """Rows in, and records kept, dropped and quarantined."""
-    actions: tuple[Action, ...] = get_args(Action)
-    return {"in": sum(part.rows for part in parts)} | {
-        action: sum(part.count(action) for part in parts) for action in actions
     }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvl.box_text import BOX_STYLES, format_boxes, parse_boxes
-from medvl.boxes import FRAMES, as_boxes
+from medvl.boxes import Frame, as_boxes
 
 torch = pytest.importorskip("torch")
 
@@ -90,7 +90,7 @@ def decisions(kind: str, answer: str) -> list[tuple[str, str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("style", BOX_STYLES)
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_the_targets_spell_what_the_parser_reads(kind: str, style: Any, frame: Any, data: Any) -> None:

@@ -17,7 +17,7 @@ from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.audit import audit
 from preprocess.decoding import ImageInfo
 from preprocess.options import Options
-from preprocess.report import DatasetResult
+from preprocess.results import DatasetResult
 from preprocess.rows import convert
 
 COUNTS, SECTIONS = {"count": 17}, {"findings": "Clear lungs.", "impression": "Normal heart."}

@@ -266,7 +266,6 @@ class TestClean:
         [
             (["--clean-splits", "val"], "needs --clean"),
             (["--clean", "--clean-splits", "trian"], "did you mean 'train'"),
-            (["--max-images-per-sample", "0"], "a record needs an image"),
         ],
     )
     def test_options_that_cannot_be_followed(

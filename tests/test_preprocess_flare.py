@@ -246,7 +246,7 @@ def test_what_a_killed_run_registered_is_gone_after_the_next(
     assert (tmp_path / "dataset_info.json").read_bytes() == registry
 
 
-@pytest.mark.parametrize("step", ["preprocess.unchanged.summary_if_unchanged", "preprocess.command.convert_tree"])
+@pytest.mark.parametrize("step", ["preprocess.unchanged.summary_if_unchanged", "preprocess.conversion.convert_tree"])
 def test_ctrl_c_at_any_step_says_how_to_go_on(
     all_datasets: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -445,3 +445,11 @@ def test_a_dataset_named_like_markup_is_shown_as_it_is(tmp_path: Path, capsys: p
     (place / "[bold]x[red]_questions_train.json").write_text(json.dumps(rows))
     convert(tmp_path / "tree", tmp_path / "out")
     assert "[bold]x[red]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--limit", "--workers", "--max-images-per-sample", "--cutoff-len"])
+def test_numbers_below_one_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--root", "tree", option, "0"])
+    assert stopped.value.code == 2
+    assert f"argument {option}: '0': expected a number of at least 1" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from test_preprocess_splits import record
 
 from medvl.sharegpt import read_records
 from preprocess.groups import group_records
-from preprocess.report import DatasetResult
+from preprocess.results import DatasetResult
 
 
 def entries(*parts: tuple[str, str, str]) -> dict[str, int]:

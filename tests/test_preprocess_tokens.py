@@ -14,10 +14,9 @@ from medvl.sources.base import SourceFile
 from medvl.sources.flare import FLARE
 from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess import rows
-from preprocess.budget import RECIPE_MODEL
 from preprocess.decoding import ImageInfo
 from preprocess.options import Options
-from preprocess.special_tokens import chosen_tokens
+from preprocess.tokens.recipe import RECIPE_MODEL, chosen_tokens
 from preprocess.validate import validate
 
 # A dataset of each task.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from medvl.demo.images import build_tree
 from preprocess.flare import main
-from preprocess.image_hashes import decode_hashes, encode_hashes
+from preprocess.outputs import decode_hashes, encode_hashes
 from preprocess.validate import CHECKS, validate
 
 Change = Callable[[dict[str, Any]], Any]

@@ -18,7 +18,8 @@ from medvl.sources.flare_datasets import FLARE_DATASETS
 from medvl.tasks import POSTPROCESSORS, TASKS, Task, UnknownNameError, canonical_task
 from medvl.yaml_files import read_yaml
 from preprocess.audit import audit
-from preprocess.report import CODES, DatasetResult
+from preprocess.report import CODES
+from preprocess.results import DatasetResult
 
 SPELLINGS = {
     Task.CLASSIFICATION: ["Classification", "classification", "binary classification", "disease diagnosis",

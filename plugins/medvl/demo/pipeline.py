@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from medvl.argument_types import positive
 from medvl.demo import steps, verdict
 from medvl.demo.images import build_tree
 from medvl.demo.running import run_step
@@ -32,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="an existing FLARE tree instead of drawn images; not judged")
     parser.add_argument("--out", type=Path, default=steps.DEFAULT_OUT, help="where everything goes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of images, weights and training (%(default)s)")
-    parser.add_argument("--max-steps", type=int, help="training steps (default: the recipe's number, 200 with --data)")
+    parser.add_argument(
+        "--max-steps", type=positive, help="training steps (default: the recipe's number, 200 with --data)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,8 +76,6 @@ def _problem(args: argparse.Namespace) -> str | None:
         data, out = args.data.resolve(), args.out.resolve()
         if data.is_relative_to(out) or out.is_relative_to(data):
             return f"--data {args.data} and --out {args.out} lie in one another; choose another --out"
-    if args.max_steps is not None and args.max_steps < 1:
-        return f"--max-steps {args.max_steps}: at least 1"
     return None
 
 

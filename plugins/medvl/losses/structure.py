@@ -15,7 +15,7 @@ from functools import cache
 from itertools import pairwise
 
 from medvl.box_text import BOX_STYLES, BoxStyle, format_boxes
-from medvl.boxes import as_boxes
+from medvl.boxes import Frame, as_boxes
 
 CONTEXT = 24  # bytes taken of what follows a decision, enough for every token that starts in it
 
@@ -285,7 +285,7 @@ class _Reader:
 @cache
 def _template(style: BoxStyle, objects: int, name: str | None = "a") -> str:
     boxes = as_boxes([[1, 2, 3, 4]] * objects)
-    return format_boxes(boxes, [name] * objects, style, "norm1000")
+    return format_boxes(boxes, [name] * objects, style, Frame.NORM1000)
 
 
 @cache

@@ -54,7 +54,7 @@ class Question:
     file: Path
     index: int
     problem: str | None = None
-    frame: Frame = "pixel"
+    frame: Frame = Frame.PIXEL
 
 
 def read_questions(
@@ -259,7 +259,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         file=Path(record.source.file),
         index=record.source.index,
         problem=problem,
-        frame="pixel" if record.source.frame is UNSET else record.source.frame,
+        frame=Frame.PIXEL if record.source.frame is UNSET else record.source.frame,
     )
 
 

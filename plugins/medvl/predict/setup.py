@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from medvl.boxes import FRAMES, Frame
+from medvl.boxes import Frame
 from medvl.errors import UsageError
 from medvl.factory.checks.adapter_fit import other_base
 from medvl.factory.checks.folders import CONFIG, WEIGHTS, adapter_beside
@@ -258,7 +258,7 @@ def _served(
         image_min_pixels=vision.image_min_pixels if vision else _MIN_PIXELS,
         crop_to_patches=vision.crop_to_patches if vision else False,
         max_tiles=vision.max_tiles if vision else None,
-        frame=frame or (trained_frame(card) if card else None) or "norm1000",
+        frame=frame or (trained_frame(card) if card else None) or Frame.NORM1000,
         card=card,
     )
 
@@ -266,7 +266,7 @@ def _served(
 def trained_frame(card: RunCard) -> Frame | None:
     """Frame of the boxes that the model was trained on; None where its data did not say."""
     stated = {file.frame for file in card.data if file.role == "train"}
-    return next((known for known in FRAMES if stated == {known}), None)
+    return next((known for known in Frame if stated == {known}), None)
 
 
 def _adapter_identity(folder: Path) -> str:

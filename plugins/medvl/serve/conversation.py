@@ -78,7 +78,7 @@ class Conversation:
         """
         head, tag, question = self.turns[-1].text.rpartition(IMAGE_TAG)
         said = "\n".join(turn.text for turn in self.turns if turn.speaker == "assistant")
-        asked = rewrite(question, sizes, "pixel", frame, said=said)
+        asked = rewrite(question, sizes, Frame.PIXEL, frame, said=said)
         return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], text=head + tag + asked.text)))
 
     def instructed(self, instruction: Instruction | None) -> "Conversation":

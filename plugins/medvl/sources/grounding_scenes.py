@@ -166,7 +166,7 @@ def _objects(listed: Any, default: str | None = None) -> Objects:
         labels.append(name or None)
         corners.append(turned)
     known = [turned for turned in corners if turned is not None]
-    frame: Frame = "pixel" if frames == {"pixel"} else "norm1"
+    frame = Frame.PIXEL if frames == {"pixel"} else Frame.NORM1
     return Objects(
         as_boxes(boxes), tuple(labels), frame, np.array(known) if known and len(known) == len(boxes) else None
     )
@@ -192,7 +192,7 @@ def _answered(question: str, answer: Any, kind: str, row: Row | None = None) -> 
     if re.fullmatch(r"\[[\d\s.,;eE+-]*\]", text):
         rows = [[float(value) for value in part.split(",")] for part in text.strip("[]").split(";") if part.strip()]
         label = str((row or {}).get("class") or "").strip() or None
-        return Asked(question, Task.DETECTION, boxes=Objects(as_boxes(rows), (label,) * len(rows), "norm1"))
+        return Asked(question, Task.DETECTION, boxes=Objects(as_boxes(rows), (label,) * len(rows), Frame.NORM1))
     return Asked(question, Task.REPORT if _CAPTION.search(kind) else Task.VQA, text)
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from medvl.boxes import Size
 from medvl.sharegpt import Record, question_of
@@ -16,20 +16,8 @@ from medvl.sharegpt import Record, question_of
 Family = Literal["qwen3_vl", "intern_vl"]
 
 
-class Tokens(NamedTuple):
-    """Tokens of one record. `image` counts those that stand for pixels; the marks around them are text."""
-
-    text: int
-    image: int
-
-    @property
-    def total(self) -> int:
-        """What `cutoff_len` is compared with."""
-        return self.text + self.image
-
-
 @dataclass(frozen=True)
-class Settings:
+class TokenRules:
     """What in a recipe decides how many tokens a record has; defaults are LLaMA-Factory's.
 
     Attributes:
@@ -56,10 +44,10 @@ class Settings:
         return "intern_vl" if self.template == "intern_vl" else None
 
 
-def read_settings(recipe: Mapping[str, Any]) -> Settings:
-    """The settings of a recipe; keys it lacks have LLaMA-Factory's defaults."""
-    known = {name: recipe[name] for name in Settings.__dataclass_fields__ if name in recipe}
-    return Settings(**({"cutoff_len": 2048} | known))
+def read_rules(recipe: Mapping[str, Any]) -> TokenRules:
+    """What a recipe says of it; keys it lacks have LLaMA-Factory's defaults."""
+    known = {name: recipe[name] for name in TokenRules.__dataclass_fields__ if name in recipe}
+    return TokenRules(**({"cutoff_len": 2048} | known))
 
 
 # <|im_start|>user\n … <|im_end|>\n<|im_start|>assistant\n … <|im_end|>\n
@@ -90,34 +78,34 @@ def _turns_tokens(prompt: str, answer: str) -> int:
     return text_tokens(question_of(prompt)) + text_tokens(answer)
 
 
-def formula(settings: Settings) -> Callable[[Record], Tokens]:
-    """What counts the tokens of a record.
+def formula(rules: TokenRules) -> Callable[[Record], tuple[int, int]]:
+    """What counts the tokens of a record: those of text, and those that stand for pixels; marks around images are text.
 
     Raises:
         ValueError: a family that the formula does not know.
     """
-    if settings.family is None:
-        raise ValueError(f"no token formula for template {settings.template!r}")
+    if rules.family is None:
+        raise ValueError(f"no token formula for template {rules.template!r}")
     frame = _FRAME
-    if settings.default_system is None and settings.family == "intern_vl":
+    if rules.default_system is None and rules.family == "intern_vl":
         frame += _SYSTEM_FRAME + _INTERN_SYSTEM
-    elif settings.default_system:
-        frame += _SYSTEM_FRAME + text_tokens(settings.default_system)
-    image = lru_cache(maxsize=65536)(partial(image_tokens, settings=settings))
+    elif rules.default_system:
+        frame += _SYSTEM_FRAME + text_tokens(rules.default_system)
+    image = lru_cache(maxsize=65536)(partial(image_tokens, rules=rules))
 
-    def count(record: Record) -> Tokens:
+    def count(record: Record) -> tuple[int, int]:
         marks = 3 * len(record.images)  # two around an image, and a new line
-        return Tokens(frame + marks + record_text_tokens(record), sum(map(image, record.source.sizes)))
+        return frame + marks + record_text_tokens(record), sum(map(image, record.source.sizes))
 
     return count
 
 
-def image_tokens(size: Size, settings: Settings) -> int:
+def image_tokens(size: Size, rules: TokenRules) -> int:
     """Tokens of an image of (width, height) pixels: LLaMA-Factory's resize, then the family's own rule."""
-    size = _limit(size, settings.image_max_pixels, settings.image_min_pixels)
-    if settings.family == "qwen3_vl":
+    size = _limit(size, rules.image_max_pixels, rules.image_min_pixels)
+    if rules.family == "qwen3_vl":
         return _qwen_tokens(size)
-    return 256 * (_tiles(size) if settings.crop_to_patches else 1)
+    return 256 * (_tiles(size) if rules.crop_to_patches else 1)
 
 
 def _limit(size: Size, most: int, least: int) -> Size:

@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from medvl.argument_types import positive
 from medvl.errors import DataError, UsageError
 from medvl.sharegpt import Record
-from medvl.yaml_files import read_yaml
-from preprocess.report import Action, DatasetResult, Finding, leave_out
-from preprocess.token_count import TokenCounter
-from preprocess.token_formula import Settings, Tokens, formula, read_settings
+from preprocess.results import Action, DatasetResult, Finding, leave_out
+from preprocess.tokens.formula import TokenRules, formula, read_rules
+from preprocess.tokens.processor import TokenCounter
+from preprocess.tokens.recipe import RECIPE_MODEL, read_recipe
+from preprocess.tokens.statistics import Counts, summary
 
-Count = Callable[[Record], Tokens]
+Count = Callable[[Record], tuple[int, int]]
 Views = Callable[[Record], Sequence[Record]]
-Counts = NDArray[np.int64]  # tokens of some records, shape (n, 2): text, images
-RECIPE_MODEL = "the recipe's"  # value of --processor without one
-EDGES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384)  # upper ends of the bars
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Budget:
     Attributes:
         name: What it is called in the report: the recipe's name, or the family.
         method: formula or processor.
-        settings: The recipe's settings.
-        count: Tokens of a record.
+        rules: What the recipe says of tokens.
+        count: Tokens of a record: text, images.
     """
 
     name: str
     method: str
-    settings: Settings
+    rules: TokenRules
     count: Count
 
 
@@ -60,7 +58,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         help="count with LLaMA-Factory and the processor of this checkpoint (default: the recipe's) instead of the "
         "formula: image tokens by the published resize rules, text estimated",
     )
-    add("--cutoff-len", type=int, metavar="N", help="flag longer records (default: the recipe's cutoff_len)")
+    add("--cutoff-len", type=positive, metavar="N", help="flag longer records (default: the recipe's cutoff_len)")
     add(
         "--over-budget",
         choices=("flag", "drop", "quarantine", "error"),
@@ -76,47 +74,28 @@ def chosen_budgets(args: argparse.Namespace) -> list[Budget]:
     Raises:
         UsageError: options that cannot be followed.
     """
-    if args.cutoff_len is not None and args.cutoff_len < 1:
-        raise UsageError(f"--cutoff-len {args.cutoff_len}: a record has at least one token")
     if args.over_budget != "flag" and args.recipe is None and args.cutoff_len is None:
         raise UsageError("--over-budget needs to know the limit: give --recipe or --cutoff-len")
     if args.recipe is None:
         if args.processor:
             raise UsageError("--processor needs --recipe, which names template, pixels and cutoff_len")
-        both = [Settings(template, default_system="", cutoff_len=args.cutoff_len)
+        both = [TokenRules(template, default_system="", cutoff_len=args.cutoff_len)
                 for template in ("qwen3_vl_nothink", "intern_vl")]  # fmt: skip
-        return [_formula(str(settings.family), settings) for settings in both]
+        return [_formula(str(rules.family), rules) for rules in both]
     recipe = read_recipe(args.recipe)
     if args.cutoff_len is not None:
         recipe["cutoff_len"] = args.cutoff_len
-    settings = read_settings(recipe)
+    rules = read_rules(recipe)
     if args.processor is None:
-        if settings.family is None:
-            raise UsageError(
-                f"{args.recipe}: no token formula for template {settings.template!r}; add --processor PATH"
-            )
-        return [_formula(args.recipe.name, settings)]
+        if rules.family is None:
+            raise UsageError(f"{args.recipe}: no token formula for template {rules.template!r}; add --processor PATH")
+        return [_formula(args.recipe.name, rules)]
     place = recipe.get("model_name_or_path", "") if args.processor == RECIPE_MODEL else args.processor
-    return [Budget(args.recipe.name, "processor", settings, TokenCounter(place, recipe))]
+    return [Budget(args.recipe.name, "processor", rules, TokenCounter(place, recipe))]
 
 
-def _formula(name: str, settings: Settings) -> Budget:
-    return Budget(name, "formula", settings, formula(settings))
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The keys of a recipe.
-
-    Raises:
-        UsageError: no such file, no YAML mapping, or no template in it.
-    """
-    try:
-        recipe = read_yaml(path)
-    except ValueError as error:
-        raise UsageError(f"--recipe {error}") from error
-    if not isinstance(recipe.get("template"), str):
-        raise UsageError(f"--recipe {path}: expected a LLaMA-Factory recipe with a template")
-    return recipe
+def _formula(name: str, rules: TokenRules) -> Budget:
+    return Budget(name, "formula", rules, formula(rules))
 
 
 def check_budget(
@@ -168,20 +147,17 @@ def _count_all(parts: Sequence[DatasetResult], budget: Budget, views: Views | No
 
 
 def _over(part: DatasetResult, budget: Budget, counts: Counts, policy: str) -> list[Finding]:
-    limit = budget.settings.cutoff_len
+    limit = budget.rules.cutoff_len
     if limit is None:
         return []
     actions: dict[str, Action] = {"drop": "dropped", "quarantine": "quarantined"}
     action = actions.get(policy, "kept")
     return [
-        Finding(
-            id=record.id,
-            code="OVER_BUDGET",
-            action=action,
-            detail=f"{record.id}: {text + image} tokens ({image} of them images) by {budget.method}, "
-            f"cutoff_len is {limit} ({budget.name})",
-            file=record.source.file,
-            index=record.source.index,
+        Finding.about(
+            record,
+            "OVER_BUDGET",
+            f"{text + image} tokens ({image} of them images) by {budget.method}, cutoff_len is {limit} ({budget.name})",
+            action,
         )
         for record, (text, image) in zip(part.records, counts.tolist(), strict=True)
         if text + image > limit
@@ -203,27 +179,8 @@ def _section(parts: Sequence[DatasetResult], budget: Budget, counts: Sequence[Co
     return {
         "name": budget.name,
         "method": budget.method,
-        "settings": asdict(budget.settings),
+        "settings": asdict(budget.rules),
         "over_cutoff_len": over,
         "splits": {name: summary_of(places) for name, places in by_split.items()},
         "datasets": {name: summary_of(places) for name, places in sorted(by_dataset.items())},
-    }
-
-
-def summary(records: Sequence[Record], counts: Counts) -> dict[str, Any]:
-    """Sums, percentiles and histogram of the tokens of some records. A bar holds what is above the bar before it."""
-    totals = counts.sum(axis=1)
-    median, p90, p99 = np.percentile(totals, (50, 90, 99), method="higher").tolist()
-    bars = np.bincount(np.searchsorted(EDGES, totals), minlength=len(EDGES) + 1).tolist()
-    ends: list[int | None] = [*EDGES, None]
-    return {
-        "records": len(records),
-        "tokens": int(totals.sum()),
-        "image_tokens": int(counts[:, 1].sum()),
-        "median": median,
-        "p90": p90,
-        "p99": p99,
-        "max": int(totals.max()),
-        "longest": records[int(totals.argmax())].id,
-        "histogram": [{"up_to": end, "records": count} for end, count in zip(ends, bars, strict=True) if count],
     }

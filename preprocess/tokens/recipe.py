@@ -1,21 +1,37 @@
-"""Which text must not stand in a record: control tokens of both families, and of the checkpoint that is trained.
-
-As text they are not text: one claims the place of an image that is not there, another ends the turn. LLaMA-Factory's
-training then stops early without a word.
-"""
+"""`--recipe` and `--processor`: the recipe to count for, and the control tokens of the checkpoint that it trains."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medvl.control_tokens import KNOWN, known_control_tokens
 from medvl.errors import UsageError
-from preprocess.budget import RECIPE_MODEL, read_recipe
+from medvl.yaml_files import read_yaml
+
+RECIPE_MODEL = "the recipe's"  # value of --processor without one
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The keys of a recipe.
+
+    Raises:
+        UsageError: no such file, no YAML mapping, or no template in it.
+    """
+    try:
+        recipe = read_yaml(path)
+    except ValueError as error:
+        raise UsageError(f"--recipe {error}") from error
+    if not isinstance(recipe.get("template"), str):
+        raise UsageError(f"--recipe {path}: expected a LLaMA-Factory recipe with a template")
+    return recipe
 
 
 def chosen_tokens(args: argparse.Namespace) -> frozenset[str]:
-    """The control tokens that the command line asks to look for: the known ones, and those of `--recipe`.
+    """Text that must not stand in a record: the known control tokens, and those of `--recipe`.
 
     A recipe's are of the checkpoint that it names, or `--processor`, if that lies on this machine, and those it adds.
+    As text they are not text: one claims the place of an image that is not there, another ends the turn.
+    LLaMA-Factory's training then stops early without a word.
 
     Raises:
         UsageError: the recipe or a tokenizer file of the checkpoint cannot be read.

@@ -12,7 +12,6 @@ from PIL import Image
 from medvl.boxes import Size
 from medvl.errors import UsageError
 from medvl.sharegpt import IMAGE_TAG, Record
-from preprocess.token_formula import Tokens
 
 # Keys of a recipe that change tokens. Others would have LLaMA-Factory check for a GPU, or for the dataset.
 _MODEL_KEYS = ("image_max_pixels", "image_min_pixels", "image_do_pan_and_scan", "crop_to_patches", "add_tokens",
@@ -51,8 +50,8 @@ class TokenCounter:
         self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
         self._expanded: dict[Size, tuple[str, int]] = {}
 
-    def __call__(self, record: Record) -> Tokens:
-        """The tokens of a record, exactly, before anything is cut."""
+    def __call__(self, record: Record) -> tuple[int, int]:
+        """The tokens of a record, exactly, before anything is cut: of text, and those that stand for pixels."""
         image = 0
         prompt = record.conversations[0].value
         for size in record.source.sizes:
@@ -62,7 +61,7 @@ class TokenCounter:
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": record.target}]
         total = sum(len(ids) for pair in self.template.encode_multiturn(self.tokenizer, messages) for ids in pair)
         total += 1 if self.template.efficient_eos else 0
-        return Tokens(total - image, image)
+        return total - image, image
 
     def _image(self, size: Size) -> tuple[str, int]:
         """What stands for an image in the prompt, and how many of its tokens stand for pixels.
