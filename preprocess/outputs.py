@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from medvl.errors import UsageError
-from medvl.sharegpt import MANIFEST, ManifestOptions, join_records, register, to_json, write_atomic
+from medvl.registry import register
+from medvl.sharegpt import MANIFEST, ManifestOptions, join_records, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.entries import Prepared
 from preprocess.image_hashes import IMAGES, encode_hashes
