@@ -21,9 +21,9 @@ from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
 from medvl.control_tokens import KNOWN
-from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memory, vision_budget
+from medvl.predict.adapter_spec import AdapterSpec, Budget, vision_budget
+from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory
 from medvl.predict.questions import holds_control_tokens
-from medvl.predict.setup import AdapterSpec
 from medvl.profiles import Generation
 from medvl.serve.limits import RefusedError
 

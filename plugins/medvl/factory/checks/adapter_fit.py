@@ -20,7 +20,7 @@ from typing import Any
 
 from medvl.factory.checks.folders import adapter_beside
 from medvl.factory.fingerprints import base_model
-from medvl.factory.run_card import RunCard, read_run_card
+from medvl.factory.run_card import RunCard, find_run_card
 
 _BUDGET = ("image_max_pixels", "image_min_pixels", "crop_to_patches")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -172,7 +172,7 @@ def problems(model_args: Any) -> Iterator[str]:
     if beside := adapter_beside(model):
         yield beside
     for count, folder in enumerate(folders):
-        card = _card(folder)
+        card = find_run_card(folder)
         if card and (other := other_base(card, model, list(map(str, folders[:count])))):
             yield f"{folder}: {other}"
         if bad := nonfinite(folder):
@@ -182,7 +182,7 @@ def problems(model_args: Any) -> Iterator[str]:
 def budget_notes(model_args: Any) -> Iterator[str]:
     """Where the arguments ask otherwise than the run cards of model and adapters say they were trained."""
     for folder in _adapters(model_args) or [Path(model_args.model_name_or_path)]:
-        if (card := _card(folder)) is None:
+        if (card := find_run_card(folder)) is None:
             continue
         trained = {key: getattr(card.vision, key) for key in _BUDGET} | {"quantization_bit": card.quantization.bit}
         differs = [key for key, value in trained.items() if getattr(model_args, key) != value]
@@ -197,10 +197,3 @@ def _adapters(model_args: Any) -> Sequence[Path]:
     names = model_args.adapter_name_or_path or []
     folders = [Path(name, model_args.adapter_folder or "") for name in names]
     return [folder for folder in folders if folder.is_dir()]
-
-
-def _card(folder: Path) -> RunCard | None:
-    try:
-        return read_run_card(folder)
-    except FileNotFoundError:
-        return None
