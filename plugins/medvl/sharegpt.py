@@ -97,6 +97,18 @@ def question_of(prompt: str) -> str:
     return _NUMBERED.sub("", prompt).replace(IMAGE_TAG, "").strip()
 
 
+def split_prompt(prompt: str) -> tuple[str, str]:
+    """(image tags with the line break behind them, question) of a prompt; an empty head where it has no image.
+
+    >>> split_prompt("<image>\\nWhat is this?")
+    ('<image>\\n', 'What is this?')
+    """
+    before, tag, question = prompt.rpartition(IMAGE_TAG)
+    if tag and question.startswith("\n"):
+        tag, question = f"{tag}\n", question[1:]
+    return before + tag, question
+
+
 class ManifestOptions(msgspec.Struct, frozen=True):
     """The options of a preprocess script that readers of its files need to know.
 
