@@ -21,6 +21,7 @@ from typing import Any
 from medvl.factory.checks.folders import adapter_beside
 from medvl.factory.fingerprints import base_model
 from medvl.factory.run_card import RunCard, find_run_card
+from medvl.wording import listed
 
 _BUDGET = ("image_max_pixels", "image_min_pixels", "crop_to_patches")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -83,7 +84,7 @@ def unloaded(model: Any, folder: Path, adapter: str = "default") -> str | None:
     homeless = sorted(result.unexpected_keys)
     empty = sorted(key for key in result.missing_keys if adapter in key.split("."))
     parts = [
-        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''})"
+        f"{len(names)} {what} ({listed(names, _SHOWN)})"
         for names, what in ((homeless, "of its tensors have no place in the model"), (empty, "places got no tensor"))
         if names
     ]
@@ -111,13 +112,10 @@ def nonfinite(folder: Path) -> str | None:
     Raises:
         ValueError: a damaged file.
     """
-    from medvl.weights import nonfinite_tensors
+    from medvl.weights import no_numbers, nonfinite_tensors
 
     names = nonfinite_tensors(folder)
-    if not names:
-        return None
-    shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return f"{folder}: {len(names)} tensors hold NaN or infinity ({shown}); train it again, or take a checkpoint before"
+    return f"{folder}: {no_numbers(names)}; train it again, or take a checkpoint before" if names else None
 
 
 def without_adapter(model: Any) -> Any:
