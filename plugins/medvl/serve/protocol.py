@@ -23,7 +23,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from medvl.profiles import Generation
-from medvl.serve.engine import Answer
+from medvl.serve.engine import Completion
 from medvl.serve.limits import Limits, RefusedError
 from medvl.wording import listed
 
@@ -129,7 +129,7 @@ def sampling(request: CompletionRequest, profile: Generation, limits: Limits) ->
     return replace(profile, max_new_tokens=longest, **changed)
 
 
-def whole(answer: Answer, model: str) -> str:
+def whole(answer: Completion, model: str) -> str:
     """A completion as JSON."""
     usage = ChatCompletionResponseUsage(
         prompt_tokens=answer.prompt_tokens,
