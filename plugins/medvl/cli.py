@@ -13,7 +13,7 @@ COMMANDS = {
     "predict": ("medvl.predict.commands", "questions to predictions: routed, batched, resumable"),
     "router": ("medvl.router.commands", "which task a question asks for: train, calibrate, evaluate, route"),
     "serve": ("medvl.serve.commands", "answer questions over HTTP, with the router in front"),
-    "doctor": ("medvl.doctor", "check versions, GPU, LLaMA-Factory hook, disk"),
+    "doctor": ("medvl.doctor.commands", "check versions, GPU, LLaMA-Factory hook, disk"),
 }
 
 
