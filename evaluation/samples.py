@@ -15,7 +15,8 @@ from evaluation.references import Reference
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
-from medvl.choices import is_refusal, normal, offered_labels, options
+from medvl.choices import normal, offered_labels, options
+from medvl.conclusions import is_refusal
 from medvl.errors import DataError
 from medvl.normalisation import normalise
 from medvl.per_image import tells_images_apart

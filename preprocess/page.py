@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-import medvl
+import medvl.images
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
-from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.fingerprints import grey_of
 from preprocess.results import Prepared
 from preprocess.tokens.statistics import EDGES
 
@@ -33,7 +29,6 @@ MAX_CONTAMINATIONS = 24
 MAX_REFUSED = 48
 MAX_EXAMPLES = 40
 MAX_ANSWERS = 12
-_MAX_PIXELS = 60_000_000  # larger images are not decoded for a thumbnail
 
 
 def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[str, Sequence[Path]]) -> str:
@@ -172,17 +167,8 @@ def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:
 
 
 def thumbnail(path: Path, side: int) -> str | None:
-    """A small JPEG as a data address, or None where there is nothing to show."""
+    """`medvl.images.thumbnail`, or None where there is nothing to show."""
     try:
-        with Image.open(io.BytesIO(read_file(str(path))[1])) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
-            image.draft("RGB", (2 * side, 2 * side))
-            deep = image.mode.startswith(("I", "F"))
-            small = (grey_of(image) if deep else image).convert("RGB")
-            small.thumbnail((side, side))
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=80)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing or broken: that may be why
+        return medvl.images.thumbnail(path, side)[0]
+    except (OSError, ValueError):  # missing or broken: that may be why
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -17,12 +17,12 @@ from rich.table import Table
 from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.files import not_utf8
+from medvl.registry import dataset_entry
 from medvl.sharegpt import (
     MANIFEST,
     Manifest,
     Record,
     RecordError,
-    dataset_entry,
     read_each_record,
     read_manifest,
     to_json,

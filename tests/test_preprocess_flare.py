@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from medvl.box_text import parse_boxes
-from medvl.sharegpt import Record, read_records, register
+from medvl.registry import register
+from medvl.sharegpt import Record, read_records
 from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.flare import main
 from preprocess.unchanged import REPOSITORY

@@ -203,6 +203,14 @@ def read_run_card(path: Path) -> RunCard:
         raise ValueError(f"{file}: not a run card: {error}") from error
 
 
+def find_run_card(path: Path) -> RunCard | None:
+    """As `read_run_card`, but None when there is none."""
+    try:
+        return read_run_card(path)
+    except FileNotFoundError:
+        return None
+
+
 def write_run_card(card: RunCard, folder: Path) -> Path:
     """Write the card into a folder, so that readers see the old file or the new one and never a part."""
     file = folder / FILE_NAME

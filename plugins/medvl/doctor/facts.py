@@ -1,81 +1,126 @@
-"""`medvl doctor`: looks at this machine and this installation, and says in plain words what would go wrong.
-
-Exit code 0 when training can start, 1 when something stops it. A machine without a GPU is fine, and said.
-"""
+"""What `medvl doctor` finds out about this machine and this installation; nothing is judged here."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import importlib
 import importlib.metadata
-import io
 import os
 import shutil
 import sys
 import threading
 import urllib.request
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from medvl.doctor.versions import read_known_good
+from medvl.factory import hook
 
-from medvl import diagnosis
-from medvl.diagnosis import Finding, Gpu, Machine
-from medvl.factory import arguments, hook
-
-CLONE = Path(__file__).resolve().parents[2]
-STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "bold red"}
+CLONE = Path(__file__).resolve().parents[3]
 HUB_TIMEOUT_SECONDS = 5.0
 GIB = 1024**3
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `medvl doctor`."""
-    parser.add_argument("--hub", action="store_true", help="also try to reach the model hub (5 seconds at most)")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+@dataclass(frozen=True)
+class Gpu:
+    """One device as torch sees it; memory in GiB."""
+
+    name: str
+    memory_gb: float
+    bf16: bool
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the report; 1 when a finding stops training, else 0."""
-    with _quiet():
-        findings = examine(ask_hub=args.hub)
-    healthy = all(finding.level != "problem" for finding in findings)
-    if args.json:
-        report = {"ok": healthy, "findings": findings, "recipe_keys": list(arguments.defaults())}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
-    else:
-        _print(findings, healthy)
-    return 0 if healthy else 1
+@dataclass(frozen=True)
+class Machine:
+    """What the hardware and the shell offer; sizes in GiB, None where the system does not tell."""
+
+    gpus: list[Gpu] = field(default_factory=list)
+    nvidia_driver: bool = False
+    torch_cuda: str | None = None
+    ram_gb: float | None = None
+    disk_free_gb: Mapping[str, float] = field(default_factory=dict)
+    shm_gb: float | None = None
+    torchrun: Path | None = None
+    environment: Path = Path()
 
 
-def examine(*, ask_hub: bool = False) -> list[Finding]:
-    """All findings about this machine. Imports torch and LLaMA-Factory, which takes some seconds."""
+@dataclass(frozen=True)
+class Hook:
+    """How far the hook in LLaMA-Factory got.
+
+    Attributes:
+        called: Whether torch loaded medvl's entry point.
+        disabled: Whether MEDVL_DISABLE switches it off.
+        extended: Modules that it has extended.
+        failures: Module -> why it could not be extended.
+        targets: Modules to extend.
+        autoload: False under TORCH_DEVICE_BACKEND_AUTOLOAD=0.
+    """
+
+    called: bool
+    disabled: bool
+    extended: set[str]
+    failures: Mapping[str, str]
+    targets: set[str]
+    autoload: bool
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where models are downloaded from.
+
+    Attributes:
+        asked: Whether it was tried.
+        offline: Whether HF_HUB_OFFLINE is set.
+        endpoint: Its address.
+        error: Why it could not be reached.
+        missing: Why its client does not import.
+    """
+
+    asked: bool
+    offline: bool = False
+    endpoint: str = ""
+    error: str | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is judged.
+
+    Attributes:
+        known_good: Package -> version of the tested set.
+        installed: Package -> version, None where it is not installed.
+        import_error: What the import of LLaMA-Factory raises, None where it works.
+        hook: How far the hook got.
+        variables: Of the environment.
+        machine: Hardware and shell.
+        hub: The model hub.
+    """
+
+    known_good: Mapping[str, str]
+    installed: Mapping[str, str | None]
+    import_error: str | None
+    hook: Hook
+    variables: Mapping[str, str]
+    machine: Machine
+    hub: Hub
+
+
+def look(*, ask_hub: bool = False) -> Facts:
+    """All facts. Imports torch and LLaMA-Factory, which takes some seconds."""
     known_good = read_known_good(CLONE / "constraints.txt")
-    installed = {package: _version(package) for package in known_good}
     error = next(filter(None, map(_import_error, ("llamafactory.train.tuner", *hook.TARGETS))), None)
-    findings = diagnosis.check_versions(installed, known_good)
-    findings.append(diagnosis.check_import(error))
-    if error is None:
-        findings.append(_hook())
-    findings += diagnosis.check_environment(os.environ)
-    findings += diagnosis.check_machine(look_at_machine())
-    findings.append(_hub(ask_hub))
-    return findings
-
-
-def read_known_good(constraints: Path) -> dict[str, str]:
-    """Versions of the watched packages as the clone pins them; the built-in set where there is no clone."""
-    if not constraints.is_file():
-        return dict(diagnosis.KNOWN_GOOD)
-    lines = (line.split("#")[0].strip() for line in constraints.read_text(encoding="utf-8").splitlines())
-    pinned = dict(line.split("==", 1) for line in lines if "==" in line)
-    return {package: pinned.get(package, version) for package, version in diagnosis.KNOWN_GOOD.items()}
+    return Facts(
+        known_good=known_good,
+        installed={package: _version(package) for package in known_good},
+        import_error=error,
+        hook=_look_at_hook(),  # after the imports, which it extends
+        variables=dict(os.environ),
+        machine=look_at_machine(),
+        hub=_look_at_hub(ask_hub),
+    )
 
 
 def look_at_machine() -> Machine:
@@ -115,9 +160,9 @@ def hub_error(url: str, timeout: float = HUB_TIMEOUT_SECONDS) -> str | None:
     return outcome[0] or None
 
 
-def _hook() -> Finding:
+def _look_at_hook() -> Hook:
     state = hook.STATE
-    return diagnosis.check_hook(
+    return Hook(
         called=state.called,
         disabled=state.disabled,
         extended=state.extended,
@@ -127,14 +172,13 @@ def _hook() -> Finding:
     )
 
 
-def _hub(ask: bool) -> Finding:
+def _look_at_hub(ask: bool) -> Hub:
     try:
         from huggingface_hub import constants
     except ImportError as reason:
-        return Finding("problem", "model hub", f"huggingface_hub does not import: {reason}", diagnosis.REINSTALL)
+        return Hub(ask, missing=str(reason))
     offline, endpoint = bool(constants.HF_HUB_OFFLINE), str(constants.ENDPOINT)
-    error = hub_error(endpoint) if ask and not offline else None
-    return diagnosis.check_hub(asked=ask, offline=offline, endpoint=endpoint, error=error)
+    return Hub(ask, offline, endpoint, error=hub_error(endpoint) if ask and not offline else None)
 
 
 def _gpus() -> tuple[list[Gpu], str | None]:
@@ -187,30 +231,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the probed libraries print at import off the report; their failures are findings."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _print(findings: list[Finding], healthy: bool) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "what", "finding", "cure"):
-        table.add_column(column, overflow="fold")
-    for finding in findings:
-        # As Text, since messages hold other programs' words, where a `[` is no markup.
-        row = (finding.subject, finding.message, finding.cure)
-        table.add_row(Text(finding.level, STYLES[finding.level]), *map(Text, row))
-    console = Console()
-    console.print(table)
-    console.print(f"\nRecipe keys medvl adds: {', '.join(arguments.defaults())}")
-    verdict = "[green]Training can start.[/]" if healthy else "[bold red]Something above stops training.[/]"
-    console.print(verdict)
