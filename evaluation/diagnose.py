@@ -17,7 +17,7 @@ from evaluation.diagnosis import (
     LengthBin,
     Worst,
 )
-from evaluation.evaluate import Evaluation
+from evaluation.evaluations import Evaluation
 from evaluation.frame_evidence import other_frames
 from evaluation.matching import iou_matrix, match
 from evaluation.metrics.choice import letters_of, truth_of

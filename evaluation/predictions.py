@@ -1,7 +1,8 @@
 """Prediction files: which shape a file has, and its rows in one form."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,8 @@ SHAPES: tuple[Shape, ...] = (
           handed_in=True),
 )  # fmt: skip
 
+# Stands where messages and provenance name a file, for what was given in memory.
+IN_MEMORY = Path("in-memory")
 # A folder stands for the first of these that it holds.
 FILE_NAMES = ("predictions.json", "predictions.jsonl", "generated_predictions.jsonl", "all_predictions.json")
 
@@ -105,6 +108,20 @@ class PredictionFile:
     sha256: str
     rows: tuple[Prediction, ...]
     frame: Frame | None = None
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What is read within comes from `path`.
+
+    Raises:
+        DataError: the system refuses; names the file, which some of its errors do not.
+    """
+    try:
+        yield
+    except OSError as error:
+        name, why = error.filename or path, error.strerror or error
+        raise DataError(f"{name} cannot be read ({why}); see that it is a whole file that you may read") from error
 
 
 def find_file(path: Path) -> Path:
@@ -183,7 +200,32 @@ def read_predictions(path: Path) -> PredictionFile:
         DataError: no file, no rows, an unknown shape, a row that lacks its keys, or boxes in no or several frames.
     """
     path = find_file(path)
-    data = path.read_bytes()
+    with readable(path):
+        return _of_bytes(path, path.read_bytes())
+
+
+def predictions_in_memory(given: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> PredictionFile:
+    """Predictions that lie in no file: id -> text, or rows of any known shape, `id` and `prediction` for one.
+
+    Raises:
+        DataError: as `read_predictions`, or values that JSON cannot hold.
+    """
+    if isinstance(given, Mapping):
+        given = [{"id": name, "prediction": text} for name, text in given.items()]
+    return _of_bytes(IN_MEMORY / "predictions", encode_rows(given, IN_MEMORY / "predictions"))
+
+
+def encode_rows(rows: Iterable[Any], path: Path) -> bytes:
+    """Rows in memory as the JSON that a file of them would hold; raises DataError for what is not JSON."""
+    try:
+        return msgspec.json.encode(list(rows))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be written as JSON ({error}); give rows of texts, numbers and lists"
+        ) from error
+
+
+def _of_bytes(path: Path, data: bytes) -> PredictionFile:
     rows = decode_rows(data, path)
     if not rows:
         raise DataError(f"{path}: holds no predictions")

@@ -43,6 +43,10 @@ class Resampling:
         return np.random.default_rng([self.seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
+# Enough for two digits of an interval's ends.
+BY_DEFAULT = Resampling(draws=1000)
+
+
 def cluster_codes(samples: Sequence[Sample], by: str = "image") -> NDArray[np.intp]:
     """The cluster of every sample, numbered from 0, shape (n,). Clusters lie within a dataset.
 

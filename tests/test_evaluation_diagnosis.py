@@ -7,7 +7,7 @@ from test_evaluation_metrics import LOSS, Case, samples_of
 
 from evaluation.diagnose import diagnose
 from evaluation.diagnosis import Diagnosis
-from evaluation.evaluate import Evaluation
+from evaluation.evaluations import Evaluation
 from evaluation.join import Joined
 from evaluation.predictions import SHAPES, PredictionFile
 from evaluation.references import References

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.evaluate import Evaluation
+from evaluation.evaluations import Evaluation
 from evaluation.handed_in import handed_in
 from evaluation.metrics import official
 from evaluation.samples import Sample

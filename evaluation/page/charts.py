@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.diagnosis import Confusion, Histogram
-from evaluation.page.tables import number
+from evaluation.numbers import number
 from evaluation.scoring import Entry
 
 WIDTH, HEIGHT = 320, 120

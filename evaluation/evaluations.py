@@ -1,4 +1,4 @@
-"""One prediction file, evaluated: joined, understood, checked, scored under all rules asked for."""
+"""Prediction files, evaluated: joined, understood, checked, scored under all rules asked for."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,18 +8,17 @@ from pathlib import Path
 from evaluation import validity_checks
 from evaluation.frames import choose_frame
 from evaluation.join import Joined, join
-from evaluation.metrics import official
+from evaluation.metrics import known_rules, official
 from evaluation.model_based_metrics import with_model_scores
-from evaluation.predictions import PredictionFile, read_predictions
-from evaluation.reading import readable
+from evaluation.predictions import PredictionFile
 from evaluation.references import Reference, References
 from evaluation.samples import Sample, make_samples
-from evaluation.scoring import NO_RESAMPLING, TaskScores, score
-from evaluation.statistics import Resampling
+from evaluation.scoring import TaskScores, score
+from evaluation.statistics import BY_DEFAULT, Resampling
 from evaluation.validity_checks import Finding
 from medvl.boxes import Frame
 from medvl.errors import DataError
-from medvl.tasks import Task
+from medvl.tasks import Task, unknown_name
 
 Scores = dict[Task, TaskScores]
 
@@ -30,6 +29,7 @@ class Settings:
 
     Attributes:
         rules: Sets of rules; the first is the one whose scores stand at the top of metrics.json.
+        splits: Splits of a tree; empty for all that have answers, training only if no other has.
         frame: Frame of predicted boxes; None to tell by the file.
         resampling: How intervals and tests are made.
         force: Whether fatal findings are only noted.
@@ -39,8 +39,9 @@ class Settings:
     """
 
     rules: tuple[str, ...] = ("strict",)
+    splits: tuple[str, ...] = ()
     frame: Frame | None = None
-    resampling: Resampling = NO_RESAMPLING
+    resampling: Resampling = BY_DEFAULT
     force: bool = False
     report_metrics: tuple[str, ...] = ()
     green_transcript: Path | None = None
@@ -86,40 +87,27 @@ class _Read:
     joined: Joined
 
 
-def evaluate(path: Path, references: References, settings: Settings) -> Evaluation:
-    """Evaluate one prediction file.
-
-    Raises:
-        DataError: it cannot be read, joined or scored, or the validity checks refuse it.
-    """
-    return evaluate_all([path], references, settings)[0]
-
-
-def evaluate_all(paths: Sequence[Path], references: References, settings: Settings) -> list[Evaluation]:
+def evaluations(files: Sequence[PredictionFile], references: References, settings: Settings) -> list[Evaluation]:
     """Evaluate prediction files on the same references.
 
     Raises:
-        DataError: one cannot be read, joined or scored, the validity checks refuse it, or nothing is predicted by all
-        of them
-            where only that is to be scored.
+        DataError: one cannot be joined or scored, the validity checks refuse it, or nothing is predicted by all of
+            them where only that is to be scored.
+        UnknownNameError: there are no such rules.
     """
-    read = [_read(path, references, settings) for path in paths]
+    for name in settings.rules:
+        if name not in known_rules():
+            raise unknown_name("set of rules", name, known_rules())
+    read = [_Read(file, choose_frame(settings.frame, file, references.frame), join(references, file)) for file in files]
     left_out: tuple[Reference, ...] | None = None
     if settings.only_predicted:
         kept = set.intersection(*(_predicted(one.joined) for one in read))
         if not kept:
-            raise DataError(f"no reference has a prediction in all of {', '.join(map(str, paths))}")
+            raise DataError(f"no reference has a prediction in all of {', '.join(str(file.path) for file in files)}")
         left_out = tuple(item for item in references.items if item.id not in kept)
         references = replace(references, items=tuple(item for item in references.items if item.id in kept))
         read = [replace(one, joined=_only(one.joined, kept)) for one in read]
     return [_evaluated(one, references, settings, left_out) for one in read]
-
-
-def _read(path: Path, references: References, settings: Settings) -> _Read:
-    with readable(path):
-        predictions = read_predictions(path)
-    frame = choose_frame(settings.frame, predictions, references.frame)
-    return _Read(predictions, frame, join(references, predictions))
 
 
 def _predicted(joined: Joined) -> set[str]:
