@@ -28,7 +28,7 @@ from side_by_side import flare25, flare26  # noqa: E402
 from side_by_side.perturbations import perturbed, read_pool, write  # noqa: E402
 
 from evaluation import Settings, evaluate  # noqa: E402
-from evaluation.statistics import Resampling  # noqa: E402
+from evaluation.scores import Resampling  # noqa: E402
 
 
 def main() -> int:

@@ -29,11 +29,12 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from evaluation import Settings, evaluate
 from evaluation.matching import both_sides
-from evaluation.metrics import metrics_of
 from evaluation.metrics.choice import truth_of
+from evaluation.metrics.registry import metrics_of
 from evaluation.samples import Sample
-from evaluation.scoring import TaskScores, dataset_rows, score
-from evaluation.statistics import Resampling, cluster_codes, computed, draw_totals
+from evaluation.scores import Resampling, TaskScores
+from evaluation.scoring import score
+from evaluation.statistics import cluster_codes, computed, dataset_rows, draw_totals
 from medvl.tasks import Task
 
 LABELS = ["Dental Caries", "Periradicular Lesions", "Pulp Diseases", "Periodontal Diseases",

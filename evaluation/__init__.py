@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.evaluations import Settings
     from evaluation.results import Results, evaluate
+    from evaluation.scores import Settings
 
 __all__ = ["Results", "Settings", "evaluate"]
 
@@ -16,6 +16,6 @@ def __getattr__(name: str) -> Any:
     """The exports, imported when they are asked for: scipy and its like take seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from evaluation import evaluations, results
+    from evaluation import results, scores
 
-    return getattr(evaluations if name == "Settings" else results, name)
+    return getattr(scores if name == "Settings" else results, name)

@@ -9,15 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from evaluation.console import print_differences, print_files, print_scores
-from evaluation.evaluations import Settings
-from evaluation.metrics import known_rules
+from evaluation.findings import Finding
+from evaluation.metrics.registry import known_rules
 from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
 from evaluation.model_based_metrics import MissingExtraError
 from evaluation.outputs import COMPARISON, METRICS, REPORT, PageError
 from evaluation.page.markdown import markdown_tables
 from evaluation.results import Results, comparison_of, evaluate_all, references_of, save_together, together
-from evaluation.statistics import Resampling
-from evaluation.validity_checks import Finding
+from evaluation.scores import Resampling, Settings
 from medvl.boxes import FRAMES
 from medvl.console import accept_all_text
 from medvl.errors import DataError

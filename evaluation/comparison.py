@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.evaluations import Evaluation
-from evaluation.metrics import Metric, metrics_of
-from evaluation.metrics.registry import Floats, Sums
-from evaluation.scoring import TaskScores, dataset_rows
-from evaluation.statistics import Resampling, computed, draw_totals, interval, p_value, swap_totals, totals
+from evaluation.metrics.registry import Floats, Metric, Sums, metrics_of
+from evaluation.scores import Evaluation, Resampling, TaskScores
+from evaluation.statistics import computed, dataset_rows, draw_totals, interval, p_value, swap_totals, totals
 from medvl.tasks import Task
 
 

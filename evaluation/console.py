@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from evaluation.differences import SIGNIFICANT, Difference, differences
 from evaluation.numbers import interval, number
 from evaluation.samples import Sample
-from evaluation.scoring import Entry
+from evaluation.scores import Entry
 from evaluation.tables import ResultTable, Row, Run, arrow
 
 _DECIMALS = 4

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.metrics import metrics_of
+from evaluation.metrics.registry import metrics_of
 from medvl.tasks import Task
 
 # Below it a difference is called one; said beside the table, since a reader of twenty rows should expect one by chance.

@@ -6,76 +6,19 @@ from itertools import chain
 from pathlib import Path
 
 from evaluation import validity_checks
+from evaluation.findings import Finding
 from evaluation.frames import choose_frame
-from evaluation.join import Joined, join
-from evaluation.metrics import known_rules, official
+from evaluation.join import join
+from evaluation.metrics.registry import known_rules
 from evaluation.model_based_metrics import with_model_scores
-from evaluation.predictions import PredictionFile
-from evaluation.references import Reference, References
-from evaluation.samples import Sample, make_samples
-from evaluation.scoring import TaskScores, score
-from evaluation.statistics import BY_DEFAULT, Resampling
-from evaluation.validity_checks import Finding
+from evaluation.official_splits import RULES, apart, comparability
+from evaluation.parsing import make_samples
+from evaluation.samples import Joined, PredictionFile, Reference, References, Sample
+from evaluation.scores import Evaluation, Resampling, Scores, Settings
+from evaluation.scoring import score
 from medvl.boxes import Frame
 from medvl.errors import DataError
-from medvl.tasks import Task, unknown_name
-
-Scores = dict[Task, TaskScores]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to score.
-
-    Attributes:
-        rules: Sets of rules; the first is the one whose scores stand at the top of metrics.json.
-        splits: Splits of a tree; empty for all that have answers, training only if no other has.
-        frame: Frame of predicted boxes; None to tell by the file.
-        resampling: How intervals and tests are made.
-        force: Whether fatal findings are only noted.
-        report_metrics: Metrics by models to compute for reports (`evaluation.model_based_metrics.METRICS`).
-        green_transcript: Responses of a GREEN judge that ran elsewhere.
-        only_predicted: Whether references without a prediction are left out instead of counted as wrong.
-    """
-
-    rules: tuple[str, ...] = ("strict",)
-    splits: tuple[str, ...] = ()
-    frame: Frame | None = None
-    resampling: Resampling = BY_DEFAULT
-    force: bool = False
-    report_metrics: tuple[str, ...] = ()
-    green_transcript: Path | None = None
-    only_predicted: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A prediction file with its scores.
-
-    Attributes:
-        references: What it was scored against.
-        predictions: The file.
-        joined: Which prediction answers which reference.
-        frame: Frame its boxes were read in.
-        samples: Every reference with its answer, in the order of the references.
-        findings: What the validity checks found.
-        scores: Rules -> task -> scores; `official@<split folder>` where these rules score splits apart.
-        left_out: References left out for want of a prediction; None unless only predicted ones were to be scored.
-    """
-
-    references: References
-    predictions: PredictionFile
-    joined: Joined
-    frame: Frame | None
-    samples: list[Sample]
-    findings: list[Finding]
-    scores: dict[str, Scores]
-    left_out: tuple[Reference, ...] | None = None
-
-    @property
-    def rules(self) -> str:
-        """The first set of rules asked for."""
-        return next(iter(self.scores))
+from medvl.tasks import unknown_name
 
 
 @dataclass(frozen=True)
@@ -128,14 +71,14 @@ def _evaluated(
         refuse(read.predictions.path, found, len(references.items))
     if settings.report_metrics or settings.green_transcript:
         samples = with_model_scores(samples, settings.report_metrics, settings.green_transcript)
-    if official.RULES in settings.rules:
-        found += official.comparability(samples)
+    if RULES in settings.rules:
+        found += comparability(samples)
     scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))
     return Evaluation(references, read.predictions, read.joined, read.frame, samples, found, scores, left_out)
 
 
 def _scored(samples: Sequence[Sample], rules: str, resampling: Resampling) -> Iterator[tuple[str, Scores]]:
-    parts = official.apart(samples) if rules == official.RULES else {rules: samples}
+    parts = apart(samples) if rules == RULES else {rules: samples}
     for name, part in parts.items():
         yield name, score(part, rules, resampling)
 

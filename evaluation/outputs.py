@@ -9,16 +9,12 @@ from typing import Any
 import msgspec
 
 from evaluation import validity_checks
-from evaluation.diagnosis import Diagnosis
-from evaluation.evaluations import Evaluation, Scores, Settings
-from evaluation.frame_evidence import frames_of_rows
-from evaluation.join import Joined
-from evaluation.metrics import metrics_of
-from evaluation.metrics.registry import base_rules
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from evaluation.samples import Sample
-from evaluation.scoring import Entries, Entry, invalid_reasons
+from evaluation.findings import Diagnosis
+from evaluation.frame_diagnosis import frames_of_rows
+from evaluation.metrics.registry import base_rules, metrics_of
+from evaluation.samples import Joined, Prediction, Reference, Sample
+from evaluation.scores import Entries, Entry, Evaluation, Scores, Settings
+from evaluation.scoring import invalid_reasons
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame
 from medvl.sharegpt import to_json, write_atomic

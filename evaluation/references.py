@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import msgspec
 
 from evaluation.frames import read_frame, size_on_disk
-from evaluation.predictions import IN_MEMORY, decode_rows, encode_rows, find_file, readable, scorer_key
+from evaluation.rows import IN_MEMORY, decode_rows, encode_rows, find_file, readable, scorer_key
+from evaluation.samples import Reference, References
 from medvl.box_text import in_pixels
-from medvl.boxes import Frame, Size
+from medvl.boxes import Size
 from medvl.errors import DataError
 from medvl.sharegpt import MANIFEST, Record, file_sha256, read_records
 from medvl.sources import SOURCES, Tree, file_at, tree_at
@@ -20,80 +20,6 @@ from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, i
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One question with the answer it should get.
-
-    Attributes:
-        id: Unique among the references, e.g. "flare/validation-public/Xray/dental/000012".
-        task: Decides how it is scored.
-        dataset: Dataset name.
-        question: The question, without image tags.
-        images: Image names or paths, as written.
-        answer: The source's answer as text; boxes in pixels of the first image.
-        target: What a model was trained to say, boxes in the frame of the converted data; None outside converted data.
-        image_size: (width, height) of the first image, pixels, or None where it cannot be known.
-        row: Place in its file, from 0.
-        fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
-        names: Image names as the source wrote them, where `images` are not these.
-        split: Split folder it comes from, or the source's name of its split; empty where that is not known.
-        written: The source's answer as the JSON value it is; unset outside question files.
-        scorer_key: By what the challenge's scorer joins it; None outside question files.
-        image: Finds the file of its first image, which may not be there; None where nothing tells.
-    """
-
-    id: str
-    task: Task
-    dataset: str
-    question: str
-    images: tuple[str, ...]
-    answer: str
-    target: str | None
-    image_size: Callable[[], Size | None]
-    row: int
-    fields: Mapping[str, str] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    split: str = ""
-    written: Any = msgspec.UNSET
-    scorer_key: str | None = None
-    image: Callable[[], Path | None] = lambda: None
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """Image names to join by: a converted record may train on a normalised copy or on fewer images."""
-        return self.names or self.images
-
-
-@dataclass(frozen=True)
-class References:
-    """All references of a path.
-
-    Attributes:
-        path: As given.
-        kind: "tree", "records" or "challenge".
-        items: In the order of the files.
-        files: SHA-256 of every file read.
-        splits: Split folders they come from; empty where that is not known.
-        frame: Frame of converted data, as its manifest says.
-        unanswered: Questions left out because they have no answer.
-        notes: What a reader of the scores should know.
-    """
-
-    path: Path
-    kind: str
-    items: tuple[Reference, ...]
-    files: dict[Path, str]
-    splits: tuple[str, ...] = ()
-    frame: Frame | None = None
-    unanswered: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def have_ids(self) -> bool:
-        """Whether predictions can be joined to them by id."""
-        return self.kind != "challenge"
 
 
 def read_references(path: Path, splits: Sequence[str] = ()) -> References:

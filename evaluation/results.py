@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 from evaluation.comparison import compare
-from evaluation.diagnose import diagnose
-from evaluation.diagnosis import Diagnosis
-from evaluation.evaluations import Evaluation, Settings, evaluations
+from evaluation.diagnosis import diagnose
+from evaluation.evaluations import evaluations
+from evaluation.findings import Diagnosis, Finding
 from evaluation.outputs import (
     COMPARISON,
     REPORT,
@@ -24,10 +24,11 @@ from evaluation.outputs import (
     write_scores,
 )
 from evaluation.page.render import render_page
-from evaluation.predictions import PredictionFile, predictions_in_memory, read_predictions
-from evaluation.references import References, read_references, references_in_memory
+from evaluation.predictions import predictions_in_memory, read_predictions
+from evaluation.references import read_references, references_in_memory
+from evaluation.samples import PredictionFile, References
+from evaluation.scores import Evaluation, Settings
 from evaluation.tables import ResultTable, Run
-from evaluation.validity_checks import Finding
 from medvl.errors import DataError
 from medvl.sharegpt import Record
 from medvl.tasks import UnknownNameError, canonical_task

@@ -10,13 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from evaluation.diagnosis import Diagnosis
-from evaluation.metrics import Metric, metrics_of
+from evaluation.findings import Diagnosis, Finding
+from evaluation.metrics.registry import Metric, metrics_of
 from evaluation.numbers import FEW, interval, number, title, words
-from evaluation.references import Reference
-from evaluation.scoring import Entries, Entry, TaskScores
+from evaluation.samples import Reference
+from evaluation.scores import Entries, Entry, TaskScores
 from evaluation.statistics import ENOUGH_CLUSTERS
-from evaluation.validity_checks import Finding
 from medvl.tasks import Task
 
 FEW_NOTE = f"{FEW} from fewer than {ENOUGH_CLUSTERS} images, so the interval is too narrow"

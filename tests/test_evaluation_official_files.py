@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from evaluation import Settings, evaluate
-from evaluation.evaluations import Evaluation
 from evaluation.metrics import official
 from evaluation.references import read_references
 from evaluation.run import main
-from evaluation.statistics import Resampling
+from evaluation.scores import Evaluation, Resampling
 from medvl.box_text import MAX_CHARACTERS
 from medvl.errors import DataError
 from medvl.sharegpt import Source, encode_records, make_record

@@ -11,8 +11,7 @@ import pytest
 from test_evaluation_run import build_tree
 
 from evaluation import Settings, evaluate
-from evaluation.evaluations import Evaluation
-from evaluation.statistics import Resampling
+from evaluation.scores import Evaluation, Resampling
 from medvl.predict.challenge import write_challenge
 from medvl.predict.questions import read_questions
 from medvl.predict.writer import Row

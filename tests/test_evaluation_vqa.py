@@ -16,7 +16,7 @@ from test_evaluation_metrics import Case, samples_of, values
 from evaluation import Settings, evaluate
 from evaluation.metrics.vqa import tokens
 from evaluation.run import main
-from evaluation.statistics import Resampling
+from evaluation.scores import Resampling
 from medvl.answers import parse_answer
 from medvl.postprocessing import postprocess
 from medvl.tasks import Task

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from evaluation.numbers import interval, number
 from evaluation.page.text import visible
-from evaluation.scoring import Entry
+from evaluation.scores import Entry
 from evaluation.tables import ResultTable, Row
 
 # Names of datasets and files come from data: none of their characters may start a link, a tag or another column.

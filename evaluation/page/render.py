@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 import medvl
 from evaluation import numbers
-from evaluation.diagnosis import Worst
 from evaluation.differences import differences
+from evaluation.findings import Worst
 from evaluation.page import charts, failures, images
 from evaluation.page.text import script_json, visible
 from evaluation.tables import ResultTable, Row, Run
