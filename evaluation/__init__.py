@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evaluation.results import Results, evaluate
-    from evaluation.scores import Settings
+    from evaluation.scores import Resampling, Settings
 
-__all__ = ["Results", "Settings", "evaluate"]
+__all__ = ["Resampling", "Results", "Settings", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +18,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from evaluation import results, scores
 
-    return getattr(scores if name == "Settings" else results, name)
+    return getattr(results if hasattr(results, name) else scores, name)

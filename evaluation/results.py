@@ -40,7 +40,7 @@ ReferenceData = Path | str | References | Sequence[Record | Mapping[str, Any]]
 DEFAULTS = Settings()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """A prediction file, scored. `results["classification"]["balanced_accuracy"]` is a number.
 
@@ -135,6 +135,10 @@ class Results:
         write_scores(Path(folder), self.evaluation, self.metrics, self.diagnosis, self.samples)
         if page:
             write_page(Path(folder) / REPORT, lambda: self.page(images))
+
+    def __repr__(self) -> str:
+        """The table; the fields hold every sample."""
+        return repr(self.table)
 
     def _repr_html_(self) -> str:
         return self.table._repr_html_()

@@ -13,6 +13,7 @@ from typing import Any
 from evaluation.findings import Diagnosis, Finding
 from evaluation.metrics.registry import Metric, metrics_of
 from evaluation.numbers import FEW, interval, number, title, words
+from evaluation.page.text import visible
 from evaluation.samples import Reference
 from evaluation.scores import Entries, Entry, TaskScores
 from evaluation.statistics import ENOUGH_CLUSTERS
@@ -89,10 +90,15 @@ class Row:
         """The metric with its direction."""
         return f"{self.metric} {self.arrow}"
 
+    @property
+    def n(self) -> int:
+        """How many samples are behind it, in the first run that has it."""
+        return next(int(entry["n"]) for entry in self.entries if entry)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class ResultTable:
-    """Scores of one or several runs side by side.
+    """Scores of one or several runs side by side. A notebook shows it, `print` prints it, `records` is for pandas.
 
     Attributes:
         runs: The columns, at least one.
@@ -145,26 +151,46 @@ class ResultTable:
         """What the mark behind an interval means; empty where none is marked."""
         return FEW_NOTE if any(_marked(run.scores) for run in self.runs) else ""
 
-    def _repr_html_(self) -> str:
-        """For notebooks: the headline metrics per dataset, then every task as a whole."""
+    def records(self) -> list[dict[str, Any]]:
+        """A dict per row and column that has a value or a reason for none: `pandas.DataFrame(table.records())`."""
+        return [
+            {"dataset": row.dataset, "task": row.task, "metric": row.metric, "file": run.file, "rules": run.rules,
+             "best": place in row.best, **entry}
+            for row in (*self.dataset_rows, *self.task_rows)
+            for place, (run, entry) in enumerate(zip(self.runs, row.entries, strict=True))
+            if entry
+        ]  # fmt: skip
+
+    @cached_property
+    def lines(self) -> list[list[str]]:
+        """Heading and cells as text: the headline metrics per dataset, then every task as a whole."""
         rows = [*self.dataset_rows, *(row for row in self.task_rows if not row.detail)]
-        heading = "".join(f"<th>{escape(name)}</th>" for name in ("dataset", "task", "metric", *self.headings, "n"))
-        body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+        return [["dataset", "task", "metric", *self.headings, "n"], *map(_cells, rows)]
+
+    def __repr__(self) -> str:
+        """For a terminal."""
+        lines = [[visible(cell, 60) for cell in line] for line in self.lines]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        made = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        return "\n".join(part for part in (*self.notes, *made, self.few) if part)
+
+    def _repr_html_(self) -> str:
+        heading, *body = ([escape(visible(cell, 200)) for cell in line] for line in self.lines)
+        rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in body)
         notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, self.few) if note)
-        return f"<table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        names = "".join(f"<th>{name}</th>" for name in heading)
+        return f"<table><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
 
-def _cells(row: Row) -> str:
-    texts = (row.dataset or "all", words(row.task), f"{title(row.metric)} {row.arrow}")
-    values = [_value(entry, best=place in row.best) for place, entry in enumerate(row.entries)]
-    n = next(entry["n"] for entry in row.entries if entry)
-    return "".join(f"<td>{cell}</td>" for cell in (*map(escape, texts), *values, f"{n:,}"))
+def _cells(row: Row) -> list[str]:
+    """A row as text; a star behind the best of several."""
+    values = [_value(entry) + "*" * (place in row.best) for place, entry in enumerate(row.entries)]
+    return [row.dataset or "all", words(row.task), f"{title(row.metric)} {row.arrow}", *values, f"{row.n:,}"]
 
 
-def _value(entry: Entry | None, *, best: bool) -> str:
-    value = number(entry["value"] if entry else None)
-    ends = interval(entry)
-    return (f"<b>{value}</b>" if best else value) + (f" ({ends})" if ends else "")
+def _value(entry: Entry | None) -> str:
+    value, ends = number(entry["value"] if entry else None), interval(entry)
+    return f"{value} ({ends})" if ends else value
 
 
 def _rows(

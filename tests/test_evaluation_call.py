@@ -1,8 +1,10 @@
 """`evaluate` as it is called from a notebook."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import msgspec
 import pytest
 from test_evaluation_run import build_tree, write_json
 
-from evaluation import Results, Settings, evaluate
+from evaluation import Resampling, Results, Settings, evaluate
+from evaluation.results import evaluate_all, together
 from evaluation.run import main
 from medvl.errors import DataError
 from medvl.sharegpt import Source, make_record
 from medvl.tasks import Task
 
-QUICK = Settings(rules=("strict", "official"))
+QUICK = Settings(rules=("strict", "official"), resampling=Resampling(20))
 
 
 @pytest.fixture
@@ -33,16 +36,24 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_saves_what_the_command_writes(files: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, tree = files
-    command = [str(predictions), "--references", str(tree), "--rules", "strict,official", "--out", str(tmp_path / "a")]
+    command = [
+        str(predictions),
+        "--references",
+        str(tree),
+        "--rules",
+        "strict,official",
+        "--bootstrap",
+        "20",
+        "--out",
+        str(tmp_path / "a"),
+    ]
     assert main(command) == 0
-    evaluate(predictions, str(tree), QUICK).save(tmp_path / "b")
+    results = evaluate(predictions, str(tree), QUICK)
+    assert results.metrics["provenance"]["command"] == []
+    replace(results, command=(sys.argv[0], *command)).save(tmp_path / "b")
     ours, theirs = content(tmp_path / "b"), content(tmp_path / "a")
-    assert ours.keys() == theirs.keys() == {"metrics.json", "diagnosis.json", "per_sample.jsonl", "report.html"}
-    metrics = json.loads(theirs["metrics.json"])
-    metrics["provenance"]["command"] = []
-    assert json.loads(ours["metrics.json"]) == metrics
-    for name in ("diagnosis.json", "per_sample.jsonl"):
-        assert ours[name] == theirs[name]
+    assert ours.keys() == {"metrics.json", "diagnosis.json", "per_sample.jsonl", "report.html"}
+    assert ours == theirs
 
 
 def test_results_hold_what_is_written(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -108,6 +119,23 @@ def test_a_baseline_is_compared_with() -> None:
     results = evaluate(dict.fromkeys((row["id"] for row in records), "4"), records,
                        baseline=[{"id": row["id"], "prediction": "9"} for row in records])  # fmt: skip
     assert results.metrics["comparison"]["tasks"]["counting"]["mae"]["difference"] == -5.0
+
+
+def test_several_files_stand_in_one_table_with_the_best_marked() -> None:
+    records = [record(place) for place in range(3)]
+    ids = [row["id"] for row in records]
+    table = together(evaluate_all([dict.fromkeys(ids, "4"), dict.fromkeys(ids, "6")], records))
+    assert table.headings == ("in-memory_predictions_1", "in-memory_predictions_2")
+    mae = next(row for row in table.task_rows if row.metric == "mae")
+    assert [entry and entry["value"] for entry in mae.entries] == [0.0, 2.0]
+    assert (mae.best, mae.arrow, mae.n) == ({0}, "↓", 3)  # less is better
+    assert {(row["file"], row["value"], row["best"]) for row in table.records() if row["metric"] == "mae"} == {
+        ("in-memory_predictions_1", 0.0, True), ("in-memory_predictions_2", 2.0, False)}  # fmt: skip
+    heading, *lines = repr(table).splitlines()
+    assert heading.split() == ["dataset", "task", "metric", *table.headings, "n"]
+    assert any(re.match(r"cells +counting +MAE ↓ +0\.000 \(.*\)†?\* +2 ", line) for line in lines)
+    same = together(evaluate_all([dict.fromkeys(ids, "4")] * 2, records))
+    assert all(row.best == set() for row in same.task_rows)
 
 
 REFUSED: dict[str, tuple[Any, Any, Settings, str]] = {
