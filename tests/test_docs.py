@@ -1,7 +1,7 @@
 """Documentation holds: links lead somewhere, commands exist, and blocks marked `run` run, page by page, in a clone.
 
-Info strings: `bash run` is run by bash and needs no torch; of `bash run torch` each line is run in this process, which
-has imported it. In all other blocks options, files and keys of recipes must exist.
+Info strings: `bash run` is run by bash and `python run` by python, both without torch; of `bash run torch` each line is
+run in this process, which has imported it. In all other blocks options, files and keys of recipes must exist.
 """
 
 import contextlib
@@ -265,18 +265,20 @@ def run_recipe(recipe: str, values: list[str]) -> None:
     run_exp(arguments)
 
 
-RUN, RUN_TORCH = "bash run", "bash run torch"
+RUN, RUN_PYTHON, RUN_TORCH = RUNS = "bash run", "python run", "bash run torch"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, RUN, RUN_TORCH)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUNS)], ids=lambda page: page.name)
 def test_blocks_marked_run_do_run(page: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
     monkeypatch.chdir(clone)
     if blocks(page, RUN_TORCH):
         pytest.importorskip("llamafactory")
         request.getfixturevalue("pristine_templates")
-    for info, text in blocks(page, RUN, RUN_TORCH):
+    for info, text in blocks(page, *RUNS):
         if info == RUN:
             bash(text, clone)
+        elif info == RUN_PYTHON:
+            bash(f"python -c {shlex.quote(text)}", clone)
         else:
             for line in text.splitlines():
                 here(line, monkeypatch)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from test_evaluation_run import Row, build_tree, score, write_json
 
-from evaluation.comparison import verdict
-from evaluation.comparison_tables import file_names
+from evaluation.differences import verdict
+from evaluation.results import file_names
 from evaluation.run import main
 
 OPTIONS = "Grade? A: None, B: Mild, C: Severe"

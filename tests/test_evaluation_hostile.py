@@ -8,10 +8,10 @@ import pytest
 from test_evaluation_metrics import samples_of
 from test_evaluation_run import build_tree, score, write_json
 
-from evaluation.diagnose import EXCERPT
-from evaluation.metrics import known_rules, scored_by
+from evaluation.diagnosis import EXCERPT
+from evaluation.metrics.registry import known_rules, scored_by
+from evaluation.scores import Resampling
 from evaluation.scoring import score as scored
-from evaluation.statistics import Resampling
 from medvl.tasks import Task
 
 BOX = "[[10, 10, 20, 20]]"

@@ -16,13 +16,12 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from evaluation.join import Joined
 from evaluation.matching import overlaps
-from evaluation.metrics import known_rules, metrics_of, registry, scored_by, table_of
+from evaluation.metrics import registry
 from evaluation.metrics.choice import balanced_accuracy
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from evaluation.samples import Sample, make_samples
+from evaluation.metrics.registry import known_rules, metrics_of, scored_by, table_of
+from evaluation.parsing import make_samples
+from evaluation.samples import Joined, Prediction, Reference, Sample
 from evaluation.scoring import score
 from medvl.boxes import Frame, Size, as_boxes
 from medvl.tasks import Task

@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluation_metrics import NO_PREDICTION, Case, samples_of
 
-from evaluation.join import Joined
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from evaluation.samples import make_samples
+from evaluation.parsing import make_samples
+from evaluation.samples import Joined, Prediction, Reference
 from evaluation.scoring import score
 from medvl.tasks import Task
 

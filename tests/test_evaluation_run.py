@@ -316,10 +316,13 @@ def test_an_unreadable_file_cannot_be_read(side: str, tmp_path: Path, capsys: py
 
 
 # Where a user's Ctrl-C may hit.
-PHASES = ("read_references", "evaluate_all", "diagnose", "write_scores", "render_page", "print_scores")
+PHASES = {
+    "results": ("read_references", "evaluations", "diagnose", "write_scores", "render_page"),
+    "command": ("print_scores",),
+}
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", [f"{module}.{name}" for module, names in PHASES.items() for name in names])
 def test_stopping_at_any_time_takes_one_line(
     phase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +330,7 @@ def test_stopping_at_any_time_takes_one_line(
         raise KeyboardInterrupt
 
     predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
-    monkeypatch.setattr(f"evaluation.command.{phase}", stopped)
+    monkeypatch.setattr(f"evaluation.{phase}", stopped)
     assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command starts over"
 

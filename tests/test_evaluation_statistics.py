@@ -11,17 +11,9 @@ from test_evaluation_metrics import LOSS, samples_of
 
 from evaluation.metrics.registry import Table
 from evaluation.samples import Sample
+from evaluation.scores import Resampling
 from evaluation.scoring import score
-from evaluation.statistics import (
-    Resampling,
-    cluster_codes,
-    clustered,
-    draw_totals,
-    interval,
-    p_value,
-    swap_totals,
-    totals,
-)
+from evaluation.statistics import cluster_codes, clustered, draw_totals, interval, p_value, swap_totals, totals
 from medvl.errors import DataError
 from medvl.tasks import Task
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_evaluation_metrics import samples_of
 
-from evaluation.metrics import metrics_of
+from evaluation.metrics.registry import metrics_of
 from evaluation.scoring import score
 from medvl.answers import challenge_text, parse_answer, target_text
 from medvl.postprocessing import postprocess

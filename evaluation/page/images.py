@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.page.failures import reason, worst_first
 from evaluation.page.text import visible
-from evaluation.references import Reference
-from evaluation.samples import Sample
-from evaluation.scoring import TaskScores
+from evaluation.samples import Reference, Sample
+from evaluation.scores import TaskScores
+from evaluation.worst import rank, reason
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Boxes, Size, as_boxes, clip
 from medvl.images import thumbnail
@@ -85,7 +84,7 @@ def collect(scores: Mapping[Task, TaskScores], most: int, place: Callable[[Refer
 def _chosen(part: TaskScores, most: int) -> Iterator[tuple[Sample, float]]:
     """The worst half that has boxes on both sides to look at, and as many spread over the rest."""
     pairs = zip(part.samples, part.table.score.tolist(), strict=True)
-    ranked = sorted(pairs, key=lambda pair: (worst_first(*pair), not len(_boxes(pair[0].answer.value))))
+    ranked = sorted(pairs, key=lambda pair: (rank(*pair), not len(_boxes(pair[0].answer.value))))
     # An answer without boxes shows nothing that its text does not say.
     ranked = [pair for pair in ranked if len(_boxes(pair[0].answer.value))] or ranked
     worst = ranked[: math.ceil(most / 2)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from evaluation.diagnosis import OtherFrame
+from evaluation.findings import OtherFrame
 from evaluation.matching import both_sides, match, overlaps
 from evaluation.metrics.registry import Floats
 from evaluation.samples import Sample

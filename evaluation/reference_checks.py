@@ -1,9 +1,11 @@
-"""Converted records that were edited: what is trained on is no longer what is scored.
+"""What is wrong with references: records that were edited, and boxes that are no pixels.
 
 A converted record holds its answer twice, as the target of training and as the source's own answer, the truth here.
-Whoever changes one of them in the file scores something else than was trained.
+Whoever changes one of them in the file scores something else than was trained. Boxes of references are read as pixels;
+what is scored against those that are none is scored wrongly.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from evaluation.frames import is_as_written
-from evaluation.references import References
-from evaluation.samples import Sample
+from evaluation.samples import References, Sample
 from medvl.answers import parse_answer
-from medvl.box_text import ParsedBoxes
-from medvl.boxes import DECIMALS, Frame, Size, order_corners, to_frame
+from medvl.box_text import ParsedBoxes, parse_boxes
+from medvl.boxes import DECIMALS, Boxes, Frame, Size, order_corners, to_frame
 from medvl.choices import normal
+from medvl.sharegpt import file_sha256, manifest_of
+from medvl.source_frames import likely_frame
 from medvl.sources import label_separator
 from medvl.tasks import Answer, Task
 
 _REPORT = "report.json"
+_LOOKED_AT = 200  # references of a dataset: they tell its frame, and their images may have to be opened
 
 
 def edited_records(references: References, samples: Sequence[Sample]) -> Iterator[str]:
@@ -30,7 +33,7 @@ def edited_records(references: References, samples: Sequence[Sample]) -> Iterato
     A file that is as its manifest says was converted so. What `--clean` changed is listed in report.json beside it, and
     then the changed answer is what the target must say.
     """
-    if references.kind != "records" or is_as_written(references.path):
+    if references.kind != "records" or _is_as_written(references.path):
         return
     cleaned = _cleaned(references.path.parent)
     for sample in samples:
@@ -38,6 +41,12 @@ def edited_records(references: References, samples: Sequence[Sample]) -> Iterato
         target, answer = reference.target or "", cleaned.get(reference.id, reference.answer)
         if not _same(sample, target, answer, references.frame):
             yield f"{reference.id}: its answer is {target[:60]!r}, its source.answer {answer[:60]!r}"
+
+
+def _is_as_written(path: Path) -> bool:
+    """Whether a converted file is the one that the manifest beside it lists, by its SHA-256."""
+    manifest = manifest_of(path)
+    return manifest is not None and manifest.files[path.name].sha256 == file_sha256(path)
 
 
 def _cleaned(folder: Path) -> dict[str, str]:
@@ -84,3 +93,23 @@ def _same_boxes(trained: ParsedBoxes, truth: ParsedBoxes, size: Size | None, fra
 
 def _names(labels: Sequence[str | None], named: bool) -> list[str]:
     return [normal(label or "") if named else "" for label in labels]
+
+
+def references_elsewhere(samples: Sequence[Sample]) -> Iterator[tuple[str, Frame, list[str]]]:
+    """Datasets whose reference boxes, taken together, fit another frame than pixels, with that and their ids."""
+    by_dataset: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if isinstance(sample.truth.value, ParsedBoxes) and len(sample.truth.value.boxes):
+            by_dataset[sample.reference.dataset].append(sample)
+    for dataset, group in by_dataset.items():
+        likely = likely_frame(list(_as_written(group[:: max(len(group) // _LOOKED_AT, 1)])))
+        if likely not in (None, Frame.PIXEL):
+            yield dataset, likely, [sample.reference.id for sample in group]
+
+
+def _as_written(samples: Sequence[Sample]) -> Iterator[tuple[Boxes, Size]]:
+    """Boxes of references that do not state their frame themselves, with the sizes of images that are known."""
+    for sample in samples:
+        parsed, size = parse_boxes(sample.reference.answer), sample.reference.image_size()
+        if parsed.frame is None and size is not None:
+            yield parsed.boxes, size
