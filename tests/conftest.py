@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.support.questions import QUESTIONS
+
+pytest.register_assert_rewrite("tests.support")
 # Time limits of examples say how busy the machine is, not what the code does.
 settings.register_profile("medvl", deadline=None)
 settings.load_profile("medvl")
@@ -71,19 +74,6 @@ def marked_adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return built[family]
 
     return build
-
-
-QUESTIONS = {
-    "classification": "What is the diagnosis? A: Normal, B: Glaucoma",
-    "multi-label classification": "Which findings are there? Select all that apply: Nodule; Fibrosis; Normal.",
-    "Detection": "Give the bounding box coordinates [x_min, y_min, x_max, y_max] of the lesion in this ultrasound.",
-    "instance_detection": "List all chromosomes. Return a JSON mapping chromosome identifiers to [x_min, y_min, x_max, "
-    "y_max] coordinates.",
-    "counting": "How many cells are in this microscopic image?",
-    "regression": "Determine the percentage of alveolar bone resorption (ABR%) in this OPG.",
-    "Report Generation": "Write a radiology report with the findings of this chest X-ray.",
-    "poetry": "Please suggest a good restaurant.",
-}
 
 
 @pytest.fixture

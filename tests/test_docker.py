@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medvl import cli
-from tests.conftest import QUESTIONS
+from tests.support.questions import QUESTIONS
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import LOSS, Case, samples_of
 
 from evaluation.diagnose import diagnose
 from evaluation.diagnosis import Diagnosis
@@ -14,6 +13,7 @@ from evaluation.references import References
 from evaluation.scoring import score
 from medvl.boxes import Frame, Size
 from medvl.tasks import Task
+from tests.support.samples import LOSS, Case, samples_of
 
 
 def diagnosed(

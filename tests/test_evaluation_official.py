@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluation_metrics import NO_PREDICTION, Case, samples_of
 
 from evaluation.join import Joined
 from evaluation.predictions import Prediction
@@ -17,6 +16,7 @@ from evaluation.references import Reference
 from evaluation.samples import make_samples
 from evaluation.scoring import score
 from medvl.tasks import Task
+from tests.support.samples import NO_PREDICTION, Case, samples_of
 
 
 def official(task: Task, cases: list[Case], question: str = "?") -> dict[str, Any]:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from llamafactory.train.tuner import export_model, run_exp
 from safetensors.torch import load_file, save_file
-from test_factory_run_card import a_card
 
 from medvl.cli import main
 from medvl.factory.run_card import FILE_NAME, read_run_card, write_run_card
+from tests.support.records import a_card
 
 Tensors = dict[str, torch.Tensor]
 Marked = Callable[[str], Path]

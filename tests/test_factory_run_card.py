@@ -5,32 +5,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from medvl.factory import fingerprints, run_card
+from tests.support.records import a_card
 
 RECORDS = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
-
-
-def a_card(**changes: Any) -> run_card.RunCard:
-    card = run_card.RunCard(
-        schema=run_card.SCHEMA,
-        model=run_card.Model("some/model", [], "main", None, None),
-        vision=run_card.Vision(50176, 784, False, 65536, 16777216, None),
-        prompt=run_card.Prompt("qwen3_vl_nothink", "", None, "{question}", 4096),
-        quantization=run_card.Quantization(None, "bnb", "nf4", True),
-        finetuning=run_card.Finetuning("full", None, None, None, None, False, False, False, 10),
-        training=run_card.Training(16, 1, 16, 1e-5, "cosine", 1.0, -1, 42, "bfloat16", None),
-        recipe={"stage": "sft", "lora_target": ["all"]},
-        data=[run_card.DataFile("e", "train", "e.json", "00", 3, None, "norm1000", "json", True)],
-        versions={"python": "3.11", "deepspeed": None},
-        git_revision=None,
-        run=run_card.Run("s", "e", 1.0, 2, None, float("nan"), None, None, None, 1, None),
-    )
-    return msgspec.structs.replace(card, **changes)
 
 
 def test_card_comes_back_from_file_and_from_folder_and_nan_as_none(tmp_path: Path) -> None:

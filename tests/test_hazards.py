@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_preprocess_flare import REPOSITORY, convert, converted, row, write_tree
 
 from benchmarks.flare_tree import ISSUES, KINDS, build
 from medvl import sharegpt
 from medvl.sharegpt import write_atomic
+from preprocess.unchanged import REPOSITORY
+from tests.support.flare_tree import convert, converted, row, write_tree
 
 BUSI = "training/Ultrasound/BUSI"
 

@@ -20,13 +20,13 @@ from typing import Any
 import msgspec
 import pytest
 from PIL import Image
-from test_factory_run_card import a_card
 
 from medvl.cli import main
 from medvl.factory.run_card import Prompt, Vision, write_run_card
 from medvl.predict.endpoint import image_data
 from medvl.predict.writer import Row
 from medvl.tasks import Task
+from tests.support.records import a_card
 
 TASKS = [*(str(task) for task in Task if task is not Task.VQA), "general"]  # of the tree of questions
 

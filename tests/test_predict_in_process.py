@@ -16,7 +16,6 @@ from llamafactory.hparams import get_train_args
 from llamafactory.model import load_model, load_tokenizer
 from llamafactory.train.tuner import run_exp
 from PIL import Image
-from test_factory_run_card import a_card
 
 from evaluation.run import main as evaluate
 from medvl.cli import main
@@ -30,6 +29,7 @@ from medvl.predict.writer import Row
 from medvl.profiles import GENERAL, Generation, Profiles, read_profiles
 from medvl.router.route import Route
 from medvl.tasks import Task
+from tests.support.records import a_card
 
 Marked = Callable[[str], Path]
 LETTERS = dict(zip((*map(str, Task), GENERAL), "ABCDEFGIH", strict=True))

@@ -14,7 +14,6 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
-from test_preprocess_flare import convert, converted, row, write_tree
 
 from medvl.errors import DataError
 from medvl.sources.base import SourceFile
@@ -23,6 +22,7 @@ from preprocess import archives
 from preprocess.archives import Limits, unpack_all
 from preprocess.download import download, tree_in
 from preprocess.unchanged import REPOSITORY as CLONE
+from tests.support.flare_tree import convert, converted, row, write_tree
 
 BUSI = "training/Ultrasound/BUSI"
 

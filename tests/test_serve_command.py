@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("llamafactory")
 from medvl import cli
 from medvl.serve import commands
-from tests.conftest import QUESTIONS
+from tests.support.questions import QUESTIONS
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import samples_of
 
 from evaluation.metrics import metrics_of
 from evaluation.scoring import score
@@ -19,6 +18,7 @@ from medvl.tasks import POSTPROCESSORS, TASKS, Task, UnknownNameError, canonical
 from medvl.yaml_files import read_yaml
 from preprocess.audit import audit
 from preprocess.report import CODES, DatasetResult
+from tests.support.samples import samples_of
 
 SPELLINGS = {
     Task.CLASSIFICATION: ["Classification", "classification", "binary classification", "disease diagnosis",
