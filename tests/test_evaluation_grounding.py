@@ -42,7 +42,6 @@ def random_images(n: int = 60) -> list[tuple[list[list[int]], list[list[int]]]]:
     return images
 
 
-@pytest.mark.slow
 def test_iou_agrees_with_torchvision() -> None:
     torch = pytest.importorskip("torch")
     box_iou = pytest.importorskip("torchvision.ops").box_iou

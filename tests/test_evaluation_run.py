@@ -300,7 +300,7 @@ def test_training_questions_count_only_where_asked_for_or_alone(
     assert score(predictions, train, tmp_path / "out")["counts"]["references"] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_runs_as_a_script_from_anywhere(tmp_path: Path, repository: Path) -> None:
     predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
     command = [sys.executable, str(repository / "evaluation" / "run.py"), str(predictions), "--references", "tree"]

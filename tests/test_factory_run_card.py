@@ -148,6 +148,7 @@ def test_hub_model_in_the_local_cache_is_hashed_with_its_commit(tmp_path: Path) 
     assert fingerprints.base_model("some/other", "main", str(tmp_path)) == (None, None)
 
 
+@pytest.mark.subprocess
 def test_git_revision_of_a_clone_and_of_none(tmp_path: Path) -> None:
     assert fingerprints.git_revision(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]

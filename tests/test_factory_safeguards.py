@@ -18,6 +18,8 @@ from medvl.factory import safeguards
 from medvl.factory.data import loading, texts
 from medvl.factory.run_card import read_run_card
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 Edit = Callable[[list[dict[str, Any]]], None]
 KEYS = {

@@ -264,6 +264,7 @@ def test_unknown_dataset_is_converted_by_its_task_type(tmp_path: Path) -> None:
     assert converted(tmp_path / "out", "wounds_train")[0].target == '[{"bbox_2d":[0,0,500,500]}]'
 
 
+@pytest.mark.subprocess
 def test_same_bytes_whatever_the_workers_hash_seed_and_folder(all_datasets: Path, tmp_path: Path) -> None:
     outputs = []
     for number, (seed, workers) in enumerate([("0", "1"), ("1", "2")]):

@@ -280,6 +280,7 @@ def test_a_copy_of_a_image_with_a_long_name(dataset: Path, tmp_path: Path, name:
     assert sizes == [(9, 1), (9, 2)]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
 def test_a_console_of_another_encoding_loses_nothing(dataset: Path, tmp_path: Path, encoding: str) -> None:
     folder = dataset.rename(dataset.with_name("\u0142\u7ec6\u80de-\U0001f600"))

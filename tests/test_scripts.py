@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.flare_tree import row, write_tree
 
+pytestmark = pytest.mark.subprocess
+
 MARK = "this is the second clone"
 
 

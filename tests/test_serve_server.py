@@ -34,6 +34,8 @@ from medvl.serve.engine import Engine
 from medvl.serve.limits import Limits
 from tests.support.questions import QUESTIONS
 
+pytestmark = pytest.mark.training
+
 LETTERS = dict(zip(PROFILES, "ABCDEFGIH", strict=True))
 OF_THE_TREE = [name for name in PROFILES if name != "vqa"]  # whose questions the tree of questions asks, in its order
 COMPLETIONS = "/v1/chat/completions"

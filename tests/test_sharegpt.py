@@ -200,6 +200,7 @@ for i in range(25):
 """
 
 
+@pytest.mark.subprocess
 def test_two_processes_registering_at_once_lose_nothing(tmp_path: Path) -> None:
     registry = tmp_path / "dataset_info.json"
     running = [subprocess.Popen([sys.executable, "-c", REGISTER, registry, name]) for name in ("left", "right")]
@@ -227,6 +228,7 @@ sys.stdout.buffer.write(encode_records(records) + to_json({name: boxes.notes for
 """
 
 
+@pytest.mark.subprocess
 def test_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     written = []
     for seed in ("0", "4242"):
