@@ -5,6 +5,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,9 @@ def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[s
         prepared: The records, for examples.
         images: Id of a record that was left out -> its image files.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # questions and answers are untrusted text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     findings, shown = _shown_findings(report["findings"])
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         policy=_policy(script),
         script=script,
         base_style=BASE_STYLE.read_text(encoding="utf-8"),
@@ -63,6 +57,18 @@ def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[s
         answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
         token_bars=token_bars,
     )  # fmt: skip
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # questions and answers are untrusted text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _policy(script: str) -> str:

@@ -65,11 +65,13 @@ def python(code: str) -> Step:
     return Step("step", "A step", (sys.executable, "-c", code), seconds=1)
 
 
+@pytest.mark.subprocess
 def test_output_goes_to_the_log(tmp_path: Path) -> None:
     run_step(python("print('hello')"), tmp_path, tmp_path / "logs" / "step.log", lambda fraction, note: None)
     assert (tmp_path / "logs" / "step.log").read_text() == "hello\n"
 
 
+@pytest.mark.subprocess
 def test_a_failure_shows_the_end_of_the_output(tmp_path: Path) -> None:
     step = python("import sys; print('noise\\n' * 100); sys.exit('out of tea')")
     with pytest.raises(CommandFailedError, match="out of tea") as caught:
@@ -78,6 +80,7 @@ def test_a_failure_shows_the_end_of_the_output(tmp_path: Path) -> None:
     assert str(caught.value).count("noise") < 40
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_ends_the_command_and_what_it_started(tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
     child = "import pathlib, time; time.sleep(3); pathlib.Path('alive').touch()"

@@ -185,12 +185,14 @@ def faults(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("add_a_")], ids=str)
 def test_commands_exist(page: Path) -> None:
     """Pages that add something have tests of their own, which apply their diff first."""
     assert [fault for info, text in blocks(page) if info.startswith("bash") or not info for fault in faults(text)] == []
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -268,6 +270,7 @@ def run_recipe(recipe: str, values: list[str]) -> None:
 RUN, RUN_PYTHON, RUN_TORCH = RUNS = "bash run", "python run", "bash run torch"
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUNS)], ids=lambda page: page.name)
 def test_blocks_marked_run_do_run(page: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
     monkeypatch.chdir(clone)

@@ -238,6 +238,7 @@ def test_table_prints_other_programs_brackets_as_they_are(
     assert "Something above stops training" in printed
 
 
+@pytest.mark.training
 def test_this_environment_is_the_tested_one() -> None:
     """The real thing, once: imports torch and LLaMA-Factory in this process."""
     pytest.importorskip("llamafactory")

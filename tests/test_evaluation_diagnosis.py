@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import LOSS, Case, samples_of
 
 from evaluation.diagnosis import diagnose
 from evaluation.findings import Diagnosis
@@ -13,6 +12,7 @@ from evaluation.scores import Evaluation
 from evaluation.scoring import score
 from medvl.boxes import Frame, Size
 from medvl.tasks import Task
+from tests.support.samples import LOSS, Case, samples_of
 
 
 def diagnosed(

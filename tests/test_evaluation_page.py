@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation_run import build_tree, write_json
 
 from evaluation.numbers import interval, number
 from evaluation.page import failures
 from evaluation.page.text import script_json, shortened, visible
 from evaluation.run import main
 from medvl.images import decode, shown
+from tests.support.scored_tree import build_tree, write_json
 
 
 def write_run(folder: Path, count: int = 40) -> tuple[Path, Path]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_evaluation_run import build_tree
 
 from evaluation import Settings, evaluate
 from evaluation.scores import Evaluation, Resampling
@@ -19,6 +18,7 @@ from medvl.profiles import read_profiles
 from medvl.sharegpt import Record, read_records
 from medvl.tasks import Task
 from preprocess.flare import main as convert
+from tests.support.scored_tree import build_tree
 
 WRONG = {
     Task.CLASSIFICATION: "C",

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import corpus_bleu
-from test_evaluation_metrics import Case, samples_of, values
 
 from evaluation import Settings, evaluate
 from evaluation.metrics.vqa import tokens
@@ -20,6 +19,7 @@ from evaluation.scores import Resampling
 from medvl.answers import parse_answer
 from medvl.postprocessing import postprocess
 from medvl.tasks import Task
+from tests.support.samples import Case, samples_of, values
 
 ALL_RIGHT = {"exact_match": 1.0, "token_f1": 1.0}
 OPEN = {"open_recall", "rouge_l", "bleu4"}

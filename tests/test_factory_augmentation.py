@@ -19,6 +19,8 @@ from medvl.factory.augmentation import AugmentedCollator, TellEpoch, find_frame
 from medvl.factory.data.frames import require_frame
 from medvl.registry import dataset_entry
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
 BOX = (20, 12, 64, 48)  # of a bright rectangle in every image

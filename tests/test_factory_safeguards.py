@@ -19,6 +19,8 @@ from medvl.factory.data import loading, texts
 from medvl.factory.remedies import cause
 from medvl.factory.run_card import read_run_card
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 Edit = Callable[[list[dict[str, Any]]], None]
 KEYS = {

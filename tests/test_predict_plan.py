@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 from PIL import Image
-from test_factory_run_card import a_card
 
 from medvl.errors import UsageError
 from medvl.factory.checks.adapter_fit import other_base
@@ -25,6 +24,7 @@ from medvl.router.chain import load_router
 from medvl.router.route import Route
 from medvl.sharegpt import file_sha256
 from medvl.tasks import Task
+from tests.support.records import a_card
 
 PROFILES = read_profiles(None)
 

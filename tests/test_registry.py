@@ -71,6 +71,7 @@ for i in range(25):
 """
 
 
+@pytest.mark.subprocess
 def test_two_processes_registering_at_once_lose_nothing(tmp_path: Path) -> None:
     registry = tmp_path / "dataset_info.json"
     running = [subprocess.Popen([sys.executable, "-c", REGISTER, registry, name]) for name in ("left", "right")]

@@ -27,6 +27,8 @@ from medvl.serve.limits import Limits, RefusedError
 from medvl.serve.memory import Memory
 from medvl.serve.protocol import CompletionRequest, read_request, sampling
 
+pytestmark = pytest.mark.training
+
 RED = Image.new("RGB", (6, 4), "red")
 LIMITS = Limits(image_pixels=64 * 64, images=3, body_bytes=100_000)
 

@@ -157,6 +157,7 @@ sys.stdout.buffer.write(encode_records(records) + to_json({name: boxes.notes for
 """
 
 
+@pytest.mark.subprocess
 def test_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     written = []
     for seed in ("0", "4242"):

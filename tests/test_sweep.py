@@ -94,7 +94,6 @@ def run(path: Path, runner: Any, *words: str) -> int:
     return commands.run(parser.parse_args([str(path), "--out", str(path.parent / "out"), *words]), runner)
 
 
-@pytest.mark.slow
 def test_a_layer_ablation_ends_in_one_table_and_is_not_done_twice(
     sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +133,6 @@ def test_a_layer_ablation_ends_in_one_table_and_is_not_done_twice(
     assert "holds E with other settings" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_stopped(sweep: Callable[..., Path]) -> None:
     path = sweep(search={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "lora_rank": [2, 4]})
     runner = InProcess()

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import samples_of
 
 from evaluation.metrics.registry import metrics_of
 from evaluation.scoring import score
@@ -20,6 +19,7 @@ from medvl.yaml_files import read_yaml
 from preprocess.audit import audit
 from preprocess.report import CODES
 from preprocess.results import DatasetResult
+from tests.support.samples import samples_of
 
 SPELLINGS = {
     Task.CLASSIFICATION: ["Classification", "classification", "binary classification", "disease diagnosis",
