@@ -21,8 +21,13 @@ Action = Literal["kept", "dropped", "quarantined"]
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
 CODES: dict[str, str] = {
     "FILE_WRAPPED": "a question file is an object around the list of rows, not the list",
+    "ROWS_BLANK": "rows at the end of a table in which nothing stands; they are no rows",
+    "SHEETS_UNREAD": "a workbook has more sheets than the one that is read; --sheet names another",
+    "CELL_FORMAT": "cells of a workbook have a number format that is not known; their numbers are read without it",
     "IMAGE_MISSING": "an image is not there",
     "IMAGE_NAME": "ImageName is not a file name or a list of file names",
+    "IMAGE_AMBIGUOUS": "several images could be meant by a name",
+    "IMAGE_RENAMED": "an image is there with another suffix than its name has",
     "IMAGE_OUTSIDE": "ImageName points outside the dataset folder, or is an absolute path outside the tree",
     "IMAGE_TOO_LARGE": "an image has more pixels than is safe to decode",
     "IMAGE_UNREADABLE": "an image cannot be decoded to its end",
@@ -51,6 +56,7 @@ CODES: dict[str, str] = {
     "BOXES_PER_IMAGE": "an answer has boxes on several images and tells them apart; there is no form for that",
     "QUESTION_BOX": "a question gives boxes, which are asked in the frame of the answers",
     "QUESTION_BOX_UNCLEAR": "a question gives numbers that may be a box and stay as they are",
+    "BOX_REPEATED": "rows give the same box of an image twice, with the same label; it is one object",
     "MAP_MALFORMED": "an instance answer is not a JSON map of identifiers to boxes",
     "NEGATIVE_NUMBER": "a number is negative",
     "COUNT_NOT_WHOLE": "a count is not a whole number",
