@@ -10,9 +10,10 @@ answer, which conversion drops and reports.
 from collections.abc import Mapping
 from pathlib import Path
 
+from medvl.sources.tables.annotation_files import several
 from medvl.sources.tables.base import Table, columns_called
 from medvl.sources.tables.image_files import images_below, is_image, visible
-from medvl.sources.tables.reading import several, split_in
+from medvl.sources.tables.splits import split_in
 from medvl.tasks import Task
 
 

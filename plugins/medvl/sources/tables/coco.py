@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from medvl.errors import DataError
+from medvl.sources.tables.annotation_files import read_bytes, read_json, several
 from medvl.sources.tables.base import Table, columns_called
 from medvl.sources.tables.image_files import find_images, relative_to_all, visible
 from medvl.sources.tables.outlines import around_segmentation
-from medvl.sources.tables.reading import read_bytes, read_json, several, split_in
+from medvl.sources.tables.splits import split_in
 
 _KEYS = ("images", "annotations", "categories")
 

@@ -10,7 +10,7 @@ cuboids, skeletons and rotated boxes are used, with a finding. A single point ha
 the others alone would say that nothing is there. Tags of an image and attributes stay in the row; tags are its answer
 where no image has a shape. An image without shapes is a negative. The subset is the split.
 
-An image that several jobs annotate is one row with the shapes of all, each once.
+An image that several jobs annotate is one row with the shapes of all; conversion takes equal ones for one object.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,11 @@ from xml.etree.ElementTree import Element
 
 from medvl.errors import DataError
 from medvl.sources.base import Problem
+from medvl.sources.tables.annotation_files import read_bytes, read_xml
 from medvl.sources.tables.base import Table, columns_called
 from medvl.sources.tables.image_files import find_images, relative_to_all, visible
 from medvl.sources.tables.outlines import Box, around, around_ellipse, around_rotated
-from medvl.sources.tables.reading import read_bytes, read_xml, split_in
+from medvl.sources.tables.splits import split_in
 
 
 def holds(path: Path) -> bool:
@@ -39,7 +40,8 @@ def read(path: Path, images: Path | None = None) -> Table:
         images: Where the images lie; beside the file, or in `images` there, if None.
     """
     rows: dict[str, dict[str, Any]] = {}
-    refused, homes = list[str](), list[Path]()
+    root_folder = path if path.is_dir() else path.parent
+    refused, homes = list[str](), [root_folder / "images", root_folder]
     for file in _files(path):
         homes += [file.parent / "images", file.parent]
         try:
@@ -51,7 +53,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         except DataError as error:
             refused.append(str(error))
     paths = find_images(list(rows), [images] if images else homes)
-    folder, names = relative_to_all(paths, images or (path if path.is_dir() else path.parent))
+    folder, names = relative_to_all(paths, images or root_folder)
     listed = [{"image": name, **row} for name, row in zip(names, rows.values(), strict=True)]
     shaped = any(row["boxes"] or row["points"] for row in listed)
     tagged = not shaped and any(row["tags"] for row in listed)
@@ -118,11 +120,9 @@ def _add_shape(row: dict[str, Any], shape: Element, label: str, file: Path, refu
     if box is None:
         row["points"].append(label)
         return
-    kind = "rotated box" if _rotation(shape) and shape.tag == "box" else shape.tag
-    if (kind, label, box) not in zip(row["shapes"], row["label"], row["boxes"], strict=True):
-        row["boxes"].append(box)
-        row["label"].append(label)
-        row["shapes"].append(kind)
+    row["boxes"].append(box)
+    row["label"].append(label)
+    row["shapes"].append("rotated box" if _rotation(shape) and shape.tag == "box" else shape.tag)
 
 
 def _number(shape: Element, name: str) -> float:

@@ -6,18 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# What Pillow opens, and what radiology has.
-SUFFIXES = frozenset(
-    (".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".nii", ".nii.gz", ".png", ".ppm", ".pgm", ".tif",
-     ".tiff", ".webp")
-)  # fmt: skip
+from medvl.sources.tables.header import IMAGE_SUFFIXES
+
 # What file managers and zip programs leave behind.
 _LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
 
 
 def is_image(path: Path) -> bool:
     """Whether a file's name says that it is an image."""
-    return path.suffix.lower() in SUFFIXES or path.name.lower().endswith(".nii.gz")
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -35,21 +32,20 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 
 def find_images(names: Sequence[str], folders: Sequence[Path], stems: Sequence[str] = ()) -> list[Path]:
-    """Where images lie: each name in the first folder that has it, by its path or its bare name, else by its stem.
+    """Where images lie: each name in the first folder that has it, by its path or its bare name.
 
-    A name that is nowhere is given the folder in which most others lie. Absolute names of another machine are looked up
-    by their bare name; those that exist stay as they are.
+    A name that is nowhere is given the folder in which most others lie: other suffixes are looked for later. Absolute
+    names of another machine are looked up by their bare name; those that exist stay as they are.
 
     Args:
         names: As they are written.
         folders: Where they may lie, the likeliest first.
-        stems: What each is called too, without suffix: names in annotations are often those of before a conversion.
+        stems: What each is called too, without suffix: some annotations lie in a file that is called like the image.
     """
     likely = [folder for folder in dict.fromkeys(folders) if folder.is_dir()] or list(folders)
     found = [_find(name, likely) for name in names]
-    if not all(found):
+    if stems and not all(found):
         by_stem = _by_stem(likely)
-        stems = stems or [_relative(name).stem for name in names]
         found = [place or by_stem.get(stem.lower()) for place, stem in zip(found, stems, strict=True)]
     homes = Counter(place.parent for place in found if place)
     usual = homes.most_common(1)[0][0] if homes else likely[0]

@@ -19,9 +19,9 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from medvl.errors import DataError
-from medvl.sources.tables.base import Table, columns_called
+from medvl.sources.tables.annotation_files import read_bytes, read_text, read_xml, split_below
+from medvl.sources.tables.base import Table, columns_called, without_answer
 from medvl.sources.tables.image_files import find_images, images_below, relative_to_all, visible
-from medvl.sources.tables.reading import read_bytes, read_text, read_xml, split_below
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _IMAGES = ("JPEGImages", "images", "Images", "imgs")
@@ -71,6 +71,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         frame="pixel",
         notes=(note,) if zero_based else (),
         row_notes={place: notes for place, row in enumerate(rows) if (notes := _notes(row))},
+        row_problems=without_answer(rows, "no XML file tells of this image"),
         refused=tuple(refused),
     )
 

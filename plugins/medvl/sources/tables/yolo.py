@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvl.sources.tables.base import Table, columns_called
+from medvl.sources.tables.annotation_files import read_text, several
+from medvl.sources.tables.base import Table, columns_called, without_answer
 from medvl.sources.tables.image_files import images_below, relative_to_all, visible
-from medvl.sources.tables.reading import read_text, several, split_in
+from medvl.sources.tables.splits import split_in
 from medvl.sources.tables.yolo_files import (
     YAML,
     class_names,
@@ -79,6 +80,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         frame="norm1",
         notes=(("FILE_UNREAD", said),) if unlisted else (),
         row_notes=notes,
+        row_problems=without_answer(rows, "no text file beside this image"),
         refused=tuple(refused),
     )
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from medvl.errors import DataError
+from medvl.sources.tables.annotation_files import read_text, split_below
 from medvl.sources.tables.image_files import images_below, visible
-from medvl.sources.tables.reading import read_text, split_below
 from medvl.yaml_files import read_yaml
 
 YAML = (".yaml", ".yml")

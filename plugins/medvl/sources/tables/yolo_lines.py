@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medvl.sources.tables.annotation_files import read_text, several
 from medvl.sources.tables.outlines import around, pairs
-from medvl.sources.tables.reading import read_text, several
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Files of annotations as data: JSON and XML, with an error that says what is wrong with the file and where."""
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,13 @@ import msgspec
 
 from medvl.errors import DataError
 from medvl.files import not_utf8, read_file
-
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-           "test": "test", "testing": "test"}  # fmt: skip
-
-
-def split_in(name: str) -> str | None:
-    """The split that a file's or folder's name says, None for none or several.
-
-    >>> split_in("instances_train2017"), split_in("Valid"), split_in("training_vs_test"), split_in("strain")
-    ('train', 'val', None, None)
-    """
-    words = re.findall(r"[a-z]+", name.lower())
-    found = {_SPLITS[word] for word in words if word in _SPLITS}
-    return found.pop() if len(found) == 1 else None
+from medvl.sources.tables.splits import split_in
 
 
 def split_below(path: Path, root: Path) -> str | None:
     """The split that the nearest folder above a file says, of those below a root."""
     folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
-    return next((split for folder in reversed(folders) if (split := split_in(folder))), None)
+    return next(filter(None, map(split_in, reversed(folders))), None)
 
 
 def read_bytes(path: Path) -> bytes:
