@@ -11,6 +11,8 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from medvl.box_text import BoxStyle
 from medvl.boxes import FRAMES
@@ -57,7 +59,7 @@ def parser(source: Source, about: str) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--json", action="store_true", help="with --validate: what is found as a JSON list")
     _input_arguments(source, arguments.add_argument_group("what is read").add_argument)
-    _record_arguments(arguments.add_argument_group("what a record is").add_argument)
+    _record_arguments(source, arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(source, arguments.add_argument_group("what is written").add_argument)
     if isinstance(source, GivenSource):
         source.add_arguments(arguments)
@@ -82,14 +84,14 @@ def _input_arguments(source: Source, add: Add) -> None:
     add("--hash-images", action="store_true", help="tell unchanged images by content, not by size and time")
 
 
-def _record_arguments(add: Add) -> None:
+def _record_arguments(source: Source, add: Add) -> None:
     add("--frame", choices=FRAMES, default="norm1000", help="frame of boxes in answers (default: norm1000)")
     add(
         "--source-frame",
         choices=get_args(SourceFrame),
-        default="pixel",
-        help="frame of boxes in the tree: pixel (default, as in FLARE), norm1000, norm1, or auto: by the numbers of "
-        "each file",
+        default=source.source_frame,
+        help="frame of boxes in the data: pixel (as in FLARE), norm1000, norm1, or auto: by the numbers of each file "
+        f"(default: {source.source_frame})",
     )
     add(
         "--box-style",
@@ -108,7 +110,7 @@ def _record_arguments(add: Add) -> None:
 
 
 def _output_arguments(source: Source, add: Add) -> None:
-    add("--out", type=Path, default=default_out(source.name), help=f"output folder (default: data/{source.name})")
+    add("--out", type=Path, help="output folder (default: data/ and the --name)")
     add(
         "--name",
         type=entry_name,
@@ -122,6 +124,7 @@ def _output_arguments(source: Source, add: Add) -> None:
         help="registry to merge the entries into (default: dataset_info/dataset_info.json; with --validate the one "
         "that the manifest names)",
     )
+    add("--dry-run", action="store_true", help="show ten records as they would be, and write and register no entries")
 
 
 def run(source: Source, words: Sequence[str], about: str, inputs: Inputs | None) -> int:
@@ -136,13 +139,15 @@ def run(source: Source, words: Sequence[str], about: str, inputs: Inputs | None)
         else:
             print_issues(issues, args.validate, Console())
         return 3 if any(issue.level == "error" for issue in issues) else 0
-    args.dataset_info = args.dataset_info or DATASET_INFO
+    args.dataset_info, args.out = args.dataset_info or DATASET_INFO, args.out or default_out(args.name)
     if args.root is None:
         arguments.error(f"{'DATA' if isinstance(source, GivenSource) else '--root'} is missing: {source.layout}")
     gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time
     try:
-        chosen = source.configured(args) if isinstance(source, GivenSource) else source
         with locked(args.out.resolve()):
+            chosen = source.configured(args) if isinstance(source, GivenSource) else source
+            if isinstance(chosen, GivenSource):
+                _print_overview(chosen)
             convert_tree(chosen, args, errors, inputs)
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
@@ -153,6 +158,14 @@ def run(source: Source, words: Sequence[str], about: str, inputs: Inputs | None)
     finally:
         gc.enable()
     return 0
+
+
+def _print_overview(source: GivenSource) -> None:
+    if facts := source.overview():
+        table = Table("what", "value", "", title="What the data is taken for")
+        for row in facts:
+            table.add_row(*map(escape, row))
+        Console().print(table)
 
 
 @contextmanager
