@@ -167,7 +167,9 @@ def _table(args: Namespace) -> Table:
     from medvl.sources.tables.forms import read_table
 
     given = {name: getattr(args, name) for name in _READER_OPTIONS if getattr(args, name)}
-    table = read_table(args.root, given)
+    if args.images and not args.images.is_dir():
+        raise UsageError(f"--images {args.images}: no such folder")
+    table = read_table(args.root, given, args.images)
     if table.refused:
         raise DataError("\n".join(table.refused))
     return table
