@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medvl.boxes import Frame
+from medvl.sources.base import Problem
 from medvl.tasks import Task
 
 Row = Mapping[str, Any]
@@ -27,9 +28,13 @@ class Table:
         columns: Role -> column, where the form says it (COCO's boxes are boxes). What is missing is guessed by name.
         folder: Names of images are relative to it.
         task: Task of all rows, where the form says it.
+        question: Question of all rows, where the form says it.
         box_format: Order of a box's numbers, where the form says it.
         frame: Frame of its numbers, where the form says it.
         notes: Codes of `preprocess.report.CODES` and details: what is unusual about the file.
+        lines: Row of the file that each row was made of, from 0, where several may be made of one.
+        row_notes: Row -> codes and details of what is unusual about it; it is used.
+        row_problems: Row -> why it cannot be used.
         refused: A line for every part of the data that cannot be read; none of it is passed over in silence.
     """
 
@@ -41,4 +46,19 @@ class Table:
     box_format: BoxFormat | None = None
     frame: Frame | None = None
     notes: tuple[tuple[str, str], ...] = ()
+    lines: Sequence[int] | None = None
+    question: str | None = None
+    row_notes: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    row_problems: Mapping[int, Problem] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+
+
+def columns_called(rows: Sequence[Row], *roles: Role) -> dict[Role, str]:
+    """Columns that are called like their roles, of a reader that makes the rows itself; a split where one has one."""
+    split: tuple[Role, ...] = ("split",) if any(row.get("split") for row in rows) else ()
+    return {role: role for role in (*roles, *split)}
+
+
+def without_answer(rows: Sequence[Row], why: str) -> dict[int, Problem]:
+    """Problems of images that no annotation tells of: nothing says that they are negatives."""
+    return {place: Problem("answer", "ANSWER_EMPTY", why) for place, row in enumerate(rows) if row["boxes"] is None}

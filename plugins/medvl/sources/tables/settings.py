@@ -40,4 +40,4 @@ class Settings:
 
 def settings_of(table: Table) -> Settings:
     """What the form of the data says."""
-    return Settings(table.columns, table.task, None, table.box_format, table.frame)
+    return Settings(table.columns, table.task, table.question, table.box_format, table.frame)
