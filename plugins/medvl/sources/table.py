@@ -105,7 +105,7 @@ class Tables(GivenSource):
             licence=preset.licence,
             folder=understood.folder,
             samples_of={file: by_file[file] for file in sorted(by_file, key=lambda file: order.index(file.split.name))},
-            notes=table.notes,
+            notes=(*table.notes, *_rewritten(samples)),
             facts=(*shown, *facts, ("images", understood.folder, "stated" if args.images else "beside DATA")),
             stated=_recorded(args),
         )
@@ -173,6 +173,13 @@ def _table(args: Namespace) -> Table:
     if table.refused:
         raise DataError("\n".join(table.refused))
     return table
+
+
+def _rewritten(samples: Sequence[Sample]) -> list[tuple[str, str]]:
+    """A note on the labels for answers, of which their question offers the letters: not one for every row."""
+    changed = [sample for sample in samples if sample.target is not None]
+    said = f"{len(changed)} answers are trained on as another text, as "
+    return [("ANSWER_REWRITTEN", f"{said}{changed[0].answer[:80]!r} as {changed[0].target!r}")] if changed else []
 
 
 def _recorded(args: Namespace) -> dict[str, Any]:

@@ -55,8 +55,6 @@ class Answers:
                 question, target = self._asked(row, question, answer, task)
             except DataError as error:
                 problems.append(Problem("answer", "ANSWER_UNUSABLE", str(error)))
-        if target is not None and target != answer:
-            notes = (*notes, ("ANSWER_REWRITTEN", f"{answer[:200]!r} is trained on as {target[:200]!r}"))
         return Sample(
             file=table.files[index],
             index=index,
