@@ -11,9 +11,10 @@ from medvl.tasks import Task
 
 Row = Mapping[str, Any]
 # What a column may hold. image: a name or a list of names. boxes: those of one object or of all of an image; label:
-# what they enclose. options: what may be answered. group: patient or case. width, height: pixels of the image.
-Role = Literal["image", "question", "answer", "boxes", "label", "options", "task", "dataset", "split", "group", "width",
-               "height"]  # fmt: skip
+# what they enclose. options: what may be answered. group: patient or case. reader: whose boxes these are, where several
+# looked at an image alone. width, height: pixels of the image.
+Role = Literal["image", "question", "answer", "boxes", "label", "options", "task", "dataset", "split", "group",
+               "reader", "width", "height"]  # fmt: skip
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
 

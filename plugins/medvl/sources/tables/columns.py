@@ -39,6 +39,7 @@ _NAMES: Mapping[Role, tuple[str, str]] = {
     "dataset": ("dataset datasetname", ""),
     "split": ("split partition", "subset"),
     "group": ("patient patientid patientname subject subjectid case caseid", "pid studyid patientennummer patientnr"),
+    "reader": ("", ""),
     "width": ("imagewidth imgwidth", ""),
     "height": ("imageheight imgheight", ""),
 }
