@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medvl.boxes import Frame
 from medvl.sources.base import Problem
@@ -55,9 +55,12 @@ class Table:
 
 
 def columns_called(rows: Sequence[Row], *roles: Role) -> dict[Role, str]:
-    """Columns that are called like their roles, of a reader that makes the rows itself; a split where one has one."""
+    """Columns that are called like their roles, of a reader that makes the rows itself; a split where one has one.
+
+    All other roles have none, so that nothing is guessed from what else stands in the rows.
+    """
     split: tuple[Role, ...] = ("split",) if any(row.get("split") for row in rows) else ()
-    return {role: role for role in (*roles, *split)}
+    return {role: role if role in (*roles, *split) else "" for role in get_args(Role)}
 
 
 def without_answer(rows: Sequence[Row], why: str) -> dict[int, Problem]:
