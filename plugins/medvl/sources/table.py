@@ -18,6 +18,7 @@ from medvl.errors import DataError, UsageError
 from medvl.sources.base import Contents, Found, GivenSource, Row, Sample, SourceFile
 from medvl.sources.tables import images, presets
 from medvl.sources.tables.base import BoxFormat, Table
+from medvl.sources.tables.box_questions import Ask
 from medvl.sources.tables.columns import chosen_columns, read_columns
 from medvl.sources.tables.embedded import written_out
 from medvl.sources.tables.settings import Settings, settings_of
@@ -60,6 +61,12 @@ class Tables(GivenSource):
         )
         add("--question", metavar="TEXT", help="of rows that have none; labels become its options")
         add(
+            "--ask",
+            choices=get_args(Ask),
+            default="image",
+            help="about boxes of rows without a question: one question per image (default), or one per class",
+        )
+        add(
             "--labels", nargs="+", default=[], metavar="VALUE=NAME", help="what values of answers and labels are called"
         )
         add("--label-separator", metavar="TEXT", help="what stands between the labels of one answer")
@@ -82,16 +89,16 @@ class Tables(GivenSource):
         from medvl.sources.tables.reading import read_samples
 
         images.forget()
-        preset = presets.PRESETS[args.preset] if args.preset else presets.Preset(Settings(), self.licence)
-        said = _said(args).over(preset.settings)
+        preset = presets.PRESETS[args.preset] if args.preset else presets.Preset(self.licence)
         table = _table(args)
-        said = said.over(settings_of(table))
         rows = written_out(table.rows, args.out / "images")
-        folder = args.images or table.folder
-        if not folder.is_dir():
-            raise UsageError(f"--images {folder}: no such folder")
-        columns, guessed = chosen_columns(list(dict.fromkeys(name for row in rows for name in row)), said)
-        understood = Understood(table.path.absolute(), rows, columns, str(folder.resolve()), said)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        said = _said(args).over(preset.settings_for(names)).over(settings_of(table))
+        columns, guessed = chosen_columns(names, said)
+        understood = Understood(
+            table.path.absolute(), rows, columns, str(table.folder.resolve()), said,
+            table.lines, table.row_notes, table.row_problems,
+        )  # fmt: skip
         samples, facts = read_samples(understood, args.decimal)
         if any(sample.boxes for sample in samples):  # they have the frame of their own now
             args.source_frame = next(sample.boxes.frame for sample in samples if sample.boxes)
@@ -159,6 +166,7 @@ def _said(args: Namespace) -> Settings:
         frame=None if args.source_frame == "auto" else args.source_frame,
         labels=labels,
         separator=args.label_separator,
+        ask=args.ask,
     )
 
 
@@ -167,7 +175,9 @@ def _table(args: Namespace) -> Table:
     from medvl.sources.tables.forms import read_table
 
     given = {name: getattr(args, name) for name in _READER_OPTIONS if getattr(args, name)}
-    table = read_table(args.root, given)
+    if args.images and not args.images.is_dir():
+        raise UsageError(f"--images {args.images}: no such folder")
+    table = read_table(args.root, given, args.images)
     if table.refused:
         raise DataError("\n".join(table.refused))
     return table
@@ -182,7 +192,7 @@ def _rewritten(samples: Sequence[Sample]) -> list[tuple[str, str]]:
 
 def _recorded(args: Namespace) -> dict[str, Any]:
     """The options that decide what is written, for the manifest."""
-    names = ("columns", "task", "question", "labels", "label_separator", "box_format", "decimal", "preset",
+    names = ("columns", "task", "question", "labels", "label_separator", "box_format", "decimal", "preset", "ask",
              *_READER_OPTIONS)  # fmt: skip
     stated = {name: getattr(args, name) for name in names if getattr(args, name)}
     return stated | ({"images": str(args.images)} if args.images else {})

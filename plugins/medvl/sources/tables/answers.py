@@ -46,7 +46,8 @@ class Answers:
         names = table.image_names(row)
         task, task_problems = table.task_problem(row, self.task)
         image_problems, notes = table.image_problem(names)
-        problems = [*task_problems, *image_problems]
+        found_problems, found_notes = table.found(index)
+        problems, notes = [*found_problems, *task_problems, *image_problems], (*found_notes, *notes)
         question, answer, target = table.question(row), given_answer(table, row), None
         if not question.strip():
             problems.append(Problem("question", "QUESTION_EMPTY", f"row {index} has no question"))

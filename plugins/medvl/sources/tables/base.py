@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medvl.boxes import Frame
 from medvl.sources.base import Problem
@@ -11,9 +11,10 @@ from medvl.tasks import Task
 
 Row = Mapping[str, Any]
 # What a column may hold. image: a name or a list of names. boxes: those of one object or of all of an image; label:
-# what they enclose. options: what may be answered. group: patient or case. width, height: pixels of the image.
-Role = Literal["image", "question", "answer", "boxes", "label", "options", "task", "dataset", "split", "group", "width",
-               "height"]  # fmt: skip
+# what they enclose. options: what may be answered. group: patient or case. reader: whose boxes these are, where several
+# looked at an image alone. width, height: pixels of the image.
+Role = Literal["image", "question", "answer", "boxes", "label", "options", "task", "dataset", "split", "group",
+               "reader", "width", "height"]  # fmt: skip
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
 
@@ -54,9 +55,12 @@ class Table:
 
 
 def columns_called(rows: Sequence[Row], *roles: Role) -> dict[Role, str]:
-    """Columns that are called like their roles, of a reader that makes the rows itself; a split where one has one."""
+    """Columns that are called like their roles, of a reader that makes the rows itself; a split where one has one.
+
+    All other roles have none, so that nothing is guessed from what else stands in the rows.
+    """
     split: tuple[Role, ...] = ("split",) if any(row.get("split") for row in rows) else ()
-    return {role: role for role in (*roles, *split)}
+    return {role: role if role in (*roles, *split) else "" for role in get_args(Role)}
 
 
 def without_answer(rows: Sequence[Row], why: str) -> dict[int, Problem]:

@@ -1,11 +1,13 @@
 """Rows with boxes as samples: one row per box, whose images belong together, or all boxes of an image in a row."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medvl.boxes import Frame, Size, as_boxes
 from medvl.errors import UsageError
@@ -14,6 +16,7 @@ from medvl.sources.base import BoxAnswer, Problem, Sample
 from medvl.sources.tables import cells, images
 from medvl.sources.tables.base import BoxFormat
 from medvl.sources.tables.box_order import Drawn, settle, xyxy
+from medvl.sources.tables.box_questions import BoxQuestion, questions_for
 from medvl.sources.tables.columns import format_of
 from medvl.sources.tables.numbers import Decimal
 from medvl.sources.tables.shapes import Shape, shape_of, shapes_in
@@ -23,6 +26,10 @@ from medvl.tasks import Task
 # Labels beside which there is no box, as nothing was found.
 _NOTHING = {"", "no finding", "no findings", "normal", "none", "negative", "background", "healthy", "0", "0.0", "false",
             "no", "nothing", "no lesion", "ohne befund", "[]"}  # fmt: skip
+
+
+_ROUNDING = 1e-5
+Note = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -54,23 +61,29 @@ class Boxes:
     def samples(self) -> list[Sample]:
         """A sample for every image and question, in the order of their first rows."""
         groups: dict[Any, list[_BoxRow]] = defaultdict(list)
+        table = self.table
         one_each = all(len(row.shapes) <= 1 for row in self.rows)
         for row in self.rows:
-            table_row = self.table.rows[row.index]
-            file, question = self.table.files[row.index], self.table.question(table_row)
+            question, reader = (table.text(table.rows[row.index], role) for role in ("question", "reader"))
             alone = not one_each or not row.names
-            groups[row.index if alone else (row.names, question, file)].append(row)
-        return [self._sample(rows) for rows in groups.values()]
+            groups[row.index if alone else (row.names, question, reader, table.files[row.index])].append(row)
+        return [sample for rows in groups.values() for sample in self._samples(rows)]
 
-    def _sample(self, rows: Sequence[_BoxRow]) -> Sample:
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """All names of objects, sorted."""
+        return tuple(sorted({shape.label for row in self.rows for shape in row.shapes if shape.label}))
+
+    def _samples(self, rows: Sequence[_BoxRow]) -> Iterator[Sample]:
+        """The samples of one image: one, or one per class."""
         first, table = rows[0], self.table
         row = table.rows[first.index]
         task, task_problems = table.task_problem(row, self.task)
         image_problems, notes = table.image_problem(first.names)
-        problems = [*task_problems, *image_problems]
-        question = table.question(row)
-        if not question.strip():
-            problems.append(Problem("question", "QUESTION_EMPTY", f"row {first.index} has no question"))
+        found_problems, found_notes = table.found(first.index)
+        problems, notes = [*found_problems, *task_problems, *image_problems], (*found_notes, *notes)
+        size_problems, size_notes = self._size_differs(row, first)
+        problems, notes = [*problems, *size_problems], (*notes, *size_notes)
         problems += [
             Problem("answer", "ANSWER_UNUSABLE", f"row {row.index}: {row.problem}") for row in rows if row.problem
         ]
@@ -82,19 +95,48 @@ class Boxes:
             notes = (*notes, ("BOX_REPEATED", f"{repeated} of {repeated + len(shapes)} boxes"))
         if outlines := sum(shape.outline for shape in shapes):
             notes = (*notes, ("ANSWER_UNUSUAL", f"{outlines} outlines, each read as the box around it"))
-        boxes = as_boxes([xyxy(shape, self.order) for shape in shapes])
-        return Sample(
-            file=table.files[first.index],
-            index=first.index,
-            row=row,
-            task=task,
-            question=question,
-            images=first.names,
-            boxes=None if problems else BoxAnswer(boxes, tuple(shape.label for shape in shapes), self.frame),
-            group=table.text(row, "group") or None,
-            notes=notes,
-            problems=tuple(problems),
-        )
+        for asked in self._asked(row, first, shapes, task):
+            these = [shapes[place] for place in asked.places]
+            boxes = as_boxes([xyxy(shape, self.order) for shape in these])
+            if self.frame == "norm1":  # six decimals of centre and width put an edge a millionth outside
+                boxes = np.where((boxes < 0) & (boxes > -_ROUNDING), 0, boxes)
+                boxes = np.where((boxes > 1) & (boxes < 1 + _ROUNDING), 1, boxes)
+            yield Sample(
+                file=table.files[first.index],
+                index=first.index,
+                row=row,
+                task=asked.task if task else None,
+                question=asked.text,
+                images=first.names,
+                boxes=None if problems else BoxAnswer(boxes, tuple(shape.label for shape in these), self.frame),
+                box_label=asked.label,
+                group=table.text(row, "group") or None,
+                notes=notes,
+                problems=tuple(problems),
+            )
+
+    def _asked(
+        self, row: Mapping[str, Any], first: _BoxRow, shapes: Sequence[Shape], task: Task | None
+    ) -> Iterator[BoxQuestion]:
+        """What is asked about an image: its own question; else what is stated for all, or made of the classes."""
+        table, said = self.table, self.table.said
+        if text := table.text(row, "question").strip():
+            yield BoxQuestion(text, task or Task.DETECTION, tuple(range(len(shapes))), None)
+            return
+        stated = task if said.task or table.text(row, "task").strip() or said.question else None
+        labels, name = [shape.label for shape in shapes], " ".join(first.names)
+        yield from questions_for(said.ask, self.classes, labels, name, said.question, stated)
+
+    def _size_differs(self, row: Mapping[str, Any], first: _BoxRow) -> tuple[tuple[Problem, ...], tuple[Note, ...]]:
+        """Whether an image has another size than the table says; then its boxes in pixels lie elsewhere."""
+        stated = _stated_size(self.table, row)
+        found = _size_at(images.find(self.table.folder, first.names[0]).path) if stated and first.names else None
+        if stated is None or found is None or stated == found:
+            return (), ()
+        detail = f"{first.names[0]} is {found[0]} x {found[1]}, and was {stated[0]} x {stated[1]} when boxes were drawn"
+        if self.frame == "pixel":
+            return (Problem("answer", "SIZE_DIFFERS", detail),), ()
+        return (), (("SIZE_DIFFERS", detail),)
 
 
 def read_boxes(table: Understood, task: Task | None, places: Sequence[int], decimal: Decimal) -> Boxes:
@@ -151,10 +193,13 @@ def _labelled(table: Understood, row: Mapping[str, Any], shapes: tuple[Shape, ..
 
 def _size(table: Understood, row: _BoxRow) -> Size | None:
     """Size of the first image of a row: as the table says it, else as the file does."""
-    width, height = (table.text(table.rows[row.index], role) for role in ("width", "height"))
-    if width.strip().isdigit() and height.strip().isdigit():
-        return int(width), int(height)
-    return _size_at(images.find(table.folder, row.names[0]).path)
+    return _stated_size(table, table.rows[row.index]) or _size_at(images.find(table.folder, row.names[0]).path)
+
+
+def _stated_size(table: Understood, row: Mapping[str, Any]) -> Size | None:
+    """The size of its first image by its own columns; None where they do not say it."""
+    width, height = (table.text(row, role).strip() for role in ("width", "height"))
+    return (int(width), int(height)) if width.isdigit() and height.isdigit() and int(width) and int(height) else None
 
 
 @lru_cache(maxsize=200_000)

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -39,8 +40,9 @@ _NAMES: Mapping[Role, tuple[str, str]] = {
     "dataset": ("dataset datasetname", ""),
     "split": ("split partition", "subset"),
     "group": ("patient patientid patientname subject subjectid case caseid", "pid studyid patientennummer patientnr"),
-    "width": ("imagewidth imgwidth", ""),
-    "height": ("imageheight imgheight", ""),
+    "reader": ("", ""),
+    "width": ("imagewidth imgwidth", "width"),
+    "height": ("imageheight imgheight", "height"),
 }
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"),
             ("left", "top", "right", "bottom"), ("minx", "miny", "maxx", "maxy"))  # fmt: skip
@@ -96,24 +98,23 @@ def chosen_columns(names: Sequence[str], said: Settings) -> tuple[dict[Role, tup
     free = [name for name in names if name not in taken]
     guessed: set[Role] = set()
 
-    def guess(role: Role, found: Iterable[str]) -> None:
-        if role not in columns and (found := tuple(found)):
+    def guess(role: Role, *ways: Callable[[Sequence[str]], Iterable[str]]) -> None:
+        if role not in columns and (found := next(filter(None, (tuple(way(free)) for way in ways)), ())):
             columns[role] = found
             guessed.add(role)
             free[:] = [name for name in free if name not in found]
 
     if said.task is None or said.task.has_boxes:
-        guess("boxes", box_columns(free) or _guess("boxes", free))
-    guess("options", _guess("options", free) or _option_columns(free))
-    guess("task", _guess("task", free))
+        guess("boxes", box_columns, partial(_guess, "boxes"))
+    guess("options", partial(_guess, "options"), _option_columns)
+    guess("task", partial(_guess, "task"))
     boxes, mixed = bool(columns.get("boxes")), bool(columns.get("task"))
     if said.task and said.task.has_boxes and not boxes:
-        guess("boxes", [name for name in _guess("answer", free) if "answer" in _plain(name)])
+        guess("boxes", lambda names: [name for name in _guess("answer", names) if "answer" in _plain(name)])
     for role in ("answer", *ROLES) if mixed else ROLES:
         # The name of a box's object, or the answer to a question; where tasks are mixed, first the answer.
         if mixed or role != ("answer" if boxes else "label"):
-            guess(role, _numbered_images(free) if role == "image" else ())
-            guess(role, _guess(role, free))
+            guess(role, *([_numbered_images] if role == "image" else []), partial(_guess, role))
     return {role: found for role, found in columns.items() if found}, guessed
 
 
@@ -170,6 +171,9 @@ def box_columns(names: Sequence[str]) -> tuple[str, ...]:
         for words in known
         if set(words) <= by_word.keys()
     ]
+    if corners := [columns for columns in found if tuple(map(_plain, columns)) in _CORNERS]:
+        # xmin, ymin, xmax, ymax beside width and height, which are the image's.
+        found = [columns for columns in found if columns in corners or columns[:2] != corners[0][:2]]
     if len(found) > 1:
         sets = " or ".join(",".join(columns) for columns in found)
         raise UsageError(f"{sets} could be the boxes; say --columns boxes={','.join(found[0])}")

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
+
 from medvl.errors import UsageError
 from medvl.sources.base import Sample
 from medvl.sources.tables import cells
@@ -39,17 +41,31 @@ def read_samples(table: Understood, decimal: Decimal | None) -> tuple[list[Sampl
     samples: list[Sample] = []
     if with_boxes and "boxes" in table.columns:
         boxes = read_boxes(table, task, with_boxes, _decimal(table, decimal, "boxes", with_boxes))
-        samples += boxes.samples()
+        samples += (found := boxes.samples())
+        if "question" not in table.columns and found:
+            facts = [fact for fact in facts if fact[0] != "task"]
+            facts += [("task", ", ".join(dict.fromkeys(str(sample.task) for sample in found)), "")]
+            facts += [("asked", found[0].question, "" if table.said.question else "made of the classes")]
         facts += [("order of boxes", boxes.order, ""), ("frame of boxes", boxes.frame, "")]
     else:
         others = list(range(len(table.rows)))
     if others:
-        found, more = _answered(table, task, others, decimal)
-        samples += found
+        answered, more = _answered(table, task, others, decimal)
+        samples += answered
         facts += more
-    samples.sort(key=lambda sample: sample.index)
+    samples = _numbered(table, sorted(samples, key=lambda sample: sample.index))
     counts = Counter(file.split.name for file in table.files)
     return samples, [*facts, ("rows", ", ".join(f"{count} {split}" for split, count in counts.items()), "")]
+
+
+def _numbered(table: Understood, samples: list[Sample]) -> list[Sample]:
+    """Samples with places of their own and the row of the file, where several are of one row."""
+    if table.lines is None and len({sample.index for sample in samples}) == len(samples):
+        return samples
+    lines = table.lines or range(len(table.rows))
+    return [
+        msgspec.structs.replace(sample, index=place, line=lines[sample.index]) for place, sample in enumerate(samples)
+    ]
 
 
 def _need_columns(table: Understood) -> None:
@@ -61,11 +77,10 @@ def _need_columns(table: Understood) -> None:
         )
     if "answer" not in table.columns and "boxes" not in table.columns and "answer" not in table.said.columns:
         raise UsageError(f"no column is known to have answers: {columns}; say --columns answer=COLUMN")
-    if "question" not in table.columns and not table.said.question:
-        labels = "classes" if "boxes" not in table.columns else "objects"
+    if "question" not in table.columns and not table.said.question and "boxes" not in table.columns:
         raise UsageError(
             f"no column has questions: {columns}; say --columns question=COLUMN, or --question TEXT, one sentence that "
-            f"asks for the {labels} of all rows"
+            "asks for the classes of all rows"
         )
 
 

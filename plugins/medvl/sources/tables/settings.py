@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from medvl.boxes import Frame
 from medvl.sources.tables.base import BoxFormat, Role, Table
+from medvl.sources.tables.box_questions import Ask
 from medvl.tasks import Task
 
 
@@ -21,6 +22,9 @@ class Settings:
         frame: Frame of its numbers.
         labels: Value of the answer or label column -> what it is called: `0` -> `normal`.
         separator: What stands between the labels of a multi-label answer.
+        splits: Value of the split column -> the split that it names, beside those that are understood anyway.
+        renames: Pattern and replacement, by which names of images become names of files.
+        ask: Whether boxes without a question are asked for together, or class by class.
     """
 
     columns: Mapping[Role, str] = field(default_factory=dict)
@@ -30,6 +34,9 @@ class Settings:
     frame: Frame | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     separator: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    renames: tuple[str, str] | None = None
+    ask: Ask = "image"
 
     def over(self, others: "Settings") -> "Settings":
         """These, and where they say nothing, the others."""

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ class Understood:
         columns: Role -> columns.
         folder: Names of images are relative to it.
         said: What was stated.
+        lines: Row of the file that each row was made of; None where a row is a row.
+        row_notes: Row -> codes and details of what its reader found unusual.
+        row_problems: Row -> why it cannot be used.
     """
 
     path: Path
@@ -38,6 +41,9 @@ class Understood:
     columns: Columns
     folder: str
     said: Settings
+    lines: Sequence[int] | None = None
+    row_notes: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    row_problems: Mapping[int, Problem] = field(default_factory=dict)
 
     def value(self, row: Mapping[str, Any], role: Role) -> Any:
         """The cell of a role with one column; None where there is none."""
@@ -56,7 +62,14 @@ class Understood:
     def image_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """The names of its images, from all columns that have some."""
         values = (row.get(column) for column in self.columns.get("image", ()))
-        return tuple(name for value in values for name in images.names(value, self.folder))
+        names = tuple(name for value in values for name in images.names(value, self.folder))
+        return names if self.said.renames is None else tuple(map(self._renamed, names))
+
+    def _renamed(self, name: str) -> str:
+        """A name by the pattern that is stated, unless it is that of a file as it stands."""
+        assert self.said.renames is not None
+        is_there = Path(images.find(self.folder, name).path).is_file()
+        return name if is_there else re.sub(f"^{self.said.renames[0]}$", self.said.renames[1], name)
 
     def label(self, text: str) -> str:
         """What a value is called."""
@@ -84,7 +97,7 @@ class Understood:
         if "split" not in self.columns:
             return [SPLITS["train"]] * len(self.rows)
         names = [self.text(row, "split") for row in self.rows]
-        found = {name: split_called(name) for name in set(names)}
+        found = {name: split_called(self.said.splits.get(name.strip(), name)) for name in set(names)}
         if odd := sorted(name for name, split in found.items() if split is None):
             counts = Counter(names)
             values = ", ".join(f"{name!r} in {counts[name]} rows" for name in odd[:_SHOWN])
@@ -103,6 +116,11 @@ class Understood:
             return canonical_task(name), ()
         except UnknownNameError as error:
             return None, (Problem("task", "TASK_UNKNOWN", str(error)),)
+
+    def found(self, index: int) -> tuple[tuple[Problem, ...], tuple[tuple[str, str], ...]]:
+        """What the reader found wrong with a row, and what there is to say of it."""
+        problem = self.row_problems.get(index)
+        return (problem,) if problem else (), self.row_notes.get(index, ())
 
     def image_problem(self, names: Sequence[str]) -> tuple[tuple[Problem, ...], tuple[tuple[str, str], ...]]:
         """What is wrong with the names of images, and what there is to say of them."""
