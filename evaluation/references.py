@@ -18,6 +18,7 @@ from medvl.errors import DataError
 from medvl.sharegpt import MANIFEST, Record, file_sha256, read_records
 from medvl.sources import SOURCES, Tree, file_at, tree_at
 from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, image_path
+from medvl.sources.foreign_records import foreign_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _SHOWN = 5
@@ -100,6 +101,10 @@ def _tree(path: Path, tree: Tree, files: Sequence[SourceFile], *, training: bool
 
 
 def _read_file(path: Path) -> References:
+    if (foreign := foreign_records(path)) is not None:
+        from evaluation.foreign_references import references_of  # which is made of what stands here
+
+        return references_of(path, foreign)
     tree = tree_at(path)
     if tree and path.name.endswith(tree.source.suffix) and not tree.source.reference_keys:
         return _tree(path, tree, [file_at(path)[1]], training=True)
@@ -164,16 +169,21 @@ def _from_samples(source: Source, samples: Iterable[Sample], *, outside: bool = 
                 image_size=_size_reader(image),
                 row=sample.index,
                 image=image,
-                fields=_other_fields(sample.row),
+                fields=other_fields(sample.row),
                 split="" if outside else sample.file.split.folder,
                 written=sample.written,
                 scorer_key=scorer_key(sample.row),
             )
         )
+    refuse(errors)
+    return references
+
+
+def refuse(errors: Sequence[str]) -> None:
+    """Raise `DataError` with the first of them, if there are any."""
     if errors:
         more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         raise DataError(f"{len(errors)} references cannot be used, mend their rows: {'; '.join(errors[:_SHOWN])}{more}")
-    return references
 
 
 def _first_image(source: Source, sample: Sample) -> Callable[[], Path | None]:
@@ -207,13 +217,14 @@ def _answer(sample: Sample, image: Callable[[], Path | None]) -> str:
 _KNOWN_FIELDS = {"ImageName", "Question", "Answer", "id", "dataset", "task", "conversations", "images", "source"}
 
 
-def _other_fields(row: Mapping[str, Any]) -> dict[str, str]:
+def other_fields(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row says beside question and answer, where it is text or a whole number."""
     return {key: str(row[key]) for key in row.keys() - _KNOWN_FIELDS if isinstance(row[key], str | int)}
 
 
 def _from_records(path: Path, rows: Sequence[Mapping[str, Any]], records: Sequence[Record], digest: str) -> References:
     items = tuple(
-        _from_record(index, record, _other_fields(row), path.parent)
+        _from_record(index, record, other_fields(row), path.parent)
         for index, (record, row) in enumerate(zip(records, rows, strict=True))
         if record.source.truth.strip()
     )

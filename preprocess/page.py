@@ -32,13 +32,20 @@ MAX_EXAMPLES = 40
 MAX_ANSWERS = 12
 
 
-def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[str, Sequence[Path]]) -> str:
+def render_page(
+    report: Mapping[str, Any],
+    prepared: Prepared,
+    images: Mapping[str, Sequence[Path]],
+    *,
+    every_record: bool = False,
+) -> str:
     """The page; the same input gives the same bytes.
 
     Args:
         report: Contents of report.json.
         prepared: The records, for examples.
         images: Id of a record that was left out -> its image files.
+        every_record: Whether all records are examples, not only the first of every dataset and task.
     """
     findings, shown = _shown_findings(report["findings"])
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
@@ -53,9 +60,10 @@ def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[s
         contamination=[pair | {"thumbnails": [thumbnail(Path(pair[key]), 200) for key in ("picture", "other_picture")]}
                for pair in report.get("leaks", [])[:MAX_CONTAMINATIONS]],
         refused=_refused(report["findings"], images),
-        examples=_examples(prepared, Frame(report["options"].get("frame", Frame.PIXEL))),
+        examples=_examples(prepared, Frame(report["options"].get("frame", Frame.PIXEL)), every_record),
         answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
         token_bars=token_bars,
+        every_record=every_record,
     )  # fmt: skip
 
 
@@ -138,12 +146,12 @@ def _number(text: str) -> float:
         return math.inf
 
 
-def _examples(prepared: Prepared, frame: Frame) -> list[dict[str, Any]]:
-    """The first record of every dataset and task, as the model will see it, boxes drawn from its own target."""
-    first: dict[tuple[str, str], Record] = {}
+def _examples(prepared: Prepared, frame: Frame, every_record: bool) -> list[dict[str, Any]]:
+    """Records as the model will see them, the first of every dataset and task; boxes drawn from their own targets."""
+    first: dict[tuple[str, ...], Record] = {}
     for part in prepared.converted:
         for record in part.records:
-            first.setdefault((record.dataset, record.task), record)
+            first.setdefault((record.dataset, record.task, record.id if every_record else ""), record)
     return [_example(record, frame) for record in list(first.values())[:MAX_EXAMPLES]]
 
 

@@ -17,6 +17,7 @@ from medvl.predict.question_files import holds, question_files
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, manifest_of, read_records, split_prompt
 from medvl.sources import file_at, tree_at
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.sources.foreign_records import ForeignRecord, foreign_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _RECORD_KEYS = ("conversations", "images")
@@ -89,6 +90,8 @@ def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, In
         raise DataError(f"{path}: there is no such file or folder")
     elif splits:
         raise DataError(f"{path}: a file has no splits to choose from; remove --splits")
+    elif (foreign := foreign_records(path)) is not None:
+        yield from (_from_foreign(record, path) for record in foreign)
     elif holds(path, _RECORD_KEYS):
         yield from (_from_record(record, instructions) for record in _records(path, instructions))
     else:
@@ -190,6 +193,22 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         index=record.source.index,
         problem=problem,
         frame=Frame.PIXEL if record.source.frame is UNSET else record.source.frame,
+    )
+
+
+def _from_foreign(record: ForeignRecord, path: Path) -> Question:
+    return Question(
+        id=record.id,
+        dataset=path.stem,
+        text=record.question,
+        head=f"{IMAGE_TAG}\n" * len(record.images),
+        images=record.images,
+        normalised=False,
+        task=record.task if record.stated else None,
+        size=None,
+        file=path,
+        index=record.index,
+        problem=record.problem or _problem(record.question),
     )
 
 
