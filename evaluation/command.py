@@ -16,13 +16,14 @@ from evaluation.comparison_tables import comparison_json, file_names, print_comp
 from evaluation.diagnose import diagnose
 from evaluation.diagnosis import Diagnosis
 from evaluation.evaluate import Evaluation, Settings, evaluate_all
-from evaluation.metrics import known_rules
+from evaluation.metrics import known_rules, m3llm_v1
 from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
 from evaluation.model_based_metrics import MissingExtraError
 from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
 from evaluation.page import REPORT, markdown_tables, render_page, runs_of
 from evaluation.reading import readable
 from evaluation.references import read_references
+from evaluation.sentence_models import MODELS as SENTENCE_MODELS
 from evaluation.statistics import Resampling
 from evaluation.validity_checks import Finding
 from medvl.boxes import FRAMES
@@ -69,6 +70,11 @@ def parser(doc: str) -> argparse.ArgumentParser:
         metavar="RULES",
         help=f"how answers are judged, one or several of {','.join(known_rules())} (default: strict)",
     )
+    add(
+        "--compat",
+        choices=("v1",),
+        help="also score PMC-MI-Bench as M3LLM's first release does (rules m3llm-v1), which leaves invalid answers out",
+    )
     add("--baseline", type=Path, metavar="OTHER", help="prediction file to test the difference to")
     add("--bootstrap", type=int, default=1000, metavar="N", help="draws for intervals and tests, 0 for none (1000)")
     add(
@@ -92,8 +98,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
         "--report-metrics",
         nargs="+",
         default=[],
-        choices=METRICS_BY_MODELS,
-        help="report metrics that need a large model and the extra `radiology`",
+        choices=[*METRICS_BY_MODELS, *SENTENCE_MODELS],
+        help="metrics of texts that need a model: the first three and the extra `radiology`; "
+        f"{', '.join(SENTENCE_MODELS)} (rules m3llm) and the extra `m3llm`",
     )
     add("--green-transcript", type=Path, metavar="FILE", help="responses of a GREEN judge, JSON lines of id, response")
     add("--no-page", action="store_true", help=f"write no {REPORT}")
@@ -137,7 +144,8 @@ def run(words: Sequence[str], doc: str) -> int:
 
 def settings(args: argparse.Namespace) -> Settings:
     """The settings of a command line; raises UnknownNameError for rules that do not exist."""
-    rules = tuple(dict.fromkeys(name.strip() for name in args.rules.split(",")))
+    named = [*args.rules.split(","), *([m3llm_v1.RULES] if args.compat else [])]
+    rules = tuple(dict.fromkeys(name.strip() for name in named))
     for name in rules:
         if name not in known_rules():
             raise unknown_name("set of rules", name, known_rules())

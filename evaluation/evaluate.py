@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluation import validity_checks
 from evaluation.frames import choose_frame
 from evaluation.join import Joined, join
-from evaluation.metrics import official
+from evaluation.metrics import m3llm_v1, official
 from evaluation.model_based_metrics import with_model_scores
 from evaluation.predictions import PredictionFile, read_predictions
 from evaluation.reading import readable
@@ -142,6 +142,8 @@ def _evaluated(
         samples = with_model_scores(samples, settings.report_metrics, settings.green_transcript)
     if official.RULES in settings.rules:
         found += official.comparability(samples)
+    if m3llm_v1.RULES in settings.rules:
+        found += m3llm_v1.caution(samples)
     scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))
     return Evaluation(references, read.predictions, read.joined, read.frame, samples, found, scores, left_out)
 
