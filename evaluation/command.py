@@ -10,6 +10,7 @@ from rich.console import Console
 
 from evaluation.console import print_differences, print_files, print_scores
 from evaluation.findings import Finding
+from evaluation.metrics import m3llm_v1
 from evaluation.metrics.registry import known_rules
 from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
 from evaluation.model_based_metrics import MissingExtraError
@@ -17,6 +18,7 @@ from evaluation.outputs import COMPARISON, METRICS, REPORT, PageError
 from evaluation.page.markdown import markdown_tables
 from evaluation.results import Results, comparison_of, evaluate_all, references_of, save_together, together
 from evaluation.scores import Resampling, Settings
+from evaluation.sentence_models import MODELS as SENTENCE_MODELS
 from medvl.boxes import Frame
 from medvl.console import accept_all_text
 from medvl.errors import DataError
@@ -61,6 +63,11 @@ def parser(doc: str) -> argparse.ArgumentParser:
         metavar="RULES",
         help=f"how answers are judged, one or several of {','.join(known_rules())} (default: strict)",
     )
+    add(
+        "--compat",
+        choices=("v1",),
+        help="also score PMC-MI-Bench as M3LLM's first release does (rules m3llm-v1), which leaves invalid answers out",
+    )
     add("--baseline", type=Path, metavar="OTHER", help="prediction file to test the difference to")
     add("--bootstrap", type=int, default=1000, metavar="N", help="draws for intervals and tests, 0 for none (1000)")
     add(
@@ -86,8 +93,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
         "--report-metrics",
         nargs="+",
         default=[],
-        choices=METRICS_BY_MODELS,
-        help="report metrics that need a large model and the extra `radiology`",
+        choices=[*METRICS_BY_MODELS, *SENTENCE_MODELS],
+        help="metrics of texts that need a model: the first three and the extra `radiology`; "
+        f"{', '.join(SENTENCE_MODELS)} (rules m3llm) and the extra `m3llm`",
     )
     add("--green-transcript", type=Path, metavar="FILE", help="responses of a GREEN judge, JSON lines of id, response")
     add("--no-page", action="store_true", help=f"write no {REPORT}")
@@ -131,8 +139,9 @@ def run(words: Sequence[str], doc: str) -> int:
 
 def settings(args: argparse.Namespace) -> Settings:
     """The settings of a command line."""
+    named = [*args.rules.split(","), *([m3llm_v1.RULES] if args.compat else [])]
     return Settings(
-        rules=tuple(dict.fromkeys(name.strip() for name in args.rules.split(","))),
+        rules=tuple(dict.fromkeys(name.strip() for name in named)),
         splits=tuple(args.splits),
         frame=Frame(args.frame) if args.frame else None,
         resampling=Resampling(max(0, args.bootstrap), args.seed, args.cluster),

@@ -9,6 +9,7 @@ from evaluation import validity_checks
 from evaluation.findings import Finding
 from evaluation.frames import choose_frame
 from evaluation.join import join
+from evaluation.metrics import m3llm_v1
 from evaluation.metrics.registry import known_rules
 from evaluation.model_based_metrics import with_model_scores
 from evaluation.official_splits import RULES, apart, comparability
@@ -73,6 +74,8 @@ def _evaluated(
         samples = with_model_scores(samples, settings.report_metrics, settings.green_transcript)
     if RULES in settings.rules:
         found += comparability(samples)
+    if m3llm_v1.RULES in settings.rules:
+        found += m3llm_v1.caution(samples)
     scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))
     return Evaluation(references, read.predictions, read.joined, read.frame, samples, found, scores, left_out)
 

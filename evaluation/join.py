@@ -26,6 +26,9 @@ def join(references: References, predictions: PredictionFile) -> Joined:
         joined = _by_key(
             "id", references, predictions, [item.id for item in references.items], [row.id for row in predictions.rows]
         )
+    elif predictions.shape.name == "m3llm":
+        sides = [item.question for item in references.items], [row.question for row in predictions.rows]
+        joined = _by_key("key", references, predictions, *([" ".join(text.split()) for text in side] for side in sides))
     else:
         # Two datasets may ask the same about images of the same name; few prediction files say which is meant.
         named = all(row.dataset for row in predictions.rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evaluation.rows import decode_rows
 from evaluation.samples import Sample
+from evaluation.sentence_models import MODELS, sentence_scores
 from medvl.errors import DataError
 from medvl.tasks import Task
 
@@ -138,6 +139,16 @@ def run_models(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, lis
     return {name: [math.nan if value is None else float(value) for value in result[METRICS[name][1]]] for name in names}
 
 
+def _by_sentence(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, list[float]]:
+    try:
+        texts = [sample.text or "" for sample in samples], [sample.reference.answer for sample in samples]
+        return sentence_scores(names, *texts)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{', '.join(names)}: {error}; install it with pip install --editable '.[m3llm]'"
+        ) from error
+
+
 def with_model_scores(samples: Sequence[Sample], names: Sequence[str], transcript: Path | None) -> list[Sample]:
     """Samples with models' scores in `Sample.model_scores`; an invalid answer is worth 0 and is shown to no model.
 
@@ -155,7 +166,9 @@ def with_model_scores(samples: Sequence[Sample], names: Sequence[str], transcrip
         scores["green"] = recorded
     asked = [name for name in names if name not in scores]
     if asked and reports:
-        for name, values in run_models(asked, reports).items():
+        by_radeval = [name for name in asked if name in METRICS]
+        made = run_models(by_radeval, reports) if by_radeval else {}
+        for name, values in (made | _by_sentence([name for name in asked if name in MODELS], reports)).items():
             scores[name] = {sample.reference.id: value for sample, value in zip(reports, values, strict=True)}
     return [
         replace(

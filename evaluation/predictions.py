@@ -17,6 +17,8 @@ from medvl.errors import DataError
 SHAPES: tuple[Shape, ...] = (
     Shape("llamafactory", frozenset({"predict", "label"}), "predict", "data", "LLaMA-Factory's do_predict"),
     Shape("qwen3", frozenset({"ImageName", "Question", "prediction"}), "prediction", "pixel", "FLARE25-QWen3VL-4B"),
+    Shape("m3llm", frozenset({"id", "task", "question", "reference_answer", "prediction"}), "prediction", "data",
+          "M3LLM's evaluate_all.py"),  # its ids are places in the file of a task
     Shape("by_id", frozenset({"id", "prediction"}), "prediction", "data", "medvl predict"),
     Shape("challenge", frozenset({"ImageName", "Question"}), "Answer", "pixel", "the challenge's predictions.json",
           handed_in=True),
@@ -96,7 +98,7 @@ def _prediction(index: int, row: Row, shape: Shape) -> Prediction:
         text,
         id=str(row["id"]) if by_id else None,
         images=image_names(row.get("ImageName")),
-        question=str(row.get("Question") or ""),
+        question=str(row.get("question" if shape.name == "m3llm" else "Question") or ""),
         dataset=dataset if isinstance(dataset, str) else None,
         value=row.get("Answer", "") if shape.handed_in else msgspec.UNSET,
         scorer_key=None if by_id else scorer_key(row),

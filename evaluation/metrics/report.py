@@ -1,6 +1,6 @@
 """Report generation: ROUGE-L and BLEU-4. Overlap of words, not clinical truth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sacrebleu.metrics import BLEU
@@ -42,11 +42,11 @@ def reports(samples: Sequence[Sample]) -> Table:
     )
 
 
-def columns_by_models(samples: Sequence[Sample]) -> dict[str, Column]:
+def columns_by_models(samples: Sequence[Sample], names: Iterable[str] = METRICS) -> dict[str, Column]:
     """Sum and number of the models' scores per metric. What a judge said and nobody can parse is the judge's failure,
     so it is in neither; invalid answers are in both, with 0."""
     columns: dict[str, Column] = {}
-    for name in METRICS:
+    for name in names:
         scores = np.array([sample.model_scores.get(name, np.nan) for sample in samples])
         known = ~np.isnan(scores)
         columns |= {name: np.where(known, scores, 0.0), f"{name}_n": known.astype(np.float64)}

@@ -7,6 +7,8 @@ from medvl.normalisation import UNSPACED, normalise
 
 # Behind the mark stands a space, or a letter of a script that is written without; such a letter may stand before it.
 _OPTION_MARK = re.compile(rf"(?<![^\W{UNSPACED}])(?<!')\(?([A-Z])\s?[:.)](?:\s+|(?=[^\W\x00-\x7f]))")
+# An option after the first, on a line of its own: there the mark needs no space, and no letter within a text is one.
+_LINE_MARK = re.compile(r"^[^\S\n]*\(?([B-Z])\s?([.:)])", re.MULTILINE)
 _OFFER = re.compile(r"(?:\bfollowing\b|以下|下列)[^:;\uff1a\uff1b]*[:\uff1a]\s*(.+)", re.DOTALL | re.IGNORECASE)
 _DECORATION = " \t\n*_`$\"'.,;:()[]{}"
 
@@ -28,6 +30,32 @@ def options(question: str) -> dict[str, str]:
 @lru_cache(maxsize=4096)  # a dataset asks a handful of questions, thousands of times
 def _options(question: str) -> tuple[tuple[str, str], ...]:
     question = normalise(question)
+    best = _on_lines(question) or _in_a_run(question)
+    if len(best) < 2:
+        return ()
+    ends = [mark.start() for mark in best[1:]] + [len(question)]
+    return tuple((mark[1], question[mark.end() : end].strip(" \n\t,;(")) for mark, end in zip(best, ends, strict=True))
+
+
+def _on_lines(question: str) -> list[re.Match[str]]:
+    """Marks of options with a line each, whose texts may hold letters too: "A. Panel (A) is …\\nB. Both (A) and (B)".
+
+    The first option may stand behind the question: its mark is the first that looks like theirs.
+    """
+    marks = list(_LINE_MARK.finditer(question))
+    if "".join(mark[1] for mark in marks) != "BCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(marks)]:
+        return []
+    first = _first_mark(marks[0][2]).search(question, 0, marks[0].start()) if marks else None
+    return [first, *marks] if first else []
+
+
+@lru_cache
+def _first_mark(sign: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W{UNSPACED}])(?<![('])(A)\s?{re.escape(sign)}")
+
+
+def _in_a_run(question: str) -> list[re.Match[str]]:
+    """The longest run of marks from A on, the last of equals."""
     run: list[re.Match[str]] = []
     best: list[re.Match[str]] = []
     for mark in _OPTION_MARK.finditer(question):
@@ -36,10 +64,7 @@ def _options(question: str) -> tuple[tuple[str, str], ...]:
         elif run and ord(mark[1]) == ord(run[-1][1]) + 1:
             run.append(mark)
         best = run if len(run) >= len(best) else best
-    if len(best) < 2:
-        return ()
-    ends = [mark.start() for mark in best[1:]] + [len(question)]
-    return tuple((mark[1], question[mark.end() : end].strip(" \n\t,;(")) for mark, end in zip(best, ends, strict=True))
+    return best
 
 
 @lru_cache(maxsize=4096)
