@@ -113,7 +113,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         state = partial(unchanged.input_state, command) if unpacked else inputs.state
     read, file_findings, before = _read_and_list(source, files, refused, args.name, state)
     rows = {file: choose_rows(samples, args.limit, args.seed) for file, samples in read.items()}
-    cache, converted = ImageCache(out), []
+    cache, converted = ImageCache(out, source.max_side), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
     for part in convert_rows(rows, options, look, cache, args.workers):
@@ -133,6 +133,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     answers = {record.id: record.source.truth for part in converted for record in part.records}
     converted, changes = filtering.apply(filtered, converted, rows, convert_again, partial(_ids, read, args.name))
     prepared = entries.shape(plan, converted, out)
+    prepared.sections.update(source.sections(rows))
     prepared.sections["changes"] = changes
     print_report(prepared.converted, Console())
     more_tokens = sorted(options.control_tokens - KNOWN)

@@ -50,16 +50,21 @@ class _Cache(msgspec.Struct):
 class ImageCache:
     """All images seen in this run and those before, by path; kept in a file."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read what earlier runs found; nothing if there is none or it is damaged, which costs time and no more."""
-        self._path = folder / CACHE
+    def __init__(self, folder: Path, max_side: int | None = None) -> None:
+        """Read what earlier runs found; nothing if there is none or it is damaged, which costs time and no more.
+
+        Args:
+            folder: Where the file is.
+            max_side: As in `look_at`. Runs with another one found other things.
+        """
+        self._path, self._version = folder / CACHE, f"{_VERSION} {max_side}" if max_side else _VERSION
         self._saved, self._fresh = time.monotonic(), False
         self.seen: dict[str, Seen] = {}
         try:
             cache = msgspec.msgpack.decode(self._path.read_bytes(), type=_Cache)
         except (FileNotFoundError, msgspec.DecodeError):
             return
-        if cache.version == _VERSION:
+        if cache.version == self._version:
             self.seen = {seen.place: seen for seen in cache.seen}
 
     def add(self, found: Iterable[Seen]) -> None:
@@ -76,11 +81,18 @@ class ImageCache:
         if self._fresh:
             # Images that this run leaves out stay known. Missing ones are looked for every time.
             kept = [seen for seen in self.seen.values() if seen.length >= 0]
-            write_atomic(self._path, msgspec.msgpack.encode(_Cache(_VERSION, kept)))
+            write_atomic(self._path, msgspec.msgpack.encode(_Cache(self._version, kept)))
         self._saved, self._fresh = time.monotonic(), False
 
 
-def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *, hashes: bool = False) -> Seen:
+def look_at(
+    places: Sequence[str],
+    copies: Copies,
+    known: Mapping[str, Seen],
+    *,
+    hashes: bool = False,
+    max_side: int | None = None,
+) -> Seen:
     """The image at the first of some places that has one; looked at if it is not known, or its file has changed.
 
     Args:
@@ -88,6 +100,7 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
         copies: Path of an image -> path of its normalised copy if it needs one.
         known: What was found before.
         hashes: Whether a file counts as unchanged by its content, not by size and time of change.
+        max_side: Longest side of an image that is used as it is; of larger ones there is a smaller copy.
     """
     for place in places:
         # A copy elsewhere is of a folder that this one was duplicated from.
@@ -101,7 +114,7 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
             return Seen(place, -1, -1, None, ImageInfo(place, None, "IMAGE_UNREADABLE", f"{place}: {error.strerror}"))
         # Read after its state was noted: a file that changes in between is looked at again next time.
         digest = hashlib.sha256(data).digest() if hashes else None
-        return Seen(place, status.st_size, status.st_mtime_ns, digest, examine(place, copies(place), data))
+        return Seen(place, status.st_size, status.st_mtime_ns, digest, examine(place, copies(place), data, max_side))
     return Seen(places[0], -1, -1, None, ImageInfo(places[0], None, "IMAGE_MISSING", f"{places[0]} does not exist"))
 
 

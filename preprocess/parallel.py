@@ -102,13 +102,14 @@ def look_at_images(
     tree, copies = f"{root}/", f"{out}/{COPIES}"
 
     def copy_of(path: str) -> str:
-        return f"{copies}/{_shortened(path.removeprefix(tree))}.png"
+        # Images may lie elsewhere than what names them; a doubled slash would be another name for the same copy.
+        return f"{copies}/{_shortened(path.removeprefix(tree).lstrip('/'))}.png"
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
         for name in dict.fromkeys(name for sample in samples for name in sample.images):
             with suppress(OutsideError):  # `convert` meets the same error and reports it with the record
-                seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes)
+                seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes, max_side=source.max_side)
     return seen
 
 

@@ -202,6 +202,8 @@ class Source(Protocol):
         reference_keys: The same for rows with answers to score against.
         hub: Name of its repository on the Hugging Face Hub, from which `--download` fetches it.
         stated: Options of its own that decide what is written, for the manifest.
+        max_side: Longest side of an image that is shown as it is, pixels; of a larger one a copy is made that is as
+            long. Only for a source without boxes, which would lie elsewhere on the copy.
     """
 
     name: str
@@ -214,6 +216,7 @@ class Source(Protocol):
     reference_keys: tuple[str, ...] = ()
     hub: str | None = None
     stated: Mapping[str, Any] = {}
+    max_side: int | None = None
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -261,6 +264,10 @@ class Source(Protocol):
 
     def repairs(self) -> Mapping[str, Repair]:
         """Code of a finding -> what `--clean` may do about it, beside what it does for all sources."""
+        return {}
+
+    def sections(self, rows: Mapping[SourceFile, Sequence[Sample]]) -> Mapping[str, Any]:
+        """Parts of report.json of its own, made of the samples that were converted."""
         return {}
 
 
