@@ -8,10 +8,10 @@
 - what counts as the same class or label never crosses datasets.
 """
 
-from evaluation.metrics import choice, detection, grounding, label_sets, number, official, report, vqa
+from evaluation.metrics import choice, detection, grounding, label_sets, number, official, report, ultrasound, vqa
 from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, scored_by, table_of
 
 __all__ = [
     "Metric", "Table", "choice", "detection", "grounding", "known_rules", "label_sets", "metrics_of", "number",
-    "official", "report", "scored_by", "table_of", "vqa",
+    "official", "report", "scored_by", "table_of", "ultrasound", "vqa",
 ]  # fmt: skip

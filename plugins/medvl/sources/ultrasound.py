@@ -112,6 +112,8 @@ class Ultrasound(GivenSource):
         if not args.images.is_dir():
             raise DataError(f"{args.images}: no such folder; --images is the one with a folder per class")
         answers = args.answers or ("phrase" if args.ask == REPORT else "label")
+        if answers == "phrase" and args.guarded_prognosis != "normal":
+            raise UsageError("--guarded-prognosis is about labels, and phrases are asked for: add --answers label")
         names = ("ask", "prompt", "guarded_prognosis", "by", "max_side")
         stated = {name: getattr(args, name) for name in names} | {"answers": answers}
         return Ultrasound(

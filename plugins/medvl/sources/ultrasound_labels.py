@@ -44,10 +44,10 @@ def normalise_answer(question: Question, answer: str) -> Normalised:
     Normalised(text='13-15 weeks', rules=('bin',))
     """
     steps = (
+        ("list", _listed if question == "q1" else _same),
         ("cleaned", _cleaned),
         ("placeholder", lambda text: "" if text.casefold() in facts()["placeholders"] else text),
         ("spelling", _spelled),
-        ("list", _listed if question == "q1" else _same),
         ("bin", (lambda text: age_bin(text) or text) if question == "q5" else _same),
         ("canonical", lambda text: _canonical(question, text)),
     )
