@@ -8,8 +8,7 @@ from test_preprocess_flare import convert, row, write_tree
 from test_preprocess_splits import record
 
 from medvl.sharegpt import read_records
-from preprocess.groups import group_records
-from preprocess.results import DatasetResult
+from preprocess.results import DatasetResult, group_records
 
 
 def entries(*parts: tuple[str, str, str]) -> dict[str, int]:
