@@ -5,12 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.predictions import PredictionFile
+from evaluation.samples import PredictionFile
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size, order_corners
 from medvl.errors import DataError
 from medvl.images import shown_size
-from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
+from medvl.sharegpt import MANIFEST, file_sha256, manifest_of
 from medvl.tasks import Answer
 
 
@@ -20,37 +20,19 @@ def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
     Raises:
         DataError: the manifest is damaged or names an unknown frame.
     """
-    try:
-        manifest = read_manifest(path.parent)
-    except RecordError as error:
-        raise DataError(str(error)) from error
+    manifest = manifest_of(path)
     if manifest is None:
-        return None, ()
+        # Left by an earlier run, perhaps with another frame.
+        note = f"{path} is not listed in {MANIFEST} beside it; the frame of its boxes is not known"
+        return None, (note,) if (path.parent / MANIFEST).is_file() else ()
     stated = manifest.options.frame
     try:
         frame = None if stated is None else Frame(stated)
     except ValueError as error:
         raise DataError(f"{path.parent / MANIFEST}: {error}") from error
-    listed = manifest.files.get(path.name)
-    if listed is None:  # left by an earlier run, perhaps with another frame
-        return None, (f"{path} is not listed in {MANIFEST} beside it; the frame of its boxes is not known",)
-    changed = listed.sha256 not in (None, file_sha256(path))
+    changed = manifest.files[path.name].sha256 not in (None, file_sha256(path))
     note = f"{path} has changed since {MANIFEST} was written; its frame may not hold"
     return frame, ((note,) if changed else ())
-
-
-def is_as_written(path: Path) -> bool:
-    """Whether a converted file is the one that the manifest beside it lists, by its SHA-256.
-
-    Raises:
-        DataError: the manifest is damaged.
-    """
-    try:
-        manifest = read_manifest(path.parent)
-    except RecordError as error:
-        raise DataError(str(error)) from error
-    listed = manifest.files.get(path.name) if manifest else None
-    return listed is not None and listed.sha256 == file_sha256(path)
 
 
 def size_on_disk(path: Path) -> Size | None:

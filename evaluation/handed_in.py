@@ -11,9 +11,7 @@ from typing import Any
 
 import msgspec
 
-from evaluation.join import Joined
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
+from evaluation.samples import Joined, Prediction, Reference
 from medvl.answers import challenge_text, parse_answer
 from medvl.boxes import Frame, Size
 from medvl.instructions import GENERAL

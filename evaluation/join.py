@@ -4,36 +4,9 @@ import re
 import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
-from evaluation.predictions import Prediction, PredictionFile
-from evaluation.references import Reference, References
+from evaluation.samples import How, Joined, Prediction, PredictionFile, References
 from medvl.errors import DataError
-
-How = Literal["id", "key", "row"]
-
-
-@dataclass(frozen=True)
-class Joined:
-    """References with their predictions.
-
-    Attributes:
-        how: What they were joined by.
-        pairs: Every reference, with its prediction or None.
-        extra: Predictions that answer no reference.
-        duplicates: Predictions for a reference that had one already. The first in the file counts.
-    """
-
-    how: How
-    pairs: list[tuple[Reference, Prediction | None]]
-    extra: list[Prediction] = field(default_factory=list)
-    duplicates: list[Prediction] = field(default_factory=list)
-
-    @property
-    def missing(self) -> list[Reference]:
-        """References without a prediction, or whose prediction is null."""
-        return [reference for reference, prediction in self.pairs if prediction is None or prediction.text is None]
 
 
 def join(references: References, predictions: PredictionFile) -> Joined:

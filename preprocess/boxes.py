@@ -6,9 +6,11 @@ Boxes refer to the first image of a record, in training as in scoring.
 from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
+
 from medvl.answers import target_text
 from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, in_pixels, parse_boxes
-from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.boxes import Boxes, Frame, Size, area, clip, from_frame, order_corners
 from medvl.errors import RowRefusedError
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
@@ -83,6 +85,15 @@ def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
     if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == Frame.PIXEL:
         return given
     return in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)[1]
+
+
+def oriented(sample: Sample, size: Size | None) -> list[list[float]] | msgspec.UnsetType:
+    """Corners of a row's oriented boxes in pixels, shape (n, 8), to the hundredth; unset if it has none."""
+    if size is None or sample.boxes is None or sample.boxes.corners is None:
+        return msgspec.UNSET
+    points = from_frame(sample.boxes.corners.reshape(-1, 4), size, sample.boxes.frame)
+    corners: list[list[float]] = points.reshape(-1, 8).round(2).tolist()
+    return corners
 
 
 def image_note(answer: Answer, given: str, sample: Sample) -> list[Issue]:

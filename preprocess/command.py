@@ -12,7 +12,6 @@ from medvl.boxes import Frame
 from medvl.sources.base import GivenSource, Source
 from preprocess import entries, filtering
 from preprocess.options import OnMissing
-from preprocess.unchanged import default_out
 
 Add = Callable[..., Any]  # `add_argument` of a group
 
@@ -38,7 +37,7 @@ def parser(source: Source, about: str) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--json", action="store_true", help="with --validate: what is found as a JSON list")
     _input_arguments(source, arguments.add_argument_group("what is read").add_argument)
-    _record_arguments(arguments.add_argument_group("what a record is").add_argument)
+    _record_arguments(source, arguments.add_argument_group("what a record is").add_argument)
     _output_arguments(source, arguments.add_argument_group("what is written").add_argument)
     if isinstance(source, GivenSource):
         source.add_arguments(arguments)
@@ -63,7 +62,7 @@ def _input_arguments(source: Source, add: Add) -> None:
     add("--hash-images", action="store_true", help="tell unchanged images by content, not by size and time")
 
 
-def _record_arguments(add: Add) -> None:
+def _record_arguments(source: Source, add: Add) -> None:
     add(
         "--frame",
         choices=[*map(str, Frame)],
@@ -73,9 +72,9 @@ def _record_arguments(add: Add) -> None:
     add(
         "--source-frame",
         choices=[*map(str, Frame), "auto"],
-        default=Frame.PIXEL,
-        help="frame of boxes in the tree: pixel (default, as in FLARE), norm1000, norm1, or auto: by the numbers of "
-        "each file",
+        default=source.source_frame,
+        help="frame of boxes in the data: pixel (as in FLARE), norm1000, norm1, or auto: by the numbers of each file "
+        f"(default: {source.source_frame})",
     )
     add(
         "--box-style",
@@ -94,7 +93,7 @@ def _record_arguments(add: Add) -> None:
 
 
 def _output_arguments(source: Source, add: Add) -> None:
-    add("--out", type=Path, default=default_out(source.name), help=f"output folder (default: data/{source.name})")
+    add("--out", type=Path, help="output folder (default: data/ and the --name)")
     add(
         "--name",
         type=entry_name,
@@ -108,3 +107,4 @@ def _output_arguments(source: Source, add: Add) -> None:
         help="registry to merge the entries into (default: dataset_info/dataset_info.json; with --validate the one "
         "that the manifest names)",
     )
+    add("--dry-run", action="store_true", help="show ten records as they would be, and write and register no entries")

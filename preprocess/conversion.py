@@ -17,7 +17,7 @@ from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
-from preprocess import entries, filtering, source_frames, unchanged
+from preprocess import dry_run, entries, filtering, prompts, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
@@ -110,11 +110,11 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     filtered = filtering.plan(source, args)
     files, refused, unpacked = find_files(source, args, root)
     command = inputs.command if inputs and _repeatable(args, inputs.command) else None
-    state: Callable[[], str] = str  # empty: the next run works again
-    if command and inputs:
-        state = partial(unchanged.input_state, command) if unpacked else inputs.state
+    state = _state(inputs, command, unpacked)
     read, file_findings, before = _read_and_list(source, files, refused, args.name, state)
     rows = {file: choose_rows(samples, args.limit, args.seed) for file, samples in read.items()}
+    total = sum(map(len, rows.values()))
+    rows = dry_run.some(rows) if args.dry_run else rows
     cache, converted = ImageCache(out), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
@@ -134,6 +134,10 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
 
     answers = {record.id: record.source.truth for part in converted for record in part.records}
     converted, changes = filtering.apply(filtered, converted, rows, convert_again, partial(_ids, read, args.name))
+    if args.dry_run:
+        shown = prompts.instruct_all(converted, plan.instructions)
+        dry_run.show(source, args, shown, total, refused_images(source, rows, shown), Console())
+        return
     prepared = entries.shape(plan, converted, out)
     prepared.sections["changes"] = changes
     print_report(prepared.converted, Console())
@@ -174,6 +178,15 @@ def _read_and_list(
     rows, findings = read_rows(source, files, refused, name)
     listed = state()
     return rows, findings, listed if _times_of_change(files) == changed else ""
+
+
+def _state(
+    inputs: unchanged.Inputs | None, command: unchanged.Command | None, unpacked: Sequence[Path]
+) -> Callable[[], str]:
+    """Asks for the state of all inputs; that is empty where the next run works again whatever it is."""
+    if inputs is None or command is None:
+        return str
+    return partial(unchanged.input_state, command) if unpacked else inputs.state
 
 
 def _times_of_change(files: Sequence[SourceFile]) -> list[int]:

@@ -124,17 +124,21 @@ def recorded_options(plan: Plan) -> dict[str, Any]:
     """The options of this step, for report and manifest."""
     args = plan.args
     names = ("processor", "cutoff_len", "over_budget", "balance", "flatten_multi_image")
-    return {name: getattr(args, name) for name in names} | {
-        "leaks": args.contamination,
-        "exclude_leaks": args.exclude_contaminated,
-        "split_train": plan.shares,
-        "recipe": str(args.recipe) if args.recipe else None,
-        "profiles": str(args.profiles) if args.profiles else None,
-        "profiles_fingerprint": fingerprint(plan.instructions) if args.profiles else None,
-        "instructions": fingerprint_each(plan.instructions),
-        "sample": plan.sampling.rates,
-        "donor": [f"{source.task}={source.dataset}:{source.rows}" for source in plan.sampling.oversampling],
-    }
+    return (
+        {name: getattr(args, name) for name in names}
+        | ({"by": args.by} if args.by else {})
+        | {
+            "leaks": args.contamination,
+            "exclude_leaks": args.exclude_contaminated,
+            "split_train": plan.shares,
+            "recipe": str(args.recipe) if args.recipe else None,
+            "profiles": str(args.profiles) if args.profiles else None,
+            "profiles_fingerprint": fingerprint(plan.instructions) if args.profiles else None,
+            "instructions": fingerprint_each(plan.instructions),
+            "sample": plan.sampling.rates,
+            "donor": [f"{source.task}={source.dataset}:{source.rows}" for source in plan.sampling.oversampling],
+        }
+    )
 
 
 def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[str, int], list[dict[str, Any]]]:
@@ -180,7 +184,7 @@ def _split_of(plan: Plan, parts: Sequence[DatasetResult], prints: Mapping[str, F
     split_of = {record.id: name for part, name in zip(parts, names, strict=True) for record in part.records}
     if plan.shares:
         training = [record for part in parts for record in part.records if split_of[record.id] == splits.REST]
-        split_of |= splits.split_by_image(training, prints, plan.shares, plan.args.seed)
+        split_of |= splits.split_by_image(training, prints, plan.shares, plan.args.seed, plan.args.by)
     return split_of
 
 

@@ -12,7 +12,8 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from medvl.errors import DataError, UsageError
-from medvl.sharegpt import MANIFEST, TEMPORARY, ManifestOptions, join_records, register, to_json, write_atomic
+from medvl.registry import register
+from medvl.sharegpt import MANIFEST, TEMPORARY, ManifestOptions, join_records, to_json, write_atomic
 from preprocess.card import CARD, render_card
 from preprocess.images import COPIES
 from preprocess.page import PAGE, render_page

@@ -2,24 +2,21 @@
 
 import base64
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-import medvl
+import medvl.images
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
-from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.fingerprints import grey_of
 from preprocess.results import Prepared
 from preprocess.tokens.statistics import EDGES
 
@@ -33,27 +30,26 @@ MAX_CONTAMINATIONS = 24
 MAX_REFUSED = 48
 MAX_EXAMPLES = 40
 MAX_ANSWERS = 12
-_MAX_PIXELS = 60_000_000  # larger images are not decoded for a thumbnail
 
 
-def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[str, Sequence[Path]]) -> str:
+def render_page(
+    report: Mapping[str, Any],
+    prepared: Prepared,
+    images: Mapping[str, Sequence[Path]],
+    *,
+    every_record: bool = False,
+) -> str:
     """The page; the same input gives the same bytes.
 
     Args:
         report: Contents of report.json.
         prepared: The records, for examples.
         images: Id of a record that was left out -> its image files.
+        every_record: Whether all records are examples, not only the first of every dataset and task.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # questions and answers are untrusted text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     findings, shown = _shown_findings(report["findings"])
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         policy=_policy(script),
         script=script,
         base_style=BASE_STYLE.read_text(encoding="utf-8"),
@@ -64,10 +60,23 @@ def render_page(report: Mapping[str, Any], prepared: Prepared, images: Mapping[s
         contamination=[pair | {"thumbnails": [thumbnail(Path(pair[key]), 200) for key in ("picture", "other_picture")]}
                for pair in report.get("leaks", [])[:MAX_CONTAMINATIONS]],
         refused=_refused(report["findings"], images),
-        examples=_examples(prepared, Frame(report["options"].get("frame", Frame.PIXEL))),
+        examples=_examples(prepared, Frame(report["options"].get("frame", Frame.PIXEL)), every_record),
         answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
         token_bars=token_bars,
+        every_record=every_record,
     )  # fmt: skip
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # questions and answers are untrusted text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _policy(script: str) -> str:
@@ -137,12 +146,12 @@ def _number(text: str) -> float:
         return math.inf
 
 
-def _examples(prepared: Prepared, frame: Frame) -> list[dict[str, Any]]:
-    """The first record of every dataset and task, as the model will see it, boxes drawn from its own target."""
-    first: dict[tuple[str, str], Record] = {}
+def _examples(prepared: Prepared, frame: Frame, every_record: bool) -> list[dict[str, Any]]:
+    """Records as the model will see them, the first of every dataset and task; boxes drawn from their own targets."""
+    first: dict[tuple[str, ...], Record] = {}
     for part in prepared.converted:
         for record in part.records:
-            first.setdefault((record.dataset, record.task), record)
+            first.setdefault((record.dataset, record.task, record.id if every_record else ""), record)
     return [_example(record, frame) for record in list(first.values())[:MAX_EXAMPLES]]
 
 
@@ -172,17 +181,8 @@ def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:
 
 
 def thumbnail(path: Path, side: int) -> str | None:
-    """A small JPEG as a data address, or None where there is nothing to show."""
+    """`medvl.images.thumbnail`, or None where there is nothing to show."""
     try:
-        with Image.open(io.BytesIO(read_file(str(path))[1])) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
-            image.draft("RGB", (2 * side, 2 * side))
-            deep = image.mode.startswith(("I", "F"))
-            small = (grey_of(image) if deep else image).convert("RGB")
-            small.thumbnail((side, side))
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=80)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing or broken: that may be why
+        return medvl.images.thumbnail(path, side)[0]
+    except (OSError, ValueError):  # missing or broken: that may be why
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -143,6 +143,7 @@ def _record(
         row=msgspec.UNSET if sample.line is None else sample.line,
         reference=msgspec.UNSET if sample.target is None else sample.target,
         group=sample.group or msgspec.UNSET,
+        oriented=boxes.oriented(sample, size),
     )
     try:
         return make_record(

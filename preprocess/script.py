@@ -10,7 +10,7 @@ from medvl.console import accept_all_text
 from preprocess import unchanged
 
 if TYPE_CHECKING:
-    from medvl.sources.base import Source
+    from medvl.sources.base import GivenSource, Source
 
 
 def main(source: str, about: str, argv: Sequence[str] | None = None) -> int:
@@ -62,6 +62,18 @@ def _validate(args: argparse.Namespace) -> int:
     return 3 if any(defect.level == "error" for defect in defects) else 0
 
 
+def _print_overview(source: "GivenSource") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if facts := source.overview():
+        table = Table("what", "value", "", title="What the data is taken for")
+        for row in facts:
+            table.add_row(*map(escape, row))
+        Console().print(table)
+
+
 def _run(
     source: "Source", arguments: argparse.ArgumentParser, args: argparse.Namespace, inputs: unchanged.Inputs | None
 ) -> int:
@@ -75,12 +87,15 @@ def _run(
 
     errors = Console(stderr=True)
     args.dataset_info = args.dataset_info or unchanged.DATASET_INFO
+    args.out = args.out or unchanged.default_out(args.name)
     if args.root is None:
         arguments.error(f"{'DATA' if isinstance(source, GivenSource) else '--root'} is missing: {source.layout}")
     gc.disable()  # records hold no cycles, and looking for some among 58,000 takes a fifth of the time
     try:
-        chosen = source.configured(args) if isinstance(source, GivenSource) else source
         with locked(args.out.resolve()):
+            chosen = source.configured(args) if isinstance(source, GivenSource) else source
+            if isinstance(chosen, GivenSource):
+                _print_overview(chosen)
             convert_tree(chosen, args, errors, inputs)
     except (UnknownNameError, UsageError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from msgspec import UNSET
 
-from medvl.errors import UsageError
+from medvl.errors import DataError, UsageError
 from medvl.sharegpt import Record
 from medvl.sources.base import Source
 from preprocess.fingerprints import Fingerprint
@@ -37,6 +37,11 @@ def add_arguments(source: Source, arguments: argparse.ArgumentParser) -> None:
         metavar="NAME=F",
         help="named splits, e.g. true_test=0.1 A=0.45 B=0.45; what is left stays `train`",
     )
+    group.add_argument(
+        "--by",
+        choices=("patient", "image"),
+        help="what stays together: all of a patient (default, where the source names patients), or of an image alone",
+    )
 
 
 def chosen_shares(args: argparse.Namespace) -> dict[str, float]:
@@ -52,6 +57,8 @@ def chosen_shares(args: argparse.Namespace) -> dict[str, float]:
         raise UsageError("--split-train names a split twice")
     if total > 1 + 1e-9:
         raise UsageError(f"--split-train gives out {total:g} of the training records; at most 1 is there")
+    if args.by and not shares:
+        raise UsageError("--by says how the training records are split, and needs --dev-fraction or --split-train")
     if shares and total < 1 - 1e-9:
         shares[REST] = 1 - total
     return shares
@@ -71,8 +78,11 @@ def _share(text: str, *, taken: Sequence[str]) -> tuple[str, float]:
     return name, _fraction(share)
 
 
-def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list[list[Record]]:
-    """Groups of records that share images or a patient, directly or through others; in the order of their first."""
+def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint], by: str | None = None) -> list[list[Record]]:
+    """Groups of records that share images or a patient, directly or through others; in the order of their first.
+
+    Patients do not count `by` image.
+    """
     from scipy.sparse import coo_array  # a quarter of a second, which a run without splits need not wait for
     from scipy.sparse.csgraph import connected_components
 
@@ -80,7 +90,8 @@ def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list
     rows, columns = [], []
     for row, record in enumerate(records):
         shown: list[bytes | str] = [prints[image].sha256 for image in record.images]
-        for shared in shown if record.source.group is UNSET else [*shown, record.source.group]:
+        alone = record.source.group is UNSET or by == "image"
+        for shared in shown if alone else [*shown, str(record.source.group)]:
             rows.append(row)
             columns.append(len(records) + contents.setdefault(shared, len(contents)))
     nodes = len(records) + len(contents)
@@ -93,7 +104,11 @@ def linked(records: Sequence[Record], prints: Mapping[str, Fingerprint]) -> list
 
 
 def split_by_image(
-    records: Sequence[Record], prints: Mapping[str, Fingerprint], shares: Mapping[str, float], seed: int
+    records: Sequence[Record],
+    prints: Mapping[str, Fingerprint],
+    shares: Mapping[str, float],
+    seed: int,
+    by: str | None = None,
 ) -> dict[str, str]:
     """The split of every record, by id.
 
@@ -105,8 +120,14 @@ def split_by_image(
         prints: Fingerprint of every image.
         shares: Split -> share of the records; the shares sum to 1.
         seed: Another seed, another split.
+        by: `image` to part patients, `patient` to refuse where none is named.
+
+    Raises:
+        DataError: patients are to stay together, and no record names one.
     """
-    groups = sorted(linked(records, prints), key=lambda group: (-len(group), _draw(group, prints, seed)))
+    if by == "patient" and all(record.source.group is UNSET for record in records):
+        raise DataError("--by patient: no record names a patient; preprocess/table.py takes --columns patient=COLUMN")
+    groups = sorted(linked(records, prints, by), key=lambda group: (-len(group), _draw(group, prints, seed)))
     names = sorted(shares, key=lambda name: (-shares[name], name))  # a tie goes to the largest split
     seen: Counter[tuple[str, str]] = Counter()
     given: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in names}

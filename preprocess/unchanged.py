@@ -22,9 +22,9 @@ STAMP = ".last_run"
 _CODE = (str(REPOSITORY / "preprocess"), str(REPOSITORY / "plugins" / "medvl"))
 
 
-def default_out(source: str) -> Path:
-    """The output folder of a source, where the command line names none."""
-    return REPOSITORY / "data" / source
+def default_out(name: str) -> Path:
+    """The output folder of what is called so (`--name`), where the command line says none."""
+    return REPOSITORY / "data" / name
 
 
 class Command(NamedTuple):
@@ -57,7 +57,8 @@ def read_command(source: str, words: Sequence[str]) -> Command | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option, default in (
         ("--root", None),
-        ("--out", default_out(source)),
+        ("--out", None),
+        ("--name", source),
         ("--dataset-info", DATASET_INFO),
         ("--workers", None),
     ):
@@ -68,8 +69,9 @@ def read_command(source: str, words: Sequence[str]) -> Command | None:
         return None
     if known.root is None:
         return None
-    root, out, dataset_info = map(os.path.realpath, (known.root, known.out, known.dataset_info))
-    return Command(root, out, dataset_info, options)
+    out = known.out or default_out(known.name)
+    root, out, dataset_info = map(os.path.realpath, (known.root, out, known.dataset_info))
+    return Command(root, out, dataset_info, [*options, f"--name={known.name}"])
 
 
 def input_state(command: Command) -> str:

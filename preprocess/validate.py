@@ -15,12 +15,12 @@ import msgspec
 from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.files import not_utf8
+from medvl.registry import dataset_entry
 from medvl.sharegpt import (
     MANIFEST,
     Manifest,
     Record,
     RecordError,
-    dataset_entry,
     file_sha256,
     read_each_record,
     read_manifest,

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvl.choices import conclusions, is_refusal, normal, offered_labels, options, pick_labels, pick_one
+from medvl.choices import normal, offered_labels, options
+from medvl.conclusions import conclusions, is_refusal
+from medvl.picking import pick_labels, pick_one
 
 YES_NO = {"A": "No", "B": "Yes"}
 PLANE = {"A": "Non-standard plane", "B": "Standard plane"}

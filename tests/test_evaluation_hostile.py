@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import samples_of
-from test_evaluation_run import build_tree, score, write_json
 
-from evaluation.diagnose import EXCERPT
-from evaluation.metrics import known_rules, scored_by
+from evaluation.diagnosis import EXCERPT
+from evaluation.metrics.registry import known_rules, scored_by
+from evaluation.scores import Resampling
 from evaluation.scoring import score as scored
-from evaluation.statistics import Resampling
 from medvl.tasks import Task
+from tests.support.samples import samples_of
+from tests.support.scored_tree import build_tree, score, write_json
 
 BOX = "[[10, 10, 20, 20]]"
 TRUTH = {

@@ -166,6 +166,12 @@ def test_a_cut_off_answer_gives_its_whole_boxes() -> None:
         assert (targets.fp_shares > 0).sum() == 0  # nothing shows that the list ends
 
 
+def test_a_list_that_is_cut_off_behind_another_one_can_only_end() -> None:
+    targets = targets_of("qwen", "[[1,2,3,4]], [[5,6,7,8],")
+    assert coordinates(targets).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert (targets.fn_shares > 0).sum() == 2
+
+
 @pytest.mark.parametrize("count", [1, 2, 9, 200])
 @pytest.mark.parametrize("style", BOX_STYLES)
 def test_any_number_of_boxes(count: int, style: Any) -> None:

@@ -180,7 +180,7 @@ def test_grpo_trainers_can_have_another_frame_and_penalty() -> None:
     assert worth(twice, length_penalty=0.0) == pytest.approx(2 * worth(twice))
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_neither_torch_nor_scipy_is_needed_to_import() -> None:
     code = "import sys; from medvl.losses.grounding import reward; assert not {'torch', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={"MEDVL_DISABLE": "1"}, timeout=60)

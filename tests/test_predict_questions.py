@@ -188,7 +188,6 @@ def test_records_made_with_other_instructions_are_refused(tmp_path: Path) -> Non
 
 COCO = {"info": {}, "images": [{"file_name": "a.png"}], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
-TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
 
 
 @pytest.mark.parametrize(
@@ -196,24 +195,12 @@ TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
     [
         pytest.param(json.dumps(COCO), "one object with the keys info, images, annotations", id="COCO"),
         pytest.param(json.dumps(COCO["annotations"]), "rows with the keys image_id, bbox", id="COCO annotations alone"),
-        pytest.param(json.dumps([CHAT]), "rows with the keys messages", id="OpenAI messages"),
         pytest.param(json.dumps(CHAT), "one object with the keys messages", id="one conversation"),
-        pytest.param(f"{json.dumps(CHAT)}\n{json.dumps(CHAT)}\n", "lines with the keys messages", id="OpenAI JSONL"),
         pytest.param('[{"img": "a.png", "q": "How many?"}]', "rows with the keys img, q", id="own keys"),
         pytest.param(
             '{"data": [{"img": "a.png"}]}', "one object with the keys data, and img in its data", id="wrapped"
         ),
         pytest.param('[{"Question": "How many?"}]', "rows with the keys Question", id="no image anywhere"),
-        pytest.param('[{"instruction": "x", "output": "y"}]', "rows with the keys instruction, output", id="Alpaca"),
-        pytest.param(
-            json.dumps([{"conversations": TURNS}]), "rows with the keys conversations;", id="ShareGPT without images"
-        ),
-        pytest.param(
-            json.dumps([{"conversations": TURNS, "images": ["a.png"]}]),
-            "missing required field `id` - at `$[0]`; expected the output of a preprocess script; found rows with the "
-            "keys conversations, images",
-            id="ShareGPT of others",
-        ),
         pytest.param('["a"]', "rows of the type str", id="no objects"),
     ],
 )

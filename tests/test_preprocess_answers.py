@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_preprocess_flare import row
 
 from medvl.sharegpt import Record
 from medvl.sources.base import Sample, SourceFile
@@ -19,6 +18,7 @@ from preprocess.decoding import ImageInfo
 from preprocess.options import Options
 from preprocess.results import DatasetResult
 from preprocess.rows import convert
+from tests.support.flare_tree import row
 
 COUNTS, SECTIONS = {"count": 17}, {"findings": "Clear lungs.", "impression": "Normal heart."}
 LONG = "Endodontic Treatment, Restorative Treatment, and Complications"

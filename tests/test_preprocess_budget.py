@@ -42,6 +42,7 @@ def convert(tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 class TestImageFormula:
+    @pytest.mark.training
     @pytest.mark.parametrize("pixels", [50_176, 589_824, 4_194_304])
     def test_qwen3_vl(self, pixels: int) -> None:
         """Against LLaMA-Factory's resize and transformers' image processor with Qwen3-VL's published limits."""
@@ -57,6 +58,7 @@ class TestImageFormula:
             expected = processor.get_number_of_image_patches(resized.height, resized.width, {}) // 4
             assert image_tokens(size, rules) == expected, size
 
+    @pytest.mark.training
     @pytest.mark.parametrize("crop", [False, True])
     def test_internvl3(self, crop: bool) -> None:
         """Against LLaMA-Factory's resize and transformers' tiling rule."""
@@ -103,6 +105,7 @@ class TestTextFormula:
             formula(TokenRules("llava"))
 
 
+@pytest.mark.training
 def test_settings_of_a_recipe_are_its_own_and_llamafactorys_defaults() -> None:
     from llamafactory.hparams import DataArguments, ModelArguments
 
@@ -123,6 +126,7 @@ CASES = {
 }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("family", "recipe"), CASES.values(), ids=CASES.keys())
 def test_counts_are_those_of_llamafactory(
     tree: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path], family: str, recipe: dict[str, Any]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_preprocess_flare import convert, converted, row, write_tree
 
 from preprocess.rows import spread
+from tests.support.flare_tree import convert, converted, row, write_tree
 
 MAP = "Return a JSON mapping chromosome identifiers to boxes."
 

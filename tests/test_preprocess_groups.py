@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_preprocess_flare import convert, row, write_tree
-from test_preprocess_splits import record
 
 from medvl.sharegpt import read_records
 from preprocess.results import DatasetResult, group_records
+from tests.support.flare_tree import convert, row, write_tree
+from tests.support.records import record
 
 
 def entries(*parts: tuple[str, str, str]) -> dict[str, int]:

@@ -254,6 +254,7 @@ class TestCommandLine:
     ) -> None:
         assert self.convert(tree, tmp_path, *options) == (code, {}, {})
 
+    @pytest.mark.training
     @pytest.mark.parametrize(("rate", "drawn"), [("0.5", 4), ("2.25", 18)])
     def test_llamafactory_draws_num_samples_all_once_before_any_twice(
         self, tree: Path, tmp_path: Path, rate: str, drawn: int

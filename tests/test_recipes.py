@@ -25,6 +25,8 @@ from medvl.profiles import read_profiles
 from medvl.router.options import read_options
 from medvl.tasks import Task
 
+pytestmark = pytest.mark.training
+
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 MERGES = sorted(FOLDER.glob("export/*.yaml"))

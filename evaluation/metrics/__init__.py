@@ -9,9 +9,5 @@
 """
 
 from evaluation.metrics import choice, detection, grounding, label_sets, number, official, report, vqa
-from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, scored_by, table_of
 
-__all__ = [
-    "Metric", "Table", "choice", "detection", "grounding", "known_rules", "label_sets", "metrics_of", "number",
-    "official", "report", "scored_by", "table_of", "vqa",
-]  # fmt: skip
+__all__ = ["choice", "detection", "grounding", "label_sets", "number", "official", "report", "vqa"]

@@ -17,9 +17,10 @@ from rich.table import Table
 from medvl.argument_types import positive
 from medvl.demo import steps, verdict
 from medvl.demo.images import build_tree
-from medvl.demo.running import StepFailedError, repository_root, run_step
+from medvl.demo.running import run_step
 from medvl.demo.sample import write_sample
 from medvl.demo.steps import Pipeline, Step
+from medvl.processes import CommandFailedError, repository_root
 
 _DRAW_SECONDS = 4
 _USAGE, _INTERRUPTED = 2, 130
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     except FileExistsError as error:
         console.print(str(error), markup=False, highlight=False)
         return _USAGE
-    except StepFailedError as error:
+    except CommandFailedError as error:
         console.print(str(error), markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
@@ -122,7 +123,7 @@ class _Walk:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def all_steps(self) -> None:
-        """Every step in order; StepFailedError from the first that fails."""
+        """Every step in order; CommandFailedError from the first that fails."""
         conversion, following = steps.convert(self.pipeline), steps.after_conversion(self.pipeline)
         total = _DRAW_SECONDS + sum(step.seconds for step in (conversion, *following))
         bar = self.progress.add_task("the whole pipeline", total=total, note="")

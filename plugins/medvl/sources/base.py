@@ -19,6 +19,7 @@ from medvl.box_text import ParsedBoxes
 from medvl.boxes import Boxes, Frame
 from medvl.errors import DataError
 from medvl.sharegpt import Record
+from medvl.source_frames import SourceFrame
 from medvl.tasks import Task
 
 Row = Mapping[str, Any]
@@ -89,11 +90,13 @@ class BoxAnswer:
         boxes: Shape (n, 4), `x_min, y_min, x_max, y_max`, on the first image; none says that there is nothing.
         labels: One per box; None where an object has no name.
         frame: Frame of the numbers.
+        corners: Shape (n, 8), `x1, y1, …, x4, y4`, of boxes that are oriented; None where there are none.
     """
 
     boxes: Boxes
     labels: tuple[str | None, ...]
     frame: Frame
+    corners: Boxes | None = None
 
     @property
     def parsed(self) -> ParsedBoxes:
@@ -202,6 +205,7 @@ class Source(Protocol):
         reference_keys: The same for rows with answers to score against.
         hub: Name of its repository on the Hugging Face Hub, from which `--download` fetches it.
         stated: Options of its own that decide what is written, for the manifest.
+        source_frame: Frame of its boxes, where the command line does not say it.
     """
 
     name: str
@@ -214,6 +218,7 @@ class Source(Protocol):
     reference_keys: tuple[str, ...] = ()
     hub: str | None = None
     stated: Mapping[str, Any] = {}
+    source_frame: SourceFrame = Frame.PIXEL
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -296,6 +301,10 @@ class GivenSource(Source):
             DataError: data that cannot be.
         """
         return self
+
+    def overview(self) -> Sequence[tuple[str, str, str]]:
+        """What it takes the data for, shown before anything is converted: what, value, and whence that is known."""
+        return ()
 
 
 def has_files(source: Source, folder: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from medvl import boxes as box_arrays
 from medvl.box_text import REFUSED, ParsedBoxes, format_boxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size
-from medvl.choices import is_refusal
+from medvl.conclusions import is_refusal
 from medvl.normalisation import normalise
 from medvl.tasks.base import Answer, Context, Issue, Row, Task, TaskSpec, Writing
 

@@ -1,0 +1,65 @@
+"""Which task the rows are of, where nobody says it: by what is there and by the answers, and never where it is open."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from medvl.choices import options
+from medvl.errors import UsageError
+from medvl.sources.tables.columns import Columns
+from medvl.sources.tables.numbers import is_number
+from medvl.tasks import Task
+
+_MANY_WORDS = 12  # more on average: a report
+_MAX_CLASSES = 100
+_SEPARATORS = ("|", ";")
+
+
+def task_of_rows(columns: Columns, questions: Sequence[str], answers: Sequence[str]) -> tuple[Task, str]:
+    """The task of all rows, and why.
+
+    Args:
+        columns: Which roles there are.
+        questions: Of all rows, empty where they have none.
+        answers: Of the rows that have one.
+
+    Raises:
+        UsageError: it is open, as between counting and regression.
+    """
+    if "boxes" in columns:
+        return Task.DETECTION, "there are boxes"
+    if "options" in columns:
+        return Task.CLASSIFICATION, "there are options"
+    if not answers:
+        raise UsageError("no row has an answer, so that nothing says the task; say --task")
+    if all(map(is_number, answers)):
+        raise UsageError(
+            f"all {len(answers)} answers are numbers, {answers[0]!r} the first: say --task counting, regression, "
+            "or classification if they stand for classes (--labels 0=NAME names them)"
+        )
+    asked = [question for question in questions if question]
+    if asked and all(map(options, asked)):
+        return Task.CLASSIFICATION, "the questions offer options"
+    words = sum(len(answer.split()) for answer in answers) / len(answers)
+    if words > _MANY_WORDS:
+        return Task.REPORT, f"answers have {words:.0f} words on average"
+    classes = Counter(answers)
+    if not any(asked) or len(set(asked)) == 1:
+        if separator := label_separator(answers):
+            return Task.MULTI_LABEL, f"answers list labels with {separator} between"
+        if len(classes) <= _MAX_CLASSES and len(classes) <= max(2, len(answers) / 2):
+            return Task.CLASSIFICATION, f"{len(classes)} answers are given again and again"
+        raise UsageError(
+            f"{len(classes)} different answers in {len(answers)} rows, and no questions: say --task classification, "
+            "--task vqa or --task report_generation"
+        )
+    return Task.VQA, "open questions with short answers"
+
+
+def label_separator(answers: Sequence[str]) -> str | None:
+    """What stands between labels, where the parts of answers are given again elsewhere; None where nothing does."""
+    for separator in _SEPARATORS:
+        listed = [answer for answer in answers if separator in answer]
+        parts = Counter(part.strip() for answer in answers for part in answer.split(separator))
+        if listed and sum(parts[part.strip()] > 1 for part in listed[0].split(separator)):
+            return separator
+    return None
