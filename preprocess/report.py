@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medvl.sharegpt import file_sha256
 from preprocess.results import Action, DatasetResult, Finding, counts_of
 
 REPORT = "report.json"
@@ -129,7 +130,7 @@ def summary(converted: Sequence[DatasetResult]) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     """SHA-256 of a file; of a folder that is a dataset by itself, of the names and lengths of all files in it."""
     if path.is_file():
-        return sha256(path.read_bytes())
+        return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return sha256("\0".join(f"{file.relative_to(path)}\0{file.stat().st_size}" for file in files).encode())
 
