@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "IMAGE_OUTSIDE": "ImageName points outside the dataset folder, or is an absolute path outside the tree",
     "IMAGE_TOO_LARGE": "an image has more pixels than is safe to decode",
     "IMAGE_UNREADABLE": "an image cannot be decoded to its end",
+    "SCAN_RENDERED": "an image is DICOM or NIfTI; a copy of what is shown of it is used",
     "EXIF_ROTATED": "an image was rotated by EXIF; its upright copy is used",
     "DEPTH_WINDOWED": "an image has more than 8 bits; a copy is used whose 0.5 to 99.5 percentiles are black to white",
     "ALPHA_FLATTENED": "an image has transparent pixels; a copy laid on black is used",
