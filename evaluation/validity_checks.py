@@ -112,14 +112,15 @@ def _leaked(sample: Sample) -> bool:
 
 
 def _repeated(samples: Sequence[Sample]) -> list[Finding]:
-    """One text for nearly everything, although the references differ."""
+    """One text for nearly everything, although the references differ; of references that hardly do, for everything."""
     texts = Counter(sample.text.strip() for sample in samples if sample.text and sample.text.strip())
-    answers = {sample.reference.answer for sample in samples}
+    answers = Counter(sample.reference.answer for sample in samples)
     total = sum(texts.values())
     if total < _SAME_LEAST or len(answers) == 1:
         return []
     text, count = texts.most_common(1)[0]
-    if count < _SAME_SHARE * total:
+    rare = max(answers.values()) >= _SAME_SHARE * len(samples)  # as right answers are where one in fifty is abnormal
+    if count < (total if rare else _SAME_SHARE * total):
         return []
     message = f"of {total} answers are the same, {text[:60]!r}"
     return [Finding("repeated", count, message, (), fatal=True, cure="look whether the model was given the images")]

@@ -115,7 +115,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     rows = {file: choose_rows(samples, args.limit, args.seed) for file, samples in read.items()}
     total = sum(map(len, rows.values()))
     rows = dry_run.some(rows) if args.dry_run else rows
-    cache, converted = ImageCache(out), []
+    cache, converted = ImageCache(out, source.max_side), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
     for part in convert_rows(rows, partial(convert, options=options), look, cache, args.workers):
@@ -139,6 +139,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         dry_run.show(source, args, shown, total, refused_images(source, rows, shown), Console())
         return
     prepared = entries.shape(plan, converted, out)
+    prepared.sections.update(source.sections(rows))
     prepared.sections["changes"] = changes
     print_report(prepared.converted, Console())
     more_tokens = sorted(options.control_tokens - KNOWN)

@@ -17,6 +17,11 @@ REPORT = "report.json"
 # Every reason a record can be given, and what it means. Dropped: there is nothing to train on. Quarantined: there is
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
 CODES: dict[str, str] = {
+    "ROWS_EMPTY": "a table has rows without any value, which are passed over",
+    "SPLIT_MISSING": "the split file does not name the image of a row",
+    "SPLIT_SEVERAL": "the split file puts the image of a row into several splits",
+    "SPLIT_UNUSED": "the split file names images that no row is about",
+    "SPLIT_CONFOUNDED": "records are split by what goes together with their classes, or with who described them",
     "FILE_WRAPPED": "a question file is an object around the list of rows, not the list",
     "FILE_UNREAD": "files beside those that are read, such as captions of the same images",
     "ROWS_BLANK": "rows at the end of a table in which nothing stands; they are no rows",
@@ -34,6 +39,7 @@ CODES: dict[str, str] = {
     "ALPHA_FLATTENED": "an image has transparent pixels; a copy laid on black is used",
     "IMAGE_FRAMES": "an image has several frames; the first is shown",
     "IMAGE_CMYK": "an image is CMYK; it is shown without its colour profile",
+    "IMAGE_REPEATED": "several rows are about one image; all are kept",
     "IMAGES_THINNED": "a record has more images than --max-images-per-sample; evenly spaced ones are used",
     "IMAGE_DROPPED": "a record goes on without one of its images",
     "TASK_UNKNOWN": "TaskType is no known task",
@@ -54,6 +60,9 @@ CODES: dict[str, str] = {
     "ANSWER_PLACEHOLDER": "None, null, nan or the like stands in an answer's place, and the question names none such",
     "ANSWER_STRUCTURED": "the answer is data (JSON) that has no form as an answer of its task",
     "ANSWER_REWRITTEN": "the answer is trained on in the plain form of its task, without the data or spaces around it",
+    "ANSWER_NORMALISED": "the answer is trained on in the canonical words for what it says; `normalisation` has all",
+    "ANSWER_BLANK": "one of the answers that a combined report is made of is blank; its section says so",
+    "NORMALITY_UNCLEAR": "an answer about normality says neither normal nor abnormal, and has the label `unclear`",
     "ANSWER_UNUSABLE": "the answer is not what its task needs: no boxes, a box that is not four numbers, no number",
     "ANSWER_UNUSUAL": "the answer is none of the options in words either, or has its boxes in another form",
     "LETTER_NOT_OPTION": "the answer is a letter that is not among the options",

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_evaluation_run import build_tree, write_json
 
 from evaluation import Resampling, Results, Settings, evaluate
 from evaluation.results import evaluate_all, together
@@ -18,6 +17,7 @@ from evaluation.run import main
 from medvl.errors import DataError
 from medvl.sharegpt import Source, make_record
 from medvl.tasks import Task
+from tests.support.scored_tree import build_tree, write_json
 
 QUICK = Settings(rules=("strict", "official"), resampling=Resampling(20))
 

@@ -9,8 +9,21 @@ which they state where they apply:
 - what counts as the same class or label never crosses datasets.
 """
 
-from evaluation.metrics import choice, detection, grounding, label_sets, m3llm, m3llm_v1, number, official, report, vqa
+from evaluation.metrics import (
+    choice,
+    detection,
+    grounding,
+    label_sets,
+    m3llm,
+    m3llm_v1,
+    number,
+    official,
+    report,
+    ultrasound,
+    vqa,
+)
 
 __all__ = [
-    "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official", "report", "vqa",
+    "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official", "report",
+    "ultrasound", "vqa",
 ]  # fmt: skip

@@ -206,6 +206,8 @@ class Source(Protocol):
         hub: Name of its repository on the Hugging Face Hub, from which `--download` fetches it.
         stated: Options of its own that decide what is written, for the manifest.
         source_frame: Frame of its boxes, where the command line does not say it.
+        max_side: Longest side of an image that is shown as it is, pixels; of a larger one a copy is made that is as
+            long. Only for a source without boxes, which would lie elsewhere on the copy.
     """
 
     name: str
@@ -219,6 +221,7 @@ class Source(Protocol):
     hub: str | None = None
     stated: Mapping[str, Any] = {}
     source_frame: SourceFrame = Frame.PIXEL
+    max_side: int | None = None
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -266,6 +269,10 @@ class Source(Protocol):
 
     def repairs(self) -> Mapping[str, Repair]:
         """Code of a finding -> what `--clean` may do about it, beside what it does for all sources."""
+        return {}
+
+    def sections(self, rows: Mapping[SourceFile, Sequence[Sample]]) -> Mapping[str, Any]:
+        """Parts of report.json of its own, made of the samples that were converted."""
         return {}
 
 
