@@ -162,6 +162,7 @@ def test_what_cannot_be_scored_is_a_data_error(
         evaluate(predictions, references, settings)
 
 
+@pytest.mark.subprocess
 def test_importing_the_call_is_cheap() -> None:
     program = "import evaluation, sys; print(sorted({'scipy', 'rich', 'torch', 'jinja2'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
