@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from test_preprocess_flare import REPOSITORY, convert, converted, row, write_tree
 
-from benchmarks.flare_tree import ISSUES, KINDS, build
+from benchmarks.flare_issues import ISSUES
+from benchmarks.flare_tree import KINDS, build
 from medvl import sharegpt
 from medvl.sharegpt import write_atomic
 
