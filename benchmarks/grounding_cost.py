@@ -40,7 +40,7 @@ from grounding_models import SIZES, build, make_batch
 
 from medvl.demo.tokenizer import default_corpus, internvl3_tokenizer, qwen3_tokenizer
 from medvl.factory.column_logits import ColumnLogits
-from medvl.factory.grounding_log import Record
+from medvl.factory.grounding_log import GroundingLog
 from medvl.losses.coordinates import Targets, find_targets
 from medvl.losses.grounding import GroundingSettings, combine, grounding_terms
 from medvl.losses.vocabulary import Vocabulary
@@ -131,7 +131,7 @@ def make_steps(
     model: Any, columns: ColumnLogits, batch: dict[str, torch.Tensor], targets: Targets
 ) -> dict[str, Callable[[], None]]:
     """One training step of every way, optimiser included."""
-    settings, record = GroundingSettings(), Record()
+    settings, record = GroundingSettings(), GroundingLog()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     prompt = {name: value for name, value in batch.items() if name != "labels"}
     start = int((batch["labels"][0] != -100).nonzero()[0])
