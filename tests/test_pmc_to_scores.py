@@ -29,7 +29,7 @@ def pristine_templates() -> Any:
         TEMPLATES[name].default_system = system
 
 
-def convert(data: Path, folder: Path, name: str) -> None:
+def convert(data: Path, folder: Path, name: str, *more: str) -> None:
     words = [
         "--images",
         str(folder / "images"),
@@ -41,7 +41,7 @@ def convert(data: Path, folder: Path, name: str) -> None:
         "off",
     ]
     info = str(folder / "dataset_info.json")
-    assert pmc.main([str(data), "--name", name, "--dataset-info", info, *words]) == 0
+    assert pmc.main([str(data), "--name", name, "--dataset-info", info, *words, *more]) == 0
 
 
 @pytest.fixture
@@ -83,3 +83,26 @@ def test_records_without_images_train_beside_others_and_are_asked(
     metrics = json.loads((training / "scores" / "metrics.json").read_text())
     assert metrics["counts"]["references"] == metrics["counts"]["matched"] == 4
     assert metrics["tasks"]["report_generation"]["rouge_l"]["n"] == 4
+
+
+def test_all_files_of_the_benchmark_are_predicted_and_scored(
+    shared_data: Path, tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for file in (shared_data / "pmc_mi_bench").glob("*.json"):
+        for name in {name for row in json.loads(file.read_text()) for name in row.get("images", [])}:
+            Image.new("RGB", (40, 30)).save(tmp_path / "images" / name)
+    convert(shared_data / "pmc_mi_bench", tmp_path, "bench", "--limit", "2")
+    short = "report_generation: {max_new_tokens: 4}\nclassification: {max_new_tokens: 4}\n"
+    (tmp_path / "profiles.yaml").write_text(short)
+    records, out = tmp_path / "bench" / "bench_all_test.json", tmp_path / "predictions.jsonl"
+    words = ["--model", str(tiny_checkpoint("internvl3")), "--template", "intern_vl", "--out", str(out)]
+    profiles = ["--profiles", str(tmp_path / "profiles.yaml")]
+    assert medvl(["predict", "--data", str(records), *words, *profiles]) == 0
+    words = ["--rules", "strict,m3llm", "--compat", "v1", "--force", "--out", str(tmp_path / "scores"), "--no-page"]
+    assert score([str(out), "--references", str(records), *words]) == 0
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert metrics["counts"]["matched"] == 12 and len(metrics["datasets"]) == 6
+    for rules in (metrics, *metrics["other_rules"].values()):
+        assert {task: next(iter(part.values()))["n"] for task, part in rules["tasks"].items()} == {
+            "classification": 2, "report_generation": 10}  # fmt: skip
