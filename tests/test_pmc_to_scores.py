@@ -43,6 +43,13 @@ def convert(data: Path, folder: Path, name: str, *more: str) -> None:
     assert pmc.main([str(data), "--name", name, "--dataset-info", info, *words, *more]) == 0
 
 
+def predict(folder: Path, records: Path, *words: str) -> None:
+    """Ask everything, with short answers."""
+    (folder / "profiles.yaml").write_text("general: {max_new_tokens: 4}\n")
+    profiles = ["--profiles", str(folder / "profiles.yaml")]
+    assert medvl(["predict", "--data", str(records), "--no-router", *profiles, *words]) == 0
+
+
 @pytest.fixture
 def training(tmp_path: Path) -> Path:
     """A training file of four rows: no image, one, two, three."""
@@ -76,26 +83,11 @@ def test_records_without_images_train_beside_others_and_are_asked(
     if count == 1:
         return
     out, records = training / "predictions.jsonl", training / "pmc" / "pmc_all_train.json"
-    assert (
-        medvl(
-            [
-                "predict",
-                "--data",
-                str(records),
-                "--no-router",
-                "--adapter",
-                str(training / "adapter"),
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    predict(training, records, "--adapter", str(training / "adapter"), "--out", str(out))
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(lines) == 4 and not any(line.get("error") for line in lines)
-    assert (
-        score([str(out), "--references", str(records), "--force", "--out", str(training / "scores"), "--no-page"]) == 0
-    )
+    words = ["--references", str(records), "--force", "--out", str(training / "scores"), "--no-page"]
+    assert score([str(out), *words]) == 0
     metrics = json.loads((training / "scores" / "metrics.json").read_text())
     assert metrics["counts"]["references"] == metrics["counts"]["matched"] == 4
     assert metrics["tasks"]["report_generation"]["rouge_l"]["n"] == 4
@@ -109,11 +101,9 @@ def test_all_files_of_the_benchmark_are_predicted_and_scored(
         for name in {name for row in json.loads(file.read_text()) for name in row.get("images", [])}:
             Image.new("RGB", (40, 30)).save(tmp_path / "images" / name)
     convert(shared_data / "pmc_mi_bench", tmp_path, "bench", "--limit", "1")
-    (tmp_path / "profiles.yaml").write_text("general: {max_new_tokens: 4}\n")
     records, out = tmp_path / "bench" / "bench_all_test.json", tmp_path / "predictions.jsonl"
     words = ["--model", str(tiny_checkpoint("internvl3")), "--template", "intern_vl", "--out", str(out)]
-    profiles = ["--profiles", str(tmp_path / "profiles.yaml")]
-    assert medvl(["predict", "--data", str(records), "--no-router", *words, *profiles]) == 0
+    predict(tmp_path, records, *words)
     words = [
         "--rules",
         "strict,m3llm",
