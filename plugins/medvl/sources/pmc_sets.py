@@ -86,8 +86,9 @@ def file_set(path: Path, name: str | None = None, roots: Sequence[Path] = ()) ->
         raise DataError(f"{path}: a meta file, which names files of its own; give it as DATA")
     if form is None:
         raise DataError(
-            f"{path}: its first row has the keys {', '.join(sorted(row)) or 'none'}; expected conversations (training),"
-            " qa_pairs (stages 4 and 5), or question and gt (PMC-MI-Bench). Other files are read by preprocess/table.py"
+            f"{path}: its first row has the keys {', '.join(sorted(row)) or 'none'}; expected conversations or messages"
+            " (training), qa_pairs (stages 4 and 5), or question and gt (PMC-MI-Bench). Other files are read by"
+            " preprocess/table.py"
         )
     split, category = _HOMES[form]
     kind = kind_named(path.stem)
