@@ -8,10 +8,20 @@
 - what counts as the same class or label never crosses datasets.
 """
 
-from evaluation.metrics import choice, detection, grounding, label_sets, number, official, report, vqa
+from evaluation.metrics import (
+    average_precision,
+    choice,
+    detection,
+    grounding,
+    label_sets,
+    number,
+    official,
+    report,
+    vqa,
+)
 from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, scored_by, table_of
 
 __all__ = [
-    "Metric", "Table", "choice", "detection", "grounding", "known_rules", "label_sets", "metrics_of", "number",
-    "official", "report", "scored_by", "table_of", "vqa",
+    "Metric", "Table", "average_precision", "choice", "detection", "grounding", "known_rules", "label_sets",
+    "metrics_of", "number", "official", "report", "scored_by", "table_of", "vqa",
 ]  # fmt: skip
