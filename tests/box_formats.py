@@ -83,7 +83,7 @@ def write_voc(folder: Path, images: Sequence[Labelled]) -> None:
             encoding="utf-8",
         )
     for split in {image.split for image in images}:
-        names = [Path(image.name).stem for image in images if image.split == split and " " not in image.name]
+        names = [Path(image.name).stem for image in images if image.split == split]
         (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
 
 

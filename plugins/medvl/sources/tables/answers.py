@@ -45,7 +45,7 @@ class Answers:
         table = self.table
         names = table.image_names(row)
         task, task_problems = table.task_problem(row, self.task)
-        image_problems, notes = table.image_problem(names)
+        image_problems, notes = table.image_problem(row, names)
         found_problems, found_notes = table.found(index)
         problems, notes = [*found_problems, *task_problems, *image_problems], (*found_notes, *notes)
         question, answer, target = table.question(row), given_answer(table, row), None

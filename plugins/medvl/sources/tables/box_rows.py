@@ -79,7 +79,7 @@ class Boxes:
         first, table = rows[0], self.table
         row = table.rows[first.index]
         task, task_problems = table.task_problem(row, self.task)
-        image_problems, notes = table.image_problem(first.names)
+        image_problems, notes = table.image_problem(row, first.names)
         found_problems, found_notes = table.found(first.index)
         problems, notes = [*found_problems, *task_problems, *image_problems], (*found_notes, *notes)
         size_problems, size_notes = self._size_differs(row, first)

@@ -28,7 +28,8 @@ from medvl.sources.tables.chat_turns import Turn, alpaca_turns, conversation_key
 
 _IMAGES = ("images", "image", "image_path", "image_paths", "img")
 _SPOKEN = {"user": "User", "assistant": "Assistant"}
-_AT_THE_ENDS = re.compile(rf"\A(?:\s*{IMAGE_TAG})+\s*|\s*(?:{IMAGE_TAG}\s*)+\Z")
+# Before the text, or after its last sentence or line.
+_AT_THE_ENDS = re.compile(rf"\A(?:\s*{IMAGE_TAG})+\s*|(?<=[.?!:\n])\s*(?:{IMAGE_TAG}\s*)+\Z")
 
 Notes = tuple[tuple[str, str], ...]
 
@@ -134,7 +135,10 @@ def _images(spoken: Sequence[Turn], beside: Sequence[Any]) -> tuple[Sequence[Any
 
 
 def without_tags(text: str, before: int) -> tuple[str, int]:
-    """A text without the tags at its ends; those within a sentence become the images' numbers. And how many did.
+    """A text without the tags before and after it; those within a sentence become the images' numbers.
+
+    Returns:
+        The text, and how many tags became numbers.
 
     >>> without_tags("<image>\\nIs it larger than in <image>?", 0)
     ('Is it larger than in Image-2?', 1)

@@ -122,9 +122,11 @@ class Understood:
         problem = self.row_problems.get(index)
         return (problem,) if problem else (), self.row_notes.get(index, ())
 
-    def image_problem(self, names: Sequence[str]) -> tuple[tuple[Problem, ...], tuple[tuple[str, str], ...]]:
-        """What is wrong with the names of images, and what there is to say of them."""
-        if not names and "image" in self.columns:
+    def image_problem(
+        self, row: Mapping[str, Any], names: Sequence[str]
+    ) -> tuple[tuple[Problem, ...], tuple[tuple[str, str], ...]]:
+        """What is wrong with the names of images, and what there is to say of them. An empty list says: no image."""
+        if not names and "image" in self.columns and self.value(row, "image") != []:
             return (Problem("images", "IMAGE_NAME", f"no name in the column {self.columns['image'][0]}"),), ()
         problems, notes = [], []
         for name in names:

@@ -13,6 +13,7 @@ is a row without an answer, which conversion drops and reports. `ImageSets/Main/
 valid or test say the split.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,10 @@ def _listed_splits(root: Path, refused: list[str]) -> Mapping[str, str]:
         if not file.is_file():
             continue
         for line in read_text(file).splitlines():
-            stem = line.split()[0] if line.split() else ""
+            stem = line.strip()
             if stem and found.setdefault(stem, split) != split:
                 refused.append(f"{file}: {stem} is listed in {found[stem]}.txt too; an image has one split")
+            found.setdefault(re.sub(r"\s+-?[01]$", "", stem), split)  # some lists say whether a class is there
     return found
 
 
