@@ -129,11 +129,34 @@ def test_a_column_for_each_label(folder: Path) -> None:
     assert "Edema is 'maybe'" in codes(folder)["ANSWER_UNUSABLE"]
 
 
+def test_lists_of_labels(folder: Path) -> None:
+    rows = [{"image": f"p{place}", "labels": labels} for place, labels in enumerate([["Mass", "Edema"], ["Edema"], []])]
+    (folder / "mine.json").write_text(json.dumps(rows))
+    assert convert(folder, "mine.json", "--question", "What?") == 0
+    assert {record.task for record in records(folder)} == {MANY}
+    assert [record.target for record in records(folder)] == ["Mass; Edema", "Edema", "none"]
+    assert records(folder)[0].question == "What? Choose all that apply from the following: Edema; Mass"
+
+
+def test_places_of_options_are_named_by_letters(folder: Path) -> None:
+    name = write(folder, "image,question,A,B,answer", ["p1.png,Sick?,yes,no,0", "p2.png,Sick?,yes,no,1"])
+    assert convert(folder, name) == 3
+    assert codes(folder)["ANSWER_UNUSABLE"].endswith("A: yes, B: no; --labels 1=LETTER says which is meant")
+    assert convert(folder, name, "--labels", "0=A", "1=B") == 0
+    assert [record.target for record in records(folder)] == ["A", "B"]
+
+
+def test_a_column_of_files_is_known_by_them(folder: Path) -> None:
+    name = write(folder, "code,Diagnose,other", [f"p{place},{'ab'[place % 2]},x" for place in range(12)])
+    assert convert(folder, name, "--question", "Which?") == 0
+    assert [record.images for record in records(folder)[:1]] == [[str(folder / "images/p0.png")]]
+
+
 def test_decimal_commas(folder: Path) -> None:
-    rows = [f"p{place}.png;Wie groß in mm?;{number}" for place, number in enumerate(["3,5", "12", "1.234,5"])]
+    rows = [f"p{place}.png;Wie groß in mm?;{number}" for place, number in enumerate(["3,5", "12", "1.234,5", "0,5 %"])]
     assert convert(folder, write(folder, "Bild;Frage;Antwort", rows), "--task", "regression") == 0
-    assert [record.target for record in records(folder)] == ["3.5", "12", "1234.5"]
-    assert [record.source.answer for record in records(folder)] == ["3,5", "12", "1.234,5"]
+    assert [record.target for record in records(folder)] == ["3.5", "12", "1234.5", "0.5 %"]
+    assert [record.source.answer for record in records(folder)] == ["3,5", "12", "1.234,5", "0,5 %"]
     name = write(folder, "Bild;Frage;Antwort", ["p0.png;Wie viele?;1,234"])
     assert convert(folder, name, "--task", "counting") == 2
     assert convert(folder, name, "--task", "counting", "--decimal", "point") == 0
