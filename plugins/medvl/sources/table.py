@@ -10,7 +10,7 @@ file each; what they give is the same for all from here on.
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -95,6 +95,11 @@ class Tables(GivenSource):
         names = list(dict.fromkeys(name for row in rows for name in row))
         said = _said(args).over(preset.settings_for(names)).over(settings_of(table))
         columns, guessed = chosen_columns(names, said)
+        if "image" not in {*columns, *said.columns} and (
+            column := images.column_of_files(rows, names, str(table.folder.resolve()))
+        ):
+            columns, guessed = chosen_columns(names, replace(said, columns={**said.columns, "image": column}))
+            guessed.add("image")
         understood = Understood(
             table.path.absolute(), rows, columns, str(table.folder.resolve()), said,
             table.lines, table.row_notes, table.row_problems,
