@@ -1,6 +1,7 @@
 """The metrics, one file per kind of answer. Importing this package declares them all.
 
-`official` holds the public scorer's rules, all others the strict ones, which they state where they apply:
+`official` holds the public scorer's rules, `m3llm` and `m3llm_v1` those of PMC-MI-Bench, all others the strict ones,
+which they state where they apply:
 - an answer that is missing, blank or unreadable is wrong, never absent; `n_invalid` counts them. In every F1, micro and
   macro, it is one wrong box or label besides those it misses, so that it is never better than a wrong answer;
 - an answer equal to the reference's own text, apart from case and spaces, is right, so that dirty references scored
@@ -8,10 +9,21 @@
 - what counts as the same class or label never crosses datasets.
 """
 
-from evaluation.metrics import choice, detection, grounding, label_sets, number, official, report, vqa
-from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, scored_by, table_of
+from evaluation.metrics import (
+    choice,
+    detection,
+    grounding,
+    label_sets,
+    m3llm,
+    m3llm_v1,
+    number,
+    official,
+    report,
+    ultrasound,
+    vqa,
+)
 
 __all__ = [
-    "Metric", "Table", "choice", "detection", "grounding", "known_rules", "label_sets", "metrics_of", "number",
-    "official", "report", "scored_by", "table_of", "vqa",
+    "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official", "report",
+    "ultrasound", "vqa",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from medvl.boxes import Frame
 from medvl.errors import DataError
 from medvl.sources.tables.annotation_files import read_bytes, read_text, read_xml, split_below
 from medvl.sources.tables.base import Table, columns_called, without_answer
@@ -69,7 +70,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         columns=columns_called(rows, "image", "boxes", "label", "width", "height"),
         folder=folder,
         box_format="xyxy",
-        frame="pixel",
+        frame=Frame.PIXEL,
         notes=(note,) if zero_based else (),
         row_notes={place: notes for place, row in enumerate(rows) if (notes := _notes(row))},
         row_problems=without_answer(rows, "no XML file tells of this image"),
