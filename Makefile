@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test pytest quick lint format clean
 
 install: $(STAMP)
 
@@ -26,8 +26,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/medvl demo
 
-test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+# Side by side: mypy keeps one core busy for half a minute.
+test: $(STAMP)
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# What starts no other program and loads no LLaMA-Factory: while developing.
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not (subprocess or training or browser)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from medvl.box_text import format_boxes
+from medvl.boxes import Frame
 from medvl.demo.tokenizer import default_corpus, internvl3_tokenizer, qwen3_tokenizer
 from medvl.factory.column_logits import ColumnLogits
 from medvl.factory.grounding_log import Record
@@ -252,7 +253,7 @@ def make_batch(size: Size, tokenizer: Any, boxes: int, records: int) -> dict[str
     ids, labels = [], []
     for _ in range(records):
         corners = np.sort(rng.integers(0, 1001, (boxes, 2, 2)), axis=1).reshape(boxes, 4).astype(float)
-        answer = tokenizer.encode(format_boxes(corners, ["lesion"] * boxes, "json", "norm1000") + "<|im_end|>")
+        answer = tokenizer.encode(format_boxes(corners, ["lesion"] * boxes, "json", Frame.NORM1000) + "<|im_end|>")
         question = f"<|im_start|>user\n{start}{image_token * (patches**2 // 4)}{end}\nFind every lesion.<|im_end|>\n"
         prompt = tokenizer.encode(question + "<|im_start|>assistant\n")
         ids.append(prompt + answer)

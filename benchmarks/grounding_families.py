@@ -40,7 +40,8 @@ from compact.report import show  # noqa: E402
 from compact.scoring import scores  # noqa: E402
 
 from medvl.demo.checkpoints import Family, build_checkpoint  # noqa: E402
-from medvl.sharegpt import dataset_entry, write_atomic  # noqa: E402
+from medvl.registry import dataset_entry  # noqa: E402
+from medvl.sharegpt import write_atomic  # noqa: E402
 
 _QUESTION = "Find every cell and give its bounding box as JSON."
 _TRAIN_IMAGES, _TEST_IMAGES = 8000, 300

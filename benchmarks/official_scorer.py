@@ -27,8 +27,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 from side_by_side import flare25, flare26  # noqa: E402
 from side_by_side.perturbations import perturbed, read_pool, write  # noqa: E402
 
-from evaluation.evaluate import Settings, evaluate  # noqa: E402
-from evaluation.references import read_references  # noqa: E402
+from evaluation import Settings, evaluate  # noqa: E402
+from evaluation.scores import Resampling  # noqa: E402
 
 
 def main() -> int:
@@ -49,7 +49,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             predictions = write(root, *perturbed(pool, draw, args.questions))
-            ours = evaluate(predictions, read_references(root), Settings(rules=("official",), force=True))
+            settings = Settings(rules=("official",), resampling=Resampling(), force=True)
+            ours = evaluate(predictions, root, settings).evaluation
             if hasattr(module, "run_evaluation"):
                 found = flare25.compare(module, root, predictions, ours, explained)
             else:

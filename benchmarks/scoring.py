@@ -27,14 +27,14 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, mean_absolute_error
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from evaluation.evaluate import Settings, evaluate
+from evaluation import Settings, evaluate
 from evaluation.matching import both_sides
-from evaluation.metrics import metrics_of
 from evaluation.metrics.choice import truth_of
-from evaluation.references import read_references
+from evaluation.metrics.registry import metrics_of
 from evaluation.samples import Sample
-from evaluation.scoring import TaskScores, dataset_rows, score
-from evaluation.statistics import Resampling, cluster_codes, computed, draw_totals
+from evaluation.scores import Resampling, TaskScores
+from evaluation.scoring import score
+from evaluation.statistics import cluster_codes, computed, dataset_rows, draw_totals
 from medvl.tasks import Task
 
 LABELS = ["Dental Caries", "Periradicular Lesions", "Pulp Diseases", "Periodontal Diseases",
@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         references, predictions = write_files(Path(folder), args.samples)
         start, work = time.perf_counter(), time.process_time()
-        evaluation = evaluate(predictions, read_references(references), Settings(resampling=resampling, force=True))
+        evaluation = evaluate(predictions, references, Settings(resampling=resampling, force=True)).evaluation
         whole, work = time.perf_counter() - start, time.process_time() - work
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     say = sys.stdout.write

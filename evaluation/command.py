@@ -2,34 +2,28 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from rich.console import Console
 
-from evaluation.comparison import compare
-from evaluation.comparison_tables import comparison_json, file_names, print_comparison, print_files
-from evaluation.diagnose import diagnose
-from evaluation.diagnosis import Diagnosis
-from evaluation.evaluate import Evaluation, Settings, evaluate_all
-from evaluation.metrics import known_rules
+from evaluation.console import print_differences, print_files, print_scores
+from evaluation.findings import Finding
+from evaluation.metrics import m3llm_v1
+from evaluation.metrics.registry import known_rules
 from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
 from evaluation.model_based_metrics import MissingExtraError
-from evaluation.outputs import COMPARISON, METRICS, metrics_json, print_scores, write_json, write_scores
-from evaluation.page import REPORT, markdown_tables, render_page, runs_of
-from evaluation.reading import readable
-from evaluation.references import read_references
-from evaluation.statistics import Resampling
-from evaluation.validity_checks import Finding
-from medvl.boxes import FRAMES
+from evaluation.outputs import COMPARISON, METRICS, REPORT, PageError
+from evaluation.page.markdown import markdown_tables
+from evaluation.results import Results, comparison_of, evaluate_all, references_of, save_together, together
+from evaluation.scores import Resampling, Settings
+from evaluation.sentence_models import MODELS as SENTENCE_MODELS
+from medvl.boxes import Frame
 from medvl.console import accept_all_text
 from medvl.errors import DataError
-from medvl.sharegpt import to_json, write_atomic
-from medvl.tasks import UnknownNameError, unknown_name
+from medvl.sharegpt import to_json
+from medvl.tasks import UnknownNameError
 
 # Wide enough for every column where standard output is a file or a pipe, which have no width.
 _WIDTH = 180
@@ -69,6 +63,11 @@ def parser(doc: str) -> argparse.ArgumentParser:
         metavar="RULES",
         help=f"how answers are judged, one or several of {','.join(known_rules())} (default: strict)",
     )
+    add(
+        "--compat",
+        choices=("v1",),
+        help="also score PMC-MI-Bench as M3LLM's first release does (rules m3llm-v1), which leaves invalid answers out",
+    )
     add("--baseline", type=Path, metavar="OTHER", help="prediction file to test the difference to")
     add("--bootstrap", type=int, default=1000, metavar="N", help="draws for intervals and tests, 0 for none (1000)")
     add(
@@ -78,7 +77,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
         help="what is drawn: image (default), sample, or a field of the references' rows such as a patient's number",
     )
     add("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-    add("--frame", choices=FRAMES, help="frame of predicted boxes (default: by the kind of file, see below)")
+    add(
+        "--frame", choices=[*map(str, Frame)], help="frame of predicted boxes (default: by the kind of file, see below)"
+    )
     add(
         "--only-predicted",
         action="store_true",
@@ -92,8 +93,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
         "--report-metrics",
         nargs="+",
         default=[],
-        choices=METRICS_BY_MODELS,
-        help="report metrics that need a large model and the extra `radiology`",
+        choices=[*METRICS_BY_MODELS, *SENTENCE_MODELS],
+        help="metrics of texts that need a model: the first three and the extra `radiology`; "
+        f"{', '.join(SENTENCE_MODELS)} (rules m3llm) and the extra `m3llm`",
     )
     add("--green-transcript", type=Path, metavar="FILE", help="responses of a GREEN judge, JSON lines of id, response")
     add("--no-page", action="store_true", help=f"write no {REPORT}")
@@ -136,14 +138,12 @@ def run(words: Sequence[str], doc: str) -> int:
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    """The settings of a command line; raises UnknownNameError for rules that do not exist."""
-    rules = tuple(dict.fromkeys(name.strip() for name in args.rules.split(",")))
-    for name in rules:
-        if name not in known_rules():
-            raise unknown_name("set of rules", name, known_rules())
+    """The settings of a command line."""
+    named = [*args.rules.split(","), *([m3llm_v1.RULES] if args.compat else [])]
     return Settings(
-        rules=rules,
-        frame=args.frame,
+        rules=tuple(dict.fromkeys(name.strip() for name in named)),
+        splits=tuple(args.splits),
+        frame=Frame(args.frame) if args.frame else None,
         resampling=Resampling(max(0, args.bootstrap), args.seed, args.cluster),
         force=args.force,
         report_metrics=tuple(dict.fromkeys(args.report_metrics)),
@@ -154,88 +154,59 @@ def settings(args: argparse.Namespace) -> Settings:
 
 def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> int:
     chosen = settings(args)
-    with readable(args.references):
-        references = read_references(args.references, args.splits)
+    references = references_of(args.references, chosen.splits)
     _note(references.notes, errors)
     with errors.status("scoring"):
-        evaluations = evaluate_all([*args.predictions, *([args.baseline] if args.baseline else [])], references, chosen)
-        baseline = evaluations.pop() if args.baseline else None
-    out = args.out or _default_out(evaluations)
-    names = file_names([evaluation.predictions.path for evaluation in evaluations])
-    written, runs = [], []
-    images = None if args.no_page else args.images
-    for evaluation, name in zip(evaluations, names, strict=True):
-        if len(evaluations) > 1:
-            errors.print(f"{name}:", markup=False, highlight=False)
-        folder = out / name if len(evaluations) > 1 else out
-        diagnosis = diagnose(evaluation)
-        written.append(_write(evaluation, baseline, diagnosis, folder, chosen, command, errors))
-        runs.append(runs_of(evaluation, name, written[-1], diagnosis))
-        if images is not None:
-            _draw(folder / REPORT, partial(render_page, runs[-1], most_images=images), errors)
-    if len(evaluations) > 1:
-        together = comparison_json(evaluations, names)
-        write_json(out / COMPARISON, together)
-        if images is not None:
-            pages = {name: f"{quote(name)}/{REPORT}" for name in names}
-            _draw(out / REPORT, partial(render_page, list(chain(*runs)), pages=pages), errors)
+        results = evaluate_all(args.predictions, references, chosen, baseline=args.baseline, command=command)
+    out = args.out or _default_out(results)
+    several = len(results) > 1
+    for one in results:
+        if several:
+            errors.print(f"{one.name}:", markup=False, highlight=False)
+        _note([finding_note(finding) for finding in one.findings], errors)
+        _note([f"{other.text}; {other.cure}" for other in one.diagnosis.other_frames], errors)
+        with _noted(errors):
+            one.save(out / one.name if several else out, page=not args.no_page, images=args.images)
+    made = results[0].metrics
+    if several:
+        made = comparison_of(results)
+        with _noted(errors):
+            save_together(results, out, page=not args.no_page)
     if args.json:
-        sys.stdout.write(to_json(together if len(evaluations) > 1 else written[0]).decode())
+        sys.stdout.write(to_json(made).decode())
     elif args.markdown:
-        sys.stdout.write(markdown_tables(list(chain(*runs))))
+        sys.stdout.write(markdown_tables(together(results)))
     else:
-        _print(evaluations, names, written, out)
+        _print(results, out)
     return 0
 
 
-def _draw(path: Path, render: Callable[[], bytes], errors: Console) -> None:
-    """Write a page. It shows what other files hold, so if it cannot be drawn that costs neither these nor the table."""
+@contextmanager
+def _noted(errors: Console) -> Iterator[None]:
+    """A page that cannot be drawn costs neither the other files nor the table; it is said."""
     try:
-        write_atomic(path, render())
-    except Exception as error:  # whatever a chart, an image or the disk may raise; it is said
-        path.unlink(missing_ok=True)  # an earlier run's page would be taken for this one's
-        why = f"{path} is not there, it could not be drawn ({type(error).__name__}: {error})"
-        _note([f"{why}; the scores are whole. Please report it; --no-page leaves the page out"], errors)
+        yield
+    except PageError as error:
+        _note([str(error)], errors)
 
 
-def _write(
-    evaluation: Evaluation,
-    baseline: Evaluation | None,
-    diagnosis: Diagnosis,
-    folder: Path,
-    chosen: Settings,
-    command: Sequence[str],
-    errors: Console,
-) -> dict[str, Any]:
-    """Write a file's outputs; returns the content of its metrics.json."""
-    _note([finding_note(finding) for finding in evaluation.findings], errors)
-    _note([f"{other.text}; {other.cure}" for other in diagnosis.other_frames], errors)
-    metrics = metrics_json(evaluation, chosen, command)
-    if baseline is not None:
-        metrics["comparison"] = compare(evaluation, baseline, chosen.resampling)
-    write_scores(folder, evaluation, metrics, diagnosis)
-    return metrics
-
-
-def _print(
-    evaluations: Sequence[Evaluation], names: Sequence[str], written: Sequence[dict[str, Any]], out: Path
-) -> None:
+def _print(results: Sequence[Results], out: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    if len(evaluations) > 1:
-        print_files(evaluations, names, console)
+    table = together(results)
+    if len(results) > 1:
+        print_files(table.under(results[0].evaluation.rules), console)
     else:
-        print_scores(evaluations[0], written[0], console)
-    for name, metrics in zip(names, written, strict=True):
-        if "comparison" in metrics:
-            print_comparison(metrics["comparison"], name, console)
-    console.print(
-        f"{out / (COMPARISON if len(written) > 1 else METRICS)}", markup=False, highlight=False, soft_wrap=True
-    )
+        print_scores(table, console)
+    for one in results:
+        if "comparison" in one.metrics:
+            print_differences(one.metrics["comparison"], one.name, console)
+    written = out / (COMPARISON if len(results) > 1 else METRICS)
+    console.print(f"{written}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _default_out(evaluations: Sequence[Evaluation]) -> Path:
-    path = evaluations[0].predictions.path
-    return path.with_name("comparison" if len(evaluations) > 1 else f"{path.stem}_scores")
+def _default_out(results: Sequence[Results]) -> Path:
+    path = results[0].evaluation.predictions.path
+    return path.with_name("comparison" if len(results) > 1 else f"{path.stem}_scores")
 
 
 def _note(notes: Sequence[str], errors: Console) -> None:

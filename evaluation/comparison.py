@@ -5,15 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.evaluate import Evaluation
-from evaluation.metrics import Metric, metrics_of
-from evaluation.metrics.registry import Floats, Sums
-from evaluation.scoring import TaskScores, dataset_rows
-from evaluation.statistics import Resampling, computed, draw_totals, interval, p_value, swap_totals, totals
+from evaluation.metrics.registry import Floats, Metric, Sums, metrics_of
+from evaluation.scores import Evaluation, Resampling, TaskScores
+from evaluation.statistics import computed, dataset_rows, draw_totals, interval, p_value, swap_totals, totals
 from medvl.tasks import Task
-
-# Below it a difference is called one; said beside the table, since a reader of twenty rows should expect one by chance.
-SIGNIFICANT = 0.05
 
 
 def compare(mine: Evaluation, other: Evaluation, resampling: Resampling) -> dict[str, Any]:
@@ -116,12 +111,3 @@ def _outcomes(task: Task, mine: TaskScores, other: TaskScores) -> dict[str, dict
         }
         for name, rows in dataset_rows(mine.samples).items()
     }
-
-
-def verdict(entry: dict[str, Any]) -> str:
-    """ "better", "worse", "same" (not told apart) or "-" (no difference to judge)."""
-    if entry["difference"] is None or entry["p_value"] is None:
-        return "-"
-    if entry["p_value"] >= SIGNIFICANT:
-        return "same"
-    return "better" if (entry["difference"] > 0) == entry["higher_is_better"] else "worse"

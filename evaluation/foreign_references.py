@@ -5,7 +5,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from evaluation.frames import size_on_disk
-from evaluation.references import Reference, References, other_fields, refuse
+from evaluation.references import other_fields, refuse
+from evaluation.samples import Reference, References
 from medvl.box_text import ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Frame, Size
 from medvl.errors import DataError

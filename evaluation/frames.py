@@ -5,12 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.predictions import PredictionFile
+from evaluation.samples import PredictionFile
 from medvl.box_text import ParsedBoxes
-from medvl.boxes import FRAMES, Frame, Size, order_corners
+from medvl.boxes import Frame, Size, order_corners
 from medvl.errors import DataError
 from medvl.images import shown_size
-from medvl.sharegpt import MANIFEST, RecordError, file_sha256, read_manifest
+from medvl.sharegpt import MANIFEST, file_sha256, manifest_of
 from medvl.tasks import Answer
 
 
@@ -20,36 +20,19 @@ def read_frame(path: Path) -> tuple[Frame | None, tuple[str, ...]]:
     Raises:
         DataError: the manifest is damaged or names an unknown frame.
     """
-    try:
-        manifest = read_manifest(path.parent)
-    except RecordError as error:
-        raise DataError(str(error)) from error
+    manifest = manifest_of(path)
     if manifest is None:
-        return None, ()
+        # Left by an earlier run, perhaps with another frame.
+        note = f"{path} is not listed in {MANIFEST} beside it; the frame of its boxes is not known"
+        return None, (note,) if (path.parent / MANIFEST).is_file() else ()
     stated = manifest.options.frame
-    frame = next((known for known in FRAMES if known == stated), None)
-    if stated is not None and frame is None:
-        raise DataError(f"{path.parent / MANIFEST}: unknown frame {stated!r}; known are {', '.join(FRAMES)}")
-    listed = manifest.files.get(path.name)
-    if listed is None:  # left by an earlier run, perhaps with another frame
-        return None, (f"{path} is not listed in {MANIFEST} beside it; the frame of its boxes is not known",)
-    changed = listed.sha256 not in (None, file_sha256(path))
+    try:
+        frame = None if stated is None else Frame(stated)
+    except ValueError as error:
+        raise DataError(f"{path.parent / MANIFEST}: {error}") from error
+    changed = manifest.files[path.name].sha256 not in (None, file_sha256(path))
     note = f"{path} has changed since {MANIFEST} was written; its frame may not hold"
     return frame, ((note,) if changed else ())
-
-
-def is_as_written(path: Path) -> bool:
-    """Whether a converted file is the one that the manifest beside it lists, by its SHA-256.
-
-    Raises:
-        DataError: the manifest is damaged.
-    """
-    try:
-        manifest = read_manifest(path.parent)
-    except RecordError as error:
-        raise DataError(str(error)) from error
-    listed = manifest.files.get(path.name) if manifest else None
-    return listed is not None and listed.sha256 == file_sha256(path)
 
 
 def size_on_disk(path: Path) -> Size | None:
@@ -66,7 +49,7 @@ def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | Non
 
     None where nothing tells; that matters only if there are boxes.
     """
-    return asked or file.frame or ("pixel" if file.shape.boxes_in == "pixel" else of_data)
+    return asked or file.frame or (Frame.PIXEL if file.shape.boxes_in == "pixel" else of_data)
 
 
 def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Answer:
@@ -87,7 +70,7 @@ def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Ans
     if not isinstance(answer.value, ParsedBoxes):
         return answer
     boxes, own = answer.value.boxes, answer.value.frame or frame
-    if own != "pixel":
+    if own != Frame.PIXEL:
         if size is None:
             raise DataError(
                 f"{name}: {own} boxes, but the size of its image is not known; score against the converted file "

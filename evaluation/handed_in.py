@@ -11,9 +11,7 @@ from typing import Any
 
 import msgspec
 
-from evaluation.join import Joined
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
+from evaluation.samples import Joined, Prediction, Reference
 from medvl.answers import challenge_text, parse_answer
 from medvl.boxes import Frame, Size
 from medvl.instructions import GENERAL
@@ -77,7 +75,7 @@ def handed_in(reference: Reference, prediction: Prediction, frame: Frame | None)
             separator=label_separator(reference.dataset),
         )
         return text if boxes is None else _in_pixels(boxes, text, reference, frame)
-    if text is not None and reference.task.has_boxes and frame not in (None, "pixel"):
+    if text is not None and reference.task.has_boxes and frame not in (None, Frame.PIXEL):
         boxes = parse_answer(text, reference.task)
         return _in_pixels(boxes, text, reference, frame) if boxes.parsed else text
     return text if prediction.value is msgspec.UNSET else prediction.value
@@ -90,7 +88,7 @@ def _postprocessor(name: str) -> str:
 
 
 def _in_pixels(boxes: Answer, text: str, reference: Reference, frame: Frame | None) -> str:
-    size = reference.image_size() or (_BOUNDLESS if frame == "pixel" else None)
+    size = reference.image_size() or (_BOUNDLESS if frame == Frame.PIXEL else None)
     if frame is None or size is None:  # strict rules refuse such boxes; a text of another task is no box answer to them
         return text
     return challenge_text(boxes, text, size=size, frame=frame)

@@ -4,36 +4,9 @@ import re
 import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
-from evaluation.predictions import Prediction, PredictionFile
-from evaluation.references import Reference, References
+from evaluation.samples import How, Joined, Prediction, PredictionFile, References
 from medvl.errors import DataError
-
-How = Literal["id", "key", "row"]
-
-
-@dataclass(frozen=True)
-class Joined:
-    """References with their predictions.
-
-    Attributes:
-        how: What they were joined by.
-        pairs: Every reference, with its prediction or None.
-        extra: Predictions that answer no reference.
-        duplicates: Predictions for a reference that had one already. The first in the file counts.
-    """
-
-    how: How
-    pairs: list[tuple[Reference, Prediction | None]]
-    extra: list[Prediction] = field(default_factory=list)
-    duplicates: list[Prediction] = field(default_factory=list)
-
-    @property
-    def missing(self) -> list[Reference]:
-        """References without a prediction, or whose prediction is null."""
-        return [reference for reference, prediction in self.pairs if prediction is None or prediction.text is None]
 
 
 def join(references: References, predictions: PredictionFile) -> Joined:
@@ -53,6 +26,9 @@ def join(references: References, predictions: PredictionFile) -> Joined:
         joined = _by_key(
             "id", references, predictions, [item.id for item in references.items], [row.id for row in predictions.rows]
         )
+    elif predictions.shape.name == "m3llm":
+        sides = [item.question for item in references.items], [row.question for row in predictions.rows]
+        joined = _by_key("key", references, predictions, *([" ".join(text.split()) for text in side] for side in sides))
     else:
         # Two datasets may ask the same about images of the same name; few prediction files say which is meant.
         named = all(row.dataset for row in predictions.rows)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.metrics.report import reference_text, report_text
-from evaluation.predictions import decode_rows
+from evaluation.rows import decode_rows
 from evaluation.samples import Sample
+from evaluation.sentence_models import MODELS, sentence_scores
 from medvl.errors import DataError
 from medvl.tasks import Task
 
@@ -27,6 +27,27 @@ METRICS = {
 _SECTION = re.compile(r"^\s*\[([A-Za-z ]{1,40})\]\s*:?[^\S\n]*", re.MULTILINE)
 _MATCHED = re.compile(r"^\s*(\d{1,4})\.", re.MULTILINE)
 _ERROR = re.compile(r"^\s*\(([a-f])\)[^\n:]{0,200}:\s*(\d{1,4})\b", re.MULTILINE)
+
+
+# A report longer than this is a model gone wrong; what lies behind is not compared. ROUGE-L's time grows with the
+# product of both lengths.
+_MAX_CHARACTERS = 20_000
+
+
+def report_text(sample: Sample) -> str:
+    """The model's text as it is scored, empty for an invalid answer.
+
+    The reference's own text also where only case and spaces differ, which BLEU and ROUGE would not all forgive.
+    """
+    if sample.exact:
+        return reference_text(sample)
+    said = sample.answer.value  # without thoughts and what else stands around a report
+    return said[:_MAX_CHARACTERS] if isinstance(said, str) else ""
+
+
+def reference_text(sample: Sample) -> str:
+    """The reference as a report reads: plain also where the source holds it as data, such as {"findings": "Clear."}."""
+    return sample.truth.value if isinstance(sample.truth.value, str) else sample.reference.answer
 
 
 class MissingExtraError(Exception):
@@ -59,7 +80,7 @@ def parse_errors(response: str) -> GreenErrors | None:
     `[Matched Findings]`, whose number stands at the start of a line.
 
     >>> parse_errors("[Clinically Significant Errors]:\\n(b) Missing: 1. edema\\n[Matched Findings]:\\n3. a; b; c")
-    Judgement(matched=3, significant=1)
+    GreenErrors(matched=3, significant=1)
     """
     marks = list(_SECTION.finditer(response))
     ends = [*(mark.start() for mark in marks[1:]), len(response)]
@@ -118,6 +139,16 @@ def run_models(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, lis
     return {name: [math.nan if value is None else float(value) for value in result[METRICS[name][1]]] for name in names}
 
 
+def _by_sentence(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, list[float]]:
+    try:
+        texts = [sample.text or "" for sample in samples], [sample.reference.answer for sample in samples]
+        return sentence_scores(names, *texts)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{', '.join(names)}: {error}; install it with pip install --editable '.[m3llm]'"
+        ) from error
+
+
 def with_model_scores(samples: Sequence[Sample], names: Sequence[str], transcript: Path | None) -> list[Sample]:
     """Samples with models' scores in `Sample.model_scores`; an invalid answer is worth 0 and is shown to no model.
 
@@ -135,7 +166,9 @@ def with_model_scores(samples: Sequence[Sample], names: Sequence[str], transcrip
         scores["green"] = recorded
     asked = [name for name in names if name not in scores]
     if asked and reports:
-        for name, values in run_models(asked, reports).items():
+        by_radeval = [name for name in asked if name in METRICS]
+        made = run_models(by_radeval, reports) if by_radeval else {}
+        for name, values in (made | _by_sentence([name for name in asked if name in MODELS], reports)).items():
             scores[name] = {sample.reference.id: value for sample, value in zip(reports, values, strict=True)}
     return [
         replace(

@@ -1,40 +1,30 @@
-"""What scoring writes: metrics.json, diagnosis.json, per_sample.jsonl and the console tables."""
+"""What scoring writes: metrics.json, diagnosis.json, per_sample.jsonl, and comparison.json of several files."""
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as ConsoleTable
 
 from evaluation import validity_checks
-from evaluation.diagnosis import Diagnosis
-from evaluation.evaluate import Evaluation, Scores, Settings
-from evaluation.frame_evidence import frames_of_rows
-from evaluation.join import Joined
-from evaluation.metrics import Metric, metrics_of
-from evaluation.metrics.registry import base_rules
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from evaluation.samples import Sample
-from evaluation.scoring import Entries, Entry, invalid_reasons
-from evaluation.statistics import ENOUGH_CLUSTERS
+from evaluation.findings import Diagnosis
+from evaluation.frame_diagnosis import frames_of_rows
+from evaluation.metrics.registry import base_rules, metrics_of
+from evaluation.samples import Joined, Prediction, Reference, Sample
+from evaluation.scores import Entries, Entry, Evaluation, Scores, Settings
+from evaluation.scoring import invalid_reasons
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame
 from medvl.sharegpt import to_json, write_atomic
-from medvl.tasks import Task, Value
+from medvl.tasks import Value
 
 METRICS = "metrics.json"
 PER_SAMPLE = "per_sample.jsonl"
 DIAGNOSIS = "diagnosis.json"
 COMPARISON = "comparison.json"
-FEW = "†"  # behind an interval that is too narrow
-FEW_NOTE = f"{FEW} from fewer than {ENOUGH_CLUSTERS} images, so the interval is too narrow"
+REPORT = "report.html"
 # Numbers depend on these.
 _PACKAGES = ("medvl", "numpy", "scipy", "scikit-learn", "rouge-score", "sacrebleu")
 
@@ -107,18 +97,35 @@ def _parts(scores: Scores) -> dict[str, Any]:
     }
 
 
-def write_scores(out: Path, evaluation: Evaluation, metrics: dict[str, Any], diagnosis: Diagnosis) -> None:
+class PageError(Exception):
+    """The page could not be drawn. It shows what other files hold, so that costs none of them."""
+
+
+def write_scores(
+    out: Path, evaluation: Evaluation, metrics: dict[str, Any], diagnosis: Diagnosis, lines: Iterable[dict[str, Any]]
+) -> None:
     """Write the three files, metrics.json last: where it is, the others are whole.
 
     Raises:
         OSError: `out` cannot be written.
     """
-    fits = frames_of_rows(diagnosis.other_frames)
-    left_out = [_left_out_line(reference) for reference in evaluation.left_out or ()]
-    lines = [*_sample_lines(evaluation, fits), *_left_over_lines(evaluation.joined), *left_out]
     write_atomic(out / PER_SAMPLE, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
     write_json(out / DIAGNOSIS, msgspec.to_builtins(diagnosis) | only_predicted(evaluation))
     write_json(out / METRICS, metrics)
+
+
+def write_page(path: Path, render: Callable[[], bytes]) -> None:
+    """Write a page.
+
+    Raises:
+        PageError: whatever a chart, an image or the disk raised.
+    """
+    try:
+        write_atomic(path, render())
+    except Exception as error:
+        path.unlink(missing_ok=True)  # an earlier run's page would be taken for this one's
+        why = f"{path} is not there, it could not be drawn ({type(error).__name__}: {error})"
+        raise PageError(f"{why}; the scores are whole. Please report it; --no-page leaves the page out") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,12 +133,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, to_json(value))
 
 
-def _sample_lines(evaluation: Evaluation, fits: Mapping[str, Frame]) -> Iterator[dict[str, Any]]:
-    """A line per reference, in their order; scores are null where the reference cannot be scored.
+def sample_lines(evaluation: Evaluation, diagnosis: Diagnosis) -> Iterator[dict[str, Any]]:
+    """The lines of per_sample.jsonl: a line per reference, then predictions that answer none, then what was left out.
 
-    `score` and the counts are those of the first rules, `score_<rules>` those of others. `fits_frame` stands where the
-    boxes fit another frame far better than that they were scored in.
+    `score` and the counts are those of the first rules, `score_<rules>` those of others; null where the reference
+    cannot be scored. `fits_frame` stands where the boxes fit another frame far better than that they were scored in.
     """
+    yield from _scored_lines(evaluation, frames_of_rows(diagnosis.other_frames))
+    yield from _left_over_lines(evaluation.joined)
+    yield from map(_left_out_line, evaluation.left_out or ())
+
+
+def _scored_lines(evaluation: Evaluation, fits: Mapping[str, Frame]) -> Iterator[dict[str, Any]]:
     rows = {
         rules: {id(sample): (part.table, row) for part in scores.values() for row, sample in enumerate(part.samples)}
         for rules, scores in evaluation.scores.items()
@@ -207,98 +220,29 @@ def _left_out_line(reference: Reference) -> dict[str, Any]:
     }
 
 
-def print_scores(evaluation: Evaluation, metrics: dict[str, Any], console: Console) -> None:
-    """The counts, and per set of rules every metric per task; the headline metrics per dataset, rules side by side."""
-    console.print(", ".join(f"{count} {name}" for name, count in metrics["counts"].items()), highlight=False)
-    if evaluation.left_out is not None:
-        console.print(left_out_note(metrics["counts"]), highlight=False)
-    for rules, scores in evaluation.scores.items():
-        console.print(_task_table(scores, rules))
-    console.print(_dataset_table(evaluation))
-    if any(any_few(scores) for scores in evaluation.scores.values()):
-        console.print(FEW_NOTE, highlight=False)
-
-
-def left_out_note(counts: Mapping[str, int]) -> str:
-    """What `--only-predicted` did, for whoever reads the scores without the command."""
-    whole = counts["references"] + counts["left_out"]
-    return f"only predicted references are scored (--only-predicted): {counts['references']:,} of {whole:,}"
-
-
-def any_few(scores: Scores) -> bool:
-    """Whether an interval of these scores is marked as too narrow."""
-    parts = (entries for part in scores.values() for entries in (part.pooled, part.macro, *part.datasets.values()))
-    return any(entry.get("few_images", False) for entries in parts for entry in entries.values())
-
-
-def _task_table(scores: Scores, rules: str) -> ConsoleTable:
-    grid = ConsoleTable("task", "metric", title=f"Scores per task, rules: {rules}")
-    for heading in ("pooled [95 % interval]", "macro [95 % interval]", "n", "invalid", "missing"):
-        grid.add_column(heading, justify="right")
-    for task, task_scores in scores.items():
-        missing = _missing(task_scores.samples)
+def comparison_json(evaluations: Sequence[Evaluation], names: Sequence[str]) -> dict[str, Any]:
+    """Entries of all files next to each other, under the first rules: part -> … -> metric -> file -> entry."""
+    rules = evaluations[0].rules
+    made: dict[str, Any] = {"schema": 1, "rules": rules, "tasks": {}, "macro": {}, "datasets": {}}
+    made |= only_predicted(evaluations[0])
+    made["files"] = {
+        name: {"path": str(evaluation.predictions.path), "sha256": evaluation.predictions.sha256}
+        for name, evaluation in zip(names, evaluations, strict=True)
+    }
+    for task, scores in evaluations[0].scores[rules].items():
+        each = [evaluation.scores[rules][task] for evaluation in evaluations]
         for metric in metrics_of(rules, task):
-            if not metric.detail:
-                pooled, macro = task_scores.pooled[metric.name], task_scores.macro[metric.name]
-                row = (task.value, arrow(metric), shown(pooled), shown(macro), *_counts(pooled), str(missing))
-                grid.add_row(*row)
-        grid.add_section()
-    return grid
+            made["tasks"].setdefault(task.value, {})[metric.name] = _side_by_side(
+                names, [one.pooled[metric.name] for one in each]
+            )
+            made["macro"].setdefault(task.value, {})[metric.name] = _side_by_side(
+                names, [one.macro[metric.name] for one in each]
+            )
+            for dataset in scores.datasets:
+                place = made["datasets"].setdefault(dataset, {}).setdefault(task.value, {})
+                place[metric.name] = _side_by_side(names, [one.datasets[dataset][metric.name] for one in each])
+    return made
 
 
-def _dataset_table(evaluation: Evaluation) -> ConsoleTable:
-    grid = ConsoleTable("dataset", "task", title="Scores per dataset")
-    for rules in evaluation.scores:
-        grid.add_column(f"{rules}: metric")
-        grid.add_column("value [95 % interval]", justify="right")
-    for heading in ("n", "invalid", "missing"):
-        grid.add_column(heading, justify="right")
-    found = {(name, task) for scores in evaluation.scores.values() for task in scores for name in scores[task].datasets}
-    for name in sorted({name for name, _ in found}):
-        for task in Task:
-            if (name, task) in found:
-                _dataset_rows(evaluation, name, task, grid)
-        grid.add_section()
-    return grid
-
-
-def _dataset_rows(evaluation: Evaluation, name: str, task: Task, grid: ConsoleTable) -> None:
-    """A row per headline metric; a set of rules with fewer of them leaves the rest of its columns blank."""
-    sides = [
-        [(arrow(metric), scores[task].datasets[name][metric.name]) for metric in metrics_of(rules, task) if
-         metric.headline and task in scores and name in scores[task].datasets]
-        for rules, scores in evaluation.scores.items()
-    ]  # fmt: skip
-    asked = [sample for sample in evaluation.samples if sample.scorable and sample.reference.task is task]
-    missing = _missing([sample for sample in asked if sample.reference.dataset == name])
-    for entries in zip_longest(*sides):
-        cells = [cell for entry in entries for cell in ((entry[0], shown(entry[1])) if entry else ("", ""))]
-        counts = next(_counts(entry[1]) for entry in entries if entry)
-        grid.add_row(escape(name), task.value, *cells, *counts, str(missing))
-
-
-def arrow(metric: Metric) -> str:
-    """A metric's name with its direction."""
-    return f"{metric.name} {'↑' if metric.higher_is_better else '↓'}"
-
-
-def _missing(samples: Sequence[Sample]) -> int:
-    return sum(sample.text is None for sample in samples)
-
-
-def shown(entry: Entry) -> str:
-    """A value with its interval, for a table; "-" where there is none."""
-    if entry["value"] is None:
-        return "-"
-    value, ci95 = number(entry["value"]), entry["ci95"]
-    mark = FEW if entry.get("few_images") else ""
-    return value if ci95 is None else f"{value} [{number(ci95[0])}, {number(ci95[1])}]{mark}"
-
-
-def number(value: float) -> str:
-    """A number as wide as a table needs."""
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def _counts(entry: Entry) -> tuple[str, str]:
-    return str(entry["n"]), str(entry["n_invalid"])
+def _side_by_side(names: Sequence[str], entries: Sequence[Entry]) -> dict[str, Entry]:
+    return dict(zip(names, entries, strict=True))

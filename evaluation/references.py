@@ -1,7 +1,7 @@
 """References: the answers that predictions are scored against, from a source's tree, converted records or a file."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,91 +10,18 @@ import msgspec
 from msgspec import UNSET
 
 from evaluation.frames import read_frame, size_on_disk
-from evaluation.predictions import decode_rows, find_file, scorer_key
+from evaluation.rows import IN_MEMORY, decode_rows, encode_rows, find_file, readable, scorer_key
+from evaluation.samples import Reference, References
 from medvl.box_text import in_pixels
 from medvl.boxes import Frame, Size
 from medvl.errors import DataError
-from medvl.sharegpt import MANIFEST, Record, RecordError, file_sha256, read_records
+from medvl.sharegpt import MANIFEST, Record, file_sha256, read_records
 from medvl.sources import SOURCES, Tree, file_at, tree_at
 from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, image_path
 from medvl.sources.foreign_records import foreign_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One question with the answer it should get.
-
-    Attributes:
-        id: Unique among the references, e.g. "flare/validation-public/Xray/dental/000012".
-        task: Decides how it is scored.
-        dataset: Dataset name.
-        question: The question, without image tags.
-        images: Image names or paths, as written.
-        answer: The source's answer as text; boxes in pixels of the first image.
-        target: What a model was trained to say, boxes in the frame of the converted data; None outside converted data.
-        image_size: (width, height) of the first image, pixels, or None where it cannot be known.
-        row: Place in its file, from 0.
-        fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
-        names: Image names as the source wrote them, where `images` are not these.
-        split: Split folder it comes from, or the source's name of its split; empty where that is not known.
-        written: The source's answer as the JSON value it is; unset outside question files.
-        scorer_key: By what the challenge's scorer joins it; None outside question files.
-        image: Finds the file of its first image, which may not be there; None where nothing tells.
-    """
-
-    id: str
-    task: Task
-    dataset: str
-    question: str
-    images: tuple[str, ...]
-    answer: str
-    target: str | None
-    image_size: Callable[[], Size | None]
-    row: int
-    fields: Mapping[str, str] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    split: str = ""
-    written: Any = msgspec.UNSET
-    scorer_key: str | None = None
-    image: Callable[[], Path | None] = lambda: None
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """Image names to join by: a converted record may train on a normalised copy or on fewer images."""
-        return self.names or self.images
-
-
-@dataclass(frozen=True)
-class References:
-    """All references of a path.
-
-    Attributes:
-        path: As given.
-        kind: "tree", "records" or "challenge".
-        items: In the order of the files.
-        files: SHA-256 of every file read.
-        splits: Split folders they come from; empty where that is not known.
-        frame: Frame of converted data, as its manifest says.
-        unanswered: Questions left out because they have no answer.
-        notes: What a reader of the scores should know.
-    """
-
-    path: Path
-    kind: str
-    items: tuple[Reference, ...]
-    files: dict[Path, str]
-    splits: tuple[str, ...] = ()
-    frame: Frame | None = None
-    unanswered: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def have_ids(self) -> bool:
-        """Whether predictions can be joined to them by id."""
-        return self.kind != "challenge"
 
 
 def read_references(path: Path, splits: Sequence[str] = ()) -> References:
@@ -109,13 +36,33 @@ def read_references(path: Path, splits: Sequence[str] = ()) -> References:
         DataError: nothing there, an unknown shape, unusable rows, or no answers at all.
         UnknownNameError: a split that is not there.
     """
+    with readable(path):
+        return _with_answers(_read_folder(path, splits) if path.is_dir() else _read_file(find_file(path)))
+
+
+def references_in_memory(rows: Iterable[Record | Mapping[str, Any]]) -> References:
+    """References that lie in no file: converted records, or rows of a question file.
+
+    Raises:
+        DataError: as `read_references`, or values that JSON cannot hold.
+    """
+    path = IN_MEMORY / "references"
+    data = encode_rows(rows, path)
+    decoded = decode_rows(data, path)
+    digest = hashlib.sha256(data).hexdigest()
+    if not _are_records(decoded):
+        return _with_answers(_from_rows(path, decoded, _source_of(path, decoded), digest))
     try:
-        references = _read_folder(path, splits) if path.is_dir() else _read_file(find_file(path))
-    except RecordError as error:
-        raise DataError(str(error)) from error
+        records = msgspec.convert(decoded, list[Record])
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: {error}; expected the output of a preprocess script") from error
+    return _with_answers(_from_records(path, decoded, records, digest))
+
+
+def _with_answers(references: References) -> References:
     if not references.items:
         raise DataError(
-            f"{path}: {references.unanswered} questions and not one answer to score against; "
+            f"{references.path}: {references.unanswered} questions and not one answer to score against; "
             "the public copy of a hidden split is blank, name a file with answers"
         )
     return references
@@ -162,26 +109,40 @@ def _read_file(path: Path) -> References:
     if tree and path.name.endswith(tree.source.suffix) and not tree.source.reference_keys:
         return _tree(path, tree, [file_at(path)[1]], training=True)
     rows = decode_rows(path.read_bytes(), path)
-    if rows and {"conversations", "source"} <= rows[0].keys():
-        return _records(path, rows)
-    in_rows = (source for source in SOURCES.values() if source.reference_keys)
-    known = [source for source in in_rows if not rows or set(source.reference_keys) <= rows[0].keys()]
-    if not known:
-        *keys, last = next(source.reference_keys for source in SOURCES.values() if source.reference_keys)
-        raise DataError(
-            f"{path}: not references, its first row has the keys {', '.join(sorted(rows[0]))}; "
-            f"expected {', '.join(keys)} and {last}, or records of a preprocess script"
-        )
-    source = known[0]
+    if _are_records(rows):
+        return _from_records(path, rows, read_records(path), file_sha256(path))
+    source = _source_of(path, rows)
     if tree:
         return _tree(path, tree, [file_at(path)[1]], training=True)
+    return _from_rows(path, rows, source, file_sha256(path))
+
+
+def _are_records(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(rows) and {"conversations", "source"} <= rows[0].keys()
+
+
+def _source_of(path: Path, rows: Sequence[Mapping[str, Any]]) -> Source:
+    """The source whose question files hold such rows; raises DataError if there is none."""
+    in_rows = [source for source in SOURCES.values() if source.reference_keys]
+    for source in in_rows:
+        if not rows or set(source.reference_keys) <= rows[0].keys():
+            return source
+    *keys, last = in_rows[0].reference_keys
+    raise DataError(
+        f"{path}: not references, its first row has the keys {', '.join(sorted(rows[0]))}; "
+        f"expected {', '.join(keys)} and {last}, or records of a preprocess script"
+    )
+
+
+def _from_rows(path: Path, rows: Sequence[dict[str, Any]], source: Source, digest: str) -> References:
+    """The references of a question file outside a tree."""
     samples = source.samples(source.file_at(path), rows)
     answered = [sample for sample in samples if sample.answered]
     return References(
         path=path,
         kind="challenge",
         items=tuple(_from_samples(source, answered, outside=True)),
-        files={path: file_sha256(path)},
+        files={path: digest},
         unanswered=len(rows) - len(answered),
     )
 
@@ -246,7 +207,7 @@ def _answer(sample: Sample, image: Callable[[], Path | None]) -> str:
     if sample.boxes is None:
         return sample.answer
     path = image()
-    size = size_on_disk(path) if path and sample.boxes.frame != "pixel" else (1, 1)
+    size = size_on_disk(path) if path and sample.boxes.frame != Frame.PIXEL else (1, 1)
     if size is None:
         raise DataError(f"{sample.file.path}, row {sample.index}: {path} cannot be read, and its boxes need its size")
     return in_pixels(sample.boxes.parsed, size, sample.boxes.frame, maps=sample.task is Task.INSTANCE_DETECTION)[1]
@@ -261,8 +222,7 @@ def other_fields(row: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(row[key]) for key in row.keys() - _KNOWN_FIELDS if isinstance(row[key], str | int)}
 
 
-def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
-    records = read_records(path)
+def _from_records(path: Path, rows: Sequence[Mapping[str, Any]], records: Sequence[Record], digest: str) -> References:
     items = tuple(
         _from_record(index, record, other_fields(row), path.parent)
         for index, (record, row) in enumerate(zip(records, rows, strict=True))
@@ -273,7 +233,7 @@ def _records(path: Path, rows: Sequence[Mapping[str, Any]]) -> References:
         path=path,
         kind="records",
         items=items,
-        files={path: file_sha256(path)},
+        files={path: digest},
         splits=tuple(dict.fromkeys(record.source.split for record in records)),
         frame=frame,
         unanswered=len(records) - len(items),

@@ -1,26 +1,193 @@
-"""Samples: references and what was predicted for them, both understood, boxes in pixels."""
+"""Samples, and what they are made of: predictions, references, and which of them belong together. Plain data."""
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
+import msgspec
 
-from evaluation.frames import to_pixels
-from evaluation.handed_in import rows_taken
-from evaluation.join import Joined
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from medvl.answers import parse_answer
-from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
-from medvl.choices import is_refusal, normal, offered_labels, options
-from medvl.errors import DataError
-from medvl.normalisation import normalise
-from medvl.per_image import tells_images_apart
-from medvl.sources import label_separator
 from medvl.tasks import Answer, Task
+
+# Frame of a shape's boxes: pixels, or the frame of the converted data the model was asked with.
+BoxesIn = Literal["pixel", "data"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A known shape of prediction rows.
+
+    Attributes:
+        name: Stands in provenance.
+        keys: What every row has; the first shape all of whose keys a row has is its shape.
+        answer: Key of the model's text; may be absent or null in a row, which is a missing answer.
+        boxes_in: Frame of its boxes.
+        written_by: For error messages.
+        handed_in: Whether its answers are what the challenge got; all others are a model's own texts.
+    """
+
+    name: str
+    keys: frozenset[str]
+    answer: str
+    boxes_in: BoxesIn
+    written_by: str
+    handed_in: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of a prediction file.
+
+    Attributes:
+        row: Place in the file, from 0.
+        text: The model's answer; None if there is none.
+        id: The record's id, in files keyed by it.
+        images: Image names as written.
+        question: The question as written.
+        dataset: Dataset name, if the row says.
+        label: What LLaMA-Factory says was the target.
+        value: The answer as any JSON value, of a row that was handed in; "" where it has none. What `text` makes of it
+            is for readers that understand answers; the challenge's scorer reads it as it is.
+        scorer_key: By what the challenge's scorer joins the row; None where it is no row of the challenge.
+        generated: Whether `text` is a model's own, which is tidied before it is handed in.
+        profile: Profile that the question was asked with, if the row says.
+    """
+
+    row: int
+    text: str | None
+    id: str | None = None
+    images: tuple[str, ...] = ()
+    question: str = ""
+    dataset: str | None = None
+    label: str | None = None
+    value: Any = msgspec.UNSET
+    scorer_key: str | None = None
+    generated: bool = False
+    profile: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How a report names this row."""
+        return self.id or f"row {self.row}: {', '.join(self.images)} {self.question[:80]!r}".strip()
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """A prediction file, read.
+
+    Attributes:
+        path: The file.
+        shape: Its shape.
+        sha256: Of its bytes.
+        rows: In the order of the file.
+        frame: Frame of its boxes, if its rows name one.
+    """
+
+    path: Path
+    shape: Shape
+    sha256: str
+    rows: tuple[Prediction, ...]
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One question with the answer it should get.
+
+    Attributes:
+        id: Unique among the references, e.g. "flare/validation-public/Xray/dental/000012".
+        task: Decides how it is scored.
+        dataset: Dataset name.
+        question: The question, without image tags.
+        images: Image names or paths, as written.
+        answer: The source's answer as text; boxes in pixels of the first image.
+        target: What a model was trained to say, boxes in the frame of the converted data; None outside converted data.
+        image_size: (width, height) of the first image, pixels, or None where it cannot be known.
+        row: Place in its file, from 0.
+        fields: Its row's other fields that are text or whole numbers, as text; `TaskType` as written is one of them.
+        names: Image names as the source wrote them, where `images` are not these.
+        split: Split folder it comes from, or the source's name of its split; empty where that is not known.
+        written: The source's answer as the JSON value it is; unset outside question files.
+        scorer_key: By what the challenge's scorer joins it; None outside question files.
+        image: Finds the file of its first image, which may not be there; None where nothing tells.
+    """
+
+    id: str
+    task: Task
+    dataset: str
+    question: str
+    images: tuple[str, ...]
+    answer: str
+    target: str | None
+    image_size: Callable[[], Size | None]
+    row: int
+    fields: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    split: str = ""
+    written: Any = msgspec.UNSET
+    scorer_key: str | None = None
+    image: Callable[[], Path | None] = lambda: None
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Image names to join by: a converted record may train on a normalised copy or on fewer images."""
+        return self.names or self.images
+
+
+@dataclass(frozen=True)
+class References:
+    """All references of a path.
+
+    Attributes:
+        path: As given.
+        kind: "tree", "records" or "challenge".
+        items: In the order of the files.
+        files: SHA-256 of every file read.
+        splits: Split folders they come from; empty where that is not known.
+        frame: Frame of converted data, as its manifest says.
+        unanswered: Questions left out because they have no answer.
+        notes: What a reader of the scores should know.
+    """
+
+    path: Path
+    kind: str
+    items: tuple[Reference, ...]
+    files: dict[Path, str]
+    splits: tuple[str, ...] = ()
+    frame: Frame | None = None
+    unanswered: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def have_ids(self) -> bool:
+        """Whether predictions can be joined to them by id."""
+        return self.kind != "challenge"
+
+
+How = Literal["id", "key", "row"]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """References with their predictions.
+
+    Attributes:
+        how: What they were joined by.
+        pairs: Every reference, with its prediction or None.
+        extra: Predictions that answer no reference.
+        duplicates: Predictions for a reference that had one already. The first in the file counts.
+    """
+
+    how: How
+    pairs: list[tuple[Reference, Prediction | None]]
+    extra: list[Prediction] = field(default_factory=list)
+    duplicates: list[Prediction] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[Reference]:
+        """References without a prediction, or whose prediction is null."""
+        return [reference for reference, prediction in self.pairs if prediction is None or prediction.text is None]
 
 
 @dataclass(frozen=True)
@@ -58,95 +225,3 @@ class Sample:
     def scorable(self) -> bool:
         """Whether an error can be measured: not against a number that cannot be read. Other answers are just wrong."""
         return self.truth.parsed or not self.reference.task.is_number
-
-
-def make_samples(joined: Joined, frame: Frame | None) -> list[Sample]:
-    """Parse both sides of every pair.
-
-    Args:
-        joined: References with predictions.
-        frame: Frame of predicted boxes; None if nothing tells.
-
-    Raises:
-        DataError: boxes were predicted and their frame, or a size it needs, is not known.
-    """
-    labels = _free_labels(reference for reference, _ in joined.pairs)
-    samples = []
-    for (reference, prediction), taken in zip(joined.pairs, rows_taken(joined), strict=True):
-        truth = _known_image(_parse(reference.answer, reference, labels), reference)
-        truth = to_pixels(truth, "pixel", _size_if_needed(truth, reference), reference.id)
-        text = prediction.text if prediction else None
-        answer = _predicted(_open_answer(_parse(text, reference, labels), text or "", reference), reference, frame)
-        exact = text is not None and _squeezed(text) == _squeezed(reference.answer)
-        if reference.task.has_boxes and truth.parsed and frame != "pixel":
-            exact = False  # the reference is in pixels: the same numbers in another frame are other boxes
-        if exact and not answer.parsed and truth.parsed:
-            answer = truth
-        samples.append(Sample(reference, truth, text, answer, exact, taken, frame))
-    return samples
-
-
-def _known_image(truth: Answer, reference: Reference) -> Answer:
-    """The right answer, unless it has boxes on several images: as those of the first they would be other boxes."""
-    boxes = truth.value
-    if isinstance(boxes, ParsedBoxes) and tells_images_apart(boxes, reference.answer, reference.images, reference.task):
-        return Answer(truth.task, None, "boxes_per_image")
-    return truth
-
-
-def _size_if_needed(truth: Answer, reference: Reference) -> Size | None:
-    """The size of the image where a reference is in other numbers than pixels; it may mean to open a file."""
-    stated = isinstance(truth.value, ParsedBoxes) and truth.value.frame is not None
-    return reference.image_size() if stated else None
-
-
-def _predicted(answer: Answer, reference: Reference, frame: Frame | None) -> Answer:
-    if isinstance(answer.value, float) and not math.isfinite(answer.value):
-        return Answer(answer.task, None, "not_finite")
-    if not (reference.task.has_boxes and answer.parsed):
-        return answer
-    stated = answer.value.frame if isinstance(answer.value, ParsedBoxes) else None
-    if frame is None and stated is None:
-        raise DataError(
-            f"{reference.id}: the frame of its predicted boxes is not known, there is no manifest.json beside the "
-            "references; name it with --frame norm1000, --frame norm1 or --frame pixel"
-        )
-    with np.errstate(over="ignore"):  # a number that no image has may not fit in pixels
-        pixels = to_pixels(answer, frame or "pixel", reference.image_size(), reference.id)
-    if isinstance(pixels.value, ParsedBoxes) and not np.isfinite(pixels.value.boxes).all():
-        return Answer(answer.task, None, "not_finite", answer.notes)
-    return pixels
-
-
-def _open_answer(answer: Answer, text: str, reference: Reference) -> Answer:
-    """Where a question offers no labels any words are one, but neither a refusal nor a text without words such as
-    `???`, which are unreadable where labels are offered."""
-    if reference.task is not Task.MULTI_LABEL or not answer.value or offered_labels(reference.question):
-        return answer
-    if is_refusal(text):
-        return Answer(answer.task, None, "refusal")
-    return answer if any(map(str.isalnum, text)) else Answer(answer.task, None, "no_words")
-
-
-def _parse(text: str | None, reference: Reference, labels: dict[str, tuple[str, ...]]) -> Answer:
-    return parse_answer(
-        text,
-        reference.task,
-        question=reference.question,
-        labels=labels.get(reference.dataset, ()),
-        separator=label_separator(reference.dataset),
-    )
-
-
-def _free_labels(references: Iterable[Reference]) -> dict[str, tuple[str, ...]]:
-    """Labels of classifications without lettered options (FLARE's CMMD), by dataset, as its references have them."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for reference in references:
-        if reference.task is Task.CLASSIFICATION and not options(reference.question):
-            label = parse_answer(reference.answer, reference.task).value
-            found[reference.dataset][label if isinstance(label, str) else normal(reference.answer)] = None
-    return {dataset: tuple(sorted(labels)) for dataset, labels in found.items()}
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(normalise(text).split()).casefold()

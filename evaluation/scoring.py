@@ -3,54 +3,26 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import Metric, Table, metrics_of, official, scored_by, table_of
-from evaluation.metrics.registry import Floats, Sums
+from evaluation.metrics.registry import Clustered, Floats, Metric, Sums, Table, metrics_of, scored_by, table_of
+from evaluation.official_splits import RULES
 from evaluation.samples import Sample
+from evaluation.scores import NO_RESAMPLING, Entries, Entry, Resampling, TaskScores
 from evaluation.statistics import (
     ENOUGH_CLUSTERS,
-    Clustered,
-    Resampling,
     cluster_codes,
     clustered,
     computed,
+    dataset_rows,
     draw_totals,
     interval,
     totals,
 )
 from medvl.tasks import Task
-
-Entry = dict[str, Any]
-Entries = dict[str, Entry]
-NO_RESAMPLING = Resampling()
-
-
-@dataclass(frozen=True)
-class TaskScores:
-    """One task, scored.
-
-    Attributes:
-        samples: The task's samples.
-        table: What its metrics read, one row per sample.
-        parts: Dataset -> its columns added up per cluster; what a comparison of two models works on.
-        pooled: Metric -> entry over all samples.
-        datasets: Dataset -> metric -> entry.
-        macro: Metric -> mean over datasets.
-        groups: Group -> metric -> entry, over the reference boxes of all samples.
-    """
-
-    samples: list[Sample]
-    table: Table
-    parts: dict[str, Clustered]
-    pooled: Entries = field(default_factory=dict)
-    datasets: dict[str, Entries] = field(default_factory=dict)
-    macro: Entries = field(default_factory=dict)
-    groups: dict[str, Entries] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +42,7 @@ def score(samples: Sequence[Sample], rules: str, resampling: Resampling = NO_RES
     """
     by_task: dict[Task, list[Sample]] = defaultdict(list)
     for sample in samples:
-        if sample.scorable or rules == official.RULES:
+        if sample.scorable or rules == RULES:
             by_task[sample.reference.task].append(sample)
     scored = [task for task in Task if task in by_task and scored_by(rules, task)]
     return {task: _score_task(task, by_task[task], rules, resampling) for task in scored}
@@ -109,14 +81,6 @@ def _score_task(task: Task, samples: list[Sample], rules: str, resampling: Resam
     for metric in metrics_of(rules, task, by_group=True):
         _by_group(metric, pooled, _group_clusters(scores.parts.values()), table.groups, scores.groups)
     return scores
-
-
-def dataset_rows(samples: Sequence[Sample]) -> dict[str, NDArray[np.intp]]:
-    """Dataset -> the rows of its samples, datasets sorted."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, sample in enumerate(samples):
-        rows[sample.reference.dataset].append(row)
-    return {name: np.array(rows[name], dtype=np.intp) for name in sorted(rows)}
 
 
 def cluster_datasets(table: Table, samples: Sequence[Sample], by: str) -> dict[str, Clustered]:

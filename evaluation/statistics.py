@@ -4,16 +4,15 @@ Questions about one image are not independent (dental asks six), so images are d
 is the one place that says what belongs together.
 """
 
-import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 from scipy.sparse.csgraph import connected_components
 
-from evaluation.metrics.registry import Floats, Metric, Sums, Table
+from evaluation.metrics.registry import Clustered, Floats, Metric, Sums, Table
 from evaluation.samples import Sample
 from medvl.errors import DataError
 
@@ -22,25 +21,6 @@ _CHUNK = 2_000_000  # weights held at once
 _UNDEFINED_DRAWS = 0.05
 # Below it a percentile interval is too narrow: simulated, it held the true value in 62 to 87 % of cases, not in 95 %.
 ENOUGH_CLUSTERS = 30
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are made.
-
-    Attributes:
-        draws: Bootstrap draws, and swaps of a paired test; 0 for none.
-        seed: Seed.
-        cluster: "image", "sample", or a field of the references' rows.
-    """
-
-    draws: int = 0
-    seed: int = 0
-    cluster: str = "image"
-
-    def generator(self, *names: str) -> np.random.Generator:
-        """A generator that depends on the seed and `names` alone, so that other data changes no interval."""
-        return np.random.default_rng([self.seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
 def cluster_codes(samples: Sequence[Sample], by: str = "image") -> NDArray[np.intp]:
@@ -77,23 +57,6 @@ def _field(sample: Sample, name: str) -> str:
         raise DataError(
             f"{sample.reference.id}: has no field {name!r} to cluster by, it has {known}; use --cluster image"
         ) from None
-
-
-@dataclass(frozen=True)
-class Clustered:
-    """A table added up per cluster.
-
-    Attributes:
-        matrix: Shape (clusters, all columns side by side).
-        layout: Column name -> its columns of the matrix; a single index where it is one number.
-    """
-
-    matrix: csr_matrix
-    layout: dict[str, slice | int]
-
-    def split(self, totals: Floats) -> Sums:
-        """Totals of shape (draws, all columns) by name."""
-        return {name: totals[:, where] for name, where in self.layout.items()}
 
 
 def clustered(table: Table, codes: NDArray[np.intp]) -> Clustered:
@@ -184,3 +147,11 @@ def computed(metric: Metric, sums: Sums) -> Floats:
     """A metric's values over draws; what overflows or is no number there is dealt with where values are reported."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return metric.compute(sums)
+
+
+def dataset_rows(samples: Sequence[Sample]) -> dict[str, NDArray[np.intp]]:
+    """Dataset -> the rows of its samples, datasets sorted."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, sample in enumerate(samples):
+        rows[sample.reference.dataset].append(row)
+    return {name: np.array(rows[name], dtype=np.intp) for name in sorted(rows)}

@@ -6,16 +6,12 @@ is refused; `--force` scores it all the same and says so in metrics.json.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from evaluation.edited import edited_records
-from evaluation.join import Joined
+from evaluation.findings import Finding
 from evaluation.matching import has_zero_area
-from evaluation.predictions import PredictionFile
-from evaluation.reference_frames import references_elsewhere
-from evaluation.references import Reference, References
-from evaluation.samples import Sample
+from evaluation.reference_checks import edited_records, references_elsewhere
+from evaluation.samples import Joined, PredictionFile, Reference, References, Sample
 
 _SHOWN = 5
 # A finding above this share of the references (of the predictions, for duplicates) is fatal: at a tenth a score says
@@ -27,27 +23,6 @@ _SAME_SHARE, _SAME_LEAST = 0.95, 20
 # What chat templates leave behind when the prompt is decoded with the answer.
 _ROLE_MARKS = ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "assistant\n", "<|vision_start|>", "<image>")
 _QUESTION_LEAST = 30  # characters; a shorter question may well be repeated in an answer
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of trouble.
-
-    Attributes:
-        code: Key in the provenance of metrics.json.
-        count: How many.
-        text: What that means, for the reader.
-        examples: The first few; per_sample.jsonl has all of those that concern single samples.
-        fatal: Whether the file is refused.
-        cure: What to do about it, where it is fatal.
-    """
-
-    code: str
-    count: int
-    text: str
-    examples: tuple[str, ...] = ()
-    fatal: bool = False
-    cure: str = ""
 
 
 def counts(
@@ -137,14 +112,15 @@ def _leaked(sample: Sample) -> bool:
 
 
 def _repeated(samples: Sequence[Sample]) -> list[Finding]:
-    """One text for nearly everything, although the references differ."""
+    """One text for nearly everything, although the references differ; of references that hardly do, for everything."""
     texts = Counter(sample.text.strip() for sample in samples if sample.text and sample.text.strip())
-    answers = {sample.reference.answer for sample in samples}
+    answers = Counter(sample.reference.answer for sample in samples)
     total = sum(texts.values())
     if total < _SAME_LEAST or len(answers) == 1:
         return []
     text, count = texts.most_common(1)[0]
-    if count < _SAME_SHARE * total:
+    rare = max(answers.values()) >= _SAME_SHARE * len(samples)  # as right answers are where one in fifty is abnormal
+    if count < (total if rare else _SAME_SHARE * total):
         return []
     message = f"of {total} answers are the same, {text[:60]!r}"
     return [Finding("repeated", count, message, (), fatal=True, cure="look whether the model was given the images")]

@@ -21,7 +21,7 @@ from medvl.sharegpt import Record
 from medvl.sources import label_separator
 from medvl.tasks import TASKS, Row, Task
 from medvl.tasks.base import Issue
-from preprocess.report import DatasetResult, Finding, leave_out
+from preprocess.results import DatasetResult, Finding, leave_out
 
 AUDIT_FILE = "audit.csv"
 _MARKED = "audit.marked.csv"
@@ -39,23 +39,9 @@ def _single_spaced(question: str) -> str:
 def audit(part: DatasetResult) -> DatasetResult:
     """The part with a finding for everything odd about its records; all of them are kept."""
     checks = [_task_issues(part.records), _repeated(part.records)]
-    found = [finding for check in checks for finding in _findings(part, check)]
+    found = [Finding.about(record, *issue) for check in checks for record, issue in check]
     found.sort(key=lambda finding: (finding.index, finding.code))
     return leave_out(part, found)
-
-
-def _findings(part: DatasetResult, issues: Iterable[tuple[Record, Issue]]) -> list[Finding]:
-    return [
-        Finding(
-            id=record.id,
-            code=code,
-            action="kept",
-            detail=f"{record.id}: {words}",
-            file=part.file,
-            index=record.source.index,
-        )
-        for record, (code, words) in issues
-    ]
 
 
 def _task_issues(records: Sequence[Record]) -> Iterator[tuple[Record, Issue]]:
@@ -169,20 +155,8 @@ def exclude(part: DatasetResult, reviewed: Set[str]) -> DatasetResult:
     gone = [record for record in part.records if record.id in reviewed] if reviewed else []
     if not gone:
         return part
-    left = leave_out(
-        part,
-        [
-            Finding(
-                id=record.id,
-                code="EXCLUDED",
-                action="dropped",
-                detail=f"{record.id}: left out after review",
-                file=part.file,
-                index=record.source.index,
-            )
-            for record in gone
-        ],
-    )
+    left = leave_out(part, [Finding.about(record, "EXCLUDED", "left out after review", "dropped") for record in gone])
     ids = {record.id for record in left.records}
     others = [finding for finding in left.findings if not (finding.id in ids and finding.code in _COMPARED)]
-    return msgspec.structs.replace(left, findings=others + _findings(left, _repeated(left.records)))
+    repeated = [Finding.about(record, *issue) for record, issue in _repeated(left.records)]
+    return msgspec.structs.replace(left, findings=others + repeated)

@@ -6,17 +6,18 @@ Boxes refer to the first image of a record, in training as in scoring.
 from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
+
 from medvl.answers import target_text
 from medvl.box_text import UNREAD, BoxStyle, ParsedBoxes, in_pixels, parse_boxes
-from medvl.boxes import Boxes, Frame, Size, area, clip, order_corners
+from medvl.boxes import Boxes, Frame, Size, area, clip, from_frame, order_corners
+from medvl.errors import RowRefusedError
 from medvl.per_image import tells_images_apart
 from medvl.question_boxes import Rewritten
 from medvl.source_frames import better_frames
 from medvl.sources.base import Sample
 from medvl.tasks import Answer, Task
-from preprocess.errors import RowRefusedError
-
-Note = tuple[str, str]  # code and detail
+from medvl.tasks.base import Issue
 
 # How much of an answer may be in no box before it is set aside: a number or two in a sentence around the boxes.
 _UNREAD_LEAST = dict.fromkeys(UNREAD, 1) | {"numbers_unread": 4}
@@ -37,7 +38,7 @@ def box_target(
     source: Frame,
     frame: Frame,
     style: BoxStyle,
-) -> tuple[str, list[Note]]:
+) -> tuple[str, list[Issue]]:
     """The text to train on for an answer with boxes, and codes with details of what is unusual about them.
 
     Args:
@@ -60,7 +61,8 @@ def box_target(
     if parsed.empty_labels and style in ("json", "flare") and answer.task is not Task.INSTANCE_DETECTION:
         notes.append(("ANSWER_UNUSUAL", f"{style} has no place for what has no box: {', '.join(parsed.empty_labels)}"))
     pixels, text = in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)
-    own_form = given if not (answer.notes.keys() - {"inverted"}) and source == "pixel" and not parsed.frame else text
+    as_given = source == Frame.PIXEL and not parsed.frame and not answer.notes.keys() - {"inverted"}
+    own_form = given if as_given else text
     target = target_text(replace(answer, value=pixels), own_form, size=size, frame=frame, style=style, label=label)
     _refuse_unreadable_names(parsed, target, style)
     return target, notes + _box_notes(pixels.boxes, size)
@@ -80,12 +82,21 @@ def _refuse_unreadable_names(parsed: ParsedBoxes, target: str, style: BoxStyle) 
 def source_answer(answer: Answer, given: str, size: Size, source: Frame) -> str:
     """The answer as the record keeps it: as the source writes it, with boxes in pixels, which scoring compares with."""
     parsed = answer.value
-    if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == "pixel":
+    if not isinstance(parsed, ParsedBoxes) or (parsed.frame or source) == Frame.PIXEL:
         return given
     return in_pixels(parsed, size, source, maps=answer.task is Task.INSTANCE_DETECTION)[1]
 
 
-def image_note(answer: Answer, given: str, sample: Sample) -> list[Note]:
+def oriented(sample: Sample, size: Size | None) -> list[list[float]] | msgspec.UnsetType:
+    """Corners of a row's oriented boxes in pixels, shape (n, 8), to the hundredth; unset if it has none."""
+    if size is None or sample.boxes is None or sample.boxes.corners is None:
+        return msgspec.UNSET
+    points = from_frame(sample.boxes.corners.reshape(-1, 4), size, sample.boxes.frame)
+    corners: list[list[float]] = points.reshape(-1, 8).round(2).tolist()
+    return corners
+
+
+def image_note(answer: Answer, given: str, sample: Sample) -> list[Issue]:
     """What boxes beside several images mean: they are taken to lie on the first.
 
     Raises:
@@ -100,7 +111,7 @@ def image_note(answer: Answer, given: str, sample: Sample) -> list[Note]:
     return [("BOXES_ON_FIRST", f"{len(names)} images, boxes taken to lie on the first: {given[:200]!r}")]
 
 
-def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
+def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Issue]:
     """What there is to know about the boxes that a question gives."""
     if asked.doubt:
         return [("QUESTION_BOX_UNCLEAR", asked.doubt)]
@@ -109,7 +120,7 @@ def question_notes(asked: Rewritten, question: str, frame: Frame) -> list[Note]:
     return [("QUESTION_BOX", f"{', '.join(asked.boxes)} in {frame}: {asked.text[:200]!r}")]
 
 
-def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> list[Note]:
+def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> list[Issue]:
     """Boxes that fit another frame much better than the one that the command line states."""
     others = () if parsed.frame else better_frames(parsed.boxes, size, source, given)
     if not others:
@@ -119,7 +130,7 @@ def _frame_notes(parsed: ParsedBoxes, given: str, size: Size, source: Frame) -> 
     return [("COORDINATE_RANGE", f"read as {source}, but the boxes fit {options} {where}: {given[:200]!r}")]
 
 
-def _box_notes(boxes: Boxes, size: Size) -> list[Note]:
+def _box_notes(boxes: Boxes, size: Size) -> list[Issue]:
     low, high = boxes[:, :2], boxes[:, 2:]
     if (low >= 0).all() and (low < high).all() and (high <= size).all():
         return []

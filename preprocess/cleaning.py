@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from medvl.box_text import BoxStyle, format_boxes, parse_boxes
-from medvl.boxes import area, order_corners
+from medvl.boxes import Frame, area, order_corners
 from medvl.sharegpt import Record
 from medvl.sources.base import Repair, Sample
-from preprocess.report import DatasetResult, Finding
+from preprocess.results import DatasetResult, Finding
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ def clean(
             records.append(normalised)
         findings = [finding for finding in findings if not (finding.id == record.id and finding.code in named)]
         findings += [finding for finding in fresh if finding.code in repairs]
-        findings.append(_finding(part, record, named, after if normalised else None))
+        findings.append(_finding(record, named, after if normalised else None))
     findings = sorted(findings, key=lambda finding: finding.index)
     return msgspec.structs.replace(part, records=records, findings=findings), changes
 
@@ -98,7 +98,7 @@ def _written(boxes: list[list[float]], labels: list[str | None], empty: Sequence
     """Boxes in the form of FLARE's own answers; where only some have names, which it does not know, as objects."""
     named = sum(label is not None for label in labels)
     style: BoxStyle = "flare" if not named else "map" if named == len(labels) else "json"
-    return format_boxes(np.array(boxes), labels, style, "pixel", empty_labels=empty)
+    return format_boxes(np.array(boxes), labels, style, Frame.PIXEL, empty_labels=empty)
 
 
 def _drop(_: Record, answer: str) -> None:
@@ -132,14 +132,7 @@ def _reconverted(
     return msgspec.structs.replace(normalised, source=record.source, conversations=turns), findings
 
 
-def _finding(part: DatasetResult, record: Record, codes: list[str], after: str | None) -> Finding:
-    before = record.source.truth[:200]
-    said = f"{', '.join(codes)}: {before!r} " + ("dropped" if after is None else f"became {after[:200]!r}")
-    return Finding(
-        id=record.id,
-        code="CLEANED",
-        action="kept" if after is not None else "dropped",
-        detail=f"{record.id}: {said}",
-        file=part.file,
-        index=record.source.index,
-    )
+def _finding(record: Record, codes: list[str], after: str | None) -> Finding:
+    became = "dropped" if after is None else f"became {after[:200]!r}"
+    said = f"{', '.join(codes)}: {record.source.truth[:200]!r} {became}"
+    return Finding.about(record, "CLEANED", said, "dropped" if after is None else "kept")

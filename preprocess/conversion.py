@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
@@ -20,14 +21,15 @@ from preprocess import dry_run, entries, filtering, prompts, source_frames, unch
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
 from preprocess.download import download, tree_in
-from preprocess.images import ImageCache
+from preprocess.images import ImageCache, look_at_images
 from preprocess.options import Options
 from preprocess.outputs import Provenance, check_name, write_outputs
-from preprocess.parallel import convert_rows, look_at_images
-from preprocess.report import REPORT, DatasetResult, Finding, counts_of, print_report
+from preprocess.parallel import convert_rows
+from preprocess.report import REPORT, print_report
+from preprocess.results import DatasetResult, Finding, counts_of
 from preprocess.rows import convert
-from preprocess.special_tokens import chosen_tokens
-from preprocess.token_formula import record_text_tokens
+from preprocess.tokens.formula import record_text_tokens
+from preprocess.tokens.recipe import chosen_tokens
 
 
 def choose_rows(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
@@ -101,8 +103,8 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     root, out, info = tree_in(source, args.root.resolve()), args.out.resolve(), args.dataset_info.resolve()
     plan = entries.plan(source, args)
     options = Options(
-        source, args.frame, args.box_style, args.on_missing, args.name, args.max_images_per_sample, args.number_images,
-        chosen_tokens(args),
+        source, Frame(args.frame), args.box_style, args.on_missing, args.name, args.max_images_per_sample,
+        args.number_images, chosen_tokens(args),
     )  # fmt: skip
     options = source_frames.stated(options, args.source_frame)
     filtered = filtering.plan(source, args)
@@ -113,10 +115,10 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     rows = {file: choose_rows(samples, args.limit, args.seed) for file, samples in read.items()}
     total = sum(map(len, rows.values()))
     rows = dry_run.some(rows) if args.dry_run else rows
-    cache, converted = ImageCache(out), []
+    cache, converted = ImageCache(out, source.max_side), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
     look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
-    for part in convert_rows(rows, options, look, cache, args.workers):
+    for part in convert_rows(rows, partial(convert, options=options), look, cache, args.workers):
         where = f"{args.name}/{part.split}/{part.category}/{part.dataset}"
         part.findings[:0] = [finding for finding in file_findings if finding.id == where]
         part.findings += source_frames.findings(part, options, auto=args.source_frame == "auto")
@@ -127,7 +129,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         refuse_missing(converted)
 
     def convert_again(sample: Sample) -> tuple[Record | None, list[Finding]]:
-        normalised = replace(options, source_frame="pixel", source_frames={})  # cleaning writes pixels
+        normalised = replace(options, source_frame=Frame.PIXEL, source_frames={})  # cleaning writes pixels
         return convert(sample, {name: seen.image for name, seen in look([sample]).items()}, normalised)
 
     answers = {record.id: record.source.truth for part in converted for record in part.records}
@@ -137,6 +139,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         dry_run.show(source, args, shown, total, refused_images(source, rows, shown), Console())
         return
     prepared = entries.shape(plan, converted, out)
+    prepared.sections.update(source.sections(rows))
     prepared.sections["changes"] = changes
     print_report(prepared.converted, Console())
     more_tokens = sorted(options.control_tokens - KNOWN)
@@ -238,4 +241,4 @@ def recorded_options(args: argparse.Namespace) -> dict[str, Any]:
     names = ("frame", "box_style", "on_missing", "max_images_per_sample", "number_images", "clean", "clean_splits",
              "datasets", "splits", "limit", "seed", "name")  # fmt: skip
     stated = {name: getattr(args, name) for name in names}
-    return stated if args.source_frame == "pixel" else stated | {"source_frame": args.source_frame}
+    return stated if args.source_frame == Frame.PIXEL else stated | {"source_frame": args.source_frame}

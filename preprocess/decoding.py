@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from medvl.images import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation
+from medvl.images import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation, shown
 from medvl.png_data import check_pixels
 from medvl.sharegpt import write_atomic
 
@@ -39,7 +39,7 @@ class ImageInfo(msgspec.Struct, frozen=True, array_like=True):
     sha256: bytes = b""
 
 
-def examine(path: str, copy: str, data: bytes) -> ImageInfo:
+def examine(path: str, copy: str, data: bytes, max_side: int | None = None) -> ImageInfo:
     """Look at one image.
 
     PNG: every chunk's checksum, and that its data is all of its pixels, which is as good as decoding and four times
@@ -50,9 +50,12 @@ def examine(path: str, copy: str, data: bytes) -> ImageInfo:
         path: The image.
         copy: Where to write a normalised copy if it needs one: a PNG without metadata.
         data: Content of the image's file.
+        max_side: Longest side of an image that is used as it is, pixels; a copy of a larger one is as long.
     """
     try:
         size, notes, normalised = _decode(path, data)
+        if max_side and max(size) > max_side:
+            normalised = _thumbnail(data, max_side)
     except Image.DecompressionBombError as error:
         return ImageInfo(path, None, "IMAGE_TOO_LARGE", f"{path}: {error}")
     except UnidentifiedImageError:  # its message has a memory address in it
@@ -97,6 +100,16 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
         if [code for code, _ in notes] == ["ALPHA_FLATTENED"] and is_opaque(image):
             return size, [], None
         return size, notes, mend(image)
+
+
+def _thumbnail(data: bytes, max_side: int) -> Image.Image:
+    """An image as it is shown, no longer than a side; its proportions stay."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        image.load()
+        small = shown(image)
+        small = small if small.mode in ("L", "RGB") else small.convert("RGB")  # palettes would be thinned, not blended
+        small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        return small
 
 
 def _issues(image: ImageFile.ImageFile, data: bytes) -> Iterator[tuple[str, str, bool]]:

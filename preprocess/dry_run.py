@@ -9,9 +9,9 @@ from rich.console import Console
 
 from medvl.sharegpt import Record, to_json, write_atomic
 from medvl.sources.base import Sample, Source, SourceFile
-from preprocess.entries import Prepared
 from preprocess.page import render_page
-from preprocess.report import DatasetResult, summary
+from preprocess.report import summary
+from preprocess.results import DatasetResult, Prepared
 
 PAGE = "dry_run.html"
 _SHOWN = 10

@@ -3,7 +3,7 @@
 import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
 from medvl.sources.base import Source
 from medvl.tasks import Task
-from preprocess import budget, contamination, prompts, sampling, splits
-from preprocess.budget import Budget
+from preprocess import contamination, prompts, sampling, splits
 from preprocess.contamination import Contamination
-from preprocess.fingerprints import Fingerprint, fingerprints
-from preprocess.groups import Entry, Groups, group_records
-from preprocess.report import Action, DatasetResult, Finding, leave_out
+from preprocess.fingerprint_cache import fingerprints
+from preprocess.fingerprints import Fingerprint
+from preprocess.groups import group_records
+from preprocess.results import Action, DatasetResult, Entry, Finding, Groups, Prepared, leave_out
 from preprocess.sampling import Sampling
+from preprocess.tokens import budget
+from preprocess.tokens.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -40,27 +42,6 @@ class Plan:
     budgets: list[Budget]
     sampling: Sampling
     instructions: dict[Task, Instruction]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that is written.
-
-    Attributes:
-        converted: The outcome per dataset and split, less what was left out, with the findings of this step.
-        groups: Entry name -> its records.
-        sections: Further parts of report.json.
-        options: Options of this step, for the manifest.
-        samples: Entry name -> `num_samples`.
-        notes: What the user should know about the entries.
-    """
-
-    converted: list[DatasetResult]
-    groups: dict[str, list[Record]]
-    sections: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-    samples: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def add_arguments(source: Source, arguments: argparse.ArgumentParser) -> None:
@@ -243,8 +224,5 @@ def _contamination_finding(record: Record, pair: Contamination, action: Action) 
     similarity = (
         "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
     )
-    detail = f"{record.id}: {pair.image} is {similarity} {pair.other_image} of split {pair.other_split}"
-    code = f"LEAK_{pair.kind.upper()}"
-    return Finding(
-        id=record.id, code=code, action=action, detail=detail, file=record.source.file, index=record.source.index
-    )
+    said = f"{pair.image} is {similarity} {pair.other_image} of split {pair.other_split}"
+    return Finding.about(record, f"LEAK_{pair.kind.upper()}", said, action)

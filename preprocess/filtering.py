@@ -11,7 +11,7 @@ from medvl.sources.base import Repair, Sample, Source, SourceFile
 from medvl.sources.folders import split_named
 from preprocess.audit import exclude, read_reviewed
 from preprocess.cleaning import REPAIRS, Change, clean
-from preprocess.report import DatasetResult, Finding
+from preprocess.results import DatasetResult, Finding
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ def plan(source: Source, args: argparse.Namespace) -> Filtering:
     splits = [split_named(source, name) for name in args.clean_splits]
     if args.clean_splits != ["train"] and not args.clean:
         raise UsageError("--clean-splits says where to clean, and needs --clean")
-    if args.max_images_per_sample is not None and args.max_images_per_sample < 1:
-        raise UsageError(f"--max-images-per-sample {args.max_images_per_sample}: a record needs an image")
     reviewed = read_reviewed(args.exclude_audit) if args.exclude_audit else set()
     folders = {split.folder for split in splits} if args.clean else set()
     return Filtering(frozenset(reviewed), frozenset(folders), REPAIRS | dict(source.repairs()))

@@ -1,13 +1,7 @@
-"""What an image shows, in 300 bytes: a hash of its file, a perceptual hash, and a thumbnail to confirm similarity with.
-
-Kept between runs beside the output, keyed by path, size and time of change, so that an image is read once.
-"""
+"""What an image shows, in 300 bytes: a hash of its file, a perceptual hash, a thumbnail to confirm similarity with."""
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
-from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -16,13 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medvl.files import read_file
-from medvl.sharegpt import write_atomic
-from preprocess import worker_pool
 
-CACHE = ".fingerprints.msgpack"
 THUMBNAIL = 16  # side of the thumbnail, pixels
-_VERSION = 1
-_CHUNK = 100  # images that a worker takes at a time
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
@@ -42,11 +31,6 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
     sha256: bytes
     dhash: int | None
     thumbnail: bytes | None
-
-
-class _Cache(msgspec.Struct):
-    version: int
-    images: dict[str, Fingerprint]
 
 
 def difference_hash(grey: Image.Image) -> int:
@@ -81,45 +65,6 @@ def grey_of(image: Image.Image) -> Image.Image:
         low, high = float(values.min()), float(values.max())
         return Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8))
     return image.convert("L")
-
-
-def fingerprints(paths: Iterable[str], folder: Path, workers: int, *, look: bool) -> dict[str, Fingerprint]:
-    """The fingerprint of every image, from the cache in `folder` where the file has not changed.
-
-    Args:
-        paths: Image files.
-        folder: Where the cache lies.
-        workers: Number of processes; 1 works in this one.
-        look: Whether images are decoded for a perceptual hash, not only hashed as files.
-    """
-    wanted = sorted(set(paths))
-    known = _read_cache(folder / CACHE)
-    stale = [path for path in wanted if not _fresh(path, known.get(path), look)]
-    if stale:
-        chunks = [stale[start : start + _CHUNK] for start in range(0, len(stale), _CHUNK)]
-        found = worker_pool.work(partial(_look_at_all, look=look), chunks, workers, "fingerprints")
-        known |= zip(stale, chain.from_iterable(found), strict=True)
-        write_atomic(folder / CACHE, msgspec.msgpack.encode(_Cache(_VERSION, {path: known[path] for path in wanted})))
-    return {path: known[path] for path in wanted}
-
-
-def _look_at_all(paths: Sequence[str], *, look: bool) -> list[Fingerprint]:
-    return [fingerprint(Path(path), look=look) for path in paths]
-
-
-def _read_cache(path: Path) -> dict[str, Fingerprint]:
-    try:
-        cache = msgspec.msgpack.decode(path.read_bytes(), type=_Cache)
-    except (FileNotFoundError, msgspec.DecodeError):  # a damaged cache is no loss but time
-        return {}
-    return cache.images if cache.version == _VERSION else {}
-
-
-def _fresh(path: str, known: Fingerprint | None, look: bool) -> bool:
-    if known is None or (look and known.dhash is None):
-        return False
-    status = Path(path).stat()
-    return (status.st_size, status.st_mtime_ns) == (known.length, known.changed)
 
 
 def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:

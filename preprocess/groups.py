@@ -1,39 +1,11 @@
 """Which dataset_info entry holds which records: one per dataset, task, category and for all, in every split."""
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
 
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.report import DatasetResult
-
-
-class Entry(NamedTuple):
-    """An entry: the records of one dataset, task or category, or all, in one split.
-
-    `says_kind`: whether its name says what it is of, as `flare_dataset_counting_train`, since another entry has the
-    short name.
-    """
-
-    kind: Literal["dataset", "task", "category", "all"]
-    of: str
-    split: str
-    says_kind: bool = False
-
-    def name(self, first: str) -> str:
-        """Its name in dataset_info.json: `flare_busi_det_train`."""
-        kind = f"{self.kind}_" if self.says_kind else ""
-        return f"{first}_{kind}{slug(self.of)}_{self.split}"
-
-
-Groups = dict[Entry, list[Record]]
-
-
-def slug(name: str) -> str:
-    """A dataset's, category's or task's part of entry names: `BUSI-det` is `busi_det`."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+from preprocess.results import DatasetResult, Entry, Groups, slug
 
 
 def group_records(parts: Sequence[DatasetResult], split_of: Mapping[str, str]) -> Groups:

@@ -3,24 +3,30 @@
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import PIL
+from PIL import Image
 
 import medvl.images
 import medvl.png_data
 from medvl.files import read_file
 from medvl.sharegpt import write_atomic
+from medvl.sources.base import OutsideError, Sample, Source
 from preprocess import decoding
 from preprocess.decoding import ImageInfo, examine
 
 Copies = Callable[[str], str]
 CACHE = ".pictures.msgpack"
+COPIES = "copies"  # folder of normalised images, in the output folder
 # Other rules, or another Pillow, may find something else.
 _RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, medvl.images, medvl.png_data))
 _VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES).hexdigest()}"
+_LONGEST_NAME = 200  # bytes of the 255 that a file system takes
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
 
@@ -50,16 +56,21 @@ class _Cache(msgspec.Struct):
 class ImageCache:
     """All images seen in this run and those before, by path; kept in a file."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read what earlier runs found; nothing if there is none or it is damaged, which costs time and no more."""
-        self._path = folder / CACHE
+    def __init__(self, folder: Path, max_side: int | None = None) -> None:
+        """Read what earlier runs found; nothing if there is none or it is damaged, which costs time and no more.
+
+        Args:
+            folder: Where the file is.
+            max_side: As in `look_at`. Runs with another one found other things.
+        """
+        self._path, self._version = folder / CACHE, f"{_VERSION} {max_side}" if max_side else _VERSION
         self._saved, self._fresh = time.monotonic(), False
         self.seen: dict[str, Seen] = {}
         try:
             cache = msgspec.msgpack.decode(self._path.read_bytes(), type=_Cache)
         except (FileNotFoundError, msgspec.DecodeError):
             return
-        if cache.version == _VERSION:
+        if cache.version == self._version:
             self.seen = {seen.place: seen for seen in cache.seen}
 
     def add(self, found: Iterable[Seen]) -> None:
@@ -76,11 +87,18 @@ class ImageCache:
         if self._fresh:
             # Images that this run leaves out stay known. Missing ones are looked for every time.
             kept = [seen for seen in self.seen.values() if seen.length >= 0]
-            write_atomic(self._path, msgspec.msgpack.encode(_Cache(_VERSION, kept)))
+            write_atomic(self._path, msgspec.msgpack.encode(_Cache(self._version, kept)))
         self._saved, self._fresh = time.monotonic(), False
 
 
-def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *, hashes: bool = False) -> Seen:
+def look_at(
+    places: Sequence[str],
+    copies: Copies,
+    known: Mapping[str, Seen],
+    *,
+    hashes: bool = False,
+    max_side: int | None = None,
+) -> Seen:
     """The image at the first of some places that has one; looked at if it is not known, or its file has changed.
 
     Args:
@@ -88,6 +106,7 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
         copies: Path of an image -> path of its normalised copy if it needs one.
         known: What was found before.
         hashes: Whether a file counts as unchanged by its content, not by size and time of change.
+        max_side: Longest side of an image that is used as it is; of larger ones there is a smaller copy.
     """
     for place in places:
         # A copy elsewhere is of a folder that this one was duplicated from.
@@ -101,7 +120,7 @@ def look_at(places: Sequence[str], copies: Copies, known: Mapping[str, Seen], *,
             return Seen(place, -1, -1, None, ImageInfo(place, None, "IMAGE_UNREADABLE", f"{place}: {error.strerror}"))
         # Read after its state was noted: a file that changes in between is looked at again next time.
         digest = hashlib.sha256(data).digest() if hashes else None
-        return Seen(place, status.st_size, status.st_mtime_ns, digest, examine(place, copies(place), data))
+        return Seen(place, status.st_size, status.st_mtime_ns, digest, examine(place, copies(place), data, max_side))
     return Seen(places[0], -1, -1, None, ImageInfo(places[0], None, "IMAGE_MISSING", f"{places[0]} does not exist"))
 
 
@@ -117,3 +136,31 @@ def _unchanged(seen: Seen, hashes: bool) -> bool:
     except OSError:
         return False
     return seen.image.path == seen.place or Path(seen.image.path).is_file()  # or its copy was deleted
+
+
+def look_at_images(
+    samples: Sequence[Sample], *, source: Source, root: Path, known: Mapping[str, Seen], out: Path, hashes: bool
+) -> dict[str, Seen]:
+    """The images of some rows of one file, by their names in the rows."""
+    file, seen = samples[0].file, {}
+    tree, copies = f"{root}/", f"{out}/{COPIES}"
+
+    def copy_of(path: str) -> str:
+        # Images may lie elsewhere than what names them; a doubled slash would be another name for the same copy.
+        return f"{copies}/{_shortened(path.removeprefix(tree).lstrip('/'))}.png"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
+        for name in dict.fromkeys(name for sample in samples for name in sample.images):
+            with suppress(OutsideError):  # `convert` meets the same error and reports it with the record
+                seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes, max_side=source.max_side)
+    return seen
+
+
+def _shortened(path: str) -> str:
+    """A path whose name a file system still takes with what is added while it is written; others as they are."""
+    folder, _, name = path.rpartition("/")
+    if len(os.fsencode(name)) <= _LONGEST_NAME:
+        return path
+    start = os.fsencode(name)[: _LONGEST_NAME - 33].decode(errors="ignore")
+    return f"{folder}/{start}-{hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()}"

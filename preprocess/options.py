@@ -37,7 +37,7 @@ class Options:
     max_images: int | None = None
     number_images: bool = False
     control_tokens: frozenset[str] = KNOWN
-    source_frame: Frame = "pixel"
+    source_frame: Frame = Frame.PIXEL
     source_frames: Mapping[str, Frame] = field(default_factory=dict)
 
     def frame_of(self, sample: Sample) -> Frame:

@@ -1,25 +1,27 @@
 """The files a preprocess script leaves: records and their entries, the reports, and last the manifest."""
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from filelock import FileLock, Timeout
 
-from medvl.errors import UsageError
-from medvl.sharegpt import MANIFEST, ManifestOptions, join_records, register, to_json, write_atomic
+from medvl.errors import DataError, UsageError
+from medvl.registry import register
+from medvl.sharegpt import MANIFEST, TEMPORARY, ManifestOptions, join_records, to_json, write_atomic
 from preprocess.card import CARD, render_card
-from preprocess.entries import Prepared
-from preprocess.image_hashes import IMAGES, encode_hashes
+from preprocess.images import COPIES
 from preprocess.page import PAGE, render_page
-from preprocess.report import REPORT, counts_of, sha256, summary
+from preprocess.report import REPORT, sha256, summary
+from preprocess.results import Prepared, counts_of
 
 SCHEMA = 1
-COPIES = "copies"  # folder of normalised images
+IMAGES = "images.sha256"  # the hash of every image that records show, as `sha256sum --check` reads it
 _RETIRED = ".manifest.before.json"
 _WRITERS = 8  # files that are written at a time
 
@@ -61,6 +63,27 @@ def check_name(out: Path, name: str) -> None:
                     f"{out} holds the output of --name {there}, which --name {name} would take away; "
                     "choose another --out, or delete the folder"
                 )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other runs out of the output folder.
+
+    Raises:
+        DataError: another run is there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+    try:
+        for half_written in out.rglob(f".*{TEMPORARY}"):  # by a run that was killed
+            half_written.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def write_outputs(
@@ -190,3 +213,34 @@ def _numbers(listed: Mapping[str, Any]) -> list[int]:
     """Every `num_samples` that may have been registered for a file: one in a manifest, several after killed runs."""
     number = listed.get("num_samples", [])
     return [number] if isinstance(number, int) else list(number)
+
+
+def encode_hashes(digests: Mapping[str, bytes]) -> bytes:
+    """A line per image, sorted by path; a path with line breaks or backslashes is escaped as sha256sum does.
+
+    An image that is replaced by another of the same size would else be trained on with the answers of the first.
+    """
+    return "".join(_hash_line(path, digests[path].hex()) for path in sorted(digests)).encode()
+
+
+def decode_hashes(data: bytes) -> dict[str, bytes]:
+    """Image -> hash, of what `encode_hashes` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    hashes = {}
+    for line in data.decode().removesuffix("\n").split("\n") if data else ():
+        escaped = line.startswith("\\")
+        digest, _, path = line[escaped:].partition("  ")
+        hashes[_unescaped(path) if escaped else path] = bytes.fromhex(digest)
+    return hashes
+
+
+def _hash_line(path: str, digest: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n"
+
+
+def _unescaped(path: str) -> str:
+    return "\\".join(part.replace("\\n", "\n").replace("\\r", "\r") for part in path.split("\\\\"))

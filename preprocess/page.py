@@ -2,26 +2,23 @@
 
 import base64
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-import medvl
+import medvl.images
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size
-from medvl.files import read_file
 from medvl.sharegpt import Record
 from medvl.tasks import Task
-from preprocess.budget import EDGES
-from preprocess.entries import Prepared
-from preprocess.fingerprints import grey_of
+from preprocess.results import Prepared
+from preprocess.tokens.statistics import EDGES
 
 PAGE = "report.html"
 TEMPLATE = "page.html.j2"
@@ -33,7 +30,6 @@ MAX_CONTAMINATIONS = 24
 MAX_REFUSED = 48
 MAX_EXAMPLES = 40
 MAX_ANSWERS = 12
-_MAX_PIXELS = 60_000_000  # larger images are not decoded for a thumbnail
 
 
 def render_page(
@@ -51,16 +47,9 @@ def render_page(
         images: Id of a record that was left out -> its image files.
         every_record: Whether all records are examples, not only the first of every dataset and task.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # questions and answers are untrusted text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     findings, shown = _shown_findings(report["findings"])
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         policy=_policy(script),
         script=script,
         base_style=BASE_STYLE.read_text(encoding="utf-8"),
@@ -71,11 +60,23 @@ def render_page(
         contamination=[pair | {"thumbnails": [thumbnail(Path(pair[key]), 200) for key in ("picture", "other_picture")]}
                for pair in report.get("leaks", [])[:MAX_CONTAMINATIONS]],
         refused=_refused(report["findings"], images),
-        examples=_examples(prepared, report["options"].get("frame", "pixel"), every_record),
+        examples=_examples(prepared, Frame(report["options"].get("frame", Frame.PIXEL)), every_record),
         answers=[chart for part in report["datasets"] for chart in _answer_charts(part)],
         token_bars=token_bars,
         every_record=every_record,
     )  # fmt: skip
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # questions and answers are untrusted text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _policy(script: str) -> str:
@@ -180,17 +181,8 @@ def _boxes(record: Record, size: Size, frame: Frame) -> list[dict[str, Any]]:
 
 
 def thumbnail(path: Path, side: int) -> str | None:
-    """A small JPEG as a data address, or None where there is nothing to show."""
+    """`medvl.images.thumbnail`, or None where there is nothing to show."""
     try:
-        with Image.open(io.BytesIO(read_file(str(path))[1])) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
-            image.draft("RGB", (2 * side, 2 * side))
-            deep = image.mode.startswith(("I", "F"))
-            small = (grey_of(image) if deep else image).convert("RGB")
-            small.thumbnail((side, side))
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=80)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # missing or broken: that may be why
+        return medvl.images.thumbnail(path, side)[0]
+    except (OSError, ValueError):  # missing or broken: that may be why
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,28 +1,20 @@
 """The rows of all files as records, converted by workers that look at the images which the rows show."""
 
-import hashlib
-import os
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import msgspec
-from PIL import Image
 
 from medvl.sharegpt import Record
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile
+from medvl.sources.base import Sample, SourceFile
 from preprocess import worker_pool
-from preprocess.images import ImageCache, Seen, look_at
-from preprocess.options import Options
-from preprocess.outputs import COPIES
-from preprocess.report import DatasetResult, Finding
-from preprocess.rows import convert
+from preprocess.decoding import ImageInfo
+from preprocess.images import ImageCache, Seen
+from preprocess.results import DatasetResult, Finding
 
+Convert = Callable[[Sample, Mapping[str, ImageInfo]], tuple[Record | None, list[Finding]]]
 Look = Callable[[Sequence[Sample]], dict[str, Seen]]  # at the images of some rows of one file, by name
-_LONGEST_NAME = 200  # bytes of the 255 that a file system takes
 _CHUNK = 200  # rows that a worker takes at a time
 
 
@@ -35,7 +27,7 @@ class Chunk(msgspec.Struct, array_like=True):
 
 
 def convert_rows(
-    rows: Mapping[SourceFile, Sequence[Sample]], options: Options, look: Look, cache: ImageCache, workers: int
+    rows: Mapping[SourceFile, Sequence[Sample]], convert: Convert, look: Look, cache: ImageCache, workers: int
 ) -> Iterator[DatasetResult]:
     """The rows of every file as records and findings, one file after the other.
 
@@ -43,7 +35,7 @@ def convert_rows(
     """
     chunks = {file: list(_chunks(samples)) for file, samples in rows.items()}
     jobs = [chunk for of_file in chunks.values() for chunk in of_file]
-    done = worker_pool.work(partial(_convert_chunk, options=options, look=look), jobs, workers, "images")
+    done = worker_pool.work(partial(_convert_chunk, convert=convert, look=look), jobs, workers, "images")
     for file, of_file in chunks.items():
         part = DatasetResult(
             dataset=file.dataset,
@@ -81,10 +73,10 @@ def _chunks(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
         yield chunk
 
 
-def _convert_chunk(samples: Sequence[Sample], *, options: Options, look: Look) -> bytes:
+def _convert_chunk(samples: Sequence[Sample], *, convert: Convert, look: Look) -> bytes:
     seen = look(samples)
     images = {name: found.image for name, found in seen.items()}
-    outcomes = [convert(sample, images, options) for sample in samples]
+    outcomes = [convert(sample, images) for sample in samples]
     return msgspec.msgpack.encode(
         Chunk(
             records=[record for record, _ in outcomes if record],
@@ -92,30 +84,3 @@ def _convert_chunk(samples: Sequence[Sample], *, options: Options, look: Look) -
             seen=list(seen.values()),
         )
     )
-
-
-def look_at_images(
-    samples: Sequence[Sample], *, source: Source, root: Path, known: Mapping[str, Seen], out: Path, hashes: bool
-) -> dict[str, Seen]:
-    """The images of some rows of one file, by their names in the rows."""
-    file, seen = samples[0].file, {}
-    tree, copies = f"{root}/", f"{out}/{COPIES}"
-
-    def copy_of(path: str) -> str:
-        return f"{copies}/{_shortened(path.removeprefix(tree))}.png"
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
-        for name in dict.fromkeys(name for sample in samples for name in sample.images):
-            with suppress(OutsideError):  # `convert` meets the same error and reports it with the record
-                seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes)
-    return seen
-
-
-def _shortened(path: str) -> str:
-    """A path whose name a file system still takes with what is added while it is written; others as they are."""
-    folder, _, name = path.rpartition("/")
-    if len(os.fsencode(name)) <= _LONGEST_NAME:
-        return path
-    start = os.fsencode(name)[: _LONGEST_NAME - 33].decode(errors="ignore")
-    return f"{folder}/{start}-{hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()}"

@@ -10,7 +10,7 @@ from medvl.errors import UsageError
 from medvl.instructions import Instruction, instruct_record
 from medvl.profiles import read_profiles
 from medvl.tasks import Task
-from preprocess.report import DatasetResult
+from preprocess.results import DatasetResult
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:

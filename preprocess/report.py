@@ -4,22 +4,24 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medvl.sharegpt import Record
+from preprocess.results import Action, DatasetResult, Finding, counts_of
 
 REPORT = "report.json"
-
-Action = Literal["kept", "dropped", "quarantined"]
 
 # Every reason a record can be given, and what it means. Dropped: there is nothing to train on. Quarantined: there is
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
 CODES: dict[str, str] = {
+    "ROWS_EMPTY": "a table has rows without any value, which are passed over",
+    "SPLIT_MISSING": "the split file does not name the image of a row",
+    "SPLIT_SEVERAL": "the split file puts the image of a row into several splits",
+    "SPLIT_UNUSED": "the split file names images that no row is about",
+    "SPLIT_CONFOUNDED": "records are split by what goes together with their classes, or with who described them",
     "FILE_WRAPPED": "a question file is an object around the list of rows, not the list",
     "FILE_UNREAD": "files beside those that are read, such as captions of the same images",
     "ROWS_BLANK": "rows at the end of a table in which nothing stands; they are no rows",
@@ -37,14 +39,30 @@ CODES: dict[str, str] = {
     "ALPHA_FLATTENED": "an image has transparent pixels; a copy laid on black is used",
     "IMAGE_FRAMES": "an image has several frames; the first is shown",
     "IMAGE_CMYK": "an image is CMYK; it is shown without its colour profile",
+    "IMAGE_REPEATED": "several rows are about one image; all are kept",
     "IMAGES_THINNED": "a record has more images than --max-images-per-sample; evenly spaced ones are used",
     "IMAGE_DROPPED": "a record goes on without one of its images",
     "TASK_UNKNOWN": "TaskType is no known task",
+    "TAG_COUNT": "a prompt has not as many <image> as there are images",
+    "TAGS_MOVED": "a prompt has <image> inside its text, or none; images are shown before it",
+    "TURNS": "a conversation is not one question and one answer",
+    "FIGURE_NUMBER": "question or answer name a figure that is not shown, or two images have one name",
+    "FIGURE_RENUMBERED": "panels are called as question and answer count them, not by the stored numbers",
+    "POSITION_DIFFERS": "the answer puts a panel elsewhere than its box lies",
+    "POSITION_UNCHECKED": "where a panel lies cannot be checked: no box, no image, or the answer names neither",
+    "CONTEXT_MAY_LEAK": "contexts were made before answers were taken out of them",
+    "LENGTH_DIFFERS": "a file has not as many rows as its meta file says",
+    "REPEAT_TIME": "the meta file takes a share of the rows, or repeats them",
+    "META_KEY": "the meta file sets what a recipe decides here",
+    "ID_REPEATED": "rows share an id; records have their own",
     "QUESTION_EMPTY": "there is no question",
     "ANSWER_EMPTY": "there is no answer in a split that has answers",
     "ANSWER_PLACEHOLDER": "None, null, nan or the like stands in an answer's place, and the question names none such",
     "ANSWER_STRUCTURED": "the answer is data (JSON) that has no form as an answer of its task",
     "ANSWER_REWRITTEN": "the answer is trained on in the plain form of its task, without the data or spaces around it",
+    "ANSWER_NORMALISED": "the answer is trained on in the canonical words for what it says; `normalisation` has all",
+    "ANSWER_BLANK": "one of the answers that a combined report is made of is blank; its section says so",
+    "NORMALITY_UNCLEAR": "an answer about normality says neither normal nor abnormal, and has the label `unclear`",
     "ANSWER_UNUSABLE": "the answer is not what its task needs: no boxes, a box that is not four numbers, no number",
     "ANSWER_UNUSUAL": "the answer is none of the options in words either, or has its boxes in another form",
     "LETTER_NOT_OPTION": "the answer is a letter that is not among the options",
@@ -57,7 +75,6 @@ CODES: dict[str, str] = {
     "BOXES_PER_IMAGE": "an answer has boxes on several images and tells them apart; there is no form for that",
     "SYSTEM_PROMPT": "a conversation has a system prompt; it is no part of the question (`default_system` of a recipe)",
     "TAG_ABSENT": "a conversation has images, and no <image> says where; they stand before its first question",
-    "TAG_COUNT": "a conversation has more or fewer <image> than images",
     "TAG_WITHIN": "an <image> stands within a sentence, where the number of the image is written",
     "TURNS_EARLIER": "a question in a conversation; what was said before stands before it",
     "TURNS_UNUSABLE": "a conversation whose turns are no questions and answers in text and images",
@@ -93,42 +110,6 @@ CODES: dict[str, str] = {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to know about one record."""
-
-    id: str
-    code: str
-    action: Action
-    detail: str
-    file: str
-    index: int
-
-
-class DatasetResult(msgspec.Struct, kw_only=True):
-    """The outcome for one dataset and split: `rows` = kept + dropped + quarantined."""
-
-    dataset: str
-    split: str
-    category: str
-    file: str
-    rows: int
-    records: list[Record]
-    findings: list[Finding]
-
-    def count(self, action: Action) -> int:
-        """How many records were kept, dropped or quarantined."""
-        if action == "kept":
-            return len(self.records)
-        return len({finding.id for finding in self.findings if finding.action == action})
-
-
-def leave_out(part: DatasetResult, findings: Sequence[Finding]) -> DatasetResult:
-    """The part with more findings, and without the records that they drop or quarantine."""
-    gone = {finding.id for finding in findings if finding.action != "kept"}
-    kept = [record for record in part.records if record.id not in gone] if gone else part.records
-    return msgspec.structs.replace(part, records=kept, findings=[*part.findings, *findings])
-
-
 def sha256(data: bytes) -> str:
     """SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -142,14 +123,6 @@ def summary(converted: Sequence[DatasetResult]) -> dict[str, Any]:
         "codes": {code: CODES[code] for code in sorted({finding.code for finding in findings})},
         "datasets": [_dataset_summary(part) for part in converted],
         "findings": findings,
-    }
-
-
-def counts_of(parts: Sequence[DatasetResult]) -> dict[str, int]:
-    """Rows in, and records kept, dropped and quarantined."""
-    actions: tuple[Action, ...] = get_args(Action)
-    return {"in": sum(part.rows for part in parts)} | {
-        action: sum(part.count(action) for part in parts) for action in actions
     }
 
 

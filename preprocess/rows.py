@@ -5,16 +5,17 @@ from typing import TypeVar
 
 import msgspec
 
-from medvl.boxes import Size
+from medvl.boxes import Frame, Size
+from medvl.errors import Refused
+from medvl.errors import RowRefusedError as _RefusedError
 from medvl.question_boxes import Rewritten, rewrite
 from medvl.sharegpt import Record, RecordError, make_record
 from medvl.sharegpt import Source as RecordSource
 from medvl.sources.base import OutsideError, Sample, Source, image_path
 from preprocess import boxes
 from preprocess.decoding import ImageInfo
-from preprocess.errors import RowRefusedError as _RefusedError
 from preprocess.options import Options
-from preprocess.report import Action, Finding
+from preprocess.results import Action, Finding
 from preprocess.targets import refuse, source_answer, target, task_of
 
 Images = Mapping[str, ImageInfo]  # by their names in the row
@@ -98,7 +99,7 @@ def _images(sample: Sample, names: tuple[str, ...], images: Images, options: Opt
         raise _no_image(sample, names, options.source) from None
     unusable = [image for image in found if image.size is None]
     if unusable and (options.on_missing != "keep-sample-drop-image" or not _can_stand_in(sample, found)):
-        action: Action = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
+        action: Refused = "dropped" if unusable[0].problem == "IMAGE_MISSING" else "quarantined"
         raise _RefusedError(unusable[0].problem or "", action, "; ".join(image.detail for image in unusable))
     return found
 
@@ -129,7 +130,7 @@ def _record(
 ) -> Record:
     frame, size = options.frame_of(sample), images[0][1] if images else None
     # Who asks from these records starts from the question as it stands in the source.
-    kept = asked.boxes and (asked.text != sample.question or frame != "pixel")
+    kept = asked.boxes and (asked.text != sample.question or frame != Frame.PIXEL)
     source = RecordSource(
         split=sample.file.split.folder,
         file=str(sample.file.path),
@@ -138,10 +139,11 @@ def _record(
         answer=source_answer(sample, size, options),
         names=list(sample.images),
         question=sample.question if kept else msgspec.UNSET,
-        frame=frame if kept and frame != "pixel" else msgspec.UNSET,
+        frame=frame if kept and frame != Frame.PIXEL else msgspec.UNSET,
         row=msgspec.UNSET if sample.line is None else sample.line,
         reference=msgspec.UNSET if sample.target is None else sample.target,
         group=sample.group or msgspec.UNSET,
+        oriented=boxes.oriented(sample, size),
     )
     try:
         return make_record(

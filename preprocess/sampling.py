@@ -18,7 +18,7 @@ from medvl.choices import options
 from medvl.errors import DataError, UsageError
 from medvl.sharegpt import IMAGE_TAG, Record, Turn
 from medvl.tasks import Task, UnknownNameError, canonical_task, unknown_name
-from preprocess.groups import Entry, Groups
+from preprocess.results import Entry, Groups
 
 Balance = Literal["small", "classes", "datasets"]
 # FLARE26-Hexapus' rule "K2a": an answer of a dataset with n < 250 rows is repeated to min(6n, 250) of them.

@@ -11,7 +11,7 @@ from medvl.source_frames import SourceFrame, likely_frame
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
 from medvl.tasks import Task
 from preprocess.options import Options
-from preprocess.report import DatasetResult, Finding
+from preprocess.results import DatasetResult, Finding
 
 _LOOKED_AT = 200  # rows of a file: they tell its frame, and parsing all would take seconds
 
@@ -55,7 +55,7 @@ def findings(part: DatasetResult, options: Options, *, auto: bool) -> list[Findi
     if not records:
         return []
     likely = options.source_frames.get(part.file) if auto else likely_frame(list(_read(part, frame)))
-    if auto and likely != "pixel":
+    if auto and likely != Frame.PIXEL:
         said = f"read as {frame}, by their numbers" if likely else "read as pixel: their numbers do not tell the frame"
     elif not auto and likely and likely != frame:
         said = f"read as {frame}, but all together they fit --source-frame {likely}"

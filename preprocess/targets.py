@@ -8,15 +8,16 @@ from medvl.box_text import REFUSED, ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Size
 from medvl.choices import normal
 from medvl.control_tokens import BOX_MARKUP, control_tokens
+from medvl.errors import Refused
+from medvl.errors import RowRefusedError as _RefusedError
 from medvl.normalisation import normalise
 from medvl.sources.base import Part, Sample
 from medvl.structured import plain_number, plain_text
 from medvl.tasks import Answer, Task
+from medvl.tasks.base import Issue
 from medvl.unwrapping import unwrap
 from preprocess import boxes
-from preprocess.errors import RowRefusedError as _RefusedError
 from preprocess.options import Options
-from preprocess.report import Action
 
 # What programs write where they have no value. `normal` has folded the case.
 _PLACEHOLDERS = frozenset(("none", "null", "nil", "nan", "nat", "n/a", "#n/a", "na", "<na>", "undefined"))
@@ -36,11 +37,11 @@ _REASONS = {"letter_not_an_option": "LETTER_NOT_OPTION", "several_letters": "SEV
 def refuse(sample: Sample, *parts: Part) -> None:
     """Raise what the source says is wrong with these parts of a row."""
     if problem := sample.problem(*parts):
-        action: Action = "dropped" if problem.code in _NOTHING_THERE else "quarantined"
+        action: Refused = "dropped" if problem.code in _NOTHING_THERE else "quarantined"
         raise _RefusedError(problem.code, action, problem.detail)
 
 
-def target(sample: Sample, size: Size | None, options: Options) -> tuple[str, list[tuple[str, str]]]:
+def target(sample: Sample, size: Size | None, options: Options) -> tuple[str, list[Issue]]:
     """The text to train on, and codes with details of what is unusual about it. Boxes refer to the first image."""
     refuse(sample, "task", "question", "answer")
     task, text = task_of(sample), sample.question
@@ -84,7 +85,7 @@ def target(sample: Sample, size: Size | None, options: Options) -> tuple[str, li
     return target, notes + more
 
 
-def _plain(sample: Sample, given: str, task: Task, separator: str | None) -> tuple[str, list[tuple[str, str]]]:
+def _plain(sample: Sample, given: str, task: Task, separator: str | None) -> tuple[str, list[Issue]]:
     """The answer in the plain form of its task, and what is to be said about that. Boxes have a form of their own."""
     text = given.strip()
     if task.has_boxes:

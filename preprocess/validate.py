@@ -14,21 +14,21 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from medvl.boxes import FRAMES
+from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.files import not_utf8
+from medvl.registry import dataset_entry
 from medvl.sharegpt import (
     MANIFEST,
     Manifest,
     Record,
     RecordError,
-    dataset_entry,
     read_each_record,
     read_manifest,
     to_json,
 )
 from preprocess.contamination import PUBLISHED
-from preprocess.image_hashes import IMAGES, decode_hashes
+from preprocess.outputs import IMAGES, decode_hashes
 from preprocess.report import REPORT, sha256
 from preprocess.unchanged import DATASET_INFO
 from preprocess.validate_records import ImageFiles, check_record
@@ -74,8 +74,8 @@ _REDIRECTS = {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_fil
               "folder"}  # fmt: skip
 
 
-class Issue(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong: `where` names a file or a record."""
+class Defect(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a converted folder: `where` names a file of it or a record."""
 
     code: str
     where: str
@@ -87,7 +87,7 @@ class Issue(msgspec.Struct, frozen=True, kw_only=True):
         return CHECKS[self.code][0]
 
 
-def validate(folder: Path, dataset_info: Path | None = None) -> list[Issue]:
+def validate(folder: Path, dataset_info: Path | None = None) -> list[Defect]:
     """Everything that is wrong with a converted folder.
 
     Args:
@@ -98,16 +98,16 @@ def validate(folder: Path, dataset_info: Path | None = None) -> list[Issue]:
         manifest = read_manifest(folder)
         if manifest is None:
             raise RecordError(f"{folder / MANIFEST} is not there")
-        frame = next((frame for frame in FRAMES if frame == manifest.options.frame), None)
-        if frame is None:
-            raise RecordError(f"unknown frame {manifest.options.frame!r}")
-    except (OSError, RecordError) as error:
+        if manifest.options.frame is None:
+            raise RecordError("it states no frame")
+        frame = Frame(manifest.options.frame)
+    except (OSError, ValueError) as error:
         return [
-            Issue(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")
+            Defect(code="MANIFEST", where=str(folder / MANIFEST), detail=f"{error}; run the preprocess script again")
         ]
     registry = dataset_info or _registry_of(folder, manifest)
-    issues = list(_check_files(folder, manifest, registry))
-    issues += _check_registry(folder, manifest, registry)
+    defects = list(_check_files(folder, manifest, registry))
+    defects += _check_registry(folder, manifest, registry)
     images, seen = ImageFiles(_hashes(folder, manifest)), dict[str, Record]()
     splits: dict[str, set[bytes]] = {}
     cleaned = _cleaned(folder)
@@ -117,36 +117,36 @@ def validate(folder: Path, dataset_info: Path | None = None) -> list[Issue]:
         try:
             records, unlike = read_each_record(folder / name)
         except (RecordError, OSError) as error:
-            issues.append(Issue(code="FILE_UNREADABLE", where=name, detail=str(error)))
+            defects.append(Defect(code="FILE_UNREADABLE", where=name, detail=str(error)))
             continue
-        issues += [Issue(code="RECORD_SCHEMA", where=f"{name}, {where}", detail=detail) for where, detail in unlike]
+        defects += [Defect(code="RECORD_SCHEMA", where=f"{name}, {where}", detail=detail) for where, detail in unlike]
         if len(records) + len(unlike) != manifest.files[name].records:
-            issues.append(Issue(code="COUNT", where=name, detail=f"{len(records) + len(unlike)} records"))
-        issues += _check_ids(name, records, seen, images)
+            defects.append(Defect(code="COUNT", where=name, detail=f"{len(records) + len(unlike)} records"))
+        defects += _check_ids(name, records, seen, images)
         for record in records:
             if seen.setdefault(record.id, record) is record:
                 compare = record.id.split("#")[0] not in cleaned
                 found = check_record(record, frame, images, known_tokens, compare=compare)
-                issues += [Issue(code=code, where=record.id, detail=detail) for code, detail in found]
+                defects += [Defect(code=code, where=record.id, detail=detail) for code, detail in found]
         split = _made_split(name, manifest)
         if split:
             splits[split] = {images.content(image) for record in records for image in record.images}
-    issues += _check_overlap(splits)
-    return issues
+    defects += _check_overlap(splits)
+    return defects
 
 
-def _check_files(folder: Path, manifest: Manifest, registry: Path) -> Iterator[Issue]:
+def _check_files(folder: Path, manifest: Manifest, registry: Path) -> Iterator[Defect]:
     expected = {name: listed.sha256 for name, listed in manifest.files.items()}
     images = {IMAGES: manifest.images_sha256} if manifest.images_sha256 else {}  # older ones have none
     for name, digest in {**expected, REPORT: manifest.report_sha256, **images}.items():
         if not (folder / name).is_file():
-            yield Issue(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
+            yield Defect(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
         elif sha256((folder / name).read_bytes()) != digest:
-            yield Issue(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
+            yield Defect(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
     for path in sorted(folder.glob("*.json")):
         known = path.name in (*expected, REPORT, MANIFEST, "dataset_info.json") or path.resolve() == registry
         if not known and not path.name.startswith("."):
-            yield Issue(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
+            yield Defect(code="FILE_UNLISTED", where=path.name, detail="delete it, or keep it elsewhere")
 
 
 def _registry_of(folder: Path, manifest: Manifest) -> Path:
@@ -162,61 +162,63 @@ def _hashes(folder: Path, manifest: Manifest) -> dict[str, bytes]:
         return {}  # reported by its hash
 
 
-def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Issue]:
+def _check_registry(folder: Path, manifest: Manifest, dataset_info: Path) -> Iterator[Defect]:
     try:
         data = dataset_info.read_bytes()
         entries = msgspec.json.decode(data, type=dict[str, dict[str, Any]])
     except OSError as error:
         detail = f"{error.strerror}; name the registry with --dataset-info, or convert again"
-        yield Issue(code="REGISTRY", where=str(dataset_info), detail=detail)
+        yield Defect(code="REGISTRY", where=str(dataset_info), detail=detail)
         return
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        yield Issue(code="REGISTRY", where=str(dataset_info), detail=not_utf8(data) or str(error))
+        yield Defect(code="REGISTRY", where=str(dataset_info), detail=not_utf8(data) or str(error))
         return
     yield from _check_other_entries(folder, manifest, entries, dataset_info.parent)
     for name, listed in manifest.files.items():
         entry = entries.get(str(listed.entry))
         if entry is None:
-            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} is not in {dataset_info}")
+            yield Defect(code="REGISTRY", where=name, detail=f"{listed.entry} is not in {dataset_info}")
             continue
         points_at = (dataset_info.parent / str(entry.get("file_name"))).resolve()
         if points_at != (folder / name).resolve():
-            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} points at {points_at}")
+            yield Defect(code="REGISTRY", where=name, detail=f"{listed.entry} points at {points_at}")
         elif {key: entry.get(key) for key in dataset_entry("")} != dataset_entry(str(entry["file_name"])):
-            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} has other columns or tags")
+            yield Defect(code="REGISTRY", where=name, detail=f"{listed.entry} has other columns or tags")
         elif redirects := sorted(_REDIRECTS & entry.keys()):
-            yield Issue(code="REGISTRY", where=name, detail=f"{listed.entry} is redirected by {', '.join(redirects)}")
+            yield Defect(code="REGISTRY", where=name, detail=f"{listed.entry} is redirected by {', '.join(redirects)}")
         elif listed.num_samples not in (None, entry.get("num_samples")):
             detail = f"num_samples is {entry.get('num_samples')}, not {listed.num_samples}"
-            yield Issue(code="REGISTRY", where=name, detail=detail)
+            yield Defect(code="REGISTRY", where=name, detail=detail)
 
 
 def _check_other_entries(
     folder: Path, manifest: Manifest, entries: Mapping[str, Mapping[str, Any]], base: Path
-) -> Iterator[Issue]:
+) -> Iterator[Defect]:
     """Entries that lead into the folder without the manifest's knowledge: left over, or a user's own."""
     for name in sorted(entries.keys() - {listed.entry for listed in manifest.files.values()}):
         path = (base / str(entries[name].get("file_name"))).resolve()
         if path.parent == folder.resolve() and not path.is_file():
-            yield Issue(code="REGISTRY", where=name, detail=f"{path} is not there; remove the entry")
+            yield Defect(code="REGISTRY", where=name, detail=f"{path} is not there; remove the entry")
         elif path.parent == folder.resolve():
-            yield Issue(code="REGISTRY_UNLISTED", where=name, detail=f"it reads {path.name}")
+            yield Defect(code="REGISTRY_UNLISTED", where=name, detail=f"it reads {path.name}")
 
 
-def _check_ids(name: str, records: list[Record], seen: Mapping[str, Record], images: ImageFiles) -> Iterator[Issue]:
+def _check_ids(name: str, records: list[Record], seen: Mapping[str, Record], images: ImageFiles) -> Iterator[Defect]:
     for twice, count in Counter(record.id for record in records).items():
         if count > 1:
-            yield Issue(code="ID_TWICE", where=twice, detail=f"{count} times in {name}")
+            yield Defect(code="ID_TWICE", where=twice, detail=f"{count} times in {name}")
     contents: dict[tuple[object, ...], str] = {}
     for record in records:
         if record.id in seen and seen[record.id] != record:
-            yield Issue(code="ID_DIFFERS", where=record.id, detail=f"another record in {name} than in the files before")
+            yield Defect(
+                code="ID_DIFFERS", where=record.id, detail=f"another record in {name} than in the files before"
+            )
         if "#" in record.id:  # a copy that sampling made
             continue
         content = (record.conversations, record.images)
         key = (*(turn.value for turn in content[0]), *map(images.content, content[1]))
         if contents.setdefault(key, record.id) != record.id and record.id not in seen:
-            yield Issue(code="RECORD_TWICE", where=record.id, detail=f"the same as {contents[key]} in {name}")
+            yield Defect(code="RECORD_TWICE", where=record.id, detail=f"the same as {contents[key]} in {name}")
 
 
 def _cleaned(folder: Path) -> set[str]:
@@ -236,28 +238,30 @@ def _made_split(name: str, manifest: Manifest) -> str | None:
     return split if name.startswith(stem) and split in made and split not in PUBLISHED else None
 
 
-def _check_overlap(splits: Mapping[str, set[bytes]]) -> Iterator[Issue]:
+def _check_overlap(splits: Mapping[str, set[bytes]]) -> Iterator[Defect]:
     names = sorted(splits)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
             shared = splits[first] & splits[second]
             if shared:
-                yield Issue(code="SPLIT_OVERLAP", where=f"{first} and {second}", detail=f"{len(shared)} images in both")
+                yield Defect(
+                    code="SPLIT_OVERLAP", where=f"{first} and {second}", detail=f"{len(shared)} images in both"
+                )
 
 
-def print_issues(issues: list[Issue], folder: Path, console: Console) -> None:
+def print_defects(defects: list[Defect], folder: Path, console: Console) -> None:
     """What was found as a table, then every finding."""
-    errors = sum(issue.level == "error" for issue in issues)
-    for issue in issues:
-        console.print(f"{issue.level} {issue.code} {issue.where}: {issue.detail}", markup=False, highlight=False)
-    if issues:
+    errors = sum(defect.level == "error" for defect in defects)
+    for defect in defects:
+        console.print(f"{defect.level} {defect.code} {defect.where}: {defect.detail}", markup=False, highlight=False)
+    if defects:
         table = Table("level", "code", "times", "meaning", title=str(folder))
-        for code, count in sorted(Counter(issue.code for issue in issues).items()):
+        for code, count in sorted(Counter(defect.code for defect in defects).items()):
             table.add_row(CHECKS[code][0], code, str(count), CHECKS[code][1])
         console.print(table)
-    console.print(f"{folder}: {errors} errors, {len(issues) - errors} notes", markup=False, highlight=False)
+    console.print(f"{folder}: {errors} errors, {len(defects) - errors} notes", markup=False, highlight=False)
 
 
-def issues_json(issues: list[Issue]) -> str:
+def defects_json(defects: list[Defect]) -> str:
     """What was found, for a machine."""
-    return to_json([{"level": issue.level} | msgspec.structs.asdict(issue) for issue in issues]).decode()
+    return to_json([{"level": defect.level} | msgspec.structs.asdict(defect) for defect in defects]).decode()

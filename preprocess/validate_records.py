@@ -14,13 +14,12 @@ from medvl.images import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
 from medvl.sources import SOURCES, label_separator
 from medvl.tasks import Answer, Task
+from medvl.tasks.base import Issue
 from preprocess.fingerprints import fingerprint
 
 _BOX_TASKS = {str(task) for task in Task if task.has_boxes}
 # Folders of the splits that have answers.
 _ANSWERED = {split.folder for source in SOURCES.values() for split in source.splits.values() if split.role != "hidden"}
-
-Found = tuple[str, str]  # code and detail
 
 
 class ImageFiles:
@@ -33,10 +32,10 @@ class ImageFiles:
             converted: Image -> SHA-256 of its file when it was converted, as far as that is known.
         """
         self._converted = converted or {}
-        self._checked: dict[str, tuple[Size | None, Found | None]] = {}
+        self._checked: dict[str, tuple[Size | None, Issue | None]] = {}
         self._contents: dict[str, bytes] = {}
 
-    def look(self, path: str) -> tuple[Size | None, Found | None]:
+    def look(self, path: str) -> tuple[Size | None, Issue | None]:
         """Size by the file's header, and what is wrong with it."""
         if path not in self._checked:
             self._checked[path] = _look(path)
@@ -55,7 +54,7 @@ class ImageFiles:
         return self._contents[path]
 
 
-def _look(path: str) -> tuple[Size | None, Found | None]:
+def _look(path: str) -> tuple[Size | None, Issue | None]:
     if not Path(path).is_file():
         return None, ("IMAGE_MISSING", f"{path} is not there")
     try:
@@ -68,7 +67,7 @@ def _look(path: str) -> tuple[Size | None, Found | None]:
 
 def check_record(
     record: Record, frame: Frame, images: ImageFiles, known_tokens: frozenset[str], *, compare: bool
-) -> Iterator[Found]:
+) -> Iterator[Issue]:
     """Codes and details of everything that is wrong with a record.
 
     Args:
@@ -94,7 +93,7 @@ def check_record(
     yield from _check_answer(record, target, frame, compare=compare)
 
 
-def _check_tokens(record: Record, known: frozenset[str]) -> Iterator[Found]:
+def _check_tokens(record: Record, known: frozenset[str]) -> Iterator[Issue]:
     answer = control_tokens(record.target, known)
     if record.task in _BOX_TASKS:
         parsed = parse_boxes(record.target)
@@ -106,7 +105,7 @@ def _check_tokens(record: Record, known: frozenset[str]) -> Iterator[Found]:
         yield "CONTROL_TOKEN", f"{', '.join(dict.fromkeys(found))} would not be read as text"
 
 
-def _check_images(record: Record, images: ImageFiles) -> Iterator[Found]:
+def _check_images(record: Record, images: ImageFiles) -> Iterator[Issue]:
     if len(record.source.sizes) != len(record.images):
         yield "SIZE_COUNT", f"{len(record.source.sizes)} sizes for {len(record.images)} images"
         return
@@ -118,7 +117,7 @@ def _check_images(record: Record, images: ImageFiles) -> Iterator[Found]:
             yield "IMAGE_SIZE", f"{path} has {size[0]} x {size[1]} pixels, not {stated[0]} x {stated[1]}"
 
 
-def _check_answer(record: Record, target: str, frame: Frame, *, compare: bool) -> Iterator[Found]:
+def _check_answer(record: Record, target: str, frame: Frame, *, compare: bool) -> Iterator[Issue]:
     try:
         task = Task(record.task)
     except ValueError:
@@ -140,7 +139,7 @@ def _parse(record: Record, text: str, task: Task) -> Answer:
     return parse_answer(text, task, question=record.question, separator=label_separator(record.dataset))
 
 
-def _check_boxes(record: Record, target: ParsedBoxes, task: Task, frame: Frame, *, compare: bool) -> Iterator[Found]:
+def _check_boxes(record: Record, target: ParsedBoxes, task: Task, frame: Frame, *, compare: bool) -> Iterator[Issue]:
     size = record.source.sizes[0]  # boxes refer to the first image
     source = _parse(record, record.source.answer, task).value
     if compare and isinstance(source, ParsedBoxes):

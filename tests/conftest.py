@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,6 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.support.once import Once, shared_folders
+from tests.support.questions import QUESTIONS
+from tests.support.tiny_dataset import lora_recipe, write_tiny_dataset
+
+pytest_plugins = ["tests.support.tiers"]
+pytest.register_assert_rewrite("tests.support.flare_tree", "tests.support.scored_tree")
 # Time limits of examples say how busy the machine is, not what the code does.
 settings.register_profile("medvl", deadline=None)
 settings.load_profile("medvl")
@@ -18,7 +25,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 REPOSITORY = Path(__file__).parents[1]
-TEMPLATES = {"qwen3vl": "qwen3_vl_nothink", "internvl3": "intern_vl"}
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test is no garbage: looking through it costs more than half of a training run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -37,53 +49,42 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`tiny_checkpoint("qwen3vl" | "internvl3")`: a micro checkpoint, built once per session; treat it as read-only."""
-    built: dict[str, Path] = {}
+def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Once]:
+    """`once(name, build)`: the folder that `build(folder)` fills, once per run; treat it as read-only."""
+    with shared_folders(tmp_path_factory.getbasetemp()) as build_once:
+        yield build_once
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(once: Once) -> Callable[[str], Path]:
+    """`tiny_checkpoint("qwen3vl" | "internvl3")`: a micro checkpoint, built once per run; treat it as read-only."""
 
     def build(family: str) -> Path:
-        if family not in built:
-            from medvl.demo.checkpoints import build_checkpoint
+        from medvl.demo.checkpoints import build_checkpoint
 
-            built[family] = build_checkpoint(family, tmp_path_factory.mktemp("checkpoints") / family, scale="micro")
-        return built[family]
+        # The last part of its path says what it is, as that of a published checkpoint does.
+        return once(f"checkpoint_{family}", lambda folder: build_checkpoint(family, folder / family)) / family
 
     return build
 
 
 @pytest.fixture(scope="session")
-def marked_adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def marked_adapters(once: Once) -> Callable[[str], Path]:
     """`marked_adapters("qwen3vl" | "internvl3")`: a folder with `base`, a micro checkpoint, and `adapters`.
 
     One adapter per task and one for general; each answers everything with its letter: A to G in the order of `Task`,
     then I for vqa and H for general.
-    Built once per session; treat it as read-only.
+    Built once per run; treat it as read-only.
     """
-    built: dict[str, Path] = {}
 
     def build(family: str) -> Path:
-        if family not in built:
-            from medvl.demo.adapters import build_marked
-            from medvl.tasks import Task
+        from medvl.demo.adapters import build_marked
+        from medvl.tasks import Task
 
-            letters = dict(zip((*map(str, Task), "general"), "ABCDEFGIH", strict=True))
-            built[family] = build_marked(family, tmp_path_factory.mktemp("marked") / family, letters)
-        return built[family]
+        letters = dict(zip((*map(str, Task), "general"), "ABCDEFGIH", strict=True))
+        return once(f"marked_{family}", lambda folder: build_marked(family, folder, letters))
 
     return build
-
-
-QUESTIONS = {
-    "classification": "What is the diagnosis? A: Normal, B: Glaucoma",
-    "multi-label classification": "Which findings are there? Select all that apply: Nodule; Fibrosis; Normal.",
-    "Detection": "Give the bounding box coordinates [x_min, y_min, x_max, y_max] of the lesion in this ultrasound.",
-    "instance_detection": "List all chromosomes. Return a JSON mapping chromosome identifiers to [x_min, y_min, x_max, "
-    "y_max] coordinates.",
-    "counting": "How many cells are in this microscopic image?",
-    "regression": "Determine the percentage of alveolar bone resorption (ABR%) in this OPG.",
-    "Report Generation": "Write a radiology report with the findings of this chest X-ray.",
-    "poetry": "Please suggest a good restaurant.",
-}
 
 
 @pytest.fixture
@@ -105,43 +106,9 @@ def question_tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with dataset_info.json, the entries tiny_train (8 records) and tiny_val (4), and a manifest.
-
-    Drawn images of two sizes; answers are a letter or boxes, and one record in four has two images.
-    """
-    from PIL import Image, ImageDraw
-
-    folder = tmp_path_factory.mktemp("tiny_dataset")
-    (folder / "images").mkdir()
-    tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
-    info = {}
-    for split, count in (("train", 8), ("val", 4)):
-        records = []
-        for index in range(count):
-            images = []
-            for view in range(2 if index % 4 == 3 else 1):
-                image = Image.new("RGB", (96, 64) if index % 2 else (64, 64), (20 * index, 90, 30 + 60 * view))
-                ImageDraw.Draw(image).rectangle((10, 12, 40, 44), fill=(240, 230, 200))
-                images.append(folder / "images" / f"{split}_{index}_{view}.png")
-                image.save(images[-1])
-            box = '[{"bbox_2d":[104,187,417,688],"label":"lesion"}]'
-            question = "Where is the lesion?" if index % 2 else "Which one is it? A: round B: square"
-            turns = [
-                {"from": "human", "value": "<image>\n" * len(images) + question},
-                {"from": "gpt", "value": box if index % 2 else "AB"[index // 2 % 2]},
-            ]
-            records.append({"id": f"tiny/{split}/{index}", "conversations": turns, "images": list(map(str, images))})
-        (folder / f"tiny_{split}.json").write_text(json.dumps(records))
-        columns = {"messages": "conversations", "images": "images"}
-        info[f"tiny_{split}"] = {
-            "file_name": f"tiny_{split}.json",
-            "formatting": "sharegpt",
-            "columns": columns,
-            "tags": tags,
-        }
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    return folder
+def tiny_dataset(once: Once) -> Path:
+    """A folder with dataset_info.json and the entries tiny_train (8 records) and tiny_val (4)."""
+    return once("tiny_dataset", write_tiny_dataset)
 
 
 @pytest.fixture
@@ -151,31 +118,31 @@ def tiny_recipe(
     """`tiny_recipe(family, **overrides)`: a LoRA recipe of 2 CPU steps, as the dict that `run_exp` takes."""
 
     def recipe(family: str, **overrides: Any) -> dict[str, Any]:
-        return {
-            "model_name_or_path": str(tiny_checkpoint(family)),
-            "image_max_pixels": 64 * 64,
-            "stage": "sft",
-            "do_train": True,
-            "finetuning_type": "lora",
-            "lora_rank": 4,
-            "lora_target": "all",
-            "dataset": "tiny_train",
-            "dataset_dir": str(tiny_dataset),
-            "template": TEMPLATES[family],
-            "default_system": "You are a careful radiologist.",
-            "cutoff_len": 512,
-            "output_dir": str(tmp_path / "out"),
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "per_device_train_batch_size": 2,
-            "learning_rate": 1.0e-3,
-            "max_steps": 2,
-            "use_cpu": True,
-            "seed": 7,
-        } | overrides
+        return lora_recipe(family, tiny_checkpoint(family), tiny_dataset, tmp_path / "out") | overrides
 
     return recipe
+
+
+@pytest.fixture(scope="session")
+def trained_adapter(
+    once: Once, tiny_checkpoint: Callable[[str], Path], tiny_dataset: Path
+) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """`trained_adapter(family)`: an adapter with its run card, and its recipe; built once per run, read-only.
+
+    Four steps at a high rate, after which answers differ from the base model's.
+    """
+
+    def build(family: str) -> tuple[Path, dict[str, Any]]:
+        from llamafactory.train.tuner import run_exp
+
+        def recipe(out: Path) -> dict[str, Any]:
+            changes = {"medvl_run_card": True, "learning_rate": 0.05, "max_steps": 4}
+            return lora_recipe(family, tiny_checkpoint(family), tiny_dataset, out) | changes
+
+        folder = once(f"adapter_{family}", lambda folder: run_exp(recipe(folder)))
+        return folder, recipe(folder)
+
+    return build
 
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medvl.box_text import BOX_STYLES, MAX_CHARACTERS, BoxStyle, ParsedBoxes, format_boxes, parse_boxes
 from medvl.box_words import STRUCTURAL_KEYS
-from medvl.boxes import FRAMES, Boxes, Frame, Size, as_boxes, from_frame, to_frame
+from medvl.boxes import Boxes, Frame, Size, as_boxes, from_frame, to_frame
 
 TWO = as_boxes([[1, 2, 3, 4], [5, 6, 7, 8]])
 LABELLED: list[BoxStyle] = ["json", "internvl", "qwen_vl1", "map"]
@@ -82,14 +82,14 @@ def test_names_without_a_box_are_written_and_read(style: BoxStyle, boxes: Boxes)
 def test_the_frame_that_a_text_states_wins() -> None:
     parsed = parse_boxes('{"box_2d": [250, 100, 1000, 500]}')
     assert parsed.frame == "norm1000"
-    for frame in FRAMES:
+    for frame in Frame:
         assert parsed.pixels((640, 480), frame) == pytest.approx(np.array([[64, 120, 320, 480]]))
     assert parse_boxes('{"bbox_2d": [250, 100, 1000, 500]}').pixels((640, 480), "pixel").tolist() == [
         [250, 100, 1000, 500]
     ]
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 @pytest.mark.parametrize("number", [1e18, 1e300, -1e18])
 def test_large_numbers_are_written_as_they_are(frame: Frame, number: float) -> None:
     written = json.loads(format_boxes(as_boxes([number, 0, 1, 1]), [None], "flare", frame))

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from medvl.boxes import (
-    FRAMES,
     Boxes,
     Frame,
     Size,
@@ -73,7 +72,7 @@ def test_a_frame_is_exact_to_half_a_thousandth_of_the_side(frame: Frame, size: S
     assert np.abs(there_and_back / sides - shares).max() <= PRECISION[frame] * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (-1, 5)])
 def test_a_image_without_extent_is_refused(frame: Frame, size: Size) -> None:
     with pytest.raises(ValueError, match="must be positive"):

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvl.choices import conclusions, is_refusal, normal, offered_labels, options, pick_labels, pick_one
+from medvl.choices import normal, offered_labels, options
+from medvl.conclusions import conclusions, is_refusal
+from medvl.picking import pick_labels, pick_one
 
 YES_NO = {"A": "No", "B": "Yes"}
 PLANE = {"A": "Non-standard plane", "B": "Standard plane"}
@@ -51,6 +53,11 @@ OFFERED = ("Dental Caries", "Periradicular Lesions", "Pulp Diseases",
             id="parentheses-inside",
         ),
         pytest.param("Which?\nA. Normal\nB. Glaucoma", {"A": "Normal", "B": "Glaucoma"}, id="one-per-line"),
+        pytest.param(
+            "Are panels (A) and (B) alike? Options: A. Panel (A) is dark, (B) is not\nB.Both (A) and (B) are dark",
+            {"A": "Panel (A) is dark, (B) is not", "B": "Both (A) and (B) are dark"},
+            id="letters-inside-options-on-lines",
+        ),
         pytest.param("Vitamin A: how much? A: No, B: Yes", YES_NO, id="letter-before-the-options"),
         pytest.param("How many cells are there?", {}, id="no-options"),
         pytest.param("Is it grade A: or not?", {}, id="one-letter-is-no-choice"),

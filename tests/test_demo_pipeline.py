@@ -20,12 +20,18 @@ def parse(*words: str) -> argparse.Namespace:
     [
         (["--data", "/nowhere"], "no folder training/"),  # no such tree
         (["--data", str(Path(__file__).parent)], "no folder training/"),  # a folder that is no tree
-        (["--max-steps", "0"], "at least 1"),  # nothing to train
     ],
 )
 def test_options_that_cannot_be_followed(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(parse(*words)) == 2
     assert expected in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_no_steps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse("--max-steps", "0")
+    assert stopped.value.code == 2
+    assert "--max-steps: '0': expected a number of at least 1" in capsys.readouterr().err
 
 
 def test_starting_over_removes_this_familys_run_and_the_drawn_tree(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medvl.demo.running import StepFailedError, run_step, training_progress
+from medvl.demo.running import run_step, training_progress
 from medvl.demo.sample import spread, write_sample
 from medvl.demo.steps import DEFAULT_OUT, RECIPES, Pipeline, Step, after_conversion, convert, train
+from medvl.processes import CommandFailedError
 from medvl.sharegpt import MANIFEST, Record, Source, encode_records, make_record, read_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -64,19 +65,22 @@ def python(code: str) -> Step:
     return Step("step", "A step", (sys.executable, "-c", code), seconds=1)
 
 
+@pytest.mark.subprocess
 def test_output_goes_to_the_log(tmp_path: Path) -> None:
     run_step(python("print('hello')"), tmp_path, tmp_path / "logs" / "step.log", lambda fraction, note: None)
     assert (tmp_path / "logs" / "step.log").read_text() == "hello\n"
 
 
+@pytest.mark.subprocess
 def test_a_failure_shows_the_end_of_the_output(tmp_path: Path) -> None:
     step = python("import sys; print('noise\\n' * 100); sys.exit('out of tea')")
-    with pytest.raises(StepFailedError, match="out of tea") as caught:
+    with pytest.raises(CommandFailedError, match="out of tea") as caught:
         run_step(step, tmp_path, tmp_path / "step.log", lambda fraction, note: None)
     assert "A step: exit code 1" in str(caught.value)
     assert str(caught.value).count("noise") < 40
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_ends_the_command_and_what_it_started(tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
     child = "import pathlib, time; time.sleep(3); pathlib.Path('alive').touch()"

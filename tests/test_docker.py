@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from medvl import cli
-from tests.conftest import QUESTIONS
+from tests.support.questions import QUESTIONS
+
+pytestmark = pytest.mark.subprocess
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -102,7 +104,6 @@ def test_what_is_missing_is_said(variables: dict[str, str], says: str, mounted: 
     assert done.stderr.startswith("predict.sh: ") and says in done.stderr
 
 
-@pytest.mark.slow
 def test_questions_to_predictions_and_on_from_a_part(
     call: Call, tmp_path: Path, question_tree: Path, marked_adapters: Callable[[str], Path]
 ) -> None:

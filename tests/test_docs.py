@@ -1,7 +1,7 @@
 """Documentation holds: links lead somewhere, commands exist, and blocks marked `run` run, page by page, in a clone.
 
-Info strings: `bash run` is run by bash and needs no torch; of `bash run torch` each line is run in this process, which
-has imported it. In all other blocks options, files and keys of recipes must exist.
+Info strings: `bash run` is run by bash and `python run` by python, both without torch; of `bash run torch` each line is
+run in this process, which has imported it. In all other blocks options, files and keys of recipes must exist.
 """
 
 import contextlib
@@ -185,12 +185,14 @@ def faults(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("add_a_")], ids=str)
 def test_commands_exist(page: Path) -> None:
     """Pages that add something have tests of their own, which apply their diff first."""
     assert [fault for info, text in blocks(page) if info.startswith("bash") or not info for fault in faults(text)] == []
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -265,18 +267,21 @@ def run_recipe(recipe: str, values: list[str]) -> None:
     run_exp(arguments)
 
 
-RUN, RUN_TORCH = "bash run", "bash run torch"
+RUN, RUN_PYTHON, RUN_TORCH = RUNS = "bash run", "python run", "bash run torch"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, RUN, RUN_TORCH)], ids=lambda page: page.name)
+@pytest.mark.training
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUNS)], ids=lambda page: page.name)
 def test_blocks_marked_run_do_run(page: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
     monkeypatch.chdir(clone)
     if blocks(page, RUN_TORCH):
         pytest.importorskip("llamafactory")
         request.getfixturevalue("pristine_templates")
-    for info, text in blocks(page, RUN, RUN_TORCH):
+    for info, text in blocks(page, *RUNS):
         if info == RUN:
             bash(text, clone)
+        elif info == RUN_PYTHON:
+            bash(f"python -c {shlex.quote(text)}", clone)
         else:
             for line in text.splitlines():
                 here(line, monkeypatch)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from medvl import diagnosis, doctor
-from medvl.diagnosis import KNOWN_GOOD, Finding, Gpu, Machine
+from medvl.doctor import checks, commands, facts, versions
+from medvl.doctor.check_result import CheckResult
+from medvl.doctor.facts import Gpu, Hook, Hub, Machine
+from medvl.doctor.versions import KNOWN_GOOD
 
 BIN = Path("/env/bin")
 FINE = Machine(
@@ -34,24 +36,24 @@ GOOD_HOOK: dict[str, Any] = {
 }
 
 
-def worst(findings: list[Finding]) -> str:
-    return max((finding.level for finding in findings), key=["ok", "note", "warning", "problem"].index)
+def worst(results: list[CheckResult]) -> str:
+    return max((result.level for result in results), key=["ok", "note", "warning", "problem"].index)
 
 
 def test_built_in_set_is_what_the_clone_pins(repository: Path) -> None:
-    assert doctor.read_known_good(repository / "constraints.txt") == KNOWN_GOOD
+    assert versions.read_known_good(repository / "constraints.txt") == KNOWN_GOOD
 
 
 def test_constraints_of_the_clone_come_first_and_may_be_missing(tmp_path: Path) -> None:
     constraints = tmp_path / "constraints.txt"
-    assert doctor.read_known_good(constraints) == KNOWN_GOOD
+    assert versions.read_known_good(constraints) == KNOWN_GOOD
     constraints.write_text("# why\ntorch==2.12.0  # newer\nunrelated==1\n")
-    assert doctor.read_known_good(constraints) == KNOWN_GOOD | {"torch": "2.12.0"}
+    assert versions.read_known_good(constraints) == KNOWN_GOOD | {"torch": "2.12.0"}
 
 
 def test_tested_set_has_no_complaint_also_with_a_cuda_suffix() -> None:
     installed = KNOWN_GOOD | {"torch": "2.11.0+cu130", "torchvision": "0.26.0+cu130", "torchaudio": "2.11.0+cu130"}
-    assert worst(diagnosis.check_versions(installed, KNOWN_GOOD)) == "ok"
+    assert worst(versions.check_versions(installed, KNOWN_GOOD)) == "ok"
 
 
 VERSIONS: dict[str, tuple[dict[str, str | None], str, str, str]] = {
@@ -75,9 +77,9 @@ VERSIONS: dict[str, tuple[dict[str, str | None], str, str, str]] = {
 
 @pytest.mark.parametrize(("changed", "level", "subject", "words"), VERSIONS.values(), ids=VERSIONS)
 def test_versions(changed: dict[str, str | None], level: str, subject: str, words: str) -> None:
-    findings = diagnosis.check_versions({**KNOWN_GOOD, **changed}, KNOWN_GOOD)
-    assert worst(findings) == level
-    assert any(finding.subject == subject and words in finding.message for finding in findings)
+    results = versions.check_versions({**KNOWN_GOOD, **changed}, KNOWN_GOOD)
+    assert worst(results) == level
+    assert any(result.subject == subject and words in result.message for result in results)
 
 
 IMPORTS = {
@@ -95,10 +97,10 @@ IMPORTS = {
 
 @pytest.mark.parametrize(("error", "level", "cure"), IMPORTS.values(), ids=IMPORTS)
 def test_imports(error: str | None, level: str, cure: str) -> None:
-    finding = diagnosis.check_import(error)
-    assert finding.level == level
-    assert cure in finding.cure
-    assert (error or "") in finding.message
+    result = checks.check_import(error)
+    assert result.level == level
+    assert cure in result.cure
+    assert (error or "") in result.message
 
 
 HOOKS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -113,9 +115,9 @@ HOOKS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(("changed", "level", "words"), HOOKS.values(), ids=HOOKS)
 def test_hook(changed: dict[str, Any], level: str, words: str) -> None:
-    finding = diagnosis.check_hook(**(GOOD_HOOK | changed))
-    assert finding.level == level
-    assert words in finding.message
+    result = checks.check_hook(Hook(**(GOOD_HOOK | changed)))
+    assert result.level == level
+    assert words in result.message
 
 
 MACHINES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -139,9 +141,9 @@ MACHINES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(("changed", "level", "words"), MACHINES.values(), ids=MACHINES)
 def test_machine(changed: dict[str, Any], level: str, words: str) -> None:
-    findings = diagnosis.check_machine(dataclasses.replace(FINE, **changed))
-    assert worst(findings) == level
-    assert any(words in finding.message for finding in findings)
+    results = checks.check_machine(dataclasses.replace(FINE, **changed))
+    assert worst(results) == level
+    assert any(words in result.message for result in results)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_machine(changed: dict[str, Any], level: str, words: str) -> None:
     ],
 )
 def test_environment(variables: dict[str, str], levels: list[str]) -> None:
-    assert [finding.level for finding in diagnosis.check_environment(variables)] == levels
+    assert [result.level for result in checks.check_environment(variables)] == levels
 
 
 HUBS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -168,21 +170,21 @@ HUBS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize(("changed", "level", "words"), HUBS.values(), ids=HUBS)
 def test_hub(changed: dict[str, Any], level: str, words: str) -> None:
     asked: dict[str, Any] = {"asked": True, "offline": False, "endpoint": "http://hub.example", "error": None}
-    finding = diagnosis.check_hub(**(asked | changed))
-    assert finding.level == level
-    assert words in finding.message
+    result = checks.check_hub(Hub(**(asked | changed)))
+    assert result.level == level
+    assert words in result.message
 
 
 def test_every_complaint_comes_with_a_cure() -> None:
-    findings = [diagnosis.check_hook(**(GOOD_HOOK | changed)) for changed, *_ in HOOKS.values()]
-    findings += [diagnosis.check_import(error) for error, *_ in IMPORTS.values()]
+    results = [checks.check_hook(Hook(**(GOOD_HOOK | changed))) for changed, *_ in HOOKS.values()]
+    results += [checks.check_import(error) for error, *_ in IMPORTS.values()]
     for changed, *_ in MACHINES.values():
-        findings += diagnosis.check_machine(dataclasses.replace(FINE, **changed))
-    for versions, *_ in VERSIONS.values():
-        findings += diagnosis.check_versions({**KNOWN_GOOD, **versions}, KNOWN_GOOD)
-    complaints = [finding for finding in findings if finding.level in ("warning", "problem")]
+        results += checks.check_machine(dataclasses.replace(FINE, **changed))
+    for changed_versions, *_ in VERSIONS.values():
+        results += versions.check_versions({**KNOWN_GOOD, **changed_versions}, KNOWN_GOOD)
+    complaints = [result for result in results if result.level in ("warning", "problem")]
     assert complaints
-    assert [finding for finding in complaints if not finding.cure] == []
+    assert [result for result in complaints if not result.cure] == []
 
 
 def test_hub_that_never_answers_does_not_hang() -> None:
@@ -190,7 +192,7 @@ def test_hub_that_never_answers_does_not_hang() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         started = time.monotonic()
-        error = doctor.hub_error(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
+        error = facts.hub_error(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
         assert error is not None
         assert time.monotonic() - started < 3
 
@@ -199,27 +201,28 @@ def test_hub_that_refuses_is_named() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    assert "refused" in str(doctor.hub_error(f"http://127.0.0.1:{port}", timeout=3))
+    assert "refused" in str(facts.hub_error(f"http://127.0.0.1:{port}", timeout=3))
 
 
 def arguments_of(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    doctor.add_arguments(parser)
+    commands.add_arguments(parser)
     return parser.parse_args(words)
 
 
-PROBLEM = Finding("problem", "disk [full]", "0 GB free in [/work]", "free some space")
+PROBLEM = CheckResult("problem", "disk [full]", "0 GB free in [/work]", "free some space")
 
 
-@pytest.mark.parametrize(("findings", "code"), [([Finding("note", "GPU", "none")], 0), ([PROBLEM], 1)])
+@pytest.mark.parametrize(("results", "code"), [([CheckResult("note", "GPU", "none")], 0), ([PROBLEM], 1)])
 def test_exit_code_and_json(
-    findings: list[Finding], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    results: list[CheckResult], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda **_: findings)
-    assert doctor.run(arguments_of("--json")) == code
+    monkeypatch.setattr(commands, "judge", lambda _: results)
+    monkeypatch.setattr(commands, "look", lambda **_: None)
+    assert commands.run(arguments_of("--json")) == code
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is (code == 0)
-    assert report["findings"] == [dataclasses.asdict(finding) for finding in findings]
+    assert report["findings"] == [dataclasses.asdict(result) for result in results]
     assert "medvl_run_card" in report["recipe_keys"]
 
 
@@ -227,17 +230,19 @@ def test_table_prints_other_programs_brackets_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(doctor, "examine", lambda **_: [PROBLEM])
-    assert doctor.run(arguments_of()) == 1
+    monkeypatch.setattr(commands, "judge", lambda _: [PROBLEM])
+    monkeypatch.setattr(commands, "look", lambda **_: None)
+    assert commands.run(arguments_of()) == 1
     printed = capsys.readouterr().out
     assert "0 GB free in [/work]" in printed
     assert "Something above stops training" in printed
 
 
+@pytest.mark.training
 def test_this_environment_is_the_tested_one() -> None:
     """The real thing, once: imports torch and LLaMA-Factory in this process."""
     pytest.importorskip("llamafactory")
-    by_subject = {finding.subject: finding for finding in doctor.examine()}
+    by_subject = {result.subject: result for result in checks.judge(facts.look())}
     assert by_subject["recipe keys (hook)"].level == "ok"
     assert by_subject["LLaMA-Factory"].level == "ok"
     assert {by_subject[package].level for package in KNOWN_GOOD} == {"ok"}

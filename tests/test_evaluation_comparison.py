@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_evaluation_run import Row, build_tree, score, write_json
 
-from evaluation.comparison import verdict
-from evaluation.comparison_tables import file_names
+from evaluation.differences import verdict
+from evaluation.results import file_names
 from evaluation.run import main
+from tests.support.scored_tree import Row, build_tree, score, write_json
 
 OPTIONS = "Grade? A: None, B: Mild, C: Severe"
 

@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import LOSS, Case, samples_of
 
-from evaluation.diagnose import diagnose
-from evaluation.diagnosis import Diagnosis
-from evaluation.evaluate import Evaluation
-from evaluation.join import Joined
-from evaluation.predictions import SHAPES, PredictionFile
-from evaluation.references import References
+from evaluation.diagnosis import diagnose
+from evaluation.findings import Diagnosis
+from evaluation.predictions import SHAPES
+from evaluation.samples import Joined, PredictionFile, References
+from evaluation.scores import Evaluation
 from evaluation.scoring import score
 from medvl.boxes import Frame, Size
 from medvl.tasks import Task
+from tests.support.samples import LOSS, Case, samples_of
 
 
 def diagnosed(

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_evaluation_run import score
 
 from evaluation.run import main
 from medvl.sharegpt import Source, encode_records, file_sha256, make_record
 from medvl.tasks import Task
+from tests.support.scored_tree import score
 
 QUESTIONS = {Task.CLASSIFICATION: "Normal? A: No, B: Yes", Task.MULTI_LABEL: "Select all that apply"}
 # Task, source's answer, target as it was converted (norm1000 of 200 x 100), target as edited; None: not edited.

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from test_evaluation_metrics import Case, samples_of
 
 from evaluation.matching import THRESHOLDS, match
 from evaluation.scoring import score
 from medvl.boxes import Size, as_boxes, iou
 from medvl.tasks import Task
+from tests.support.samples import Case, samples_of
 
 boxes = st.lists(
     st.tuples(st.integers(0, 80), st.integers(0, 80), st.integers(1, 60), st.integers(1, 60)).map(
@@ -42,7 +42,6 @@ def random_images(n: int = 60) -> list[tuple[list[list[int]], list[list[int]]]]:
     return images
 
 
-@pytest.mark.slow
 def test_iou_agrees_with_torchvision() -> None:
     torch = pytest.importorskip("torch")
     box_iou = pytest.importorskip("torchvision.ops").box_iou

@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import samples_of
-from test_evaluation_run import build_tree, score, write_json
 
-from evaluation.diagnose import EXCERPT
-from evaluation.metrics import known_rules, scored_by
+from evaluation.diagnosis import EXCERPT
+from evaluation.metrics.registry import known_rules, scored_by
+from evaluation.scores import Resampling
 from evaluation.scoring import score as scored
-from evaluation.statistics import Resampling
 from medvl.tasks import Task
+from tests.support.samples import samples_of
+from tests.support.scored_tree import build_tree, score, write_json
 
 BOX = "[[10, 10, 20, 20]]"
 TRUTH = {
@@ -21,6 +21,8 @@ TRUTH = {
     Task.VQA: "right upper lobe",
 }  # fmt: skip
 QUESTION = "Is it normal? A: No, B: Yes"
+# The rules `fada` know datasets by name.
+DATASET = {Task.CLASSIFICATION: "q7", Task.MULTI_LABEL: "q1", Task.VQA: "q4", Task.REPORT: "report"}
 ANSWERS = {
     "nan": "nan",
     "boxes of nan and inf": "[[NaN, Infinity, -Infinity, 1e999]]",
@@ -54,14 +56,14 @@ def test_odd_answers_are_scored(text: str, rules: str) -> None:
     for task, truth in TRUTH.items():
         if not scored_by(rules, task):
             continue
-        samples = samples_of(task, [(truth, text), (truth, truth)], QUESTION)
+        samples = samples_of(task, [(truth, said, DATASET.get(task, "d")) for said in (text, truth)], QUESTION)
         entries = scored(samples, rules, Resampling(20, cluster="sample"))[task].pooled
         assert entries and json.dumps(entries, allow_nan=False)
 
 
 def seconds(task: Task, text: str, rules: str) -> float:
     start = time.process_time()
-    scored(samples_of(task, [(TRUTH[task], text)], QUESTION), rules)
+    scored(samples_of(task, [(TRUTH[task], text, DATASET.get(task, "d"))], QUESTION), rules)
     return time.process_time() - start
 
 

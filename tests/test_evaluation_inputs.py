@@ -9,10 +9,10 @@ from PIL import Image
 
 from evaluation.frames import choose_frame, read_frame, size_on_disk, to_pixels
 from evaluation.join import join
+from evaluation.parsing import make_samples
 from evaluation.predictions import read_predictions
 from evaluation.references import read_references
 from evaluation.run import main
-from evaluation.samples import make_samples
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes
 from medvl.errors import DataError
@@ -184,7 +184,8 @@ def test_a_file_that_the_manifest_does_not_list_has_no_frame(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("text", "message"), [
     ("{", "run the preprocess script again"),
-    ('{"options": {"frame": "norm7"}}', "unknown frame 'norm7'; known are norm1000, norm1, pixel"),
+    ('{"options": {"frame": "norm7"}, "files": {"x.json": {}}}',
+     "unknown frame 'norm7'; known are norm1000, norm1, pixel"),
 ])  # fmt: skip
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "manifest.json").write_text(text)

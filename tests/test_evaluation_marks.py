@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_evaluation_run import Row, build_tree, entries, write_json
 
 from evaluation.run import main
 from evaluation.statistics import ENOUGH_CLUSTERS
+from tests.support.scored_tree import Row, build_tree, entries, write_json
 
 Printed = pytest.CaptureFixture[str]
 

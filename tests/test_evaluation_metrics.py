@@ -16,44 +16,21 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from evaluation.join import Joined
 from evaluation.matching import overlaps
-from evaluation.metrics import known_rules, metrics_of, registry, scored_by, table_of
+from evaluation.metrics import registry
 from evaluation.metrics.choice import balanced_accuracy
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from evaluation.samples import Sample, make_samples
+from evaluation.metrics.registry import known_rules, metrics_of, scored_by, table_of
+from evaluation.samples import Sample
 from evaluation.scoring import score
-from medvl.boxes import Frame, Size, as_boxes
+from medvl.boxes import Frame, as_boxes
 from medvl.tasks import Task
+from tests.support.samples import LOSS, NO_PREDICTION, Case, samples_of, values
 
 YES_NO = "Is there a fragment? A: No, B: Yes"
-LOSS = "How much is lost? A: None, B: One, C: Several"
-NO_PREDICTION = "no prediction"  # no row at all, where None is a row without an answer
-# (reference, prediction) and optionally the dataset and the question.
-Case = tuple[str, str | None] | tuple[str, str | None, str] | tuple[str, str | None, str, str]
-
-
-def samples_of(
-    task: Task, cases: Sequence[Case], question: str = "?", *, frame: Frame = "pixel", size: Size | None = None
-) -> list[Sample]:
-    pairs: list[tuple[Reference, Prediction | None]] = []
-    for index, (truth, text, *more) in enumerate(cases):
-        dataset, asked = (*more, *("d", question)[len(more) :])
-        reference = Reference(str(index), task, dataset, asked, ("v/a.png",), truth, None, lambda: size, index)
-        pairs.append((reference, None if text == NO_PREDICTION else Prediction(index, text)))
-    return make_samples(Joined("key", pairs), frame)
-
-
-def values(task: Task, cases: Sequence[Case], question: str = "?") -> dict[str, float | None]:
-    """Pooled metrics of cases."""
-    return {
-        name: entry["value"] for name, entry in score(samples_of(task, cases, question), "strict")[task].pooled.items()
-    }
 
 
 def test_every_task_has_metrics_and_a_headline() -> None:
-    assert known_rules() == ("strict", "official")
+    assert known_rules() == ("strict", "official", "fada")
     for rules in known_rules():
         for task in (task for task in Task if scored_by(rules, task)):
             assert any(metric.headline for metric in metrics_of(rules, task)), (rules, task)

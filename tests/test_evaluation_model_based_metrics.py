@@ -6,10 +6,10 @@ import types
 from pathlib import Path
 
 import pytest
-from test_evaluation_run import build_tree, score, write_json
 
 from evaluation.model_based_metrics import GreenErrors, parse_errors
 from evaluation.run import main
+from tests.support.scored_tree import build_tree, score, write_json
 
 # As the judge of GREEN writes: three sections, six kinds of error, findings behind a number.
 ERRORS = "(a) False report of a finding in the candidate: {a}\n(b) Missing a finding present in the reference: {b}"

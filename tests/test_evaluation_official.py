@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluation_metrics import NO_PREDICTION, Case, samples_of
 
-from evaluation.join import Joined
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
-from evaluation.samples import make_samples
+from evaluation.parsing import make_samples
+from evaluation.samples import Joined, Prediction, Reference
 from evaluation.scoring import score
 from medvl.tasks import Task
+from tests.support.samples import NO_PREDICTION, Case, samples_of
 
 
 def official(task: Task, cases: list[Case], question: str = "?") -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from evaluation.evaluate import Evaluation, Settings, evaluate
+from evaluation import Settings, evaluate
 from evaluation.metrics import official
 from evaluation.references import read_references
 from evaluation.run import main
+from evaluation.scores import Evaluation, Resampling
 from medvl.box_text import MAX_CHARACTERS
 from medvl.errors import DataError
 from medvl.sharegpt import Source, encode_records, make_record
@@ -38,6 +39,9 @@ def write(path: Path, rows: list[Row]) -> Path:
     return path
 
 
+OFFICIAL = Settings(rules=("official",), resampling=Resampling(), force=True)
+
+
 def place(root: Path, rows: list[Row], split: str = "validation-public", dataset: str = "mixed") -> Path:
     write(
         root / split / "Any" / dataset / f"{dataset}_questions_{'train' if split == 'training' else 'val'}.json", rows
@@ -48,7 +52,7 @@ def place(root: Path, rows: list[Row], split: str = "validation-public", dataset
 def scored(folder: Path, references: list[Row], predictions: list[Row]) -> Evaluation:
     path = write(folder / "predictions.json", predictions)
     tree = read_references(place(folder / "tree", references))
-    return evaluate(path, tree, Settings(rules=("official",), force=True))
+    return evaluate(path, tree, OFFICIAL).evaluation
 
 
 def entry(evaluation: Evaluation, task: Task) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def test_deviation_converted_references_are_joined_as_under_strict_rules(tmp_pat
     path = tmp_path / "d_val.json"
     path.write_bytes(encode_records([record]))
     predictions = write(tmp_path / "predictions.json", [asked(Task.COUNTING, "6"), asked(Task.COUNTING, True)])
-    evaluation = evaluate(predictions, read_references(path), Settings(rules=("official",), force=True))
+    evaluation = evaluate(predictions, read_references(path), OFFICIAL).evaluation
     assert entry(evaluation, Task.COUNTING)["value"] == 4.0
 
 
@@ -211,7 +215,7 @@ def test_deviation_other_json_files_are_no_questions_and_datasets_come_by_name(t
     )
     write(tree / "validation-public" / "Any" / "a" / "predictions.json", [asked(Task.COUNTING, 100, "other.png")])
     predictions = write(tmp_path / "predictions.json", [asked(Task.COUNTING, 6), asked(Task.COUNTING, 1, "other.png")])
-    evaluation = evaluate(predictions, read_references(tree), Settings(rules=("official",), force=True))
+    evaluation = evaluate(predictions, read_references(tree), OFFICIAL).evaluation
     made = entry(evaluation, Task.COUNTING)
     assert (made["value"], made["n"]) == (3.0, 1)  # of the equal keys in a and b the last is taken
 
@@ -222,7 +226,7 @@ def test_deviation_a_file_that_is_no_json_is_refused(tmp_path: Path, answer: str
     path = write(tmp_path / "predictions.json", [asked(Task.REGRESSION, "said")])
     path.write_text(path.read_text().replace('"said"', answer))
     with pytest.raises(DataError, match="not JSON"):
-        evaluate(path, tree, Settings(rules=("official",), force=True))
+        evaluate(path, tree, OFFICIAL)
 
 
 # --- splits
@@ -278,7 +282,7 @@ def test_which_splits_are_told_apart(
 ) -> None:
     tree, predictions = two_splits
     references = read_references(tree / place_in_tree, splits)
-    evaluation = evaluate(predictions, references, Settings(rules=("official",), force=True))
+    evaluation = evaluate(predictions, references, OFFICIAL).evaluation
     assert list(evaluation.scores) == names
     found = [finding.text for finding in evaluation.findings if finding.code == "official_splits"]
     assert [said in text for text in found] == [True] * (said is not None) if said else not found

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation_run import build_tree, write_json
 
+from evaluation.numbers import interval, number
 from evaluation.page import failures
-from evaluation.page.tables import interval, number
 from evaluation.page.text import script_json, shortened, visible
 from evaluation.run import main
 from medvl.images import decode, shown
+from tests.support.scored_tree import build_tree, write_json
 
 
 def write_run(folder: Path, count: int = 40) -> tuple[Path, Path]:
@@ -266,7 +266,7 @@ def test_a_page_that_cannot_be_drawn_costs_nothing_else(
 
     predictions, tree = write_run(tmp_path)
     out = tmp_path / "out"
-    monkeypatch.setattr("evaluation.command.render_page", broken)
+    monkeypatch.setattr("evaluation.results.render_page", broken)
     out.mkdir()
     (out / "report.html").write_text("of an earlier run")
     assert main([*[str(predictions)] * files, "--references", str(tree), "--out", str(out), "--bootstrap", "0",

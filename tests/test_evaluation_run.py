@@ -13,89 +13,16 @@ from PIL import Image
 
 from evaluation.model_based_metrics import METRICS
 from evaluation.run import main
+from tests.support.scored_tree import Row, build_tree, entries, score, write_json
 
-Row = dict[str, Any]
-
-PERIAPICAL = (
-    "Select all that apply from the following, separate multiple selections with a semicolon: Dental Caries; "
-    "Pulp Diseases; Endodontic Treatment, Restorative Treatment, and Complications."
-)
-# (category, dataset, task, image or images, question, answer): every task, and the dirt of the real data.
-ROWS: list[tuple[str, str, str, str | list[str], str, Any]] = [
-    ("Retinography", "fundus", "Classification", "FUNDUS_1.png", "Diagnosis? A: Normal, B: Glaucoma", "B"),
-    ("Retinography", "fundus", "Classification", "FUNDUS_1.png", "Age? A: Child, B: Adult, C: Elderly", "A"),
-    ("Retinography", "fundus", "Classification", "FUNDUS_2.png", "Diagnosis? A: Normal, B: Glaucoma", "A"),
-    ("Endoscopy", "endo", "classification", ["Endo_1-1.png", "Endo_1-2.png"], "Finding? A. Ulcer B. Polyp", "T"),
-    ("Endoscopy", "endo", "classification", ["Endo_2-1.png", "Endo_2-2.png"], "Finding? A. Ulcer B. Polyp", "A B"),
-    ("Mammography", "CMMD", "classification", ["CMMD_1.png", "CMMD_2.png"], "Which subtype is this?", "Luminal a"),
-    ("Mammography", "CMMD", "classification", ["CMMD_3.png", "CMMD_4.png"], "Which subtype is this?", "Her2-enriched"),
-    ("Xray", "periapical", "multi-label classification", "PRML_1.png", PERIAPICAL, "Dental Caries; Pulp Diseases"),
-    ("Xray", "periapical", "multi-label classification", "PRML_2.png", PERIAPICAL,
-     "Endodontic Treatment, Restorative Treatment, and Complications"),
-    ("Xray", "chestdr", "multi-label classification", "ChestDR_1.png", "Findings?", "Pneumonia, Cardiomegaly"),
-    ("Xray", "chestdr", "multi-label classification", "ChestDR_2.png", "Findings?", "none"),
-    ("Ultrasound", "BUSI-det", "Detection", "BUSI_1.png", "Box lesions.", "[[94, 105, 165, 172], [98, 10, 98, 10]]"),
-    ("Ultrasound", "BUSI-det", "Detection", "BUSI_2.png", "Box the lesions.", "[]"),
-    ("Ultrasound", "iugc", "Detection", "IUGC_1.png", "Box the fetal head.", [[10, 20, 110, 120]]),
-    ("Microscopy", "chromosome", "instance_detection", "Chrm_1.png", "Map the chromosomes.",
-     '{"1": [[10, 10, 20, 30], [50, 50, 70, 80]], "X": [[5, 5, 9, 9]]}'),
-    ("Microscopy", "neurips22cell", "counting", "cell_1.png", "How many cells?", 11),
-    ("Microscopy", "neurips22cell", "counting", "cell_2.png", "How many cells?", "1664"),
-    ("Xray", "boneresorption", "regression", "boneresorption_1.png", "ABR%?", 20.1631313163075),
-    ("Xray", "boneresorption", "regression", "boneresorption_2.png", "ABR%?", 0.0),
-    ("Xray", "IU_XRay", "report_generation", ["IU-XRay_1.png", "IU-XRay_2.png"], "Heart?", "Heart size is normal."),
-    ("Xray", "IU_XRay", "report_generation", ["IU-XRay_3.png", "IU-XRay_4.png"], "Heart?", "Normal."),
-]  # fmt: skip
 # Reasons why a number has no value although all answers are right.
 NO_VALUE = {"no reference box", "no image with boxes on both sides", "no image with exactly one reference box",
             "no predicted box on an image of known size", "no predicted box", "no pair of boxes at IoU >= 0.5",
             *(f"not computed; --report-metrics {name} does" for name in METRICS)}  # fmt: skip
 
 
-def write_json(path: Path, value: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-def build_tree(root: Path, split: str = "validation-public", *, with_images: bool = False) -> list[Row]:
-    """The made-up tree; returns its rows in the order of the challenge's predictions.json."""
-    files: dict[Path, list[Row]] = {}
-    for category, dataset, task, images, question, answer in ROWS:
-        names = [f"imagesVal/{name}" for name in ([images] if isinstance(images, str) else images)]
-        row = {"TaskType": task, "Modality": category, "ImageName": names if isinstance(images, list) else names[0],
-               "Question": question, "Answer": answer, "Split": "val"}  # fmt: skip
-        folder = root / split / category / dataset
-        files.setdefault(folder / f"{dataset}_questions_val.json", []).append(row)
-        for name in names if with_images else ():
-            (folder / "imagesVal").mkdir(parents=True, exist_ok=True)
-            Image.new("L", (200, 180)).save(folder / name)
-    for path, rows in files.items():
-        write_json(path, rows)
-    return [row for rows in files.values() for row in rows]
-
-
 def answered(rows: list[Row], answer: object) -> list[Row]:
     return [row | {"Answer": answer} for row in rows]
-
-
-def score(predictions: Path, references: Path, out: Path, *more: str) -> dict[str, Any]:
-    """Score without a page, which has tests of its own."""
-    assert main([str(predictions), "--references", str(references), "--out", str(out), "--no-page", *more]) == 0
-    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    return metrics
-
-
-def entries(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(where, metric, entry) of every number in metrics.json."""
-    found = [(task, name, entry) for part in ("tasks", "macro") for task, named in metrics[part].items()
-             for name, entry in named.items()]  # fmt: skip
-    return found + [
-        (f"{dataset}/{task}", name, entry)
-        for dataset, tasks in metrics["datasets"].items()
-        for task, named in tasks.items()
-        for name, entry in named.items()
-    ]
 
 
 def assert_perfect(metrics: dict[str, Any]) -> None:
@@ -316,10 +243,13 @@ def test_an_unreadable_file_cannot_be_read(side: str, tmp_path: Path, capsys: py
 
 
 # Where a user's Ctrl-C may hit.
-PHASES = ("read_references", "evaluate_all", "diagnose", "write_scores", "render_page", "print_scores")
+PHASES = {
+    "results": ("read_references", "evaluations", "diagnose", "write_scores", "render_page"),
+    "command": ("print_scores",),
+}
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", [f"{module}.{name}" for module, names in PHASES.items() for name in names])
 def test_stopping_at_any_time_takes_one_line(
     phase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +257,7 @@ def test_stopping_at_any_time_takes_one_line(
         raise KeyboardInterrupt
 
     predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
-    monkeypatch.setattr(f"evaluation.command.{phase}", stopped)
+    monkeypatch.setattr(f"evaluation.{phase}", stopped)
     assert main([str(predictions), "--references", str(tmp_path / "tree"), "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command starts over"
 
@@ -373,7 +303,7 @@ def test_training_questions_count_only_where_asked_for_or_alone(
     assert score(predictions, train, tmp_path / "out")["counts"]["references"] == 3
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_runs_as_a_script_from_anywhere(tmp_path: Path, repository: Path) -> None:
     predictions = write_json(tmp_path / "predictions.json", build_tree(tmp_path / "tree"))
     command = [sys.executable, str(repository / "evaluation" / "run.py"), str(predictions), "--references", "tree"]

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_evaluation_run import build_tree
 
-from evaluation.evaluate import Evaluation, Settings, evaluate
-from evaluation.references import read_references
+from evaluation import Settings, evaluate
+from evaluation.scores import Evaluation, Resampling
 from medvl.predict.challenge import write_challenge
 from medvl.predict.questions import read_questions
 from medvl.predict.writer import Row
@@ -19,6 +18,7 @@ from medvl.profiles import read_profiles
 from medvl.sharegpt import Record, read_records
 from medvl.tasks import Task
 from preprocess.flare import main as convert
+from tests.support.scored_tree import build_tree
 
 WRONG = {
     Task.CLASSIFICATION: "C",
@@ -104,8 +104,11 @@ def files(
     return paths
 
 
+BOTH = Settings(rules=("official", "strict"), resampling=Resampling(), force=True)
+
+
 def official(path: Path, references: Path) -> Evaluation:
-    return evaluate(path, read_references(references), Settings(rules=("official", "strict"), force=True))
+    return evaluate(path, references, BOTH).evaluation
 
 
 def numbers(evaluation: Evaluation) -> dict[str, Any]:

@@ -7,23 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
-from test_evaluation_metrics import LOSS, samples_of
 
 from evaluation.metrics.registry import Table
 from evaluation.samples import Sample
+from evaluation.scores import Resampling
 from evaluation.scoring import score
-from evaluation.statistics import (
-    Resampling,
-    cluster_codes,
-    clustered,
-    draw_totals,
-    interval,
-    p_value,
-    swap_totals,
-    totals,
-)
+from evaluation.statistics import cluster_codes, clustered, draw_totals, interval, p_value, swap_totals, totals
 from medvl.errors import DataError
 from medvl.tasks import Task
+from tests.support.samples import LOSS, samples_of
 
 
 def with_images(samples: list[Sample], images: list[tuple[str, ...]], dataset: str = "d") -> list[Sample]:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_evaluation_metrics import LOSS, NO_PREDICTION, Case, samples_of
 
-from evaluation.metrics import metrics_of
-from evaluation.scoring import TaskScores, score
+from evaluation.metrics.registry import metrics_of
+from evaluation.scores import TaskScores
+from evaluation.scoring import score
 from medvl.tasks import Task
+from tests.support.samples import LOSS, NO_PREDICTION, Case, samples_of
 
 NO_ANSWER = [None, "", " \n", "???", "I cannot tell.", "Error: timeout", NO_PREDICTION]
 LABELS = ["bone", "caries", "cyst", "pulp"]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_evaluation_run import Row, score, write_json
 
 from evaluation.run import main
 from preprocess.flare import main as convert
+from tests.support.scored_tree import Row, score, write_json
 
 QUESTION = "Which grade of change does this image of a retina show? A: None, B: Mild, C: Severe"
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import corpus_bleu
-from test_evaluation_metrics import Case, samples_of, values
 
-from evaluation.evaluate import Settings, evaluate
+from evaluation import Settings, evaluate
 from evaluation.metrics.vqa import tokens
-from evaluation.references import read_references
 from evaluation.run import main
+from evaluation.scores import Resampling
 from medvl.answers import parse_answer
 from medvl.postprocessing import postprocess
 from medvl.tasks import Task
+from tests.support.samples import Case, samples_of, values
 
 ALL_RIGHT = {"exact_match": 1.0, "token_f1": 1.0}
 OPEN = {"open_recall", "rouge_l", "bleu4"}
@@ -168,7 +168,7 @@ def test_a_file_is_scored_and_shown(tree: Path, tmp_path: Path, capsys: pytest.C
 
 def test_the_public_scorer_knows_no_open_question(tree: Path) -> None:
     (file,) = tree.rglob("*.json")
-    evaluation = evaluate(file, read_references(tree), Settings(rules=("official", "strict")))
+    evaluation = evaluate(file, tree, Settings(rules=("official", "strict"), resampling=Resampling())).evaluation
     assert list(evaluation.scores["official"]) == [Task.CLASSIFICATION]
     assert set(evaluation.scores["strict"]) == {Task.CLASSIFICATION, Task.VQA}
     (finding,) = [finding for finding in evaluation.findings if finding.code == "official_tasks"]

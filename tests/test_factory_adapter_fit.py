@@ -12,10 +12,12 @@ import pytest
 import torch
 from llamafactory.train.tuner import export_model, run_exp
 from safetensors.torch import load_file, save_file
-from test_factory_run_card import a_card
 
 from medvl.cli import main
 from medvl.factory.run_card import FILE_NAME, read_run_card, write_run_card
+from tests.support.records import a_card
+
+pytestmark = pytest.mark.training
 
 Tensors = dict[str, torch.Tensor]
 Marked = Callable[[str], Path]
@@ -202,10 +204,10 @@ def test_a_merged_model_stays_without_its_adapter(adapter: Path, base: Path, tmp
 
 
 def test_do_predict_says_where_it_asks_otherwise_than_the_run_card(
-    tiny_recipe: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    trained = tmp_path / "trained"
-    run_exp(tiny_recipe("internvl3", output_dir=str(trained), medvl_run_card=True, learning_rate=0.05, max_steps=1))
+    tiny_recipe: Callable[..., dict[str, Any]], trained_adapter: Callable[[str], tuple[Path, dict[str, Any]]],
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    trained, _ = trained_adapter("internvl3")
     recipe = tiny_recipe("internvl3", adapter_name_or_path=str(trained), eval_dataset="tiny_val", dataset=None,
                          do_train=False, do_predict=True, predict_with_generate=True, max_new_tokens=1,
                          output_dir=str(tmp_path / "predicted"), do_sample=False)  # fmt: skip

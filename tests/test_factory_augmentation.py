@@ -17,7 +17,9 @@ from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import Frame, as_boxes, from_frame, to_frame
 from medvl.factory.augmentation import AugmentedCollator, TellEpoch, find_frame
 from medvl.factory.data.frames import require_frame
-from medvl.sharegpt import dataset_entry
+from medvl.registry import dataset_entry
+
+pytestmark = pytest.mark.training
 
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]

@@ -17,6 +17,8 @@ from medvl.factory.balance import GAMMA, WEIGHT, BalancedCollator, balance_datas
 from medvl.factory.data.rows import RowReader
 from medvl.losses.classes import AnswerClass
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
 

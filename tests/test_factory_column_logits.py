@@ -17,6 +17,8 @@ from transformers import AutoModelForImageTextToText
 from medvl.factory import fused
 from medvl.factory.column_logits import ColumnLogits
 
+pytestmark = pytest.mark.training
+
 FAMILIES = ["qwen3vl", "internvl3"]
 ROWS, COLUMNS = torch.tensor([3, 4, 9, 17]), torch.tensor([11, 400, 12])
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from medvl.losses.structure import read_structure
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 Row = dict[str, Any]
 LIST = '[{"bbox_2d":[104,187,417,688],"label":"lesion"},{"bbox_2d":[1,2,30,40],"label":"lesion"}]'

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 MOST = 15  # lines of a diff that are added or removed
 
@@ -40,7 +42,7 @@ def run(code: str, tree: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tree).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_loss_trains_and_is_logged_and_plotted(
     repository: Path, tree: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -25,7 +25,10 @@ from medvl.factory import loss_plot
 from medvl.factory.column_logits import ColumnLogits
 from medvl.factory.grounding_eval import BoxEvaluation
 from medvl.factory.loss_plot import draw
+from medvl.factory.run_card import read_run_card
 from medvl.losses.grounding import GroundingSettings
+
+pytestmark = pytest.mark.training
 
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
@@ -180,10 +183,11 @@ def test_gradient_accumulation_divides_the_terms_as_one_batch(family: str, recip
     assert (stock[1] - stock[0]).norm() > 1e-3 * stock[0].norm(), "upstream has changed: the note can go"
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe, tmp_path: Path) -> None:
     """Through torchrun and plain `llamafactory-cli train`; each process has other boxes, one of them none at times."""
-    settings = recipe("qwen3vl", **GROUNDING, per_device_train_batch_size=1, max_steps=4, plot_loss=True)
+    more = {"plot_loss": True, "medvl_run_card": True}
+    settings = recipe("qwen3vl", **GROUNDING, **more, per_device_train_batch_size=1, max_steps=4)
     (tmp_path / "two.yaml").write_text(json.dumps(settings | {"output_dir": str(tmp_path / "two")}))
     environment = os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # torchrun is looked up there
@@ -197,6 +201,8 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe,
     logged = [[{key: entry[key] for key in PARTS & entry.keys()} for entry in history(tmp_path / name)[:4]]
               for name in ("one", "two")]  # fmt: skip
     assert logged[1] == [pytest.approx(entry, abs=1e-4) for entry in logged[0]]
+    card = read_run_card(tmp_path / "two")
+    assert (card.run.world_size, card.training.batch_size, card.run.steps) == (2, 2, 4), "one card, of both"
     assert "'loss_fp': " in done.stdout and (tmp_path / "two" / "training_loss_components.png").is_file()
 
 

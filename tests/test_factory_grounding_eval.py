@@ -1,6 +1,8 @@
 """Which eval records are asked while a model trains, and what its answers are worth. Nothing is trained here."""
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +15,14 @@ from medvl.factory.grounding_log import Record
 from medvl.factory.loss_plot import running_mean
 from medvl.losses.grounding import GroundingSettings
 
+pytestmark = pytest.mark.training
+
 BOX, OTHER = '[{"bbox_2d":[100,100,500,500]}]', '[{"bbox_2d":[600,600,900,900]}]'
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from medvl.demo.checkpoints import build_checkpoint
-
-    return AutoTokenizer.from_pretrained(build_checkpoint("internvl3", tmp_path_factory.mktemp("tokenizer")))
+def tokenizer(tiny_checkpoint: Callable[[str], Path]) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_checkpoint("internvl3"))
 
 
 def record(tokenizer: Any, *turns: tuple[str, str]) -> dict[str, Any]:

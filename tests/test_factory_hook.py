@@ -14,11 +14,13 @@ import pytest
 pytest.importorskip("llamafactory")
 import llamafactory.train.tuner
 from llamafactory.chat import hf_engine
-from llamafactory.hparams import parser
+from llamafactory.hparams import FinetuningArguments, parser
 from llamafactory.train.sft import workflow
 
 from medvl.factory import arguments, hook, parsing
 from medvl.factory.trainer import TrainerFactory
+
+pytestmark = pytest.mark.training
 
 Recipe = Callable[..., dict[str, Any]]
 PARSER, WORKFLOW, ENGINE, LOADER = hook.TARGETS
@@ -122,6 +124,16 @@ def test_off_switch(value: str, off: bool, fresh_state: hook.HookState, monkeypa
     assert fresh_state.disabled is off
     assert (hook.sys.meta_path == []) is off
     assert (fresh_state.extended == set()) is off
+
+
+def test_without_the_hook_a_medvl_key_is_refused_as_unknown(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock = [FinetuningArguments if issubclass(cls, FinetuningArguments) else cls for cls in parser._TRAIN_ARGS]
+    monkeypatch.setattr(parser, "_TRAIN_ARGS", stock)
+    monkeypatch.setattr(parser, "HfArgumentParser", parsing.HfArgumentParser)
+    with pytest.raises(ValueError, match=r"keys are not used by the HfArgumentParser: \['medvl_run_card'\]"):
+        parser.get_train_args(tiny_recipe("qwen3vl", medvl_run_card=True))
 
 
 def test_calling_autoload_twice_adds_one_finder(fresh_state: hook.HookState, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,10 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 from medvl.factory import hook
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
+Trained = Callable[[str], tuple[Path, dict[str, Any]]]
 
 
 @pytest.fixture
@@ -72,10 +75,11 @@ def test_families_without_such_positions_predict_the_same(tiny_recipe: Recipe, t
     assert predict(tiny_recipe, tmp_path / "asked", "internvl3", medvl_image_positions=True) == stock
 
 
-def test_an_adapter_is_asked_in_the_same_way(tiny_recipe: Recipe, tmp_path: Path, positions: list[Any]) -> None:
-    run_exp(tiny_recipe("qwen3vl", output_dir=str(tmp_path / "adapter")))
+def test_an_adapter_is_asked_in_the_same_way(
+    tiny_recipe: Recipe, trained_adapter: Trained, tmp_path: Path, positions: list[Any]
+) -> None:
+    adapter = str(trained_adapter("qwen3vl")[0])
     positions.clear()
-    adapter = str(tmp_path / "adapter")
     predict(tiny_recipe, tmp_path / "predicted", medvl_image_positions=True, adapter_name_or_path=adapter)
     assert len(positions) == 4
     assert all(ids is not None and by_rows(ids) for ids in positions)

@@ -22,6 +22,8 @@ from medvl.factory.checks.unused_keys import Unused, unused_keys
 from medvl.factory.families import FAMILIES
 from medvl.factory.parsing import RecipeParser, extend_parser
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 Settings = dict[str, Any]
 

@@ -176,6 +176,7 @@ def test_many_records_are_counted(write: Write) -> None:
     assert sentence.count(" of d (") == 10 and sentence.endswith("and 30 more")
 
 
+@pytest.mark.subprocess
 def test_needs_no_torch() -> None:
     code = "import sys, medvl.factory.data.texts, medvl.factory.checks.resuming; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

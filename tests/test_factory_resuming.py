@@ -16,6 +16,8 @@ from medvl.factory import run_card
 from medvl.factory.checks.resuming import differences, require_same
 from medvl.factory.run_card import FILE_NAME, RunCard, read_run_card
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 EVERY_STEP = {"medvl_run_card": True, "save_strategy": "steps", "save_steps": 1}
 

@@ -5,32 +5,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from medvl.factory import fingerprints, run_card
+from tests.support.records import a_card
 
 RECORDS = [{"id": "a"}, {"id": "b"}, {"id": "c"}]
-
-
-def a_card(**changes: Any) -> run_card.RunCard:
-    card = run_card.RunCard(
-        schema=run_card.SCHEMA,
-        model=run_card.Model("some/model", [], "main", None, None),
-        vision=run_card.Vision(50176, 784, False, 65536, 16777216, None),
-        prompt=run_card.Prompt("qwen3_vl_nothink", "", None, "{question}", 4096),
-        quantization=run_card.Quantization(None, "bnb", "nf4", True),
-        finetuning=run_card.Finetuning("full", None, None, None, None, False, False, False, 10),
-        training=run_card.Training(16, 1, 16, 1e-5, "cosine", 1.0, -1, 42, "bfloat16", None),
-        recipe={"stage": "sft", "lora_target": ["all"]},
-        data=[run_card.DataFile("e", "train", "e.json", "00", 3, None, "norm1000", "json", True)],
-        versions={"python": "3.11", "deepspeed": None},
-        git_revision=None,
-        run=run_card.Run("s", "e", 1.0, 2, None, float("nan"), None, None, None, 1, None),
-    )
-    return msgspec.structs.replace(card, **changes)
 
 
 def test_card_comes_back_from_file_and_from_folder_and_nan_as_none(tmp_path: Path) -> None:
@@ -166,6 +148,7 @@ def test_hub_model_in_the_local_cache_is_hashed_with_its_commit(tmp_path: Path) 
     assert fingerprints.base_model("some/other", "main", str(tmp_path)) == (None, None)
 
 
+@pytest.mark.subprocess
 def test_git_revision_of_a_clone_and_of_none(tmp_path: Path) -> None:
     assert fingerprints.git_revision(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]

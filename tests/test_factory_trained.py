@@ -12,6 +12,8 @@ from llamafactory.train.tuner import run_exp
 
 from medvl.factory.run_card import TrainedPart, read_run_card
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 LANGUAGE = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 PROJECTOR = {"qwen3vl": ["linear_fc1", "linear_fc2"], "internvl3": ["linear_1", "linear_2"]}
@@ -80,10 +82,10 @@ def test_flag_that_contradicts_additional_target_is_refused(tiny_recipe: Recipe)
         run_exp(recipe_of(tiny_recipe, "qwen3vl", lora_target="q_proj", **settings))
 
 
-def test_flag_that_an_adapter_overrides_is_refused(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    first = recipe_of(tiny_recipe, "internvl3", output_dir=str(tmp_path / "first"))
-    run_exp(first)
-    settings = {"adapter_name_or_path": str(tmp_path / "first"), "freeze_vision_tower": False}
+def test_flag_that_an_adapter_overrides_is_refused(
+    tiny_recipe: Recipe, trained_adapter: Callable[[str], tuple[Path, dict[str, Any]]], tmp_path: Path
+) -> None:
+    settings = {"adapter_name_or_path": str(trained_adapter("internvl3")[0]), "freeze_vision_tower": False}
     with pytest.raises(ValueError, match=r"freeze_vision_tower: false has no effect.*create_new_adapter"):
         run_exp(recipe_of(tiny_recipe, "internvl3", **settings))
     run_exp(recipe_of(tiny_recipe, "internvl3", create_new_adapter=True, **settings))

@@ -16,6 +16,8 @@ from medvl.factory import hook
 from medvl.factory.run_card import FILE_NAME, RunCard, read_run_card
 from medvl.factory.trainer import TrainerFactory
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 FAMILIES = ["qwen3vl", "internvl3"]
 WORKFLOW = "llamafactory.train.sft.workflow"

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HEAVY = {"torch", "torchvision", "transformers", "llamafactory", "peft", "datasets"}
 CORE = ["answers", "box_text", "boxes", "choices", "cli", "instructions", "per_image", "postprocessing",
         "predict.commands", "predict.endpoint", "predict.predicting", "profiles", "question_boxes", "sharegpt",
@@ -18,6 +20,7 @@ print("\\n".join(sorted(sys.modules)))
 """
 
 
+@pytest.mark.subprocess
 def test_core_preprocessing_and_scoring_import_nothing_heavy(repository: Path) -> None:
     scripts = [
         ".".join(path.relative_to(repository).with_suffix("").parts).removesuffix(".__init__")

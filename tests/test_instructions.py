@@ -32,7 +32,8 @@ general:
 
 def record(question: str, images: int = 1, *, numbered: bool = False, task: str = "detection") -> Record:
     source = Source(split="training", file="q.json", index=0, sizes=[(8, 8)] * images, answer="[]")
-    return make_record(question=question, answer="[]", images=["x.png"] * images, numbered=numbered, id="r", task=task,
+    titles = [f"Image-{place}" for place in range(1, images + 1)] if numbered else []
+    return make_record(question=question, answer="[]", images=["x.png"] * images, titles=titles, id="r", task=task,
                        dataset="d", source=source)  # fmt: skip
 
 

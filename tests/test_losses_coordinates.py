@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvl.box_text import BOX_STYLES, format_boxes, parse_boxes
-from medvl.boxes import FRAMES, as_boxes
+from medvl.boxes import Frame, as_boxes
 
 torch = pytest.importorskip("torch")
 
@@ -90,7 +90,7 @@ def decisions(kind: str, answer: str) -> list[tuple[str, str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("style", BOX_STYLES)
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_the_targets_spell_what_the_parser_reads(kind: str, style: Any, frame: Any, data: Any) -> None:
@@ -164,6 +164,12 @@ def test_a_cut_off_answer_gives_its_whole_boxes() -> None:
         assert targets.boxes == whole
         assert coordinates(targets).tolist() == BOXES[:whole]
         assert (targets.fp_shares > 0).sum() == 0  # nothing shows that the list ends
+
+
+def test_a_list_that_is_cut_off_behind_another_one_can_only_end() -> None:
+    targets = targets_of("qwen", "[[1,2,3,4]], [[5,6,7,8],")
+    assert coordinates(targets).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert (targets.fn_shares > 0).sum() == 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 200])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvl.box_text import BOX_STYLES, format_boxes
-from medvl.boxes import FRAMES, Frame, as_boxes, to_frame
+from medvl.boxes import Frame, as_boxes, to_frame
 from medvl.losses.generated import Comparison, compare, documented_penalty, scripted_penalty
 from medvl.losses.grounding import reward, rewards
 
@@ -69,7 +69,7 @@ def test_penalties_of_several_answers() -> None:
 
 
 @pytest.mark.parametrize("style", BOX_STYLES)
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 def test_an_exact_answer_is_worth_one(style: Any, frame: Any) -> None:
     said = text(TRUTH, style, frame)
     assert reward(said, TRUTH, SIZE, frame=frame) == pytest.approx(1, abs=0.02)
@@ -180,13 +180,13 @@ def test_grpo_trainers_can_have_another_frame_and_penalty() -> None:
     assert worth(twice, length_penalty=0.0) == pytest.approx(2 * worth(twice))
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_neither_torch_nor_scipy_is_needed_to_import() -> None:
     code = "import sys; from medvl.losses.grounding import reward; assert not {'torch', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={"MEDVL_DISABLE": "1"}, timeout=60)
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 def test_a_key_that_states_its_own_frame_is_rewarded_in_it(frame: Frame) -> None:
     text = '[{"box_2d": [250, 100, 750, 500]}]'
     width, height = SIZE

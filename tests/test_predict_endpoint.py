@@ -20,13 +20,13 @@ from typing import Any
 import msgspec
 import pytest
 from PIL import Image
-from test_factory_run_card import a_card
 
 from medvl.cli import main
 from medvl.factory.run_card import Prompt, Vision, write_run_card
 from medvl.predict.endpoint import image_data
 from medvl.predict.writer import Row
 from medvl.tasks import Task
+from tests.support.records import a_card
 
 TASKS = [*(str(task) for task in Task if task is not Task.VQA), "general"]  # of the tree of questions
 
@@ -187,6 +187,7 @@ def test_prompt_and_budget_are_those_of_the_run_card(server: Server, question_tr
     assert {row.frame for row in rows} == {"norm1000"}
 
 
+@pytest.mark.training
 def test_images_are_shrunk_and_mended_as_in_training(tmp_path: Path) -> None:
     from llamafactory.data.mm_plugin import get_mm_plugin
 
@@ -519,7 +520,7 @@ def test_answers_to_another_prompt_are_not_handed_in(server: Server, question_tr
     assert (handed_in.count(""), out.read_bytes()) == (1, before)
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_killed_at_any_moment_the_file_ends_up_as_if_never_killed(
     server: Server, question_tree: Path, tmp_path: Path
 ) -> None:
@@ -545,7 +546,7 @@ def test_killed_at_any_moment_the_file_ends_up_as_if_never_killed(
     assert len(server.requests) <= len(rows) + 3 * 3, "only what was under way is asked twice"
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_through_llamafactorys_own_server(
     marked_adapters: Callable[[str], Path], question_tree: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,6 @@ from llamafactory.hparams import get_train_args
 from llamafactory.model import load_model, load_tokenizer
 from llamafactory.train.tuner import run_exp
 from PIL import Image
-from test_factory_run_card import a_card
 
 from evaluation.run import main as evaluate
 from medvl.cli import main
@@ -30,12 +29,15 @@ from medvl.predict.writer import Row
 from medvl.profiles import GENERAL, Generation, Profiles, read_profiles
 from medvl.router.route import Route
 from medvl.tasks import Task
+from tests.support.records import a_card
+from tests.support.tiny_dataset import TEMPLATES
+
+pytestmark = pytest.mark.training
 
 Marked = Callable[[str], Path]
 LETTERS = dict(zip((*map(str, Task), GENERAL), "ABCDEFGIH", strict=True))
 ASKED = [task for task in Task if task is not Task.VQA]  # by the tree of questions
 families = pytest.mark.parametrize("family", ["qwen3vl", "internvl3"])
-TEMPLATES = {"qwen3vl": "qwen3_vl_nothink", "internvl3": "intern_vl"}
 
 
 @pytest.fixture(autouse=True)
@@ -177,18 +179,17 @@ def test_prompts_and_pixels_are_those_of_training_byte_for_byte(
 
 @families
 def test_answers_are_those_of_llamafactorys_do_predict(
-    family: str, tiny_recipe: Callable[..., dict[str, Any]], tiny_dataset: Path, tmp_path: Path
+    family: str, trained_adapter: Callable[[str], tuple[Path, dict[str, Any]]], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     """An adapter that was trained a little, asked through its run card alone, and by LLaMA-Factory with its recipe."""
-    trained, predicted = str(tmp_path / "adapter"), str(tmp_path / "predicted")
-    recipe = tiny_recipe(family, output_dir=trained, medvl_run_card=True, learning_rate=0.05, max_steps=4)
-    run_exp(recipe)
+    trained, recipe = trained_adapter(family)
+    predicted = str(tmp_path / "predicted")
     generation = {"do_predict": True, "predict_with_generate": True, "do_sample": False, "max_new_tokens": 12}
-    prediction = {"do_train": False, "dataset": None, "eval_dataset": "tiny_val", "adapter_name_or_path": trained}
+    prediction = {"do_train": False, "dataset": None, "eval_dataset": "tiny_val", "adapter_name_or_path": str(trained)}
     more = {"output_dir": predicted, "per_device_eval_batch_size": 1, "medvl_run_card": False}
     run_exp(recipe | generation | prediction | more | {"medvl_image_positions": family == "qwen3vl"})
     lines = (Path(predicted) / "generated_predictions.jsonl").read_text().splitlines()
-    setup = read_setup({"adapter": Path(trained)}, ModelOptions())
+    setup = read_setup({"adapter": trained}, ModelOptions())
     adapter_spec = setup["adapter"]
     assert (adapter_spec.system, adapter_spec.image_max_pixels) == (
         recipe["default_system"],

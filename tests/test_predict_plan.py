@@ -9,21 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 from PIL import Image
-from test_factory_run_card import a_card
 
 from medvl.errors import UsageError
 from medvl.factory.checks.adapter_fit import other_base
 from medvl.factory.run_card import DataFile, Prompt, Quantization, RunCard, Vision, write_run_card
 from medvl.instructions import Instruction, fingerprint_each
+from medvl.predict.adapter_spec import AdapterSpec, differences
 from medvl.predict.backends import in_process
 from medvl.predict.plan import Request, ask, batches, remaining, route
 from medvl.predict.questions import Question
-from medvl.predict.setup import AdapterSpec, ModelOptions, differences, find_adapters, read_setup
+from medvl.predict.setup import ModelOptions, find_adapters, read_setup
 from medvl.profiles import GENERAL, Profiles, read_profiles
 from medvl.router.chain import load_router
 from medvl.router.route import Route
 from medvl.sharegpt import file_sha256
 from medvl.tasks import Task
+from tests.support.records import a_card
 
 PROFILES = read_profiles(None)
 

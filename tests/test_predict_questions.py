@@ -167,7 +167,8 @@ def test_nothing_to_ask_is_refused(tmp_path: Path) -> None:
 def test_records_are_asked_as_they_were_before_their_instruction(
     tmp_path: Path, task: Task, numbered: bool, images: int
 ) -> None:
-    plain = record(task, images=[f"/{place}.png" for place in range(images)], numbered=numbered)
+    titles = [f"Image-{place}" for place in range(1, images + 1)] if numbered else []
+    plain = record(task, images=[f"/{place}.png" for place in range(images)], titles=titles)
     instructed = instruct_record(plain, INSTRUCTIONS)
     (tmp_path / "r.json").write_bytes(encode_records([instructed]))
     (asked,) = read_questions(tmp_path / "r.json", instructions=INSTRUCTIONS)

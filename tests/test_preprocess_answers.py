@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_preprocess_flare import row
 
 from medvl.sharegpt import Record
 from medvl.sources.base import Sample, SourceFile
@@ -17,8 +16,9 @@ from medvl.sources.flare_datasets import FLARE_DATASETS
 from preprocess.audit import audit
 from preprocess.decoding import ImageInfo
 from preprocess.options import Options
-from preprocess.report import DatasetResult
+from preprocess.results import DatasetResult
 from preprocess.rows import convert
+from tests.support.flare_tree import row
 
 COUNTS, SECTIONS = {"count": 17}, {"findings": "Clear lungs.", "impression": "Normal heart."}
 LONG = "Endodontic Treatment, Restorative Treatment, and Complications"

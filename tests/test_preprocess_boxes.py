@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_preprocess_flare import convert, converted, row, write_tree
-from test_preprocess_tokens import converted_row
 
 from evaluation.references import read_references
 from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record
 from preprocess.validate import validate
+from tests.support.flare_tree import convert, converted, converted_row, row, write_tree
 
 GOOD = "[[10, 20, 50, 60]]"
 CELLS = "Return the boxes of all cells."

@@ -13,7 +13,7 @@ from PIL import Image
 from medvl.demo.images import build_tree
 from medvl.sharegpt import Record, Source, make_record, read_records
 from preprocess.flare import main
-from preprocess.token_formula import Settings, formula, image_tokens, read_settings, text_tokens
+from preprocess.tokens.formula import TokenRules, formula, image_tokens, read_rules, text_tokens
 from preprocess.unchanged import REPOSITORY
 
 SIZES = [(640, 480), (480, 640), (1, 1), (3000, 20), (28, 28), (31, 5000), (2048, 2048), (767, 769), (448, 448),
@@ -42,6 +42,7 @@ def convert(tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 class TestImageFormula:
+    @pytest.mark.training
     @pytest.mark.parametrize("pixels", [50_176, 589_824, 4_194_304])
     def test_qwen3_vl(self, pixels: int) -> None:
         """Against LLaMA-Factory's resize and transformers' image processor with Qwen3-VL's published limits."""
@@ -51,12 +52,13 @@ class TestImageFormula:
         plugin = get_mm_plugin("qwen3_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")
         limits = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
         processor = Qwen2VLImageProcessor(patch_size=16, merge_size=2, size=limits)
-        settings = Settings("qwen3_vl_nothink", image_max_pixels=pixels)
+        rules = TokenRules("qwen3_vl_nothink", image_max_pixels=pixels)
         for size in SIZES:
             resized = plugin._preprocess_image(Image.new("L", size), image_max_pixels=pixels, image_min_pixels=1024)
             expected = processor.get_number_of_image_patches(resized.height, resized.width, {}) // 4
-            assert image_tokens(size, settings) == expected, size
+            assert image_tokens(size, rules) == expected, size
 
+    @pytest.mark.training
     @pytest.mark.parametrize("crop", [False, True])
     def test_internvl3(self, crop: bool) -> None:
         """Against LLaMA-Factory's resize and transformers' tiling rule."""
@@ -66,15 +68,15 @@ class TestImageFormula:
         plugin = get_mm_plugin("intern_vl", image_token="<image>", video_token="<video>")
         options = {"crop_to_patches": crop, "min_patches": 1, "max_patches": 12}
         processor = GotOcr2ImageProcessor(size={"height": 448, "width": 448}, **options)
-        settings = Settings("intern_vl", crop_to_patches=crop)
+        rules = TokenRules("intern_vl", crop_to_patches=crop)
         for size in SIZES:
             resized = plugin._preprocess_image(Image.new("L", size), image_max_pixels=589_824, image_min_pixels=1024)
             if min(resized.size) > 0:
                 tiles = processor.get_number_of_image_patches(resized.height, resized.width, options)
-                assert image_tokens(size, settings) == 256 * tiles, size
+                assert image_tokens(size, rules) == 256 * tiles, size
 
     def test_one_flag_costs_thirteen_times(self) -> None:
-        tiles = [image_tokens((640, 480), Settings("intern_vl", crop_to_patches=crop)) for crop in (False, True)]
+        tiles = [image_tokens((640, 480), TokenRules("intern_vl", crop_to_patches=crop)) for crop in (False, True)]
         assert tiles == [256, 3328]
 
 
@@ -93,22 +95,23 @@ class TestTextFormula:
         assert text_tokens(text) == tokens
 
     def test_a_record_is_frame_text_and_images(self) -> None:
-        count = formula(Settings("qwen3_vl_nothink", default_system=""))
+        count = formula(TokenRules("qwen3_vl_nothink", default_system=""))
         assert count(record("Which?", "A", (640, 480))) == (10 + 3 + 1 + 3, 300)
-        assert count(record("Which?", "A", (640, 480), (640, 480))).image == 600
-        assert formula(Settings("intern_vl"))(record("Which?", "A")).text > 50  # its own system prompt
+        assert count(record("Which?", "A", (640, 480), (640, 480)))[1] == 600
+        assert formula(TokenRules("intern_vl"))(record("Which?", "A"))[0] > 50  # its own system prompt
 
     def test_templates_without_a_formula_are_refused(self) -> None:
         with pytest.raises(ValueError, match="llava"):
-            formula(Settings("llava"))
+            formula(TokenRules("llava"))
 
 
+@pytest.mark.training
 def test_settings_of_a_recipe_are_its_own_and_llamafactorys_defaults() -> None:
     from llamafactory.hparams import DataArguments, ModelArguments
 
-    settings, models = read_settings({"template": "intern_vl", "crop_to_patches": True}), ModelArguments("x")
-    assert (settings.image_max_pixels, settings.image_min_pixels) == (models.image_max_pixels, models.image_min_pixels)
-    assert (settings.cutoff_len, settings.crop_to_patches) == (DataArguments().cutoff_len, True)
+    rules, models = read_rules({"template": "intern_vl", "crop_to_patches": True}), ModelArguments("x")
+    assert (rules.image_max_pixels, rules.image_min_pixels) == (models.image_max_pixels, models.image_min_pixels)
+    assert (rules.cutoff_len, rules.crop_to_patches) == (DataArguments().cutoff_len, True)
 
 
 CASES = {
@@ -123,12 +126,13 @@ CASES = {
 }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("family", "recipe"), CASES.values(), ids=CASES.keys())
 def test_counts_are_those_of_llamafactory(
     tree: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path], family: str, recipe: dict[str, Any]
 ) -> None:
     """Every drawn record, and images of odd sizes, through LLaMA-Factory's own loading and tokenising."""
-    from preprocess.token_count import TokenCounter
+    from preprocess.tokens.processor import TokenCounter
 
     convert(tree, tmp_path / "out")
     records = read_records(tmp_path / "out" / "flare_all_train.json")
@@ -139,8 +143,8 @@ def test_counts_are_those_of_llamafactory(
                               | {"images": [str(tmp_path / f"{number}.png")] * 2}))  # fmt: skip
     counter = TokenCounter(str(tiny_checkpoint(family)), {**recipe, "cutoff_len": 100_000})
     expected = tokenised(str(tiny_checkpoint(family)), recipe, records)
-    assert [counter(item).total for item in records] == [total for total, _, _ in expected]
-    assert [counter(item).image for item in records] == [image for _, image, _ in expected]
+    assert [sum(counter(item)) for item in records] == [total for total, _, _ in expected]
+    assert [counter(item)[1] for item in records] == [image for _, image, _ in expected]
     # The label mask: the whole answer is trained on, and nothing but it and the end of the turn.
     targets = [target.removeprefix("<think>\n\n</think>\n\n") for *_, target in expected]
     assert targets == [f"{item.target}<|im_end|>\n" for item in records]
@@ -218,7 +222,6 @@ class TestCommandLine:
         [
             pytest.param(["--processor", "x"], "--recipe", id="a processor without its recipe"),
             pytest.param(["--over-budget", "drop"], "--cutoff-len", id="no limit"),
-            pytest.param(["--cutoff-len", "-5"], "--cutoff-len -5", id="a limit below any record"),
             pytest.param(["--recipe", "gone.yaml"], "gone.yaml", id="no such recipe"),
         ],
     )

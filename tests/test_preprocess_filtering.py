@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_preprocess_flare import convert, converted, row, write_tree
 
 from preprocess.rows import spread
+from tests.support.flare_tree import convert, converted, row, write_tree
 
 MAP = "Return a JSON mapping chromosome identifiers to boxes."
 
@@ -266,7 +266,6 @@ class TestClean:
         [
             (["--clean-splits", "val"], "needs --clean"),
             (["--clean", "--clean-splits", "trian"], "did you mean 'train'"),
-            (["--max-images-per-sample", "0"], "a record needs an image"),
         ],
     )
     def test_options_that_cannot_be_followed(

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from test_preprocess_flare import convert, row, write_tree
-from test_preprocess_splits import record
 
 from medvl.sharegpt import read_records
 from preprocess.groups import group_records
-from preprocess.report import DatasetResult
+from preprocess.results import DatasetResult
+from tests.support.flare_tree import convert, row, write_tree
+from tests.support.records import record
 
 
 def entries(*parts: tuple[str, str, str]) -> dict[str, int]:

@@ -353,9 +353,9 @@ class TestCache:
         seen: list[str] = []
         original: Callable[..., decoding.ImageInfo] = images.examine
 
-        def recording(path: str, copy: str, data: bytes) -> decoding.ImageInfo:
+        def recording(path: str, copy: str, data: bytes, max_side: int | None) -> decoding.ImageInfo:
             seen.append(Path(path).name)
-            return original(path, copy, data)
+            return original(path, copy, data, max_side)
 
         monkeypatch.setattr(images, "examine", recording)
         return seen

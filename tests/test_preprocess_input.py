@@ -14,7 +14,6 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 from PIL import Image
-from test_preprocess_flare import convert, converted, row, write_tree
 
 from medvl.errors import DataError
 from medvl.sources.base import SourceFile
@@ -23,6 +22,7 @@ from preprocess import archives
 from preprocess.archives import Limits, unpack_all
 from preprocess.download import download, tree_in
 from preprocess.unchanged import REPOSITORY as CLONE
+from tests.support.flare_tree import convert, converted, row, write_tree
 
 BUSI = "training/Ultrasound/BUSI"
 
@@ -280,6 +280,7 @@ def test_a_copy_of_a_image_with_a_long_name(dataset: Path, tmp_path: Path, name:
     assert sizes == [(9, 1), (9, 2)]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
 def test_a_console_of_another_encoding_loses_nothing(dataset: Path, tmp_path: Path, encoding: str) -> None:
     folder = dataset.rename(dataset.with_name("\u0142\u7ec6\u80de-\U0001f600"))

@@ -14,7 +14,7 @@ from medvl.errors import DataError
 from medvl.sharegpt import Record, Source, make_record, read_records
 from medvl.tasks import Task
 from preprocess.flare import main
-from preprocess.groups import Entry, Groups
+from preprocess.results import Entry, Groups
 from preprocess.sampling import OversamplingSource, Sampling, resample, views
 
 QUESTION = "Which? A: benign, B: malignant, C: none"
@@ -162,7 +162,9 @@ class TestFlatten:
 
     def test_numbers_of_images_go(self) -> None:
         fields = {"id": "r", "task": "classification", "dataset": "d", "source": record(0, image_count=2).source}
-        numbered = make_record(question="Which?", answer="A", images=["a", "b"], numbered=True, **fields)
+        numbered = make_record(
+            question="Which?", answer="A", images=["a", "b"], titles=["Image-1", "Image-2"], **fields
+        )
         assert {item.conversations[0].value for item in views(numbered)} == {"<image>\nWhich?"}
 
     def test_boxes_lie_on_the_first_image_and_stay_with_it(self) -> None:
@@ -251,6 +253,7 @@ class TestCommandLine:
     ) -> None:
         assert self.convert(tree, tmp_path, *options) == (code, {}, {})
 
+    @pytest.mark.training
     @pytest.mark.parametrize(("rate", "drawn"), [("0.5", 4), ("2.25", 18)])
     def test_llamafactory_draws_num_samples_all_once_before_any_twice(
         self, tree: Path, tmp_path: Path, rate: str, drawn: int

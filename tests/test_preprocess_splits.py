@@ -11,19 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from medvl.sharegpt import Record, Source, make_record, read_records
+from medvl.sharegpt import read_records
 from preprocess.contamination import find_contamination
-from preprocess.fingerprints import CACHE, Fingerprint, difference_hash, fingerprint, fingerprints
+from preprocess.fingerprint_cache import CACHE, fingerprints
+from preprocess.fingerprints import Fingerprint, difference_hash, fingerprint
 from preprocess.flare import main
 from preprocess.splits import linked, split_by_image
+from tests.support.records import record
 
 Draw = Callable[..., Image.Image]
-
-
-def record(number: int, *images: str, dataset: str = "dental", task: str = "classification") -> Record:
-    source = Source(split="training", file="q.json", index=number, sizes=[(8, 8)] * len(images), answer="A")
-    return make_record(question="Which?", answer="A", images=images, id=f"r{number}", task=task, dataset=dataset,
-                       source=source)  # fmt: skip
 
 
 def prints(*names: str, same: dict[str, str] | None = None) -> dict[str, Fingerprint]:
@@ -138,7 +134,7 @@ def test_fingerprints_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch:
     assert first[str(path)].dhash is None
     looked = fingerprints([str(path)], tmp_path, 1, look=True)
     assert looked[str(path)].dhash is not None
-    monkeypatch.setattr("preprocess.fingerprints.fingerprint", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr("preprocess.fingerprint_cache.fingerprint", lambda *_, **__: pytest.fail("read again"))
     assert fingerprints([str(path)], tmp_path, 1, look=True) == looked
     monkeypatch.undo()
     scene(2, (150, 100)).save(path)

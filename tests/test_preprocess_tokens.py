@@ -6,33 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_preprocess_flare import ROWS, convert, converted, row, write_tree
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN
 from medvl.errors import UsageError
-from medvl.sources.base import SourceFile
-from medvl.sources.flare import FLARE
-from medvl.sources.flare_datasets import FLARE_DATASETS
-from preprocess import rows
-from preprocess.budget import RECIPE_MODEL
-from preprocess.decoding import ImageInfo
-from preprocess.options import Options
-from preprocess.special_tokens import chosen_tokens
+from preprocess.tokens.recipe import RECIPE_MODEL, chosen_tokens
 from preprocess.validate import validate
+from tests.support.flare_tree import ROWS, convert, converted, converted_row, row, write_tree
 
 # A dataset of each task.
 TASKS = {"retino": "B", "periapical": "Dental Caries", "BUSI-det": "[[10, 20, 50, 60]]", "neurips22cell": "7",
          "chromosome": '{"1": [[10, 10, 20, 20]]}', "boneresorption": "3.5", "IU_XRay": "Clear."}  # fmt: skip
-
-
-def converted_row(dataset: str, folder: str = "train", style: Any = "json", **changes: Any) -> tuple[Any, list[str]]:
-    """The record of a row, and the codes of its findings with details."""
-    file = SourceFile(FLARE.splits[folder], FLARE_DATASETS[dataset].category, dataset, Path("/data/questions.json"))
-    (sample,) = FLARE.samples(file, [row(dataset, **changes)])
-    images = {name: ImageInfo(f"/data/{name}", (100, 80)) for name in sample.images}
-    options = Options(FLARE, "pixel" if style == "flare" else "norm1000", style, "drop", "flare")
-    record, findings = rows.convert(sample, images, options)
-    return record, [f"{finding.code} {finding.action} {finding.detail}" for finding in findings]
 
 
 @pytest.mark.parametrize("token", sorted(KNOWN))

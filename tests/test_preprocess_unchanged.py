@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from PIL import Image
-from test_preprocess_flare import convert, row, write_tree
 
 from benchmarks.flare_tree import build
 from medvl.sources.base import Source, SourceFile
 from preprocess import conversion
+from tests.support.flare_tree import convert, row, write_tree
 
 
 @pytest.fixture

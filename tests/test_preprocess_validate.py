@@ -13,7 +13,7 @@ from PIL import Image
 
 from medvl.demo.images import build_tree
 from preprocess.flare import main
-from preprocess.image_hashes import decode_hashes, encode_hashes
+from preprocess.outputs import decode_hashes, encode_hashes
 from preprocess.validate import CHECKS, validate
 
 Change = Callable[[dict[str, Any]], Any]
@@ -155,6 +155,7 @@ def test_a_image_replaced_by_another_of_its_size(converted: Path, folder: Path) 
     assert codes(converted / "out") == set()
 
 
+@pytest.mark.subprocess
 def test_hashes_of_images_are_those_that_sha256sum_checks(converted: Path) -> None:
     command = ["sha256sum", "--check", "--quiet", "--strict", str(converted / "out" / "images.sha256")]
     assert subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0

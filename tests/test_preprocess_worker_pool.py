@@ -56,6 +56,7 @@ def test_ctrl_c_is_answered_by_the_parent_alone() -> None:
     assert list(work(interrupted, range(4), 2, "")) == [0, 1, 2, 3]
 
 
+@pytest.mark.subprocess
 def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib, time

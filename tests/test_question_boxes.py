@@ -9,9 +9,9 @@ from PIL import Image
 
 from evaluation.references import read_references
 from medvl.boxes import Frame, Size
+from medvl.predict.adapter_spec import AdapterSpec
 from medvl.predict.plan import ask
 from medvl.predict.questions import read_questions, source_rows
-from medvl.predict.setup import AdapterSpec
 from medvl.profiles import read_profiles
 from medvl.question_boxes import rewrite, shown_size
 from medvl.router.route import abstain

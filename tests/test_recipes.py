@@ -25,18 +25,21 @@ from medvl.profiles import read_profiles
 from medvl.router.options import read_options
 from medvl.tasks import Task
 
+pytestmark = pytest.mark.training
+
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 MERGES = sorted(FOLDER.glob("export/*.yaml"))
 FLARE = sorted(FOLDER.glob("flare_*.yaml"))
 GROUNDING = sorted(FOLDER.glob("grounding_*.yaml"))
+PMC = sorted(FOLDER.glob("pmc_*.yaml"))
 # What a machine without a GPU cannot do as written; nothing else is overridden for parsing.
 ON_CPU = {"use_cpu": True, "deepspeed": None}
 
 all_recipes = pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 flare_recipes = pytest.mark.parametrize("file", FLARE, ids=lambda file: file.stem)
 grounding_recipes = pytest.mark.parametrize("file", GROUNDING, ids=lambda file: file.stem)
-real_recipes = pytest.mark.parametrize("file", FLARE + GROUNDING, ids=lambda file: file.stem)
+real_recipes = pytest.mark.parametrize("file", FLARE + GROUNDING + PMC, ids=lambda file: file.stem)
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -148,6 +151,7 @@ def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
 
     names = {f"flare_{group}_{split}" for group in ("all", "detection") for split in FLARE.splits}
     names |= {f"{name}_{task}_train" for name in ("flare", "routes") for task in Task}
+    names |= {"pmc_all_train"}  # tests/test_sources_pmc.py
     recipe = load(file)
     for key in ("dataset", "eval_dataset"):
         assert set(recipe.get(key, "flare_all_train").split(",")) <= names
@@ -296,4 +300,31 @@ def test_it_trains_two_steps_on_a_tiny_checkpoint_of_its_family(
     assert card.run.final_loss is not None and 0 < card.run.final_loss < 20
     assert card.quantization.bit == recipe.get("quantization_bit")
     assert card.prompt.system == recipe["default_system"]
-    assert "<|im_start|>system" not in card.prompt.rendered
+    assert ("<|im_start|>system" in card.prompt.rendered) is bool(recipe["default_system"])
+
+
+PUBLISHED = {
+    "pmc_internvl3_8b_lora": {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "learning_rate": 5e-6,
+                              "cutoff_len": 8192, "gradient_accumulation_steps": 16, "weight_decay": 0.05},
+    "pmc_internvl3_8b_full": {"learning_rate": 5e-6, "cutoff_len": 16384, "gradient_accumulation_steps": 1,
+                              "weight_decay": 0.05, "freeze_vision_tower": True, "freeze_multi_modal_projector": False},
+    "pmc_qwen3vl_8b_full": {"learning_rate": 2e-6, "cutoff_len": 2048, "gradient_accumulation_steps": 8,
+                            "weight_decay": 0.0, "image_max_pixels": 262144, "image_min_pixels": 1024,
+                            "freeze_vision_tower": False, "freeze_multi_modal_projector": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_m3llms_values_are_the_published_ones(name: str) -> None:
+    recipe = load(FOLDER / f"{name}.yaml")
+    common = {"per_device_train_batch_size": 1, "num_train_epochs": 1.0, "lr_scheduler_type": "cosine",
+              "warmup_steps": 0.03, "bf16": True, "crop_to_patches": False}  # fmt: skip
+    assert {key: recipe[key] for key in PUBLISHED[name] | common} == PUBLISHED[name] | common
+
+
+def test_the_variants_rate_is_all_that_is_another() -> None:
+    recipes = [load(FOLDER / f"pmc_internvl3_8b_lora{name}.yaml") for name in ("", "_1e4")]
+    assert {key for key in recipes[0] if recipes[0][key] != recipes[1][key]} == {"learning_rate", "output_dir"}
+    assert recipes[1]["learning_rate"] == 1e-4
+    own = TEMPLATES["intern_vl"].default_system  # LLaMA-Factory's, before a run sets another
+    assert recipes[0]["default_system"] == own == load(FOLDER / "pmc_internvl3_8b_full.yaml")["default_system"]

@@ -170,6 +170,7 @@ def test_a_folder_without_router_is_refused(tmp_path: Path) -> None:
         load_router(tmp_path)
 
 
+@pytest.mark.subprocess
 def test_rules_alone_need_no_torch() -> None:
     code = (
         "import sys; from medvl.router.chain import load_router; load_router(None).route(['How many cells?']);"

@@ -8,7 +8,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from test_preprocess_flare import row, write_tree
+
+from tests.support.flare_tree import row, write_tree
+
+pytestmark = pytest.mark.subprocess
 
 MARK = "this is the second clone"
 

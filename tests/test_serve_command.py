@@ -15,10 +15,12 @@ import pytest
 pytest.importorskip("llamafactory")
 from medvl import cli
 from medvl.serve import commands
-from tests.conftest import QUESTIONS
+from tests.support.questions import QUESTIONS
+
+pytestmark = pytest.mark.training
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_serve_from_start_to_stop(marked_adapters: Callable[[str], Path]) -> None:
     folder = marked_adapters("qwen3vl")
     options = ["--model", str(folder / "base"), "--adapters", str(folder / "adapters"), "--port", "0"]

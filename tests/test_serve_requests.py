@@ -22,10 +22,12 @@ from medvl.control_tokens import BOX_MARKUP, KNOWN
 from medvl.instructions import Instruction
 from medvl.profiles import Generation
 from medvl.serve.conversation import read_conversation
-from medvl.serve.images import decode, read_image, read_images
+from medvl.serve.images import decode, read_images
 from medvl.serve.limits import Limits, RefusedError
 from medvl.serve.memory import Memory
 from medvl.serve.protocol import CompletionRequest, read_request, sampling
+
+pytestmark = pytest.mark.training
 
 RED = Image.new("RGB", (6, 4), "red")
 LIMITS = Limits(image_pixels=64 * 64, images=3, body_bytes=100_000)
@@ -154,7 +156,7 @@ def test_an_earlier_answer_may_hold_the_tags_of_boxes() -> None:
 
 
 def image_behind(url: str, limits: Limits) -> Image.Image:
-    return decode(read_image(url, limits))
+    return decode(read_images([url], limits)[0])
 
 
 def test_images_are_shown_as_training_shows_them() -> None:
@@ -199,7 +201,7 @@ def test_huge_image_is_refused_before_its_pixels_are_decoded(side: int, monkeypa
     assert len(bomb) < 100_000
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(RefusedError, match="pixels") as refusal:
-        read_image(bomb, LIMITS)
+        read_images([bomb], LIMITS)
     assert refusal.value.status == 413
 
 
@@ -232,11 +234,11 @@ def test_folder_that_may_be_read_and_nothing_outside_it(tmp_path: Path) -> None:
     unreadable = ("missing.png", "a b", "x\0.png", "x" * 5000, "file://[x.png", "file://[::1/x.png", "unnamed")
     for address in (*outsiders, *circles, *unreadable):
         with pytest.raises(RefusedError, match="there is no such image in the folder") as refusal:
-            read_image(address, limits)
+            read_images([address], limits)
         assert refusal.value.status == 403
     (folder / "big.png").write_bytes(bytes(200))
     with pytest.raises(RefusedError, match="larger than"):
-        read_image("big.png", Limits(folder=folder, body_bytes=100))
+        read_images(["big.png"], Limits(folder=folder, body_bytes=100))
 
 
 # What a host sends after the status line, and then again and again.
@@ -278,12 +280,12 @@ def test_host_that_may_be_asked(image_host: str) -> None:
     assert image_behind(f"http://{image_host}/x.png", limits).size == (6, 4)
     for path, status, says in (("moved", 400, "answered 302"), ("big", 413, "larger than")):
         with pytest.raises(RefusedError, match=says) as refusal:
-            read_image(f"http://{image_host}/{path}", limits)
+            read_images([f"http://{image_host}/{path}"], limits)
         assert refusal.value.status == status
     name = image_host.partition(":")[0]
     for address in (f"http://{name}:1/x.png", f"http://{image_host}@10.0.0.1/x.png", "http://[::1/x.png"):
         with pytest.raises(RefusedError):
-            read_image(address, limits)
+            read_images([address], limits)
 
 
 @pytest.mark.parametrize("path", ENDLESS)
@@ -291,7 +293,7 @@ def test_host_that_never_ends_is_given_up_in_time(image_host: str, path: str) ->
     limits = Limits(hosts=frozenset({image_host}), fetch_seconds=0.5)
     started = time.monotonic()
     with pytest.raises(RefusedError, match=f"from {image_host}") as refusal:
-        read_image(f"http://{image_host}{path}", limits)
+        read_images([f"http://{image_host}{path}"], limits)
     assert refusal.value.status == 400
     assert time.monotonic() - started < 5
 

@@ -32,7 +32,9 @@ from medvl.serve.application import Access, create_application
 from medvl.serve.choice import PROFILES, Chooser
 from medvl.serve.engine import Engine
 from medvl.serve.limits import Limits
-from tests.conftest import QUESTIONS
+from tests.support.questions import QUESTIONS
+
+pytestmark = pytest.mark.training
 
 LETTERS = dict(zip(PROFILES, "ABCDEFGIH", strict=True))
 OF_THE_TREE = [name for name in PROFILES if name != "vqa"]  # whose questions the tree of questions asks, in its order

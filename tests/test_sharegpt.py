@@ -1,4 +1,4 @@
-"""The record, its files, and the registry of datasets."""
+"""The record and its files."""
 
 import errno
 import json
@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
-from medvl import sharegpt
 from medvl.sharegpt import (
     Record,
     RecordError,
     Source,
-    dataset_entry,
     encode_records,
     make_record,
     read_records,
-    register,
     to_json,
     write_atomic,
 )  # fmt: skip
@@ -141,78 +137,12 @@ def test_json_is_sorted_and_indented() -> None:
     )
 
 
-def test_registering_writes_paths_relative_to_the_registry(tmp_path: Path) -> None:
-    registry = tmp_path / "dataset_info" / "dataset_info.json"
-    assert register(registry, {"set": tmp_path / "data" / "set.json"}) == []
-    assert json.loads(registry.read_bytes()) == {"set": dataset_entry("../data/set.json")}
-
-
-def test_registering_twice_changes_nothing(tmp_path: Path) -> None:
-    registry, files = tmp_path / "dataset_info.json", {"b": tmp_path / "b.json", "a": tmp_path / "a.json"}
-    register(registry, files)
-    before = registry.read_bytes(), registry.stat().st_mtime_ns, registry.stat().st_ino
-    assert register(registry, dict(reversed(files.items()))) == []
-    assert (registry.read_bytes(), registry.stat().st_mtime_ns, registry.stat().st_ino) == before
-
-
-def test_a_registry_that_stays_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharegpt, "_LOCKED_FOR", 0.1)
-    registry = tmp_path / "dataset_info.json"
-    with FileLock(f"{registry}.lock"), pytest.raises(TimeoutError, match="another run has held"):
-        register(registry, {"set": tmp_path / "set.json"})
-    assert not registry.exists()
-
-
-def test_registering_keeps_other_entries_and_what_users_added(tmp_path: Path) -> None:
-    registry = tmp_path / "dataset_info.json"
-    other = {"file_name": "mine.json", "ranking": True}
-    registry.write_text(json.dumps({"mine": other, "set": dataset_entry("old.json") | {"num_samples": 50}}))
-    assert register(registry, {"set": tmp_path / "set.json"}) == ["set"]
-    assert json.loads(registry.read_bytes()) == {"mine": other, "set": dataset_entry("set.json") | {"num_samples": 50}}
-
-
-def test_registering_takes_out_what_an_earlier_run_left_but_not_what_moved_on(tmp_path: Path) -> None:
-    registry = tmp_path / "dataset_info.json"
-    register(registry, {name: tmp_path / "a" / f"{name}.json" for name in ("old", "moved")})
-    register(registry, {"moved": tmp_path / "b" / "moved.json"})
-    before = {name: (tmp_path / "a" / f"{name}.json", ()) for name in ("old", "moved", "gone")}
-    register(registry, {"new": tmp_path / "a" / "new.json"}, before=before)
-    assert {name: entry["file_name"] for name, entry in json.loads(registry.read_bytes()).items()} == {
-        "moved": "b/moved.json", "new": "a/new.json"}  # fmt: skip
-
-
-@pytest.mark.parametrize("content", [b"[]", b'{"set": []}', b'{"set": ', b'{"\xff": {}}', b""])
-def test_a_registry_that_is_none_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
-    registry = tmp_path / "dataset_info.json"
-    registry.write_bytes(content)
-    with pytest.raises(ValueError, match=r"dataset_info\.json: .*mend or delete it"):
-        register(registry, {"set": tmp_path / "set.json"})
-    assert registry.read_bytes() == content
-
-
-REGISTER = """
-import sys
-from pathlib import Path
-from medvl.sharegpt import register
-registry, name = Path(sys.argv[1]), sys.argv[2]
-for i in range(25):
-    register(registry, {f"{name}_{i}": registry.parent / f"{name}_{i}.json"})
-"""
-
-
-def test_two_processes_registering_at_once_lose_nothing(tmp_path: Path) -> None:
-    registry = tmp_path / "dataset_info.json"
-    running = [subprocess.Popen([sys.executable, "-c", REGISTER, registry, name]) for name in ("left", "right")]
-    assert [process.wait(60) for process in running] == [0, 0]
-    expected = {f"{name}_{i}" for name in ("left", "right") for i in range(25)}
-    assert json.loads(registry.read_bytes()).keys() == expected
-
-
 WRITE = """
 import sys
 from pathlib import Path
 from medvl.answers import parse_answer
-from medvl.sharegpt import Source, encode_records, make_record, register, to_json
+from medvl.registry import register
+from medvl.sharegpt import Source, encode_records, make_record, to_json
 from medvl.tasks import Task
 names = {"Pneumonia", "Fibrosis", "Nodule", "Edema"}
 source = Source(split="training", file="/q.json", index=0, sizes=[(1, 1)], answer="")
@@ -227,6 +157,7 @@ sys.stdout.buffer.write(encode_records(records) + to_json({name: boxes.notes for
 """
 
 
+@pytest.mark.subprocess
 def test_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     written = []
     for seed in ("0", "4242"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medvl.boxes import FRAMES, Boxes, Frame, Size, as_boxes, to_frame
+from medvl.boxes import Boxes, Frame, Size, as_boxes, to_frame
 from medvl.source_frames import better_frames, likely_frame
 
 VGA, LARGE = (640, 480), (2000, 1500)
@@ -44,7 +44,7 @@ def drawn(size: Size, count: int) -> Boxes:
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", Frame)
 @pytest.mark.parametrize("size", [(100, 80), VGA, LARGE])
 def test_many_boxes_tell_their_frame(size: Size, frame: Frame) -> None:
     assert likely_frame([(to_frame(drawn(size, 40), size, frame), size)]) == frame

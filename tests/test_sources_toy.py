@@ -20,6 +20,8 @@ from PIL import Image, ImageDraw
 from medvl.sharegpt import read_records
 from medvl.tasks import Task
 
+pytestmark = pytest.mark.training
+
 Recipe = Callable[..., dict[str, Any]]
 HEAD = "image,x,y,width,height,label\n"
 TABLES = {
@@ -97,7 +99,7 @@ def write_tree(root: Path) -> None:
             image.save(folder / name)
 
 
-@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_table_of_boxes_is_converted_trained_on_predicted_and_scored(
     clone: Path, tmp_path: Path, tiny_recipe: Recipe
 ) -> None:

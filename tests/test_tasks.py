@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from test_evaluation_metrics import samples_of
 
-from evaluation.metrics import metrics_of
+from evaluation.metrics.registry import metrics_of
 from evaluation.scoring import score
 from medvl.answers import challenge_text, parse_answer, target_text
 from medvl.postprocessing import postprocess
@@ -18,7 +17,9 @@ from medvl.sources.flare_datasets import FLARE_DATASETS
 from medvl.tasks import POSTPROCESSORS, TASKS, Task, UnknownNameError, canonical_task
 from medvl.yaml_files import read_yaml
 from preprocess.audit import audit
-from preprocess.report import CODES, DatasetResult
+from preprocess.report import CODES
+from preprocess.results import DatasetResult
+from tests.support.samples import samples_of
 
 SPELLINGS = {
     Task.CLASSIFICATION: ["Classification", "classification", "binary classification", "disease diagnosis",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medvl.box_text import format_boxes, parse_boxes
-from medvl.boxes import Boxes, as_boxes, to_frame
+from medvl.boxes import Boxes, Frame, as_boxes, to_frame
 
 Pixels = npt.NDArray[np.float32]
 SIDE = 64
@@ -44,7 +44,7 @@ class Scene:
     @property
     def text(self) -> str:
         """The answer a model is to give, Qwen3-VL's JSON."""
-        return format_boxes(self.boxes, self.labels, "json", "norm1000")
+        return format_boxes(self.boxes, self.labels, "json", Frame.NORM1000)
 
 
 def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
@@ -66,7 +66,7 @@ def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
         _paint(canvas, box, max(0.15, float(contrast)))
         if number < objects:
             found.append(box)
-    boxes = to_frame(as_boxes(found), (SIDE, SIDE), "norm1000")
+    boxes = to_frame(as_boxes(found), (SIDE, SIDE), Frame.NORM1000)
     return _scene(np.repeat(canvas[None], CHANNELS, 0), boxes, [LABELS[0]] * len(boxes))
 
 
@@ -117,7 +117,7 @@ def _smear(path: Path, answer: str) -> Scene:
         pixels = np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
     parsed = parse_boxes(answer)
     wanted = [i for i, label in enumerate(parsed.labels) if label in _BCCD_LABELS]
-    boxes = to_frame(parsed.boxes[wanted], size, "norm1000")
+    boxes = to_frame(parsed.boxes[wanted], size, Frame.NORM1000)
     return _scene(pixels.transpose(2, 0, 1) / 64 - 3, boxes, [str(parsed.labels[i]) for i in wanted])
 
 

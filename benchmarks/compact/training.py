@@ -18,7 +18,7 @@ from compact.images import CHANNELS, LABELS, SIDE, START, Scene, stream
 from compact.model import CompactDetector
 from evaluation.matching import overlaps
 from medvl.box_text import format_boxes, parse_boxes
-from medvl.boxes import match_greedy
+from medvl.boxes import Frame, match_greedy
 from medvl.demo.tokenizer import qwen3_tokenizer
 from medvl.losses.coordinates import IGNORED, Targets, Vocabulary, find_targets
 from medvl.losses.grounding import combine, grounding_terms
@@ -49,7 +49,7 @@ def make_tokenizer() -> Any:
     """The demo's tokenizer, trained on answers with the labels of both sets: digits are tokens, JSON a few."""
     rng = np.random.default_rng(0)
     boxes = [np.sort(rng.integers(0, 1001, (int(rng.integers(0, 4)), 4)), axis=1).astype(float) for _ in range(500)]
-    texts = (format_boxes(b, [str(rng.choice(LABELS)) for _ in b], "json", "norm1000") for b in boxes)
+    texts = (format_boxes(b, [str(rng.choice(LABELS)) for _ in b], "json", Frame.NORM1000) for b in boxes)
     return qwen3_tokenizer(texts, 360)
 
 

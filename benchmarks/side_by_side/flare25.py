@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from evaluation.evaluate import Evaluation
+from evaluation.scores import Evaluation
 from medvl.tasks import Task
 
 _NAMES = {

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.evaluate import Evaluation
 from evaluation.handed_in import handed_in
 from evaluation.metrics import official
 from evaluation.samples import Sample
+from evaluation.scores import Evaluation
 from medvl.boxes import as_boxes, iou, match_greedy
 from medvl.tasks import Task
 

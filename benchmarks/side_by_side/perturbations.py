@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.predictions import decode_rows
+from evaluation.rows import decode_rows
 from medvl.errors import DataError
 from medvl.sources.flare import FLARE
 from medvl.tasks import Task, UnknownNameError, canonical_task

@@ -1,6 +1,7 @@
 """The metrics, one file per kind of answer. Importing this package declares them all.
 
-`official` holds the public scorer's rules, all others the strict ones, which they state where they apply:
+`official` holds the public scorer's rules, `m3llm` and `m3llm_v1` those of PMC-MI-Bench, all others the strict ones,
+which they state where they apply:
 - an answer that is missing, blank or unreadable is wrong, never absent; `n_invalid` counts them. In every F1, micro and
   macro, it is one wrong box or label besides those it misses, so that it is never better than a wrong answer;
 - an answer equal to the reference's own text, apart from case and spaces, is right, so that dirty references scored
@@ -9,11 +10,15 @@
 """
 
 from evaluation.metrics import (
+<<<<<<< HEAD
     average_precision,
+=======
+>>>>>>> stable
     choice,
     detection,
     grounding,
     label_sets,
+<<<<<<< HEAD
     number,
     official,
     report,
@@ -24,4 +29,18 @@ from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, 
 __all__ = [
     "Metric", "Table", "average_precision", "choice", "detection", "grounding", "known_rules", "label_sets",
     "metrics_of", "number", "official", "report", "scored_by", "table_of", "vqa",
+=======
+    m3llm,
+    m3llm_v1,
+    number,
+    official,
+    report,
+    ultrasound,
+    vqa,
+)
+
+__all__ = [
+    "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official", "report",
+    "ultrasound", "vqa",
+>>>>>>> stable
 ]  # fmt: skip

@@ -12,8 +12,9 @@ Where following it would be absurd we do not, marked `deviation`:
 - a text beyond a million characters is not read; their parsers may not be linear in time;
 - in instance detection a name whose value has no length ends its image half counted, names in order; there, in the
   order of a set, which changes from run to run;
-- splits are scored apart (`apart`), and of a dataset its question file is read, datasets by name; there, every JSON
-  file below `validation-public` and nothing else, in the order of the file system, which decides between equal keys;
+- splits are scored apart (`evaluation.official_splits`), and of a dataset its question file is read, datasets by name;
+  there, every JSON file below `validation-public` and nothing else, in the order of the file system, which decides
+  between equal keys;
 - converted references know the answer as text, and images by paths: they are joined as under strict rules;
 - a file with NaN, Infinity or half a surrogate pair is no JSON and refused.
 """
@@ -21,7 +22,7 @@ Where following it would be absurd we do not, marked `deviation`:
 import ast
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,77 +31,21 @@ from numpy.typing import NDArray
 
 from evaluation.handed_in import handed_in
 from evaluation.metrics.registry import Floats, Sums, Table, indicator, mean_of_classes, metric, ratio, table
+from evaluation.official_splits import RULES, SPELLINGS
 from evaluation.samples import Sample
-from evaluation.validity_checks import Finding
 from medvl.box_text import MAX_CHARACTERS
 from medvl.boxes import as_boxes, iou, match_greedy
-from medvl.sources.flare import FLARE
 from medvl.tasks import Task
 
-RULES = "official"
-# quirk: any other spelling of TaskType gets no metric at all, without a word.
-_SPELLINGS = {
-    Task.CLASSIFICATION: "classification",
-    Task.MULTI_LABEL: "multi-label classification",
-    Task.DETECTION: "detection",
-    Task.INSTANCE_DETECTION: "instance_detection",
-    Task.COUNTING: "counting",
-    Task.REGRESSION: "regression",
-    Task.REPORT: "report_generation",
-}
-
-# The split that it reads, and so the one whose numbers compare with those it prints.
-_PUBLIC = FLARE.splits["val"].folder
 NO_ENTRY = "no prediction matches, so the public scorer has no entry"
-
-
-def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Samples by the rules' name they are scored under: `official` is the split that the scorer reads, and
-    `official@<split folder>` any other one. A single split needs no telling apart."""
-    folders = dict.fromkeys([_PUBLIC, *(split.folder for split in FLARE.splits.values())])
-    parts: dict[str, list[Sample]] = {folder: [] for folder in folders}
-    for sample in samples:
-        parts[sample.reference.split if sample.reference.split in parts else _PUBLIC].append(sample)
-    filled = {folder: part for folder, part in parts.items() if part}
-    if len(filled) < 2:
-        return {RULES: list(samples)}
-    return {RULES if folder == _PUBLIC else f"{RULES}@{folder}": part for folder, part in filled.items()}
-
-
-def comparability(samples: Sequence[Sample]) -> list[Finding]:
-    """Which numbers compare with the public scorer's: those of the tasks that it knows, on the split that it reads."""
-    return [*_unknown_tasks(samples), *_other_splits(samples)]
-
-
-def _unknown_tasks(samples: Sequence[Sample]) -> Iterator[Finding]:
-    unknown = [sample for sample in samples if sample.reference.task not in _SPELLINGS]
-    if unknown:
-        names = ", ".join(sorted({sample.reference.task.value for sample in unknown}))
-        yield Finding("official_tasks", len(unknown), f"references of {names}, which the public scorer does not score")
-
-
-def _other_splits(samples: Sequence[Sample]) -> list[Finding]:
-    known = {split.folder for split in FLARE.splits.values()}
-    others = [sample for sample in samples if sample.reference.split in known - {_PUBLIC}]
-    if not others:
-        return []
-    text = f"references are not of {_PUBLIC}, all that the public scorer reads: "
-    parts = list(apart(samples))
-    if len(parts) == 1:
-        text += f"`{RULES}` here is its rules on another split"
-    elif RULES in parts:
-        text += f"`{RULES}` holds {_PUBLIC} and compares with its numbers; {', '.join(parts[1:])} apart"
-    else:
-        text += f"none of {', '.join(parts)} compares with its numbers"
-    return [Finding("official_splits", len(others), text)]
 
 
 def matched(samples: Sequence[Sample]) -> NDArray[np.bool_]:
     """Which samples the scorer has a metric for: with a row it takes, their task spelled as it expects."""
     seen = [
         sample.taken is not None
-        and sample.reference.fields.get("TaskType", _SPELLINGS[sample.reference.task]).strip().lower()
-        == _SPELLINGS[sample.reference.task]
+        and sample.reference.fields.get("TaskType", SPELLINGS[sample.reference.task]).strip().lower()
+        == SPELLINGS[sample.reference.task]
         for sample in samples
     ]
     return np.array(seen, dtype=bool)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from evaluation.samples import Sample
 from medvl.tasks import Task
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -50,6 +49,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Clustered:
+    """A table added up per cluster.
+
+    Attributes:
+        matrix: Shape (clusters, all columns side by side).
+        layout: Column name -> its columns of the matrix; a single index where it is one number.
+    """
+
+    matrix: csr_matrix
+    layout: dict[str, slice | int]
+
+    def split(self, totals: Floats) -> Sums:
+        """Totals of shape (draws, all columns) by name."""
+        return {name: totals[:, where] for name, where in self.layout.items()}
+
+
+@dataclass(frozen=True)
 class Metric:
     """A declared metric.
 
@@ -74,7 +90,7 @@ class Metric:
     compute: Callable[[Sums], Floats]
 
 
-_TABLES: dict[tuple[str, Task], Callable[[Sequence[Sample]], Table]] = {}
+_TABLES: dict[tuple[str, Task], Callable[[Sequence[Any]], Table]] = {}
 _METRICS: dict[tuple[str, Task], list[Metric]] = {}
 
 
@@ -110,7 +126,7 @@ def metric(
     return declare
 
 
-def table_of(rules: str, task: Task, samples: Sequence[Sample]) -> Table:
+def table_of(rules: str, task: Task, samples: Sequence[Any]) -> Table:
     """The table of samples of one task."""
     return _TABLES[base_rules(rules), task](samples)
 

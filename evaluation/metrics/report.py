@@ -1,35 +1,14 @@
 """Report generation: ROUGE-L and BLEU-4. Overlap of words, not clinical truth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sacrebleu.metrics import BLEU
 
 from evaluation.metrics.registry import Column, Floats, Sums, Table, metric, ratio, table
+from evaluation.model_based_metrics import METRICS, reference_text, report_text
 from evaluation.samples import Sample
 from medvl.tasks import Task
-
-# A report longer than this is a model gone wrong; what lies behind is not compared. ROUGE-L's time grows with the
-# product of both lengths.
-_MAX_CHARACTERS = 20_000
-# By models; see `evaluation.model_based_metrics`.
-BY_MODELS = ("green", "radgraph_f1", "bertscore")
-
-
-def report_text(sample: Sample) -> str:
-    """The model's text as it is scored, empty for an invalid answer.
-
-    The reference's own text also where only case and spaces differ, which BLEU and ROUGE would not all forgive.
-    """
-    if sample.exact:
-        return reference_text(sample)
-    said = sample.answer.value  # without thoughts and what else stands around a report
-    return said[:_MAX_CHARACTERS] if isinstance(said, str) else ""
-
-
-def reference_text(sample: Sample) -> str:
-    """The reference as a report reads: plain also where the source holds it as data, such as {"findings": "Clear."}."""
-    return sample.truth.value if isinstance(sample.truth.value, str) else sample.reference.answer
 
 
 @table(Task.REPORT)
@@ -63,11 +42,11 @@ def reports(samples: Sequence[Sample]) -> Table:
     )
 
 
-def columns_by_models(samples: Sequence[Sample]) -> dict[str, Column]:
+def columns_by_models(samples: Sequence[Sample], names: Iterable[str] = METRICS) -> dict[str, Column]:
     """Sum and number of the models' scores per metric. What a judge said and nobody can parse is the judge's failure,
     so it is in neither; invalid answers are in both, with 0."""
     columns: dict[str, Column] = {}
-    for name in BY_MODELS:
+    for name in names:
         scores = np.array([sample.model_scores.get(name, np.nan) for sample in samples])
         known = ~np.isnan(scores)
         columns |= {name: np.where(known, scores, 0.0), f"{name}_n": known.astype(np.float64)}
@@ -103,5 +82,5 @@ def _by_models(name: str) -> None:
         return ratio(sums[name], sums[f"{name}_n"])
 
 
-for _name in BY_MODELS:
+for _name in METRICS:
     _by_models(_name)

@@ -13,6 +13,7 @@ from sacrebleu.metrics import BLEU
 
 from evaluation.metrics import report
 from evaluation.metrics.registry import Floats, Sums, Table, metric, ratio, table
+from evaluation.model_based_metrics import reference_text, report_text
 from evaluation.samples import Sample
 from medvl.normalisation import UNSPACED, normalise
 from medvl.tasks import Task
@@ -77,13 +78,13 @@ def _row(sample: Sample) -> tuple[float, float, float, float, float]:
     """Whether the question is closed, whether its answer is right, token F1, recall and ROUGE-L of an open one."""
     from rouge_score.rouge_scorer import RougeScorer  # takes seconds to import, for a task that few files hold
 
-    truth, text = tokens(report.reference_text(sample)), report.report_text(sample)
+    truth, text = tokens(reference_text(sample)), report_text(sample)
     if truth in (("yes",), ("no",)):
         right = float(sample.exact or (yes_or_no(text) if text else None) == truth[0])
         return 1.0, right, right, 0.0, 0.0
     if sample.exact:
         return 0.0, 1.0, 1.0, 1.0, 1.0
-    scores = RougeScorer(["rouge1", "rougeL"], tokenizer=_Tokens()).score(report.reference_text(sample), text)
+    scores = RougeScorer(["rouge1", "rougeL"], tokenizer=_Tokens()).score(reference_text(sample), text)
     same = bool(truth) and tokens(text) == truth
     return 0.0, float(same), scores["rouge1"].fmeasure, scores["rouge1"].recall, scores["rougeL"].fmeasure
 
@@ -92,7 +93,7 @@ def _bleu(sample: Sample, closed: float) -> list[int]:
     """n-grams found and written, and both lengths; nothing for a closed question."""
     if closed:
         return [0] * 10
-    sides = (" ".join(tokens(text)) for text in (report.report_text(sample), report.reference_text(sample)))
+    sides = (" ".join(tokens(text)) for text in (report_text(sample), reference_text(sample)))
     text, truth = sides
     counted = BLEU(tokenize="none", effective_order=True).sentence_score(text, [truth])
     return [*counted.counts, *counted.totals, counted.sys_len, counted.ref_len]

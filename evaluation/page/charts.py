@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.diagnosis import Confusion, Histogram
-from evaluation.page.tables import number
-from evaluation.scoring import Entry
+from evaluation.findings import Confusion, Histogram
+from evaluation.numbers import number
+from evaluation.scores import Entry
 
 WIDTH, HEIGHT = 320, 120
 _MOST_TICKS = 8

@@ -1,7 +1,5 @@
 """Images with the boxes of reference and prediction, small enough to stand in the page."""
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.page.failures import reason, worst_first
 from evaluation.page.text import visible
-from evaluation.references import Reference
-from evaluation.samples import Sample
-from evaluation.scoring import TaskScores
+from evaluation.samples import Reference, Sample
+from evaluation.scores import TaskScores
+from evaluation.worst import rank, reason
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Boxes, Size, as_boxes, clip
-from medvl.images import decode, shown
+from medvl.images import thumbnail
 from medvl.tasks import Task
 
 _SIDE = 512  # pixels; enough to judge a box on a phone and on a desk
-_QUALITY = 72
 _MOST_ABSENT = 6
 _MOST_BOXES = 300  # per side and image; an answer may hold thousands
 
@@ -88,7 +84,7 @@ def collect(scores: Mapping[Task, TaskScores], most: int, place: Callable[[Refer
 def _chosen(part: TaskScores, most: int) -> Iterator[tuple[Sample, float]]:
     """The worst half that has boxes on both sides to look at, and as many spread over the rest."""
     pairs = zip(part.samples, part.table.score.tolist(), strict=True)
-    ranked = sorted(pairs, key=lambda pair: (worst_first(*pair), not len(_boxes(pair[0].answer.value))))
+    ranked = sorted(pairs, key=lambda pair: (rank(*pair), not len(_boxes(pair[0].answer.value))))
     # An answer without boxes shows nothing that its text does not say.
     ranked = [pair for pair in ranked if len(_boxes(pair[0].answer.value))] or ranked
     worst = ranked[: math.ceil(most / 2)]
@@ -148,14 +144,8 @@ def _jpeg(path: Path | None) -> tuple[str | None, Size | None, str | None]:
     if path is None:
         return None, None, "the references do not say where it lies"
     try:
-        whole = shown(decode(path))
-        size = whole.size
-        whole.thumbnail((_SIDE, _SIDE))
-        small = whole.convert("RGB")
+        return *thumbnail(path, _SIDE), None
     except FileNotFoundError:
         return None, None, "it is not there"
     except (OSError, ValueError) as error:
         return None, None, f"it cannot be read ({visible(str(error), 200)})"
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", size, None

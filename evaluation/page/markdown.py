@@ -3,47 +3,38 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from evaluation.outputs import FEW_NOTE, any_few, left_out_note
-from evaluation.page.runs import Run, headings
-from evaluation.page.tables import Row, best_places, dataset_rows, interval, number, task_rows
+from evaluation.numbers import interval, number
 from evaluation.page.text import visible
-from evaluation.scoring import Entry
+from evaluation.scores import Entry
+from evaluation.tables import ResultTable, Row
 
 # Names of datasets and files come from data: none of their characters may start a link, a tag or another column.
 _MARKS = re.compile(r"([\\`*{}\[\]<>()#|!~@]|(?<!\w)_|_(?!\w))")
 
 
-def tables(runs: Sequence[Run]) -> str:
+def markdown_tables(table: ResultTable) -> str:
     """Scores per task and per dataset; several runs stand side by side."""
-    names = headings(runs)
-    single = len(runs) == 1
+    single = len(table.runs) == 1
     per_task = []
-    for row in (row for row in task_rows(runs) if not row.detail):
+    for row in (row for row in table.task_rows if not row.detail):
         macro = [_value(row.macro[0])] if single else []
-        per_task.append([row.task, f"{row.metric} {row.arrow}", *_values(row, runs), *macro, *_counts(row)])
-    per_dataset = [
-        [row.dataset or "", row.task, f"{row.metric} {row.arrow}", *_values(row, runs), *_counts(row)]
-        for row in dataset_rows(runs)
-    ]
+        per_task.append([row.task, row.name, *_values(row), *macro, *_counts(row)])
+    per_dataset = [[row.dataset or "", row.task, row.name, *_values(row), *_counts(row)] for row in table.dataset_rows]
     tail = ["n", "invalid"]
-    values = ["pooled", "macro"] if single else names
-    rules = ", ".join(dict.fromkeys(run.rules for run in runs))
-    counts = runs[0].counts
-    left_out = f"{_escaped(left_out_note(counts))}\n\n" if "left_out" in counts else ""
-    few = f"\n{_escaped(FEW_NOTE)}\n" if any(any_few(run.scores) for run in runs) else ""
+    values, value = (["pooled", "macro"], ["value"]) if single else (table.headings, table.headings)
+    rules = ", ".join(dict.fromkeys(run.rules for run in table.runs))
     return (
-        left_out
+        "".join(f"{_escaped(note)}\n\n" for note in table.notes)
         + f"### Scores per task, rules: {_escaped(rules)}\n\n"
         + _table(["task", "metric", *values, *tail], per_task, texts=2)
         + f"\n### Scores per dataset, rules: {_escaped(rules)}\n\n"
-        + _table(["dataset", "task", "metric", *(["value"] if single else names), *tail], per_dataset, texts=3)
-        + few
+        + _table(["dataset", "task", "metric", *value, *tail], per_dataset, texts=3)
+        + (f"\n{_escaped(table.few)}\n" if table.few else "")
     )
 
 
-def _values(row: Row, runs: Sequence[Run]) -> list[str]:
-    best = best_places(row, runs)
-    return [_value(entry, best=place in best) for place, entry in enumerate(row.entries)]
+def _values(row: Row) -> list[str]:
+    return [_value(entry, best=place in row.best) for place, entry in enumerate(row.entries)]
 
 
 def _value(entry: Entry | None, *, best: bool = False) -> str:

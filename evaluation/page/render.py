@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +12,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import medvl
-from evaluation.diagnosis import Worst
-from evaluation.outputs import FEW_NOTE, any_few, left_out_note
-from evaluation.page import charts, comparisons, failures, images, tables
-from evaluation.page.runs import Run, headings
+from evaluation import numbers
+from evaluation.differences import differences
+from evaluation.findings import Worst
+from evaluation.page import charts, failures, images
 from evaluation.page.text import script_json, visible
+from evaluation.tables import ResultTable, Row, Run
 
-OfTask = TypeVar("OfTask", tables.Row, Worst)
+OfTask = TypeVar("OfTask", Row, Worst)
 
 _HERE = Path(__file__).parent
 _BASE_STYLE = Path(medvl.__file__).with_name("page.css")
@@ -26,17 +28,17 @@ _SHOWN_ELSEWHERE = ("gate", "invalid_reasons")
 _TEXT = 400
 
 
-def render_page(runs: Sequence[Run], *, most_images: int = 24, pages: Mapping[str, str] | None = None) -> bytes:
-    """The page: tables compare all runs, everything else is about the first. The same runs give the same bytes.
+def render_page(table: ResultTable, *, most_images: int = 24, pages: Mapping[str, str] | None = None) -> bytes:
+    """The page: tables compare all runs, everything else is about the first. The same table gives the same bytes.
 
     Nothing in it is fetched and no script but its own runs: its policy names the hashes of its style and script.
 
     Args:
-        runs: At least one.
+        table: The scores.
         most_images: How many images are put into it.
         pages: Name -> address of a page of its own for every file that is compared; then this one holds tables alone.
     """
-    first = runs[0]
+    first = table.runs[0]
     style = "\n".join(path.read_text(encoding="utf-8") for path in (_BASE_STYLE, _HERE / "page.css"))
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     drawn = [] if pages else images.collect(first.scores, max(0, most_images), first.image)
@@ -48,24 +50,20 @@ def render_page(runs: Sequence[Run], *, most_images: int = 24, pages: Mapping[st
             policy=_policy(style, script),
             style=Markup(style),
             script=Markup(script),
-            runs=runs,
-            headings=headings(runs),
+            table=table,
             first=first,
-            left_out=left_out_note(first.counts) if "left_out" in first.counts else "",
-            few=FEW_NOTE if any(any_few(run.scores) for run in runs) else "",
             pages=pages or {},
             findings=() if pages else first.findings,
             diagnosis=None if pages else first.diagnosis,
             worst=_by_task(first.diagnosis.worst) if first.diagnosis else [],
-            cards=_by_task(tables.task_rows(runs)),
-            dataset_rows=list(tables.dataset_rows(runs)),
+            cards=_by_task(table.task_rows),
             groups={task.value: part.groups for task, part in first.scores.items() if part.groups},
-            comparison_rows=[] if pages else list(comparisons.rows(first)),
+            comparison_rows=[] if pages or first.comparison is None else differences(first.comparison),
             failures=collected,
             failures_json=script_json(collected.shown) if collected else "",
             images=drawn,
             absent=sum(image.absent is not None for image in drawn),
-            provenance=[(run.file, list(_facts(run.provenance))) for run in _files(runs)],
+            provenance=[(run.file, list(_facts(run.provenance))) for run in _files(table.runs)],
         )
     )
     return page.encode("utf-8", errors="replace")
@@ -76,19 +74,21 @@ def _files(runs: Sequence[Run]) -> list[Run]:
     return list({str(run.provenance): run for run in reversed(runs)}.values())[::-1]
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "number": tables.number,
-        "interval": tables.interval,
-        "words": tables.words,
-        "title_of": tables.title,
+        "number": numbers.number,
+        "signed": numbers.signed,
+        "interval": numbers.interval,
+        "words": numbers.words,
+        "title_of": numbers.title,
         "visible": lambda text: visible(str(text), _TEXT),
     }
     environment.globals |= {
-        "best_places": tables.best_places, "bars": charts.bars, "whisker": charts.whisker,
+        "bars": charts.bars, "whisker": charts.whisker,
         "matrix_rows": charts.matrix_rows, "chart_width": charts.WIDTH, "chart_height": charts.HEIGHT,
     }  # fmt: skip
     return environment

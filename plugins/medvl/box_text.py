@@ -143,7 +143,7 @@ def in_pixels(parsed: ParsedBoxes, size: Size, frame: Frame, *, maps: bool) -> t
     named = [label for label in pixels.labels if label is not None]
     plain = not (named or maps or pixels.empty_labels)
     style: BoxStyle = "flare" if plain else "map" if len(named) == len(pixels.labels) else "json"
-    return pixels, format_boxes(pixels.boxes, pixels.labels, style, "pixel", empty_labels=pixels.empty_labels)
+    return pixels, format_boxes(pixels.boxes, pixels.labels, style, Frame.PIXEL, empty_labels=pixels.empty_labels)
 
 
 def parse_boxes(text: str) -> ParsedBoxes:
@@ -175,7 +175,7 @@ def _in_one_frame(scanner: Scanner) -> tuple[list[Found], Frame | None]:
     stated = [item for item in scanner.found if item.y_first]
     if 0 < len(stated) < len(scanner.found):
         scanner.notes["mixed_frames"] += len(scanner.found) - len(stated)
-    return (stated, "norm1000") if stated else (scanner.found, None)
+    return (stated, Frame.NORM1000) if stated else (scanner.found, None)
 
 
 _DIGITS = r"-?(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,9})?"

@@ -4,18 +4,33 @@ Boxes are float64 arrays of shape (n, 4), `x_min, y_min, x_max, y_max`, half-ope
 are pixels of the image as a viewer shows it (EXIF orientation applied), and `size` is that image's (width, height).
 """
 
-from typing import Literal, get_args
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Boxes = NDArray[np.float64]
 Size = tuple[int, int]
-Frame = Literal["norm1000", "norm1", "pixel"]
-FRAMES: tuple[Frame, ...] = get_args(Frame)
+
+
+class Frame(StrEnum):
+    """What the numbers of a box count: thousandths of the image's sides, shares of them, or pixels.
+
+    Raises:
+        ValueError: of a word that is none of them; the message names it and all there are.
+    """
+
+    NORM1000 = "norm1000"
+    NORM1 = "norm1"
+    PIXEL = "pixel"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Frame":
+        raise ValueError(f"unknown frame {value!r}; known are {', '.join(cls)}")
+
 
 # Decimals written per frame. Three for norm1 carry what norm1000 does; two for pixels keep sub-pixel boxes.
-DECIMALS: dict[Frame, int] = {"norm1000": 0, "norm1": 3, "pixel": 2}
+DECIMALS: dict[Frame, int] = {Frame.NORM1000: 0, Frame.NORM1: 3, Frame.PIXEL: 2}
 
 
 def as_boxes(values: ArrayLike) -> Boxes:
@@ -38,8 +53,8 @@ def _scale(size: Size, frame: Frame) -> NDArray[np.float64]:
     width, height = size
     if width <= 0 or height <= 0:
         raise ValueError(f"image size must be positive, not {width} x {height}")
-    unit = {"pixel": 1.0, "norm1": 1.0, "norm1000": 1000.0}[frame]
-    side = np.ones(4) if frame == "pixel" else np.array([width, height, width, height], dtype=np.float64)
+    unit = 1000.0 if frame == Frame.NORM1000 else 1.0
+    side = np.ones(4) if frame == Frame.PIXEL else np.array([width, height, width, height], dtype=np.float64)
     return unit / side
 
 

@@ -13,7 +13,8 @@ COMMANDS = {
     "predict": ("medvl.predict.commands", "questions to predictions: routed, batched, resumable"),
     "router": ("medvl.router.commands", "which task a question asks for: train, calibrate, evaluate, route"),
     "serve": ("medvl.serve.commands", "answer questions over HTTP, with the router in front"),
-    "doctor": ("medvl.doctor", "check versions, GPU, LLaMA-Factory hook, disk"),
+    "sweep": ("medvl.sweep.commands", "one recipe under many settings, and one table of what came of it"),
+    "doctor": ("medvl.doctor.commands", "check versions, GPU, LLaMA-Factory hook, disk"),
 }
 
 

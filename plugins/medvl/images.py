@@ -4,6 +4,7 @@ LLaMA-Factory opens an image with Pillow and calls `convert("RGB")`: no EXIF ori
 colours under transparent pixels uncovered. Such images are normalised, everywhere by these rules.
 """
 
+import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ WINDOW = (0.5, 99.5)  # percentiles of a 16-bit image that become black and whit
 UPRIGHT = (None, 1)  # orientations that ask for nothing
 
 Image.init()  # without it Pillow knows five formats
+_THUMBNAIL_QUALITY = 72
 _ORIENTATION = 0x0112  # EXIF tag
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
@@ -62,6 +64,27 @@ def shown(image: Image.Image) -> Image.Image:
     """The image that the model is shown: itself where `convert("RGB")` spoils nothing, else normalised."""
     corrupted = orientation(image) not in UPRIGHT or is_deep(image) or (has_alpha(image) and not is_opaque(image))
     return mend(image) if corrupted else image
+
+
+def thumbnail(path: Path, side: int) -> tuple[str, tuple[int, int]]:
+    """A small JPEG of an image as the model is shown it, for pages.
+
+    Args:
+        path: Where it lies.
+        side: Largest side, pixels.
+
+    Returns:
+        A data address, and (width, height) of the whole image, pixels.
+
+    Raises:
+        ValueError, OSError: as `decode`.
+    """
+    whole = shown(decode(path))
+    small = whole.convert("RGB")
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", whole.size
 
 
 def orientation(image: Image.Image) -> int | None:

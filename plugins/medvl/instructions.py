@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from medvl.sharegpt import IMAGE_TAG, Record, Turn
+from medvl.sharegpt import Record, Turn, split_prompt
 from medvl.tasks import Task
 
 Position = Literal["suffix", "prefix"]
@@ -45,16 +45,30 @@ def instruct(question: str, instruction: Instruction | None) -> str:
     return "\n".join(lines)
 
 
+def instruct_prompt(prompt: str, instruction: Instruction) -> str:
+    """A prompt with its question as it is asked, on a line of its own after the images."""
+    head, question = split_prompt(prompt)
+    if head and not head.endswith("\n"):
+        head += "\n"
+    return head + instruct(question, instruction)
+
+
+def without_instruction(text: str, instruction: Instruction | None) -> str:
+    """The question before `instruct` added the instruction of its task."""
+    if instruction is None:
+        return text
+    if instruction.position == "suffix":
+        return text.removesuffix(f"\n{instruction.text}")
+    return text.removeprefix(f"{instruction.text}\n")
+
+
 def instruct_record(record: Record, instructions: Mapping[Task, Instruction]) -> Record:
     """The record with its question as it is asked, after its images; unchanged for a task without instruction."""
     instruction = instructions.get(Task(record.task))
     if instruction is None:
         return record
     prompt, *rest = record.conversations
-    head, tag, question = prompt.value.rpartition(IMAGE_TAG)
-    if tag:
-        head, question = f"{head}{tag}\n", question.removeprefix("\n")
-    asked = Turn(prompt.speaker, head + instruct(question, instruction))
+    asked = Turn(prompt.speaker, instruct_prompt(prompt.value, instruction))
     return Record(
         id=record.id,
         task=record.task,

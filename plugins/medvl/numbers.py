@@ -3,7 +3,7 @@
 import math
 import re
 
-from medvl.choices import conclusions, is_refusal
+from medvl.conclusions import conclusions, is_refusal
 from medvl.normalisation import UNSPACED
 
 # A number, or None and the reason why not.

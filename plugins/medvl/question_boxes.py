@@ -87,7 +87,7 @@ def rewrite(question: str, sizes: Sequence[Size | None], source: Frame, frame: F
         frame: Frame that the model's answers are in.
         said: What the model has said before. A box that stands there is in the model's frame already.
 
-    >>> rewrite("What is in the box [64, 48, 320, 240]?", [(640, 480)], "pixel", "norm1000").text
+    >>> rewrite("What is in the box [64, 48, 320, 240]?", [(640, 480)], Frame.PIXEL, Frame.NORM1000).text
     'What is in the box [100, 100, 500, 500]?'
     """
     if not _FOUR_NUMBERS.search(question):

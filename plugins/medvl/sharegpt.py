@@ -1,17 +1,15 @@
-"""The record every preprocessor writes, its files, and their entries in LLaMA-Factory's dataset_info.json."""
+"""The record every preprocessor writes, its files, and the manifest beside them."""
 
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from medvl.boxes import Frame
 from medvl.errors import DataError
@@ -21,7 +19,6 @@ IMAGE_TAG = "<image>"
 MEDIA_TAGS = (IMAGE_TAG, "<video>", "<audio>")  # LLaMA-Factory counts each of them wherever it stands
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp"  # end of a hidden file's name while it is written
-_LOCKED_FOR = 60  # seconds that the registry may be held by others; merging takes a fraction of one
 _UMASK = os.umask(0)  # it can only be read by setting it, for all threads
 os.umask(_UMASK)
 _TITLE = re.compile(rf"^[\w-]+: (?={IMAGE_TAG}$)", re.MULTILINE)  # Image-1, Fig-0
@@ -50,6 +47,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         row: Row in that file, from 0, where several records are made of one, so that `index` is another number.
         reference: What is trained on and scored against, where that is not the answer itself but a label for it.
         group: Patient or case; its records stay in one split, and may be drawn together.
+        oriented: Corners of oriented boxes, `x1, y1, …, x4, y4` in pixels, for each box of the answer.
     """
 
     split: str
@@ -63,6 +61,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     row: int | msgspec.UnsetType = msgspec.UNSET
     reference: str | msgspec.UnsetType = msgspec.UNSET
     group: str | msgspec.UnsetType = msgspec.UNSET
+    oriented: list[list[float]] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def truth(self) -> str:
@@ -109,6 +108,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 def question_of(prompt: str) -> str:
     """A prompt without its image tags and their titles."""
     return _TITLE.sub("", prompt).replace(IMAGE_TAG, "").strip()
+
+
+def split_prompt(prompt: str) -> tuple[str, str]:
+    """(image tags with the line break behind them, question) of a prompt; an empty head where it has no image.
+
+    >>> split_prompt("<image>\\nWhat is this?")
+    ('<image>\\n', 'What is this?')
+    """
+    before, tag, question = prompt.rpartition(IMAGE_TAG)
+    if tag and question.startswith("\n"):
+        tag, question = f"{tag}\n", question[1:]
+    return before + tag, question
 
 
 class ManifestOptions(msgspec.Struct, frozen=True):
@@ -281,89 +292,3 @@ def join_records(encoded: Iterable[bytes]) -> bytes:
     lines[0] = b"[\n" + lines[0]  # the whole is tens of megabytes, and adding to it would copy it
     lines[-1] += b"\n]\n"
     return b",\n".join(lines)
-
-
-def dataset_entry(file_name: str) -> dict[str, Any]:
-    """The dataset_info entry of a file of records."""
-    return {
-        "file_name": file_name,
-        "formatting": "sharegpt",
-        "columns": {"messages": "conversations", "images": "images"},
-        "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
-    }
-
-
-def register(
-    dataset_info: Path,
-    files: Mapping[str, Path],
-    *,
-    samples: Mapping[str, int] | None = None,
-    before: Mapping[str, tuple[Path, Collection[int]]] | None = None,
-) -> list[str]:
-    """Merge entries into a dataset_info.json, under a lock, sorted, file names relative to its folder.
-
-    Keys that a user added to an entry are kept, `num_samples` among them unless `samples` or `before` name it.
-
-    Args:
-        dataset_info: The registry; made if absent, its other entries kept.
-        files: Entry name -> file of records.
-        samples: Entry name -> `num_samples`: LLaMA-Factory then draws that many records, each once before any twice.
-        before: Entries that earlier runs made, with their files and every `num_samples` they may have written. Those
-            not among `files` are taken out unless they point at another file by now, and a `num_samples` that stands
-            as an earlier run wrote it goes.
-
-    Returns:
-        Names of entries that pointed at another file before.
-
-    Raises:
-        ValueError: the registry is something else than a JSON object of entries.
-        TimeoutError: another run holds the lock for a minute, or it cannot be made.
-    """
-    dataset_info.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(dataset_info):
-        entries = _read_registry(dataset_info)
-        folder = dataset_info.parent.resolve()
-        for name, (path, numbers) in (before or {}).items():
-            if name not in files:
-                if entries.get(name, {}).get("file_name") == _relative(path, folder):
-                    del entries[name]
-            elif entries.get(name, {}).get("num_samples") in numbers:
-                del entries[name]["num_samples"]
-        moved = []
-        for name, path in files.items():
-            relative = _relative(path, folder)
-            entry = entries.get(name, {})
-            if entry.get("file_name", relative) != relative:
-                moved.append(name)
-            sampled = {"num_samples": samples[name]} if samples and name in samples else {}
-            entries[name] = entry | dataset_entry(relative) | sampled
-        merged = to_json(entries)
-        if not dataset_info.exists() or dataset_info.read_bytes() != merged:
-            write_atomic(dataset_info, merged)
-    return moved
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), folder)).as_posix()
-
-
-def _lock(dataset_info: Path) -> AbstractContextManager[object]:
-    try:
-        return FileLock(f"{dataset_info}.lock").acquire(_LOCKED_FOR)
-    except Timeout as error:
-        raise TimeoutError(
-            f"{dataset_info}: another run has held {error.lock_file} for {_LOCKED_FOR} s, or it cannot be made; "
-            "wait, delete it if no run is left, or choose another --dataset-info"
-        ) from error
-
-
-def _read_registry(dataset_info: Path) -> dict[str, dict[str, Any]]:
-    try:
-        data = dataset_info.read_bytes()
-    except FileNotFoundError:
-        return {}
-    try:
-        return msgspec.json.decode(data, type=dict[str, dict[str, Any]])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        problem = not_utf8(data) or error
-        raise ValueError(f"{dataset_info}: {problem}; mend or delete it, the preprocess scripts write it") from error

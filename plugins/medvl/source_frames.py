@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.boxes import FRAMES, Boxes, Frame, Size, from_frame, to_frame
+from medvl.boxes import Boxes, Frame, Size, from_frame, to_frame
 
-SourceFrame = Literal["pixel", "norm1000", "norm1", "auto"]
+SourceFrame = Frame | Literal["auto"]
 # Special tokens of families that write 0-1000 (Qwen-VL, Qwen2-VL, InternVL, DeepSeek-VL2).
 _CONVENTION = re.compile(r"<\|?(?:box_start|box|det)\|?>")
 _BEYOND = 0.05  # of a side: a box that reaches farther out of its image is no error of drawing
@@ -24,7 +24,7 @@ def fits(boxes: Boxes, size: Size, frame: Frame) -> bool:
 
 def _shares(boxes: Boxes, size: Size, frame: Frame) -> Boxes:
     """Boxes read in `frame`, in shares of the image's sides."""
-    return to_frame(from_frame(boxes, size, frame), size, "norm1")
+    return to_frame(from_frame(boxes, size, frame), size, Frame.NORM1)
 
 
 def _outside(shares: Boxes) -> NDArray[np.bool_]:
@@ -42,16 +42,16 @@ def better_frames(boxes: Boxes, size: Size, stated: Frame, text: str = "") -> tu
         stated: What the answer is said to be in.
         text: The answer; the special tokens of some families stand for 0-1000.
 
-    >>> better_frames(np.array([[100.0, 200, 900, 950]]), (640, 480), "pixel")
-    ('norm1000',)
+    >>> better_frames(np.array([[100.0, 200, 900, 950]]), (640, 480), Frame.PIXEL)
+    (<Frame.NORM1000: 'norm1000'>,)
     """
     if not len(boxes) or boxes.max() <= 0:
         return ()
     if boxes.max() <= 1:  # whole images of a pixel, or shares of the sides
-        return () if stated == "norm1" else ("norm1",)
+        return () if stated == Frame.NORM1 else (Frame.NORM1,)
     if not fits(boxes, size, stated):
-        return tuple(frame for frame in FRAMES if frame != stated and fits(boxes, size, frame))
-    return ("norm1000",) if stated == "pixel" and _CONVENTION.search(text) and boxes.max() <= 1000 else ()
+        return tuple(frame for frame in Frame if frame != stated and fits(boxes, size, frame))
+    return (Frame.NORM1000,) if stated == Frame.PIXEL and _CONVENTION.search(text) and boxes.max() <= 1000 else ()
 
 
 def likely_frame(answers: Sequence[tuple[Boxes, Size]]) -> Frame | None:
@@ -68,8 +68,8 @@ def likely_frame(answers: Sequence[tuple[Boxes, Size]]) -> Frame | None:
         return None
     numbers = np.concatenate([boxes for boxes, _ in known])
     if (numbers.max(axis=1) <= 1).mean() >= 1 - _FEW:
-        return "norm1"
-    candidates: tuple[Frame, ...] = ("pixel", "norm1000")
+        return Frame.NORM1
+    candidates = (Frame.PIXEL, Frame.NORM1000)
     shares = {frame: np.concatenate([_shares(boxes, size, frame) for boxes, size in known]) for frame in candidates}
     left = [frame for frame in candidates if _outside(shares[frame]).mean() <= _FEW]
     if len(left) < 2:

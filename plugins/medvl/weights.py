@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from medvl.wording import listed
+
 # 256 MiB of 32-bit numbers: a mask of a whole embedding would take half its memory again.
 _ELEMENTS_AT_ONCE = 2**26
+_SHOWN = 3  # names in a message
 
 
 def nonfinite_tensors(folder: Path) -> list[str]:
@@ -33,17 +37,31 @@ def nonfinite_tensors(folder: Path) -> list[str]:
     return found
 
 
-def why_broken(model: torch.nn.Module) -> str | None:
-    """The parameters of a loaded model that hold NaN or infinity, as a clause; None when all is well.
+def nonfinite_parameters(model: torch.nn.Module, *, trained_alone: bool = False) -> list[str]:
+    """Names of the parameters of a loaded model that hold NaN or infinity; empty when all is well.
 
     Those of layers that bitsandbytes has quantised are codes, and are not looked at.
+
+    Args:
+        model: The model.
+        trained_alone: Whether only the parameters that are trained are looked at.
     """
-    loose = ((name, weight) for name, weight in model.named_parameters() if not hasattr(weight, "quant_state"))
-    names = [name for name, weight in loose if not is_finite(weight)]
-    if not names:
-        return None
-    shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return f"{len(names)} tensors hold NaN or infinity ({shown}); copy or train the model again"
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if (weight.requires_grad or not trained_alone) and not hasattr(weight, "quant_state") and not is_finite(weight)
+    ]
+
+
+def no_numbers(names: Sequence[str]) -> str:
+    """How many tensors hold NaN or infinity, and the first of them, as a clause."""
+    return f"{len(names)} tensors hold NaN or infinity ({listed(names, _SHOWN)})"
+
+
+def why_broken(model: torch.nn.Module) -> str | None:
+    """The parameters of a loaded model that hold NaN or infinity, as a clause; None when all is well."""
+    names = nonfinite_parameters(model)
+    return f"{no_numbers(names)}; copy or train the model again" if names else None
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

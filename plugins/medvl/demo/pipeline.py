@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from medvl.argument_types import positive
 from medvl.demo import steps, verdict
 from medvl.demo.images import build_tree
-from medvl.demo.running import StepFailedError, repository_root, run_step
+from medvl.demo.running import run_step
 from medvl.demo.sample import write_sample
 from medvl.demo.steps import Pipeline, Step
+from medvl.processes import CommandFailedError, repository_root
 
 _DRAW_SECONDS = 4
 _USAGE, _INTERRUPTED = 2, 130
@@ -31,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="an existing FLARE tree instead of drawn images; not judged")
     parser.add_argument("--out", type=Path, default=steps.DEFAULT_OUT, help="where everything goes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of images, weights and training (%(default)s)")
-    parser.add_argument("--max-steps", type=int, help="training steps (default: the recipe's number, 200 with --data)")
+    parser.add_argument(
+        "--max-steps", type=positive, help="training steps (default: the recipe's number, 200 with --data)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     except FileExistsError as error:
         console.print(str(error), markup=False, highlight=False)
         return _USAGE
-    except StepFailedError as error:
+    except CommandFailedError as error:
         console.print(str(error), markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
@@ -72,8 +76,6 @@ def _problem(args: argparse.Namespace) -> str | None:
         data, out = args.data.resolve(), args.out.resolve()
         if data.is_relative_to(out) or out.is_relative_to(data):
             return f"--data {args.data} and --out {args.out} lie in one another; choose another --out"
-    if args.max_steps is not None and args.max_steps < 1:
-        return f"--max-steps {args.max_steps}: at least 1"
     return None
 
 
@@ -121,7 +123,7 @@ class _Walk:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def all_steps(self) -> None:
-        """Every step in order; StepFailedError from the first that fails."""
+        """Every step in order; CommandFailedError from the first that fails."""
         conversion, following = steps.convert(self.pipeline), steps.after_conversion(self.pipeline)
         total = _DRAW_SECONDS + sum(step.seconds for step in (conversion, *following))
         bar = self.progress.add_task("the whole pipeline", total=total, note="")

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from medvl.demo.steps import Pipeline
-from medvl.sharegpt import MANIFEST, Record, encode_records, file_sha256, read_records, register, to_json, write_atomic
+from medvl.registry import register
+from medvl.sharegpt import MANIFEST, Record, encode_records, file_sha256, read_records, to_json, write_atomic
 
 _SIZE = 48
 

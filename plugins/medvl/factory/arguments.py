@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from medvl.boxes import FRAMES
+from medvl.boxes import Frame
 from medvl.factory.data import texts
 from medvl.factory.losses import LOSSES
 from medvl.factory.recipe import KeyGroup, Recipe, is_number
@@ -115,7 +115,7 @@ class AugmentArguments(KeyGroup):
         allowed = {
             "augment": ("basic", "advanced"),
             "augment_mirror": ("none", "horizontal", "both"),
-            "augment_frame": ("auto", *FRAMES),
+            "augment_frame": ("auto", *Frame),
         }
         found = [
             f"{key}: {getattr(self, key)!r} is none of {', '.join(values)}"

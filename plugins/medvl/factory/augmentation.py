@@ -23,13 +23,13 @@ from transformers import TrainerCallback
 from medvl.augment.images import Changes, augment
 from medvl.augment.rewriting import BoxAnswer
 from medvl.augment.rules import Permission, permission
-from medvl.boxes import FRAMES, Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
+from medvl.boxes import Boxes, Frame, Size, area, as_boxes, clip, from_frame, to_frame
 from medvl.factory.collator import WrappedCollator
 from medvl.factory.data.frames import stated_frames
 from medvl.factory.data.rows import RowReader, read_rows, row_reader
 
 ROW = "medvl_row"
-_LIMIT = {"norm1000": 1000.0, "norm1": 1.0, "pixel": np.inf}
+_LIMIT = {Frame.NORM1000: 1000.0, Frame.NORM1: 1.0, Frame.PIXEL: np.inf}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def settings(arguments: Any) -> AugmentSettings:
         seed=arguments.augment_seed,
         probability=arguments.augment_probability,
         mirror=arguments.augment_mirror,
-        frame=find_frame(arguments) if arguments.augment_frame == "auto" else arguments.augment_frame,
+        frame=find_frame(arguments) if arguments.augment_frame == "auto" else Frame(arguments.augment_frame),
     )
 
 
@@ -66,7 +66,7 @@ def find_frame(arguments: Any) -> Frame | None:
     if len(stated) > 1 and None not in stated:
         said = ", ".join(f"{frame} ({place})" for frame, place in sorted(stated.items(), key=str))
         raise ValueError(f"augment: the boxes of this recipe are in different frames: {said}; convert them to one")
-    return next((frame for frame in FRAMES if set(stated) == {frame}), None)
+    return next((frame for frame in Frame if set(stated) == {frame}), None)
 
 
 def augment_training(keywords: dict[str, Any]) -> TrainerCallback:
@@ -165,7 +165,7 @@ class AugmentedCollator(WrappedCollator):
         )
         moving = None
         if allowed.boxes is not None:
-            moving = _Moving(allowed.boxes, *opened[0], self.wanted.frame or "norm1000")
+            moving = _Moving(allowed.boxes, *opened[0], self.wanted.frame or Frame.NORM1000)
             if not moving.inside():
                 changes, moving = replace(changes, geometric=False, mirror_x=False, mirror_y=False), None
         # The same draw for every image of a record: they may be compared with each other.

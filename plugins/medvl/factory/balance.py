@@ -18,6 +18,7 @@ from medvl.factory.collator import WrappedCollator
 from medvl.factory.data.rows import RowReader, read_rows, row_reader
 from medvl.losses import IGNORED
 from medvl.losses.classes import AnswerClass, answer_class, weigh
+from medvl.wording import listed
 from medvl.yaml_files import read_yaml
 
 WEIGHT, GAMMA = "medvl_weight", "medvl_gamma"
@@ -95,8 +96,8 @@ def _table(weights: Mapping[AnswerClass, float], counts: Mapping[AnswerClass | N
     lines = []
     for group in dict.fromkeys(answer.group for answer in weights):
         inside = sorted((answer for answer in weights if answer.group == group), key=lambda answer: -counts[answer])
-        shown = [f"{answer.name} {weights[answer]:.3g} ({counts[answer]} records)" for answer in inside[:_SHOWN]]
-        lines.append(", ".join(shown) + (f", {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""))
+        told = [f"{answer.name} {weights[answer]:.3g} ({counts[answer]} records)" for answer in inside]
+        lines.append(listed(told, _SHOWN))
     return lines
 
 

@@ -33,7 +33,7 @@ SPARE_TOKENS = 32  # beyond twice the true answer, for a short one in another st
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalRecord:
     """One eval record: what the model is asked, and the true answer.
 
     Attributes:
@@ -54,7 +54,7 @@ class Question:
         return self.record | tokens | {"labels": [IGNORED] * self.start}
 
 
-def choose_questions(dataset: Any, tokenizer: Any, limit: int) -> list[Question]:
+def choose_questions(dataset: Any, tokenizer: Any, limit: int) -> list[EvalRecord]:
     """Up to `limit` records whose answer holds boxes or says that there are none; the same ones every time.
 
     Of several turns the first is asked.
@@ -80,7 +80,7 @@ def choose_questions(dataset: Any, tokenizer: Any, limit: int) -> list[Question]
     return questions
 
 
-def _question(record: dict[str, Any], tokenizer: Any) -> Question | None:
+def _question(record: dict[str, Any], tokenizer: Any) -> EvalRecord | None:
     labels = record["labels"]
     start = next((place for place, label in enumerate(labels) if label != IGNORED), None)
     if start is None:
@@ -90,7 +90,7 @@ def _question(record: dict[str, Any], tokenizer: Any) -> Question | None:
     answer = tokenizer.decode(labels[start:stop], skip_special_tokens=False)
     if not parse_boxes(answer).parsed:
         return None
-    return Question(record, start, answer, stop - start)
+    return EvalRecord(record, start, answer, stop - start)
 
 
 class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
@@ -122,7 +122,7 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
             self.trainer.log(dict(self.metrics))
             control.should_log = should_log  # any log marks the step as logged; its training loss still has to be
 
-    def ask(self, questions: Sequence[Question]) -> dict[str, float]:
+    def ask(self, questions: Sequence[EvalRecord]) -> dict[str, float]:
         """What the model's answers are worth, over all ranks."""
         args = self.trainer.args
         mine, size = questions[args.process_index :: args.world_size], args.per_device_eval_batch_size
@@ -143,12 +143,12 @@ class BoxEvaluation(TrainerCallback):  # type: ignore[misc]
         model.train(training)
         return summary(gather_object(compared) if args.world_size > 1 else compared, self.weights)
 
-    def language_loss(self, batch: Sequence[Question]) -> float:
+    def language_loss(self, batch: Sequence[EvalRecord]) -> float:
         """The language-model loss of the true answers, which the reference adds its penalty to."""
         inputs = self.trainer._prepare_inputs(self.collator([dict(question.record) for question in batch]))
         return float(self.trainer.compute_loss(self.trainer.model, inputs))
 
-    def answer(self, batch: Sequence[Question]) -> list[str]:
+    def answer(self, batch: Sequence[EvalRecord]) -> list[str]:
         """The model's greedy answers to some questions."""
         tokenizer = self.trainer.processing_class
         with left_padding(tokenizer):

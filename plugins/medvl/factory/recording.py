@@ -92,6 +92,7 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
             planned_steps=state.max_steps,
             ended_early=self.ending.ended_early,
             resumed_with_changes=self.changes,
+            peak_gpu_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None,
         )
 
 

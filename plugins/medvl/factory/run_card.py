@@ -144,6 +144,7 @@ class Run(msgspec.Struct, frozen=True):
     `final_loss` is the last logged one, `mean_loss` the trainer's mean over all steps (None for a resumed run, where
     the trainer divides the loss of the last part by all steps). `seconds` counts this process, not the parts before.
     `restored_best` is the checkpoint whose weights were put back at the end (`load_best_model_at_end`), else None.
+    `peak_gpu_gib` is the most GPU memory that this process had in use at a time, GiB; None without a GPU.
     `steps` were done of `planned_steps` (None in cards of earlier versions); `ended_early` says why a finished run did
     fewer. `resumed_with_changes` lists in what a resumed run (`medvl_resume_anyway`) differs from its beginning.
     """
@@ -162,6 +163,7 @@ class Run(msgspec.Struct, frozen=True):
     planned_steps: int | None = None
     ended_early: str | None = None
     resumed_with_changes: list[str] = msgspec.field(default_factory=list)
+    peak_gpu_gib: float | None = None
 
 
 class RunCard(msgspec.Struct, frozen=True):
@@ -199,6 +201,14 @@ def read_run_card(path: Path) -> RunCard:
         return msgspec.json.decode(content, type=RunCard)
     except msgspec.DecodeError as error:
         raise ValueError(f"{file}: not a run card: {error}") from error
+
+
+def find_run_card(path: Path) -> RunCard | None:
+    """As `read_run_card`, but None when there is none."""
+    try:
+        return read_run_card(path)
+    except FileNotFoundError:
+        return None
 
 
 def write_run_card(card: RunCard, folder: Path) -> Path:

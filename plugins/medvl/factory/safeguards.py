@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from medvl.factory import run_card
 from medvl.factory.checks.resuming import resumed_checkpoint
-from medvl.factory.data.named_batches import RECORD, BatchNames, NamingCollator, number_records
-from medvl.factory.data.records import RecordFinder, listed
+from medvl.factory.data.named_batches import MOST_NAMED, RECORD, BatchNames, NamingCollator, number_records
+from medvl.factory.data.records import RecordFinder
 from medvl.factory.data.rows import row_reader
-from medvl.losses import IGNORED
-from medvl.weights import is_finite, nonfinite_tensors
+from medvl.factory.ending import EndCallback, NothingToTrainError
+from medvl.factory.remedies import cause, to_try
+from medvl.weights import is_finite, no_numbers, nonfinite_tensors
+from medvl.wording import listed
 
 if TYPE_CHECKING:
     from transformers import Seq2SeqTrainer as Stock
@@ -33,7 +33,6 @@ else:
 _SKIPPED_AT_MOST = 25
 # A gradient of exactly 0 beside a loss is what weights far out of range give; one such batch may be chance.
 _ZERO_AT_MOST = 2
-_SHOWN = 3  # names of weights in a message
 
 log = logging.getLogger("medvl")
 
@@ -137,8 +136,8 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         broken = nonfinite_tensors(folder) if self.args.should_save else []
         if broken:
             raise RuntimeError(
-                f"{folder}: the saved weights are no numbers ({listed(broken, most=_SHOWN)}). Remove the folder. "
-                f"{_to_try(self.args, self.model)}"
+                f"{folder}: of the saved weights, {no_numbers(broken)}. Remove the folder. "
+                f"{to_try(self.args, self.model)}"
             )
 
     def save_metrics(self, split: str, *args: Any, **kwargs: Any) -> None:
@@ -162,8 +161,8 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         raise RuntimeError(
             f"{self.place()}: {what}. Training is stopped.\n"
             f"Records of the batch: {self.named(batches)}\n"
-            f"{_cause(self.model, labels, self.state.global_step, self.batch_names.cutoff_len)}"
-            f"{_to_try(self.args, self.model)}"
+            f"{cause(self.model, labels, self.state.global_step, self.batch_names.cutoff_len)}"
+            f"{to_try(self.args, self.model)}"
         )
 
     def place(self) -> str:
@@ -182,86 +181,10 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
                 names += self.batch_names.of_rows([self.train_dataset[number] for number in batch.tolist()])
             else:
                 names += self.batch_names.of_tokens(batch, self.model.training)
-        return listed(names) or "not known"
+        return listed(names, MOST_NAMED, "; ") or "not known"
 
     def _skips_overflow(self) -> bool:
         return bool(self.args.fp16)
-
-
-class NothingToTrainError(Exception):
-    """The checkpoint that was resumed has all planned steps; the text says which and what to do."""
-
-
-class EndCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells a finished run from one that ended early, or had nothing to do.
-
-    Attributes:
-        nothing_trained: No step was done: the checkpoint that was resumed had all of them.
-        ended_early: Why fewer steps than planned were done and that is right, e.g. early stopping; None otherwise.
-    """
-
-    def __init__(self, trainer: Any) -> None:
-        """trainer: whose callbacks may stop it."""
-        self.trainer = trainer
-        self.nothing_trained = self.ran_dry = False
-        self.ended_early: str | None = None
-        self.epoch_began = 0
-
-    def on_train_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """NothingToTrainError if there is nothing to train."""
-        self.nothing_trained = state.global_step >= state.max_steps
-        if self.nothing_trained:
-            raise NothingToTrainError(
-                f"Nothing to train: {resumed_checkpoint(args)} has done {state.global_step} steps and "
-                f"{state.max_steps} are planned. A finished model and its run card stay as they are. To train on, "
-                "raise num_train_epochs or max_steps; to train anew, set another output_dir or "
-                "`overwrite_output_dir: true`."
-            )
-
-    def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Remember where the epoch begins."""
-        self.epoch_began = state.global_step
-
-    def on_epoch_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """The trainer stops by itself, without an error, after an epoch without a batch."""
-        self.ran_dry = state.global_step == self.epoch_began
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """RuntimeError for an end before the planned steps that nothing asked for, and for weights without numbers."""
-        broken = [
-            name
-            for name, weight in kwargs["model"].named_parameters()
-            if weight.requires_grad and not is_finite(weight)
-        ]
-        if broken:
-            raise RuntimeError(
-                f"After step {state.global_step} the weights are no numbers ({listed(broken, most=_SHOWN)}); the model "
-                f"is not saved. {_to_try(args, kwargs['model'])}"
-            )
-        if self.trainer.zero:
-            raise RuntimeError(
-                f"The gradient of the last step, {state.global_step}, is exactly 0 beside a loss: the weights are far "
-                f"out of range, or cut off from the loss. The model is not saved. {_to_try(args, kwargs['model'])}"
-            )
-        if state.global_step >= state.max_steps:
-            return
-        done = f"{state.global_step} of {state.max_steps} planned steps are done"
-        if self.ran_dry or not control.should_training_stop:
-            why = "an epoch had no batch" if self.ran_dry else "the data ended before the epoch did"
-            raise RuntimeError(
-                f"Training ended early: {done}, since {why}. The model is not saved; checkpoints are. A stream must "
-                "hold as many records as max_steps asks for; otherwise lower max_steps to what the data has."
-            )
-        self.ended_early = _who_stopped(self.trainer.callback_handler.callbacks)
-        if state.is_world_process_zero:
-            log.warning("Training was stopped by %s: %s.", self.ended_early, done)
-
-
-def _who_stopped(callbacks: Iterable[Any]) -> str:
-    patient = [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
-    if any(callback.early_stopping_patience_counter >= callback.early_stopping_patience for callback in patient):
-        return "early stopping"
-    return "a callback, or by hand"
 
 
 def guard(trainer: type, keywords: dict[str, Any]) -> type:
@@ -281,28 +204,3 @@ def guard(trainer: type, keywords: dict[str, Any]) -> type:
     keywords["data_collator"] = NamingCollator(collator, batch_names)
     keywords["batch_names"] = batch_names
     return type("SafeguardedTrainer", (SafeguardMixin, trainer), {})
-
-
-def _cause(model: Any, labels: torch.Tensor | None, step: int, cutoff_len: int) -> str:
-    """What can be seen of the cause, one line; empty if nothing."""
-    if labels is not None and bool((labels == IGNORED).all()):
-        return f"Cause: no answer is left in the batch, all are cut off by cutoff_len {cutoff_len}; raise it.\n"
-    broken = {name: weight.requires_grad for name, weight in model.named_parameters() if not is_finite(weight)}
-    if not broken:
-        return ""
-    frozen = [name for name, trained in broken.items() if not trained]
-    if frozen or step == 0:
-        named = listed(frozen or list(broken), most=_SHOWN)
-        return f"Cause: the checkpoint itself is broken, these weights are no numbers: {named}. Copy it again.\n"
-    return f"Cause: training has driven these weights out of range: {listed(list(broken), most=_SHOWN)}.\n"
-
-
-def _to_try(args: Any, model: Any) -> str:
-    """The usual causes, with the recipe's own values."""
-    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "float32"
-    attention = getattr(model.config, "_attn_implementation", None)
-    return (
-        f"What to try: a lower learning_rate (it is {args.learning_rate:g}) with a warm-up; `bf16: true` instead of "
-        f"fp16 (it is {precision}); another attention kernel, `flash_attn: sdpa` or `disabled` (it is {attention}); an "
-        "unbroken copy of the checkpoint."
-    )

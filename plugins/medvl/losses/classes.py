@@ -22,7 +22,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from medvl.box_text import parse_boxes
-from medvl.choices import normal, offered_labels, options, pick_one
+from medvl.choices import normal, offered_labels, options
+from medvl.picking import pick_one
 from medvl.tasks import unknown_name
 
 MAX_WORDS = 12  # FLARE's labels have up to 7 words, FADA's normality answers up to 10

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medvl.boxes import Frame
 from medvl.losses import IGNORED
-from medvl.losses.vocabulary import NOTHING, Answer, Floats, Integers, Vocabulary
+from medvl.losses.vocabulary import NOTHING, AnswerPositions, Floats, Integers, Vocabulary
 
 __all__ = ["PLACE_BASE", "Targets", "Vocabulary", "find_targets"]
 
@@ -70,7 +70,7 @@ class Targets:
         return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
 
 
-def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = "norm1000") -> Targets:
+def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = Frame.NORM1000) -> Targets:
     """Targets of labels of shape (batch, length), on the CPU.
 
     Give labels that are on the CPU (in the collator, or before the forward pass is queued): a copy from a GPU waits
@@ -141,10 +141,10 @@ def _stack(arrays: list[NDArray[Any]], fill: int) -> NDArray[Any]:
     return np.concatenate([np.pad(a, p, constant_values=fill) for a, p in zip(arrays, padding, strict=True)])
 
 
-def _unit(answer: Answer, frame: Frame) -> float:
+def _unit(answer: AnswerPositions, frame: Frame) -> float:
     """What a coordinate is divided by to lie between 0 and 1."""
     coordinates = np.abs((answer.places * answer.digits).sum(-1))
-    return max(1.0 if frame == "norm1" else 1000.0, float(coordinates.max(initial=0)))
+    return max(1.0 if frame == Frame.NORM1 else 1000.0, float(coordinates.max(initial=0)))
 
 
 def _shares(rows: Integers, batch: int) -> Floats:

@@ -88,7 +88,7 @@ def scripted_penalty(comparisons: Sequence[Comparison], alpha: float = 1.0) -> f
 
 
 def reward(
-    text: str, truth: ArrayLike | str, size: Size, *, frame: Frame = "norm1000", length_penalty: float = 1.0
+    text: str, truth: ArrayLike | str, size: Size, *, frame: Frame = Frame.NORM1000, length_penalty: float = 1.0
 ) -> float:
     """What a generated answer is worth, between 0 and 1, for GRPO and its kin.
 
@@ -138,7 +138,7 @@ def rewards(
     truth: Sequence[Any],
     size: Sequence[Size],
     *,
-    frame: Frame = "norm1000",
+    frame: Frame = Frame.NORM1000,
     length_penalty: float = 1.0,
     **_: Any,
 ) -> list[float]:

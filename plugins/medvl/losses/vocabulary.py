@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerPositions:
     """Positions in one answer, counted from its first token; arrays over n boxes, 4 numbers, k digits, m decisions.
 
     Attributes:
@@ -53,7 +53,7 @@ class Answer:
     cut: bool = False
 
 
-NOTHING = Answer(
+NOTHING = AnswerPositions(
     positions=np.zeros((0, 4, 0), np.int64),
     digits=np.zeros((0, 4, 0), np.int64),
     places=np.zeros((0, 4, 0)),
@@ -77,7 +77,7 @@ class Vocabulary:
     digits: tuple[int, ...]
     stop: str
     _bytes: dict[int, bytes] = field(default_factory=dict, repr=False)
-    _answers: OrderedDict[bytes, Answer] = field(default_factory=OrderedDict, repr=False)
+    _answers: OrderedDict[bytes, AnswerPositions] = field(default_factory=OrderedDict, repr=False)
     _forks: OrderedDict[tuple[bytes, bytes], tuple[list[int], int] | None] = field(
         default_factory=OrderedDict, repr=False
     )
@@ -113,7 +113,7 @@ class Vocabulary:
             self._bytes[token] = value
         return self._bytes[token]
 
-    def answer(self, ids: Integers) -> Answer:
+    def answer(self, ids: Integers) -> AnswerPositions:
         """Positions in one answer, from memory where the same ids were seen before."""
         key = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
         if key in self._answers:
@@ -147,7 +147,7 @@ def _byte_of() -> dict[str, int]:
 _BYTE_OF = _byte_of()
 
 
-def _locate(ids: list[int], vocabulary: Vocabulary) -> Answer:
+def _locate(ids: list[int], vocabulary: Vocabulary) -> AnswerPositions:
     """Positions in an answer that was not seen before."""
     pieces = [vocabulary.bytes_of(token) for token in ids]
     starts = np.cumsum([0, *map(len, pieces)])
@@ -162,7 +162,7 @@ def _locate(ids: list[int], vocabulary: Vocabulary) -> Answer:
     decisions = _decide(structure, data, ids, starts, vocabulary)
     others = [sorted(other) for other in decisions.values()]
     choices = max(map(len, others), default=0)
-    return Answer(
+    return AnswerPositions(
         positions=table[..., 0].astype(np.int64),
         digits=table[..., 1].astype(np.int64),
         places=table[..., 2],

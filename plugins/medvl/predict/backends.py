@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from medvl.errors import UsageError
 from medvl.instructions import GENERAL
+from medvl.predict.adapter_spec import AdapterSpec, at_endpoint, differences
 from medvl.predict.reply import Reply
-from medvl.predict.setup import AdapterSpec, ModelOptions, at_endpoint, checked, differences, find_adapters, read_setup
+from medvl.predict.setup import ModelOptions, checked, find_adapters, read_setup
 from medvl.profiles import Profile
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from medvl.images import decode, shown
-from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory, vision_budget
+from medvl.predict.adapter_spec import vision_budget
+from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory
 from medvl.predict.plan import Request
 from medvl.predict.reply import Reply, failed
 

@@ -9,7 +9,7 @@ import msgspec
 from PIL import Image
 
 from medvl.answers import challenge_text
-from medvl.boxes import FRAMES, Frame, Size
+from medvl.boxes import Frame, Size
 from medvl.errors import DataError, UsageError
 from medvl.images import FORMATS, shown_size
 from medvl.instructions import GENERAL
@@ -81,10 +81,10 @@ def answer_for(question: Question, rows: Mapping[str, Row], profiles: Profiles) 
 
 
 def _frame(row: Row) -> Frame:
-    known: Frame | None = next((known for known in FRAMES if known == row.frame), None)
-    if known is None:
-        raise DataError(f"{row.id}: unknown frame {row.frame!r}; known are {', '.join(FRAMES)}")
-    return known
+    try:
+        return Frame(row.frame)
+    except ValueError as error:
+        raise DataError(f"{row.id}: {error}") from error
 
 
 def _size(question: Question) -> Size:

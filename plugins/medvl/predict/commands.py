@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvl.boxes import FRAMES
+from medvl.argument_types import natural, positive
+from medvl.boxes import Frame
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +67,7 @@ def _input_arguments(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="write --challenge from what --out has by now; all other answers are empty (exit code 4)",
     )
-    add("--limit", type=_positive, metavar="N", help="only the first N questions")
+    add("--limit", type=positive, metavar="N", help="only the first N questions")
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th question from the I-th on")
     add(
         "--redo",
@@ -96,14 +97,14 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     one.add_argument("--adapter", type=Path, metavar="DIR", help="one adapter for all questions")
     add(
         "--batch-size",
-        type=_positive,
+        type=positive,
         metavar="N",
         help=f"questions at a time (default: {_IN_PROCESS['batch_size']}); halved when memory runs out",
     )
     add("--quantization", choices=["4", "8", "none"], help="bits of the base model (default: as trained)")
     add("--dtype", choices=["auto", "bfloat16", "float16", "float32"], help="of its weights (default: as trained)")
     add("--template", help="LLaMA-Factory's name of the prompt's form (default: as trained)")
-    add("--frame", choices=FRAMES, help="frame of boxes in answers (default: as trained, else norm1000)")
+    add("--frame", choices=[*map(str, Frame)], help="frame of boxes in answers (default: as trained, else norm1000)")
 
 
 def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
@@ -121,9 +122,9 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
     )
     default = "(default: {})".format
     concurrency, timeout, retries = (default(_AT_ENDPOINT[name]) for name in ("concurrency", "timeout", "retries"))
-    add("--concurrency", type=_positive, metavar="N", help=f"requests at a time {concurrency}")
+    add("--concurrency", type=positive, metavar="N", help=f"requests at a time {concurrency}")
     add("--timeout", type=_seconds, metavar="S", help=f"seconds per attempt {timeout}")
-    add("--retries", type=_natural, metavar="N", help=f"further attempts {retries}")
+    add("--retries", type=natural, metavar="N", help=f"further attempts {retries}")
     add(
         "--images",
         choices=["data", "path"],
@@ -135,16 +136,6 @@ def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
         default=None,
         help="the server's chat template writes a line break after each image, as InternVL3's own does",
     )
-
-
-def _natural(text: str, least: int = 0) -> int:
-    if not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least {least}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    return _natural(text, 1)
 
 
 def _seconds(text: str) -> float:

@@ -10,6 +10,7 @@ import msgspec
 
 from medvl.sharegpt import Record
 from medvl.sources.flare import FLARE
+from medvl.wording import listed
 
 QUESTION_KEYS = FLARE.question_keys  # of the challenge, in whose form others write questions too
 EXPECTED = (
@@ -67,5 +68,4 @@ def _are_objects(value: Any) -> bool:
 
 
 def _listed(keys: Iterable[str]) -> str:
-    names = list(keys)
-    return ", ".join(names[:_SHOWN_KEYS]) + (" …" if len(names) > _SHOWN_KEYS else "")
+    return listed(list(keys), _SHOWN_KEYS)

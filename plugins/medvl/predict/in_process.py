@@ -1,4 +1,4 @@
-"""The model in this process: LLaMA-Factory's own loading, prompts and images, so that asking equals training.
+"""The model in this process: LLaMA-Factory's own prompts and images, so that asking equals training.
 
 The base model is loaded once, with all its adapters beside it. Nothing here may be called by two threads at once but
 `encode_turns` and `batch`.
@@ -12,51 +12,28 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
 from llamafactory.extras.constants import IGNORE_INDEX
-from llamafactory.hparams import get_infer_args
-from llamafactory.model import load_model, load_tokenizer
-from peft import PeftModel
 from PIL import Image
 from transformers import GenerationConfig
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
 from medvl.errors import UsageError
-from medvl.factory.checks.adapter_fit import naming, nonfinite, unloaded
 from medvl.factory.positions import tell_token_types
+from medvl.predict.adapter_spec import Budget, vision_budget
+from medvl.predict.loading import load
 from medvl.predict.questions import holds_control_tokens
 from medvl.predict.reply import Reply
-from medvl.predict.setup import AdapterSpec, Setup, check_base
+from medvl.predict.setup import Setup
 from medvl.profiles import Generation
 from medvl.sharegpt import IMAGE_TAG
-from medvl.weights import is_finite, why_broken
+from medvl.weights import is_finite
 
 # Tags in pairs, without which the labels and boxes of an answer could not be told from its words.
 _BOX_TAGS = re.compile(r"<box>.*?</box>|<\|box_start\|>.*?<\|box_end\|>", re.DOTALL)
-
-
-class Budget(NamedTuple):
-    """What turns an image into tokens; areas in pixels."""
-
-    image_max_pixels: int
-    image_min_pixels: int
-    crop_to_patches: bool
-
-
-def vision_budget(adapter_spec: AdapterSpec, image_max_pixels: int | None = None) -> Budget:
-    """The budget that an adapter was trained with, or another area.
-
-    Raises:
-        ValueError: neither is known, as at an endpoint.
-    """
-    pixels = image_max_pixels or adapter_spec.image_max_pixels
-    if pixels is None:
-        raise ValueError(f"{adapter_spec.name}: no pixel budget; only an endpoint can choose one by itself")
-    return Budget(pixels, adapter_spec.image_min_pixels, adapter_spec.crop_to_patches)
 
 
 @dataclass(frozen=True)
@@ -77,33 +54,15 @@ class InProcess:
             UsageError: a model without image processor; weights that are no numbers; or an adapter that is not loaded
                 whole, or changes nothing.
         """
-        for adapter_spec in setup.adapters.values():
-            if adapter_spec.folder is not None and (bad := nonfinite(adapter_spec.folder)):
-                raise UsageError(bad)
-        model_args, data_args, finetuning_args, _ = get_infer_args(_arguments(setup))
-        loaded = load_tokenizer(model_args)
-        self.tokenizer, self.processor = loaded["tokenizer"], loaded["processor"]
-        if getattr(self.processor, "image_processor", None) is None:
-            raise UsageError(
-                f"{setup.model} cannot be loaded: no image processor; InternVL3 needs a checkpoint whose name ends in "
-                "-hf"
-            )
-        self.tokenizer.padding_side = "left"
-        self.template = get_template_and_fix_tokenizer(self.tokenizer, data_args)
+        loaded = load(setup)
+        self.tokenizer, self.processor, self.template = loaded.tokenizer, loaded.processor, loaded.template
+        self.model, self._names = loaded.model, loaded.names
         special = {
             token.content: place for place, token in self.tokenizer.added_tokens_decoder.items() if token.special
         }
         self._control_tokens = (KNOWN | frozenset(special)) - BOX_MARKUP - {IMAGE_TAG}
         self._box_tags = {place for token, place in special.items() if token in BOX_MARKUP}
         self._ends = {*self.template.get_stop_token_ids(self.tokenizer), *special.values()} - self._box_tags
-        base = load_model(self.tokenizer, model_args, finetuning_args, is_trainable=False)
-        # The config of a hub's model is there by now.
-        check_base({name: adapter_spec.card for name, adapter_spec in setup.adapters.items()}, setup.model)
-        if broken := why_broken(base):
-            raise UsageError(f"{setup.model}: {broken}")
-        # A checkpoint's own settings would make greedy answers stray: repetition penalties, forced tokens.
-        base.generation_config = GenerationConfig()
-        self.model, self._names = _with_adapters(base, setup, model_args.compute_dtype)
         self._active: str | None = None
         self._collators: dict[Budget, Any] = {}
         self._lock = threading.Lock()
@@ -257,53 +216,6 @@ class InProcess:
 
 def _first(tokens: Sequence[int], among: set[int]) -> int | None:
     return next((place for place, token in enumerate(tokens) if token in among), None)
-
-
-def _arguments(setup: Setup) -> dict[str, Any]:
-    quantization, base = setup.quantization, setup.base
-    arguments = {
-        "model_name_or_path": setup.model,
-        "template": setup.template,
-        # Every question brings its system prompt; an empty one must stay empty.
-        "default_system": "",
-        "image_max_pixels": base.image_max_pixels,
-        "image_min_pixels": base.image_min_pixels,
-        "crop_to_patches": base.crop_to_patches,
-        "infer_dtype": setup.dtype,
-        "trust_remote_code": False,
-    }
-    if setup.enable_thinking is not None:
-        arguments["enable_thinking"] = setup.enable_thinking
-    if quantization.bit is not None:
-        arguments |= {
-            "quantization_bit": quantization.bit,
-            "quantization_method": quantization.method,
-            "quantization_type": quantization.type,
-            "double_quantization": quantization.double_quantization,
-        }
-    return arguments
-
-
-def _with_adapters(base: Any, setup: Setup, dtype: torch.dtype) -> tuple[Any, dict[str, str]]:
-    """The model, and PEFT's names of the adapters: module names, in which a dot cannot stand.
-
-    Adapters compute in `dtype`, as they did in training under autocast; PEFT loads them in 32 bits.
-    """
-    names = {name: f"adapter_{place}" for place, name in enumerate(setup.adapters)}
-    model = base
-    for name, adapter_spec in setup.adapters.items():
-        with naming(adapter_spec.folder or name):
-            if model is base:
-                model = PeftModel.from_pretrained(base, str(adapter_spec.folder), adapter_name=names[name])
-            else:
-                model.load_adapter(str(adapter_spec.folder), adapter_name=names[name])
-        if adapter_spec.folder is not None and (lost := unloaded(model, adapter_spec.folder, names[name])):
-            raise UsageError(lost)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.to(dtype)
-    model.requires_grad_(False)
-    return model.eval(), names
 
 
 def is_out_of_memory(error: Exception) -> bool:

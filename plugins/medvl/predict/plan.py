@@ -14,8 +14,8 @@ from PIL import Image
 
 from medvl.boxes import Size
 from medvl.instructions import instruct
+from medvl.predict.adapter_spec import AdapterSpec
 from medvl.predict.questions import Question
-from medvl.predict.setup import AdapterSpec
 from medvl.profiles import Generation, Profile, Profiles
 from medvl.question_boxes import in_frame
 from medvl.router.chain import Router

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medvl.boxes import Frame
 from medvl.errors import UsageError
 from medvl.instructions import GENERAL
 from medvl.predict import backends
@@ -106,7 +107,8 @@ def _router(args: argparse.Namespace) -> Router | None:
 
 def _answering(args: argparse.Namespace, profiles: list[Profile], general: str | None) -> BackendSpec:
     bits = {None: None, "none": 0}.get(args.quantization, args.quantization)
-    wanted = ModelOptions(args.model, args.template, None if bits is None else int(bits), args.dtype, args.frame)
+    frame = Frame(args.frame) if args.frame else None
+    wanted = ModelOptions(args.model, args.template, None if bits is None else int(bits), args.dtype, frame)
     try:
         if args.endpoint is None:
             return backends.in_process(profiles, wanted, args.adapters, args.adapter, general)

@@ -6,23 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
 from medvl.boxes import Frame, Size
 from medvl.control_tokens import control_tokens
 from medvl.errors import DataError
-from medvl.instructions import Instruction, fingerprint
-from medvl.predict.foreign import EXPECTED, QUESTION_KEYS, foreign_files, foreign_keys
-from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, read_manifest, read_records
-from medvl.sources import Tree, file_at, tree_at, trees_below
+from medvl.instructions import Instruction, fingerprint, without_instruction
+from medvl.predict.foreign import EXPECTED, foreign_files, foreign_keys
+from medvl.predict.question_files import holds, question_files
+from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, manifest_of, read_records, split_prompt
+from medvl.sources import file_at, tree_at
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
 from medvl.sources.foreign_records import ForeignRecord, foreign_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _RECORD_KEYS = ("conversations", "images")
-# Written by tools into folders of question files; none of them holds questions. `report_generation.json` may.
-_NOT_QUESTIONS = ("dataset_info", "manifest", "report")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Question:
     file: Path
     index: int
     problem: str | None = None
-    frame: Frame = "pixel"
+    frame: Frame = Frame.PIXEL
 
 
 def read_questions(
@@ -86,7 +84,7 @@ def read_questions(
 
 def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, Instruction]) -> Iterator[Question]:
     if path.is_dir():
-        for source, file, prefix in _files(path, splits):
+        for source, file, prefix in question_files(path, splits):
             yield from _asked(source, file, prefix)
     elif not path.is_file():
         raise DataError(f"{path}: there is no such file or folder")
@@ -94,75 +92,10 @@ def _questions(path: Path, splits: Sequence[str], instructions: Mapping[Task, In
         raise DataError(f"{path}: a file has no splits to choose from; remove --splits")
     elif (foreign := foreign_records(path)) is not None:
         yield from (_from_foreign(record, path) for record in foreign)
-    elif _holds(path, _RECORD_KEYS):
+    elif holds(path, _RECORD_KEYS):
         yield from (_from_record(record, instructions) for record in _records(path, instructions))
     else:
         yield from _asked(*file_at(path), None if tree_at(path) else path.stem)
-
-
-def _files(folder: Path, splits: Sequence[str]) -> Iterator[tuple[Source, SourceFile, str | None]]:
-    """Question files, each with its source and the first part of its ids; None where the tree names them."""
-    tree = tree_at(folder)
-    inside = folder.resolve()
-    if tree is None:
-        loose = [path for path in sorted(inside.rglob("*.json")) if _is_loose_file(path, inside)]
-        if trees := list(trees_below(inside)):
-            tree = _only_tree(folder, trees, loose)
-    if tree is not None:
-        if tree.split and splits and not {tree.split.folder, tree.split.name} & set(splits):
-            raise DataError(f"{folder}: lies in the split {tree.split.folder}; remove --splits")
-        yield from ((tree.source, file, None) for file in _tree_files(tree, splits))
-    elif splits:
-        raise DataError(f"{folder}: no tree of a data source, so that it has no splits; remove --splits")
-    else:
-        answered = {path.with_name(path.name.replace("_withGT", "")) for path in loose if "_withGT" in path.name}
-        for path in loose:
-            if path not in answered:
-                yield *file_at(path), path.relative_to(inside).with_suffix("").as_posix()
-
-
-def _tree_files(tree: Tree, splits: Sequence[str]) -> list[SourceFile]:
-    files = tree.files(splits)
-    rest = [file for file in files if file.split.role != "train"]
-    return files if splits or tree.split else rest or files
-
-
-def _only_tree(folder: Path, trees: Sequence[Tree], loose: Iterable[Path]) -> Tree:
-    """The tree below a folder, where it is all there is.
-
-    Read as loose files, it would be asked for its training split too, and under ids that scoring does not know.
-
-    Raises:
-        DataError: there are several, or other question files beside it.
-    """
-    beside = [path for path in loose if not any(path.is_relative_to(tree.root) for tree in trees)]
-    if len(trees) == 1 and not beside:
-        return trees[0]
-    found = ", ".join(map(str, [*(tree.root for tree in trees), *beside[:1]]))
-    title = trees[0].source.title
-    number = f"{len(trees)} {title} trees lie" if len(trees) > 1 else f"a {title} tree lies"
-    others = " and question files beside" if beside else ""
-    raise DataError(f"{folder}: {number} below it{others}: {found}; give one of them as --data")
-
-
-def _is_loose_file(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-    named = path.stem.lower() in _NOT_QUESTIONS or "predictions" in path.stem.lower()
-    return not hidden and not named and _holds(path, QUESTION_KEYS, broken=True)
-
-
-def _holds(path: Path, keys: Iterable[str], *, broken: bool = False) -> bool:
-    """Whether a file is a JSON list of objects with these keys; `broken` for one that is not JSON.
-
-    A broken file counts as questions in a folder, so that reading it refuses it: questions would be lost silently.
-    """
-    try:
-        content = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return broken
-    if isinstance(content, dict):
-        content = next((value for value in content.values() if isinstance(value, list)), [])
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and set(keys) <= set(content[0])
 
 
 def _asked(source: Source, file: SourceFile, prefix: str | None) -> Iterator[Question]:
@@ -217,8 +150,8 @@ def _problem(text: str) -> str | None:
 
 
 def _records(path: Path, instructions: Mapping[Task, Instruction]) -> list[Record]:
-    manifest = read_manifest(path.parent)
-    stated = manifest.options.profiles_fingerprint if manifest and path.name in manifest.files else None
+    manifest = manifest_of(path)
+    stated = manifest.options.profiles_fingerprint if manifest else None
     if stated is not None and stated != fingerprint(instructions):
         raise DataError(
             f"{path}: its questions hold the instructions of other profiles; give the --profiles file that "
@@ -237,10 +170,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         problem = f"expected a human turn and a gpt turn, found {speakers}"
     else:
         prompt = record.conversations[0].value
-        before, tag, text = prompt.rpartition(IMAGE_TAG)
-        head = before + tag
-        if tag and text.startswith("\n"):
-            head, text = f"{head}\n", text[1:]
+        head, text = split_prompt(prompt)
         if prompt.count(IMAGE_TAG) != len(record.images):
             problem = f"{prompt.count(IMAGE_TAG)} {IMAGE_TAG} tags but {len(record.images)} images"
         else:
@@ -253,7 +183,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
     return Question(
         id=record.id,
         dataset=record.dataset,
-        text=_without(text, instructions.get(task) if task else None) if asked is UNSET else asked,
+        text=without_instruction(text, instructions.get(task) if task else None) if asked is UNSET else asked,
         head=head,
         images=tuple(map(Path, record.images)),
         normalised=True,
@@ -262,7 +192,7 @@ def _from_record(record: Record, instructions: Mapping[Task, Instruction]) -> Qu
         file=Path(record.source.file),
         index=record.source.index,
         problem=problem,
-        frame="pixel" if record.source.frame is UNSET else record.source.frame,
+        frame=Frame.PIXEL if record.source.frame is UNSET else record.source.frame,
     )
 
 
@@ -280,15 +210,6 @@ def _from_foreign(record: ForeignRecord, path: Path) -> Question:
         index=record.index,
         problem=record.problem or _problem(record.question),
     )
-
-
-def _without(text: str, instruction: Instruction | None) -> str:
-    """The question before the instruction of its task was added."""
-    if instruction is None:
-        return text
-    if instruction.position == "suffix":
-        return text.removesuffix(f"\n{instruction.text}")
-    return text.removeprefix(f"{instruction.text}\n")
 
 
 def choose(questions: Sequence[Question], limit: int | None, shard: tuple[int, int]) -> list[Question]:

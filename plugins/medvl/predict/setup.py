@@ -1,10 +1,9 @@
-"""How the model and its adapters were trained, read from their run cards, so that they are asked the same way.
+"""How one base model is loaded with its adapters on top: as their run cards agree, or as the user states.
 
-What a profile or an option states wins over the card, and a difference is a warning: whoever asks otherwise than the
-model was trained should know it.
+What an option states wins over the cards, and a difference is a warning: whoever asks otherwise than the model was
+trained should know it.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,52 +12,18 @@ from typing import TypeVar
 
 import msgspec
 
-from medvl.boxes import FRAMES, Frame
+from medvl.boxes import Frame
 from medvl.errors import UsageError
 from medvl.factory.checks.adapter_fit import other_base
 from medvl.factory.checks.folders import CONFIG, WEIGHTS, adapter_beside
 from medvl.factory.families import FAMILIES
-from medvl.factory.fingerprints import base_model
-from medvl.factory.run_card import Quantization, RunCard, read_run_card
-from medvl.instructions import GENERAL, fingerprint
-from medvl.profiles import Profile
-from medvl.sharegpt import file_sha256
-from medvl.tasks import Task
+from medvl.factory.run_card import Quantization, RunCard, find_run_card
+from medvl.instructions import GENERAL
+from medvl.predict.adapter_spec import AdapterSpec, as_trained
+from medvl.predict.identity import adapter_identity, model_identity
 
-# LLaMA-Factory's own defaults, for a model without a run card.
-_MAX_PIXELS, _MIN_PIXELS = 768 * 768, 32 * 32
-_PIECES, _PIECE_BYTES = 32, 2**16  # read of each weight file of a base model
 _T = TypeVar("_T")
 _NOT_QUANTISED = Quantization(bit=None, method="bnb", type="nf4", double_quantization=False)
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """One adapter, or the base model, and how it is asked.
-
-    Attributes:
-        name: The adapter's name; None for the base model.
-        folder: Where it lies; None for the base model, and at an endpoint.
-        identity: Changes whenever its weights do.
-        system: System prompt; None leaves that to an endpoint.
-        image_max_pixels: Largest area of an image, pixels; None leaves that to an endpoint.
-        image_min_pixels: Smallest area.
-        crop_to_patches: Whether images are cut into tiles (InternVL).
-        max_tiles: Most tiles per image; None for models without tiles.
-        frame: Frame of the boxes in its answers.
-        card: Its run card, None without one.
-    """
-
-    name: str | None
-    folder: Path | None
-    identity: str
-    system: str | None
-    image_max_pixels: int | None
-    image_min_pixels: int
-    crop_to_patches: bool
-    max_tiles: int | None
-    frame: Frame
-    card: RunCard | None
 
 
 @dataclass(frozen=True)
@@ -157,8 +122,8 @@ def read_setup(adapters: Mapping[str, Path], options: ModelOptions) -> Setup:
             adapter in it; or something that neither a run card nor an option tells.
         ValueError: a damaged run card.
     """
-    cards = {name: _card(folder) for name, folder in adapters.items()}
-    own = _card(Path(options.model)) if options.model else None
+    cards = {name: find_run_card(folder) for name, folder in adapters.items()}
+    own = find_run_card(Path(options.model)) if options.model else None
     # A base model's own card says how it was trained before the adapters were.
     known = {name: card for name, card in cards.items() if card} or ({"the model": own} if own else {})
     model = options.model or _agreed("base model", {name: _spelled(card) for name, card in known.items()})
@@ -178,7 +143,7 @@ def read_setup(adapters: Mapping[str, Path], options: ModelOptions) -> Setup:
         for name, card in known.items()
         if (trained := card.quantization.bit) != quantization.bit
     ]
-    identity = _identity(model)
+    identity = model_identity(model)
     return Setup(
         model=model,
         identity=identity,
@@ -188,29 +153,13 @@ def read_setup(adapters: Mapping[str, Path], options: ModelOptions) -> Setup:
         enable_thinking=_agreed("thinking", {name: card.prompt.enable_thinking for name, card in known.items()}),
         quantization=quantization,
         dtype=options.dtype or _agreed("dtype", {name: card.training.dtype for name, card in known.items()}) or "auto",
-        base=_served(None, None, identity, own, options.frame),
+        base=as_trained(None, None, identity, own, options.frame),
         adapters={
-            name: _served(name, folder, _adapter_identity(folder), cards[name], options.frame)
+            name: as_trained(name, folder, adapter_identity(folder), cards[name], options.frame)
             for name, folder in adapters.items()
         },
         warnings=tuple(warnings),
     )
-
-
-def at_endpoint(model: str, folder: Path | None, frame: Frame | None) -> AdapterSpec:
-    """A model at an endpoint, asked as the adapter or model in `folder` was trained, if that is given.
-
-    Raises:
-        ValueError: a damaged run card.
-    """
-    return _served(model, None, model, _card(folder) if folder else None, frame)
-
-
-def _card(folder: Path) -> RunCard | None:
-    try:
-        return read_run_card(folder)
-    except FileNotFoundError:
-        return None
 
 
 def _agreed(what: str, stated: Mapping[str, _T]) -> _T | None:
@@ -244,63 +193,6 @@ def _spelled(card: RunCard) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _served(
-    name: str | None, folder: Path | None, identity: str, card: RunCard | None, frame: Frame | None
-) -> AdapterSpec:
-    """As its run card says; without one, as LLaMA-Factory would by default, or as an endpoint does by itself."""
-    vision, at_endpoint = card.vision if card else None, name is not None and folder is None
-    return AdapterSpec(
-        name=name,
-        folder=folder,
-        identity=identity,
-        system=card.prompt.system if card else None if at_endpoint else "",
-        image_max_pixels=vision.image_max_pixels if vision else None if at_endpoint else _MAX_PIXELS,
-        image_min_pixels=vision.image_min_pixels if vision else _MIN_PIXELS,
-        crop_to_patches=vision.crop_to_patches if vision else False,
-        max_tiles=vision.max_tiles if vision else None,
-        frame=frame or (trained_frame(card) if card else None) or "norm1000",
-        card=card,
-    )
-
-
-def trained_frame(card: RunCard) -> Frame | None:
-    """Frame of the boxes that the model was trained on; None where its data did not say."""
-    stated = {file.frame for file in card.data if file.role == "train"}
-    return next((known for known in FRAMES if stated == {known}), None)
-
-
-def _adapter_identity(folder: Path) -> str:
-    """What tells this adapter from others: its weights, and its scaling and modules; not where its base model lies."""
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        stated = {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "revision")}
-    except (ValueError, AttributeError) as error:
-        raise UsageError(f"{folder / CONFIG}: no adapter's configuration: {error}") from error
-    return hashlib.sha256(json.dumps([file_sha256(folder / WEIGHTS), stated], sort_keys=True).encode()).hexdigest()
-
-
-def _sample(file: Path) -> str:
-    """SHA-256 of pieces of a file, evenly spaced: trained further, weights differ in every one of them."""
-    digest, size = hashlib.sha256(), file.stat().st_size
-    with file.open("rb") as stream:
-        for place in range(_PIECES):
-            stream.seek(max(0, size - _PIECE_BYTES) * place // (_PIECES - 1))
-            digest.update(stream.read(_PIECE_BYTES))
-    return digest.hexdigest()
-
-
-def _identity(model: str) -> str:
-    """What tells this model from others without reading gigabytes: config, and name, size and pieces of each file."""
-    config, commit = base_model(model, "main")
-    folder = Path(model)
-    weights = (
-        sorted((file.name, file.stat().st_size, _sample(file)) for file in folder.glob("*.safetensors"))
-        if folder.is_dir()
-        else []
-    )
-    return hashlib.sha256(json.dumps([config, commit, weights or model]).encode()).hexdigest()
-
-
 def _template_of(model: str) -> str:
     config = Path(model) / "config.json"
     family = json.loads(config.read_bytes()).get("model_type") if config.is_file() else None
@@ -314,26 +206,3 @@ def check_base(cards: Mapping[str, RunCard | None], model: str) -> None:
     wrong = [f"{name}: {other}" for name, card in cards.items() if card and (other := other_base(card, model))]
     if wrong:
         raise UsageError("\n".join(wrong))
-
-
-def differences(profile: Profile, adapter_spec: AdapterSpec) -> list[str]:
-    """Where a profile asks an adapter otherwise than its run card says it was trained."""
-    card = adapter_spec.card
-    if card is None:
-        return []
-    found = []
-    if profile.system is not None and profile.system != card.prompt.system:
-        found.append(f"system prompt {profile.system!r}, trained with {card.prompt.system!r}")
-    if profile.image_max_pixels not in (None, card.vision.image_max_pixels):
-        found.append(f"image_max_pixels {profile.image_max_pixels}, trained with {card.vision.image_max_pixels}")
-    asked = fingerprint({Task(profile.name): profile.instruction}) if profile.instruction else None
-    trained = [file.instructions for file in card.data if file.role == "train" and file.instructions is not None]
-    if profile.name == GENERAL:
-        differs = any(trained)
-    elif trained:
-        differs = any(stated.get(profile.name) != asked for stated in trained)
-    else:
-        differs = asked is not None  # its data does not say, and the usual is verbatim
-    if differs:
-        found.append("answer instruction other than in its training data; convert that with the same --profiles")
-    return [f"profile {profile.name}, adapter {adapter_spec.name or 'none'}: {difference}" for difference in found]

@@ -11,8 +11,10 @@ import msgspec
 from medvl.instructions import GENERAL
 from medvl.router.route import Route
 from medvl.tasks import UnknownNameError, canonical_task
+from medvl.wording import listed
 
 _TASK_KEYS = ("task", "TaskType", "task_type")
+_SHOWN = 20  # bad lines in a message
 
 
 class LinesError(ValueError):
@@ -54,8 +56,7 @@ def read_lines(path: Path) -> list[Line]:
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
-        more = [f"{len(problems) - 20} more"] if len(problems) > 20 else []
-        raise LinesError("\n".join([*problems[:20], *more]))
+        raise LinesError(listed(problems, _SHOWN, "\n"))
     return lines
 
 

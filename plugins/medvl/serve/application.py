@@ -19,7 +19,7 @@ from sse_starlette import EventSourceResponse
 
 from medvl.serve.admission import Admission
 from medvl.serve.choice import Chooser
-from medvl.serve.engine import Answer, Engine, Piece
+from medvl.serve.engine import Completion, Engine, Piece
 from medvl.serve.limits import Limits, RefusedError
 from medvl.serve.protocol import Stream, whole
 
@@ -104,11 +104,11 @@ def create_application(engine: Engine, chooser: Chooser, limits: Limits, access:
     return application
 
 
-async def last(pieces: AsyncGenerator[Piece, None]) -> Answer:
+async def last(pieces: AsyncGenerator[Piece, None]) -> Completion:
     """The whole answer."""
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
-            if isinstance(piece, Answer):
+            if isinstance(piece, Completion):
                 return piece
     raise RuntimeError("the engine gave no answer")
 
@@ -122,7 +122,7 @@ async def events(pieces: AsyncGenerator[Piece, None], model: str) -> AsyncIterat
             async for piece in pieces:
                 if isinstance(piece, str):
                     yield stream.chunk(text=piece)
-                elif isinstance(piece, Answer):
+                elif isinstance(piece, Completion):
                     yield stream.chunk(finish=piece.finish)
         except Exception as error:  # the status line is out: this is the only way left to tell
             log.exception("a streamed answer failed")

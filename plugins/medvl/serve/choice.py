@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from medvl.instructions import GENERAL
-from medvl.predict.setup import AdapterSpec
+from medvl.predict.adapter_spec import AdapterSpec
 from medvl.profiles import Profile, Profiles
 from medvl.router.chain import Router
 from medvl.router.route import abstain

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medvl.argument_types import positive
 from medvl.serve.limits import MIB, Limits
 
 if TYPE_CHECKING:
@@ -84,36 +85,36 @@ def _limit_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--max-request-mib",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS.body_bytes // MIB,
         metavar="N",
         help="size of a request, images included (default: %(default)s)",
     )
-    add("--max-images", type=_positive, default=_DEFAULTS.images, metavar="N", help="images (default: %(default)s)")
+    add("--max-images", type=positive, default=_DEFAULTS.images, metavar="N", help="images (default: %(default)s)")
     add(
         "--max-image-pixels",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS.image_pixels,
         metavar="N",
         help="largest image that is decoded, width times height (default: %(default)s)",
     )
     add(
         "--max-total-pixels",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="all images of a request together; decoded, when its turn comes, a pixel takes 4 bytes of memory "
         f"(default: {_DEFAULTS.pixels}, or one of the largest)",
     )
     add(
         "--max-tokens",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS.new_tokens,
         metavar="N",
         help="longest answer (default: %(default)s)",
     )
     add(
         "--max-waiting",
-        type=_positive,
+        type=positive,
         default=_DEFAULTS.unfinished,
         metavar="N",
         help="requests that wait or are answered; more are told to come back (default: %(default)s)",
@@ -121,17 +122,11 @@ def _limit_arguments(group: argparse._ArgumentGroup) -> None:
 
     add(
         "--max-waiting-mib",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="size of all requests that wait or are answered, images included; more are told to come back "
         f"(default: {_DEFAULTS.unfinished_bytes // MIB}, or one of the largest)",
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 1")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from medvl.boxes import Frame, Size
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens
-from medvl.instructions import Instruction, instruct
+from medvl.instructions import Instruction, instruct_prompt
 from medvl.question_boxes import rewrite
 from medvl.serve.images import EncodedImage, read_images
 from medvl.serve.limits import Limits, RefusedError
 from medvl.serve.memory import Hold, unlimited
-from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS
+from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, split_prompt
 
 
 class Address(Protocol):
@@ -76,19 +76,16 @@ class Conversation:
             frame: Frame of the answers.
             sizes: (width, height) of every image, as the model is shown it, pixels.
         """
-        head, tag, question = self.turns[-1].text.rpartition(IMAGE_TAG)
+        head, question = split_prompt(self.turns[-1].text)
         said = "\n".join(turn.text for turn in self.turns if turn.speaker == "assistant")
-        asked = rewrite(question, sizes, "pixel", frame, said=said)
-        return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], text=head + tag + asked.text)))
+        asked = rewrite(question, sizes, Frame.PIXEL, frame, said=said)
+        return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], text=head + asked.text)))
 
     def instructed(self, instruction: Instruction | None) -> "Conversation":
         """With the instruction at the last question; unchanged where the client already says it."""
         if instruction is None or instruction.text in self.question:
             return self
-        head, tag, question = self.turns[-1].text.rpartition(IMAGE_TAG)
-        if tag:
-            head, question = f"{head}{tag}\n", question.removeprefix("\n")
-        last = replace(self.turns[-1], text=head + instruct(question, instruction))
+        last = replace(self.turns[-1], text=instruct_prompt(self.turns[-1].text, instruction))
         return replace(self, turns=(*self.turns[:-1], last))
 
 

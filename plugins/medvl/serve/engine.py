@@ -21,9 +21,9 @@ from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
 from medvl.control_tokens import KNOWN
-from medvl.predict.in_process import Budget, Encoded, InProcess, is_out_of_memory, vision_budget
+from medvl.predict.adapter_spec import AdapterSpec, Budget, vision_budget
+from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory
 from medvl.predict.questions import holds_control_tokens
-from medvl.predict.setup import AdapterSpec
 from medvl.profiles import Generation
 from medvl.serve.limits import RefusedError
 
@@ -50,7 +50,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """A whole answer; `finish` is stop, or length where it was cut at its longest."""
 
     text: str
@@ -59,7 +59,7 @@ class Answer:
     finish: str
 
 
-Piece = Started | str | Answer
+Piece = Started | str | Completion
 
 
 class Engine:
@@ -110,7 +110,7 @@ class Engine:
         return Prompt(encoded, budget, adapter_spec.name, self.loaded.generation(stated))
 
     async def pieces(self, ask: Callable[[], Prompt], *, stream: bool) -> AsyncGenerator[Piece, None]:
-        """`Started`, with `stream` the text as it comes, then the whole `Answer`. Closing it ends the generation.
+        """`Started`, with `stream` the text as it comes, then the whole `Completion`. Closing it ends the generation.
 
         Args:
             ask: Makes the prompt. Called when its turn comes, so that a request that waits holds no decoded image.
@@ -145,7 +145,7 @@ class Engine:
                 if isinstance(piece, BaseException):
                     raise piece
                 yield piece
-                if isinstance(piece, Answer):
+                if isinstance(piece, Completion):
                     return
         finally:
             stop.set()
@@ -160,7 +160,7 @@ class Engine:
 
     def _answer(
         self, ask: Callable[[], Prompt], put: Callable[[Piece], None], stop: threading.Event, stream: bool
-    ) -> Answer:
+    ) -> Completion:
         try:
             return self._generate(ask(), put, stop, stream)
         except Exception as error:
@@ -170,7 +170,9 @@ class Engine:
             torch.cuda.empty_cache()
             raise RefusedError(413, "no memory for this request; send fewer or smaller images") from None
 
-    def _generate(self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool) -> Answer:
+    def _generate(
+        self, prompt: Prompt, put: Callable[[Piece], None], stop: threading.Event, stream: bool
+    ) -> Completion:
         loaded, generation, length = self.loaded, prompt.generation, len(prompt.encoded.tokens)
         batch = loaded.batch([prompt.encoded], prompt.budget)
         put(Started())
@@ -179,7 +181,7 @@ class Engine:
             batch, prompt.adapter, generation, streamer=streamer, stopping_criteria=[_Stop(stop)]
         )
         reply = loaded.reply(tokens, generation)
-        return Answer(reply.text, length, len(tokens), reply.finish or "stop")
+        return Completion(reply.text, length, len(tokens), reply.finish or "stop")
 
 
 def _control_tokens(tokenizer: Any) -> frozenset[str]:

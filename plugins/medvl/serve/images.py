@@ -61,11 +61,6 @@ def read_images(urls: Sequence[str], limits: Limits, hold: Hold = unlimited) -> 
     return images
 
 
-def read_image(url: str, limits: Limits) -> EncodedImage:
-    """The image behind one `image_url`; as `read_images`."""
-    return read_images([url], limits)[0]
-
-
 def decode(encoded: EncodedImage) -> Image.Image:
     """The whole image, as the model is shown it.
 

@@ -23,8 +23,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from medvl.profiles import Generation
-from medvl.serve.engine import Answer
+from medvl.serve.engine import Completion
 from medvl.serve.limits import Limits, RefusedError
+from medvl.wording import listed
 
 DEFAULTS = Limits()
 MOST_VALUES = 10_000  # keys, values and parts of one request
@@ -83,10 +84,9 @@ def read_request(body: bytes, limits: Limits = DEFAULTS) -> CompletionRequest:
 
 def _refusal(error: ValidationError) -> RefusedError:
     items = error.errors(include_url=False, include_context=False, include_input=False)
-    problems = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in items[:SHOWN_PROBLEMS]]
-    more = [f"and {len(items) - SHOWN_PROBLEMS} more"] if len(items) > SHOWN_PROBLEMS else []
+    problems = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in items]
     numbers = all(item["loc"] and item["loc"][0] in NUMBERS for item in items)
-    return RefusedError(400 if numbers else 422, "; ".join(problems + more))
+    return RefusedError(400 if numbers else 422, listed(problems, SHOWN_PROBLEMS, "; "))
 
 
 def _refuse_duplicates(body: bytes) -> None:
@@ -129,7 +129,7 @@ def sampling(request: CompletionRequest, profile: Generation, limits: Limits) ->
     return replace(profile, max_new_tokens=longest, **changed)
 
 
-def whole(answer: Answer, model: str) -> str:
+def whole(answer: Completion, model: str) -> str:
     """A completion as JSON."""
     usage = ChatCompletionResponseUsage(
         prompt_tokens=answer.prompt_tokens,

@@ -90,11 +90,13 @@ class BoxAnswer:
         boxes: Shape (n, 4), `x_min, y_min, x_max, y_max`, on the first image; none says that there is nothing.
         labels: One per box; None where an object has no name.
         frame: Frame of the numbers.
+        corners: Shape (n, 8), `x1, y1, …, x4, y4`, of boxes that are oriented; None where there are none.
     """
 
     boxes: Boxes
     labels: tuple[str | None, ...]
     frame: Frame
+    corners: Boxes | None = None
 
     @property
     def parsed(self) -> ParsedBoxes:
@@ -204,6 +206,8 @@ class Source(Protocol):
         hub: Name of its repository on the Hugging Face Hub, from which `--download` fetches it.
         stated: Options of its own that decide what is written, for the manifest.
         source_frame: Frame of its boxes, where the command line does not say it.
+        max_side: Longest side of an image that is shown as it is, pixels; of a larger one a copy is made that is as
+            long. Only for a source without boxes, which would lie elsewhere on the copy.
     """
 
     name: str
@@ -216,7 +220,8 @@ class Source(Protocol):
     reference_keys: tuple[str, ...] = ()
     hub: str | None = None
     stated: Mapping[str, Any] = {}
-    source_frame: SourceFrame = "pixel"
+    source_frame: SourceFrame = Frame.PIXEL
+    max_side: int | None = None
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -264,6 +269,10 @@ class Source(Protocol):
 
     def repairs(self) -> Mapping[str, Repair]:
         """Code of a finding -> what `--clean` may do about it, beside what it does for all sources."""
+        return {}
+
+    def sections(self, rows: Mapping[SourceFile, Sequence[Sample]]) -> Mapping[str, Any]:
+        """Parts of report.json of its own, made of the samples that were converted."""
         return {}
 
 

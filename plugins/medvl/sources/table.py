@@ -25,7 +25,7 @@ from medvl.sources.tables.settings import Settings, settings_of
 from medvl.sources.tables.understanding import Understood
 from medvl.tasks import Task, canonical_task, unknown_name
 
-_READER_OPTIONS = ("sheet", "encoding", "separator", "subset")
+_READER_OPTIONS = ("sheet", "encoding", "separator", "subset", "pixels_from")
 _MEANT: Mapping[str, str] = {"group": "patient"}
 
 
@@ -82,6 +82,11 @@ class Tables(GivenSource):
         add("--sheet", help="sheet of an Excel workbook (default: the first)")
         add("--encoding", help="of a CSV file (default: by its content)")
         add("--separator", help="of a CSV file: comma, semicolon, tab, pipe (default: by its content)")
+        add(
+            "--pixels-from",
+            choices=("0", "1"),
+            help="of Pascal VOC: its first pixel (default: 1, or 0 if a box has it)",
+        )
         add("--subset", help="of a dataset on the Hub")  # fmt: skip
 
     def configured(self, args: Namespace) -> "Tables":

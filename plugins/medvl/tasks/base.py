@@ -110,7 +110,7 @@ class Writing:
     """
 
     size: Size | None = None
-    frame: Frame = "pixel"
+    frame: Frame = Frame.PIXEL
     style: BoxStyle = "flare"
     label: str | None = None
     separator: str = ";"

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from medvl.choices import normal, options, pick_one
+from medvl.choices import normal, options
 from medvl.label_spelling import as_written
+from medvl.picking import pick_one
 from medvl.structured import plain_words
 from medvl.tasks.base import Answer, Context, Issue, Row, Task, TaskSpec, Writing, unexpected_boxes
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from medvl import boxes as box_arrays
 from medvl.box_text import REFUSED, ParsedBoxes, format_boxes, parse_boxes
-from medvl.boxes import Boxes, Size
-from medvl.choices import is_refusal
+from medvl.boxes import Boxes, Frame, Size
+from medvl.conclusions import is_refusal
 from medvl.normalisation import normalise
 from medvl.tasks.base import Answer, Context, Issue, Row, Task, TaskSpec, Writing
 
@@ -38,7 +38,7 @@ def checked_only(text: str, answer: Answer, context: Context) -> str:  # noqa: A
 
 def target(answer: Answer, text: str, writing: Writing) -> str:
     """The boxes in the frame and style to train in; pixels in FLARE's style are what its datasets hold."""
-    if not isinstance(answer.value, ParsedBoxes) or (writing.frame, writing.style) == ("pixel", "flare"):
+    if not isinstance(answer.value, ParsedBoxes) or (writing.frame, writing.style) == (Frame.PIXEL, "flare"):
         return text
     parsed = answer.value
     names = [name or writing.label for name in parsed.labels]
@@ -62,7 +62,7 @@ def whole_pixels(parsed: ParsedBoxes, writing: Writing) -> Boxes:
 def hand_in(answer: Answer, writing: Writing) -> str:
     """Nested lists of whole pixels; raises ValueError without a size."""
     assert isinstance(answer.value, ParsedBoxes)
-    return format_boxes(whole_pixels(answer.value, writing), answer.value.labels, "flare", "pixel")
+    return format_boxes(whole_pixels(answer.value, writing), answer.value.labels, "flare", Frame.PIXEL)
 
 
 def audit(_: Row) -> Iterator[Issue]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from medvl.box_text import ParsedBoxes, format_boxes
+from medvl.boxes import Frame
 from medvl.tasks import detection
 from medvl.tasks.base import Answer, Context, Issue, Row, Task, TaskSpec, Writing
 
@@ -21,7 +22,7 @@ def parse(text: str, _: Context) -> Answer:
 
 def target(answer: Answer, text: str, writing: Writing) -> str:
     """As in detection; since these answers name their objects, `json` and `flare` become `map`."""
-    if writing.style in ("json", "flare") and (writing.frame, writing.style) != ("pixel", "flare"):
+    if writing.style in ("json", "flare") and (writing.frame, writing.style) != (Frame.PIXEL, "flare"):
         writing = replace(writing, style="map")
     return detection.target(answer, text, writing)
 
@@ -30,7 +31,8 @@ def hand_in(answer: Answer, writing: Writing) -> str:
     """A map of names to whole pixels; raises ValueError without a size."""
     assert isinstance(answer.value, ParsedBoxes)
     parsed, whole = answer.value, detection.whole_pixels(answer.value, writing)
-    return format_boxes(whole, [name or "" for name in parsed.labels], "map", "pixel", empty_labels=parsed.empty_labels)
+    labels = [name or "" for name in parsed.labels]
+    return format_boxes(whole, labels, "map", Frame.PIXEL, empty_labels=parsed.empty_labels)
 
 
 def audit(row: Row) -> Iterator[Issue]:

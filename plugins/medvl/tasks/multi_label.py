@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
-from medvl.choices import normal, offered_labels, pick_labels
+from medvl.choices import normal, offered_labels
 from medvl.label_spelling import as_listed, as_written
+from medvl.picking import pick_labels
 from medvl.structured import bare_text, label_list, plain_text
 from medvl.tasks.base import Answer, Context, Issue, Row, Task, TaskSpec, Writing, unexpected_boxes
 

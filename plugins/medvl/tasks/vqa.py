@@ -9,7 +9,9 @@ Which answers are right is not known beforehand, so any words are one: they are 
 import re
 from collections.abc import Iterator
 
-from medvl.choices import conclusions, is_refusal, options, pick_one
+from medvl.choices import options
+from medvl.conclusions import conclusions, is_refusal
+from medvl.picking import pick_one
 from medvl.structured import plain_words
 from medvl.tasks.base import Answer, Context, Issue, Row, Task, TaskSpec, Writing, unexpected_boxes
 

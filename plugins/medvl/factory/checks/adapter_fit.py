@@ -20,7 +20,8 @@ from typing import Any
 
 from medvl.factory.checks.folders import adapter_beside
 from medvl.factory.fingerprints import base_model
-from medvl.factory.run_card import RunCard, read_run_card
+from medvl.factory.run_card import RunCard, find_run_card
+from medvl.wording import listed
 
 _BUDGET = ("image_max_pixels", "image_min_pixels", "crop_to_patches")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -83,7 +84,7 @@ def unloaded(model: Any, folder: Path, adapter: str = "default") -> str | None:
     homeless = sorted(result.unexpected_keys)
     empty = sorted(key for key in result.missing_keys if adapter in key.split("."))
     parts = [
-        f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''})"
+        f"{len(names)} {what} ({listed(names, _SHOWN)})"
         for names, what in ((homeless, "of its tensors have no place in the model"), (empty, "places got no tensor"))
         if names
     ]
@@ -111,13 +112,10 @@ def nonfinite(folder: Path) -> str | None:
     Raises:
         ValueError: a damaged file.
     """
-    from medvl.weights import nonfinite_tensors
+    from medvl.weights import no_numbers, nonfinite_tensors
 
     names = nonfinite_tensors(folder)
-    if not names:
-        return None
-    shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return f"{folder}: {len(names)} tensors hold NaN or infinity ({shown}); train it again, or take a checkpoint before"
+    return f"{folder}: {no_numbers(names)}; train it again, or take a checkpoint before" if names else None
 
 
 def without_adapter(model: Any) -> Any:
@@ -172,7 +170,7 @@ def problems(model_args: Any) -> Iterator[str]:
     if beside := adapter_beside(model):
         yield beside
     for count, folder in enumerate(folders):
-        card = _card(folder)
+        card = find_run_card(folder)
         if card and (other := other_base(card, model, list(map(str, folders[:count])))):
             yield f"{folder}: {other}"
         if bad := nonfinite(folder):
@@ -182,7 +180,7 @@ def problems(model_args: Any) -> Iterator[str]:
 def budget_notes(model_args: Any) -> Iterator[str]:
     """Where the arguments ask otherwise than the run cards of model and adapters say they were trained."""
     for folder in _adapters(model_args) or [Path(model_args.model_name_or_path)]:
-        if (card := _card(folder)) is None:
+        if (card := find_run_card(folder)) is None:
             continue
         trained = {key: getattr(card.vision, key) for key in _BUDGET} | {"quantization_bit": card.quantization.bit}
         differs = [key for key, value in trained.items() if getattr(model_args, key) != value]
@@ -197,10 +195,3 @@ def _adapters(model_args: Any) -> Sequence[Path]:
     names = model_args.adapter_name_or_path or []
     folders = [Path(name, model_args.adapter_folder or "") for name in names]
     return [folder for folder in folders if folder.is_dir()]
-
-
-def _card(folder: Path) -> RunCard | None:
-    try:
-        return read_run_card(folder)
-    except FileNotFoundError:
-        return None

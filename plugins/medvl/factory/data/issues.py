@@ -19,8 +19,9 @@ from PIL import Image
 
 from medvl.factory.data.entries import CONVERT, count_records, read_entries, read_rows, registry
 from medvl.sharegpt import IMAGE_TAG
+from medvl.wording import few, listed
 
-_SHOWN = 5
+MOST_TOLD = 5  # sentences of one kind
 _COLUMNS = {
     "sharegpt": ("messages", "images", "videos", "audios", "system", "tools"),
     "openai": ("messages", "images", "videos", "audios"),
@@ -69,7 +70,7 @@ def explain(names: list[str], dataset_dir: Any, media_dir: Any) -> list[str]:
         try:
             dataset = find_dataset(name, dataset_dir)
             if dataset is not None:
-                found += shortened(list(_problems(dataset, Path(str(media_dir)))))
+                found += few(list(_problems(dataset, Path(str(media_dir)))), MOST_TOLD)
         except ValueError as error:
             found.append(str(error))
     return found
@@ -95,7 +96,7 @@ def find_dataset(name: str, dataset_dir: Any) -> Dataset | None:
 def _nearest(name: str, info: Path) -> str:
     entries = json.loads(info.read_bytes())
     near = difflib.get_close_matches(name, entries, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"it has {', '.join(sorted(entries)[:_SHOWN])}, …"
+    return f"did you mean `{near[0]}`?" if near else f"it has {listed(sorted(entries), MOST_TOLD)}"
 
 
 def malformed(dataset: Dataset) -> Iterator[str]:
@@ -225,9 +226,3 @@ def _image_problem(form: Any, record: dict[str, Any], media_dir: Path) -> str | 
 
 def _named(record: Any) -> str:
     return f"{record['id']}" if isinstance(record, dict) and record.get("id") else "a record without id"
-
-
-def shortened(sentences: list[str]) -> list[str]:
-    """The first few, and how many more there are."""
-    rest = len(sentences) - _SHOWN
-    return sentences[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])

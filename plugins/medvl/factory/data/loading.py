@@ -12,8 +12,9 @@ from typing import Any
 
 from medvl.factory.checks.model import template_problems
 from medvl.factory.data.cutoff import Reader, check_rows
-from medvl.factory.data.issues import Dataset, explain, find_dataset, malformed, shortened
+from medvl.factory.data.issues import MOST_TOLD, Dataset, explain, find_dataset, malformed
 from medvl.factory.recipe import Recipe
+from medvl.wording import few
 
 
 def extend_datasets(workflow: Any) -> None:
@@ -70,7 +71,7 @@ def refuse_dropped(module: dict[str, Any], sets: tuple[Dataset, ...], max_sample
     dropped = wanted - sum(len(rows) for rows in _parts(module).values())
     if dropped > 0:
         found = [sentence for dataset in sets for sentence in malformed(dataset)]
-        told = shortened(found) or ["its log says which, `Dropped invalid example`; convert or remove them"]
+        told = few(found, MOST_TOLD) or ["its log says which, `Dropped invalid example`; convert or remove them"]
         raise ValueError("\n".join([f"LLaMA-Factory dropped {dropped} of {wanted} records:", *told]))
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from medvl.factory.collator import WrappedCollator
-from medvl.factory.data.records import RecordFinder, listed
+from medvl.factory.data.records import RecordFinder
 from medvl.factory.data.rows import RowReader
+from medvl.wording import listed
 
 RECORD = "medvl_record"
+MOST_NAMED = 8  # records in a message
 
 
 def number_records(dataset: Any) -> Any:
@@ -84,7 +86,7 @@ class NamingCollator(WrappedCollator):
 
     def _told(self, features: list[dict[str, Any]], error: Exception) -> str:
         guilty = [feature for feature in features if self._fails(feature)] or features
-        named = listed(self.names.of_rows(guilty))
+        named = listed(self.names.of_rows(guilty), MOST_NAMED, "; ")
         return f"No batch could be made of {named}: {_reason(error)}"
 
     def _fails(self, feature: dict[str, Any]) -> bool:

@@ -110,12 +110,6 @@ class RecordFinder:
         return [_told(records, *row) + unread for records, row in zip(found, rows, strict=True)]
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names as one text, at most so many."""
-    more = len(names) - most
-    return "; ".join(names[:most]) + (f"; and {more} more" if more > 0 else "")
-
-
 def _fit(record: Record, text: str, images: Sequence[Any] | None) -> tuple[int, int]:
     """How well a record fits a row: 0 not at all, 1 in its images, 2 in the start of its text too, 3 entirely.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medvl.control_tokens import BOX_MARKUP, KNOWN, control_tokens, known_control_tokens
 from medvl.factory.data.records import read_records
+from medvl.wording import few
 
 _PLACEHOLDERS = {"<image>", "<video>", "<audio>"}  # LLaMA-Factory counts these itself
 # Box markup as answers and questions are written with it: pairs around a name, pairs around numbers.
@@ -39,13 +40,13 @@ def problems(names: Iterable[str], dataset_dir: str, model_name_or_path: str) ->
     for record in read_records(names, dataset_dir):
         for place, text in record.texts.items():
             if tokens := stray_control_tokens(text, known):
-                found.append(f"  {record}, {place}: {' '.join(tokens)}")
+                found.append(f"{record}, {place}: {' '.join(tokens)}")
     if not found:
         return []
-    shown = [*found[:_SHOWN], *([f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else [])]
     return [
         "These records hold control tokens, which are no text for the model. Convert the data again (preprocessing "
-        "sets such records aside), remove them, or write the tokens in another way:\n" + "\n".join(shown)
+        "sets such records aside), remove them, or write the tokens in another way:\n"
+        + "\n".join(f"  {line}" for line in few(found, _SHOWN))
     ]
 
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medvl.boxes import FRAMES, Frame
+from medvl.boxes import Frame
 from medvl.factory.losses.base import Loss
 from medvl.factory.recipe import KeyGroup, is_number
 from medvl.losses.grounding import IOU_KINDS, GroundingSettings, IouKind
@@ -84,7 +84,7 @@ class GroundingArguments(KeyGroup):
         },
     )
     grounding_frame: Frame = field(
-        default="norm1000",
+        default=Frame.NORM1000,
         metadata={
             "help": "The unit of the coordinates in the answers, as preprocessing wrote them: norm1000 (0 to 1000 of "
             "the image), norm1 (0 to 1) or pixel. A wrong one weighs distances wrongly."
@@ -118,7 +118,7 @@ class GroundingArguments(KeyGroup):
             for key, least in (("grounding_eval_steps", 0), ("grounding_eval_samples", 1))
             if type(value := getattr(self, key)) is not int or value < least
         ]
-        for key, kinds in (("grounding_iou", IOU_KINDS), ("grounding_frame", FRAMES)):
+        for key, kinds in (("grounding_iou", IOU_KINDS), ("grounding_frame", tuple(Frame))):
             if getattr(self, key) not in kinds:
                 found.append(f"{key}: {getattr(self, key)!r} is none of {', '.join(kinds)}")
         if self.setting("do_train") and self.grounding_eval_steps and not self._has_eval_set():

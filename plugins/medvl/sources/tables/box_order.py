@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.boxes import FRAMES, Frame, Size, as_boxes
+from medvl.boxes import Frame, Size, as_boxes
 from medvl.errors import DataError, UsageError
 from medvl.source_frames import fits, likely_frame
 from medvl.sources.tables.base import BoxFormat
@@ -41,7 +41,7 @@ def settle(drawn: Sequence[Drawn], order: BoxFormat | None, frame: Frame | None)
     """
     boxes = [(shape, row) for row in drawn for shape in row.shapes]
     if not boxes or (order and frame):
-        return order or "xyxy", frame or "pixel"
+        return order or "xyxy", frame or Frame.PIXEL
     _refuse_two_frames(boxes, frame)
     orders = (order,) if order else get_args(BoxFormat)
     frames = (frame,) if frame else _frames(boxes)
@@ -74,7 +74,7 @@ def _said(order: BoxFormat, frame: Frame) -> str:
 
 def _frames(boxes: Sequence[tuple[Shape, Drawn]]) -> tuple[Frame, ...]:
     """Frames that are to be thought of: whole boxes of one pixel are not, and neither is 0-1000 for numbers to 1."""
-    return ("norm1",) if max(max(shape.numbers) for shape, _ in boxes) <= 1 else ("pixel", "norm1000")
+    return (Frame.NORM1,) if max(max(shape.numbers) for shape, _ in boxes) <= 1 else (Frame.PIXEL, Frame.NORM1000)
 
 
 def _refuse_two_frames(boxes: Sequence[tuple[Shape, Drawn]], frame: Frame | None) -> None:
@@ -108,5 +108,4 @@ def xyxy(shape: Shape, order: BoxFormat) -> tuple[float, ...]:
 
 def _likely(drawn: Sequence[Drawn], order: BoxFormat) -> Frame | None:
     known = [(as_boxes([xyxy(shape, order) for shape in row.shapes]), row.size) for row in drawn if row.size]
-    found = likely_frame(known)
-    return found if found in FRAMES else None
+    return likely_frame(known)

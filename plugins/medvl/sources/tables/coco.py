@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvl.boxes import Frame
 from medvl.errors import DataError
 from medvl.sources.tables.annotation_files import read_bytes, read_json, several
 from medvl.sources.tables.base import Table, columns_called
@@ -69,7 +70,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         columns=columns_called(rows, "image", "boxes", "label", "width", "height"),
         folder=folder,
         box_format="xywh",
-        frame="pixel",
+        frame=Frame.PIXEL,
         notes=tuple(notes),
         row_notes=row_notes,
         refused=tuple(refused),

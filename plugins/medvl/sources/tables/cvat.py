@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from medvl.boxes import Frame
 from medvl.errors import DataError
 from medvl.sources.base import Problem
 from medvl.sources.tables.annotation_files import read_bytes, read_xml
@@ -64,7 +65,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         columns=columns | {"answer": "tags"} if tagged else columns,
         folder=folder,
         box_format="xyxy",
-        frame="pixel",
+        frame=Frame.PIXEL,
         row_notes={place: notes for place, row in enumerate(listed) if (notes := _notes(row))},
         row_problems={place: problem for place, row in enumerate(listed) if (problem := _problem(row))},
         refused=tuple(refused),

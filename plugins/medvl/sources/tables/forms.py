@@ -48,7 +48,7 @@ FORMS: tuple[Form, ...] = (
     Form("Excel", excel.holds, excel.read, frozenset({"sheet"})),
     Form("MedMNIST", medmnist.holds, medmnist.read),
     Form("COCO", coco.holds, coco.read, _IMAGES),
-    Form("Pascal VOC", voc.holds, voc.read, _IMAGES),
+    Form("Pascal VOC", voc.holds, voc.read, _IMAGES | {"pixels_from"}),
     Form("CVAT for images", cvat.holds, cvat.read, _IMAGES),
     Form("YOLO", yolo.holds, yolo.read, _IMAGES),
     Form("a folder per class", class_folders.holds, class_folders.read),
@@ -89,7 +89,7 @@ def read_table(path: Path, options: Mapping[str, str], images: Path | None = Non
     """
     form = form_of(path)
     if others := sorted(options.keys() - form.options):
-        raise UsageError(f"{path} is {form.name}, for which --{others[0]} says nothing; remove it")
+        raise UsageError(f"{path} is {form.name}, for which --{others[0].replace('_', '-')} says nothing; remove it")
     table = form.read(path, **options, **({"images": images} if images and "images" in form.options else {}))
     if images and "images" not in form.options:
         table = replace(table, folder=images)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medvl.boxes import Frame
 from medvl.sources.tables.annotation_files import read_text, several
 from medvl.sources.tables.base import Table, columns_called, without_answer
 from medvl.sources.tables.image_files import images_below, relative_to_all, visible
@@ -77,7 +78,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         columns=columns_called(rows, "image", "boxes", "label"),
         folder=folder,
         box_format="cxcywh",
-        frame="norm1",
+        frame=Frame.NORM1,
         notes=(("FILE_UNREAD", said),) if unlisted else (),
         row_notes=notes,
         row_problems=without_answer(rows, "no text file beside this image"),

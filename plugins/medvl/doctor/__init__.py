@@ -1,0 +1,1 @@
+"""`medvl doctor`: looks at this machine and this installation, and says in plain words what would go wrong."""

@@ -1,0 +1,159 @@
+"""Boxes, brackets and tags in the text of an answer, whole or cut off; every offset is a byte's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_N = r"[-+]?(?:[0-9]++(?>(?:\.[0-9]*+)?)|\.[0-9]++)"
+_FOUR = rf"{_N}\s*,\s*{_N}\s*,\s*{_N}\s*,\s*{_N}"
+_PAIR = rf"{_N}\s*,\s*{_N}"
+_TOKEN = re.compile(
+    rf"""(?P<string>"(?>(?:[^"\\\n]++|\\.)*)")
+      | (?P<box>\[\s*{_FOUR}\s*\] | \(\s*{_FOUR}\s*\) | (?<=<box>){_FOUR}(?=</box>)
+          | \(\s*{_PAIR}\s*\)\s*,\s*\(\s*{_PAIR}\s*\) | \[\s*{_PAIR}\s*\]\s*,\s*\[\s*{_PAIR}\s*\])
+      | (?P<name><ref>[^<]*</ref>|<\|object_ref_start\|>[^<]*<\|object_ref_end\|>)
+      | (?P<tag><box>|<\|box_start\|>) | (?P<untag></box>|<\|box_end\|>)
+      | (?P<open>[\[{{]) | (?P<close>[\]}}]) | (?P<comma>,)""",
+    re.VERBOSE,
+)
+_NUMBER = re.compile(_N)
+_BOX_INSIDE = re.compile(rf"[\[(]\s*(?:{_FOUR}|{_PAIR})\s*[\])]")
+_LABEL_BEFORE = re.compile(r"""["'](?:label|name|class|category|type)["']\s*:\s*$""")
+_BOX_KEY = re.compile(r'"(?:b?box|bounding|coord|location|position)', re.IGNORECASE)
+_DEPTH = 32  # brackets in brackets; no answer has more, and damaged text must not take for ever
+CLOSER = {"[": "]", "{": "}"}
+_LABEL_REACH = 24  # bytes before a string that are looked through for the key it belongs to
+
+
+@dataclass(slots=True)
+class Item:
+    """An element of a list, an entry of an object, or one tagged object."""
+
+    start: int
+    end: int
+    box: int  # index of its first box, if it has any
+    boxes: int = 0
+    value: Container | None = None  # the last bracket directly inside
+    comma: bool = False  # whether one follows
+
+
+@dataclass(slots=True)
+class Container:
+    """A bracket that is open or was closed; `end` is the offset of its closing bracket, None if cut off."""
+
+    kind: str
+    start: int
+    parent: Container | None
+    depth: int = 0
+    items: list[Item] = field(default_factory=list)
+    item: Item | None = None
+    end: int | None = None
+
+    @property
+    def boxes(self) -> int:
+        """Number of boxes in it."""
+        return sum(item.boxes for item in self.items)
+
+
+class Brackets:
+    """What stands in which bracket of an answer, read in one pass.
+
+    Attributes:
+        text: The answer.
+        boxes: (start, end) of every box.
+        numbers: The same of its four numbers.
+        containers: Every bracket, in the order in which they open.
+        tagged: Objects between tags that end.
+        maps: Starts of the brackets whose keys name objects.
+    """
+
+    def __init__(self, text: str) -> None:
+        """text: one character per byte."""
+        self.text = text
+        self.boxes: list[tuple[int, int]] = []
+        self.containers: list[Container] = []
+        self.tagged: list[Item] = []
+        self.tag: int | None = None  # start of the tagged object that is open
+        self.tag_box = 0  # index of its first box
+        self.name: tuple[int, int] | None = None
+        self.root = Container("", 0, None)
+        self.top = self.root
+        position = 0
+        while token := _TOKEN.search(text, position):
+            position = self._read(str(token.lastgroup), token)
+        self.numbers: list[tuple[tuple[int, int], ...]] = [
+            tuple(n.span() for n in _NUMBER.finditer(text, *box)) for box in self.boxes
+        ]
+        for container in reversed(self.containers):  # cut off: what is open holds what was found in it
+            if container.end is None:
+                if container.item is not None and container.item.boxes:
+                    container.items.append(container.item)
+                if container.parent is not None and container.parent.item is not None:
+                    container.parent.item.boxes += container.boxes
+        self.maps = {container.start for container in self.containers if container.boxes and self._is_map(container)}
+
+    def _read(self, kind: str, token: re.Match[str]) -> int:
+        """Take in one token; where to read on."""
+        start, end = token.span()
+        if kind == "string":
+            inside = _BOX_INSIDE.search(token[0]) is not None
+            if inside and not _LABEL_BEFORE.search(self.text, max(0, start - _LABEL_REACH), start):
+                return start + 1  # an answer given as a string, or a quote that belongs to the prose
+            self._place(start, end)
+        elif kind == "box":
+            self._place(start, end).boxes += 1
+            self.boxes.append((start, end))
+        elif kind == "open" and self.top.depth < _DEPTH:
+            container = Container(token[0], start, self.top, self.top.depth + 1)
+            self._place(start, end).value = container
+            self.containers.append(container)
+            self.top = container
+        elif kind == "close" and CLOSER.get(self.top.kind) == token[0] and self.top.parent is not None:
+            self._close(start)
+        elif kind == "comma" and self.top.item is not None:
+            self.top.item.comma = True
+            self.top.items.append(self.top.item)
+            self.top.item = None
+        elif kind == "name":
+            self.name = (start, end)
+        elif kind == "tag":
+            named = self.name is not None and not self.text[self.name[1] : start].strip()
+            self.tag = self.name[0] if named and self.name is not None else start
+            self.tag_box = len(self.boxes)
+        elif kind == "untag" and self.tag is not None:
+            self.tagged.append(Item(self.tag, end, self.tag_box, len(self.boxes) - self.tag_box))
+            self.tag = None
+        return end
+
+    def _place(self, start: int, end: int) -> Item:
+        """The element of the innermost bracket that the token at (start, end) belongs to."""
+        if self.top.item is None:
+            self.top.item = Item(start, end, len(self.boxes))
+        self.top.item.end = end
+        return self.top.item
+
+    def _close(self, end: int) -> None:
+        closed, parent = self.top, self.top.parent
+        assert parent is not None
+        if closed.item is not None:
+            closed.items.append(closed.item)
+        closed.end = end
+        self.top = parent
+        self._place(closed.start, end + 1).boxes += closed.boxes
+
+    def is_open(self) -> bool:
+        """Whether a bracket or a tag still waits for its end."""
+        return self.tag is not None or any(container.end is None for container in self.containers)
+
+    def _is_map(self, container: Container) -> bool:
+        """Whether the keys name objects and every value is a list of boxes; at the outermost level also one box."""
+        alone = container.parent is self.root
+        return container.kind == "{" and all(
+            not _BOX_KEY.match(self.text, item.start)
+            and (alone and item.boxes == 1 if item.value is None else self._is_flat(item.value))
+            for item in container.items
+        )
+
+    def _is_flat(self, container: Container) -> bool:
+        return container.kind == "[" and not any(item.value for item in container.items)

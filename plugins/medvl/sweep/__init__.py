@@ -1,0 +1,1 @@
+"""`medvl sweep`: one recipe trained under many settings, and one table of what came of it."""

@@ -1,0 +1,30 @@
+"""A test is in the tier that it says it is in: `make quick` starts no program and loads no LLaMA-Factory."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.tiers import QUICK, TIERS
+
+
+def test_an_unmarked_test_cannot_start_a_program() -> None:
+    with pytest.raises(RuntimeError, match=r"starts a program, .*: mark it pytest\.mark\.subprocess"):
+        subprocess.run([sys.executable, "--version"], check=False)
+
+
+def test_an_unmarked_test_cannot_load_llamafactory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "llamafactory", raising=False)
+    with pytest.raises(RuntimeError, match=r"loads LLaMA-Factory: mark it pytest\.mark\.training"):
+        __import__("llamafactory")
+
+
+@pytest.mark.subprocess
+def test_a_marked_one_can() -> None:
+    assert subprocess.run([sys.executable, "--version"], check=False, capture_output=True).returncode == 0
+
+
+def test_the_marks_are_declared_and_the_makefile_leaves_them_out(pytestconfig: pytest.Config) -> None:
+    declared = {line.split(":")[0] for line in pytestconfig.getini("markers")}
+    assert declared >= set(TIERS)
+    assert f'-m "{QUICK}"' in (pytestconfig.rootpath / "Makefile").read_text()
