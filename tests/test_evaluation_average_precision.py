@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from test_evaluation_metrics import Case, samples_of
 
+from evaluation.scores import Resampling
 from evaluation.scoring import score
-from evaluation.statistics import Resampling
 from medvl.boxes import as_boxes, iou
 from medvl.tasks import Task
+from tests.support.samples import Case, samples_of
 
 LIMITS = [0.5 + 0.05 * step for step in range(10)]
 Map = dict[str, list[list[float]]]

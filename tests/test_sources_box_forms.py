@@ -10,7 +10,7 @@ import pytest
 
 from medvl.sources.tables import coco, cvat, voc, yolo
 from medvl.sources.tables.base import Table
-from tests.box_formats import SET, Labelled, write_coco, write_cvat, write_images, write_voc, write_yolo
+from tests.support.box_formats import SET, Labelled, write_coco, write_cvat, write_images, write_voc, write_yolo
 
 
 def corners(box: Sequence[float], order: str | None) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from medvl.errors import DataError
 from medvl.sharegpt import Record, read_records
 from medvl.sources.tables.presets import PRESETS, read_preset
 from preprocess import script
-from tests.box_formats import SET, write_images, write_voc
+from tests.support.box_formats import SET, write_images, write_voc
 
 
 def image(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record, read_records
 from preprocess import script
-from tests.box_formats import (
+from tests.support.box_formats import (
     SET,
     Labelled,
     write_coco,

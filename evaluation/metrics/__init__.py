@@ -10,26 +10,11 @@ which they state where they apply:
 """
 
 from evaluation.metrics import (
-<<<<<<< HEAD
     average_precision,
-=======
->>>>>>> stable
     choice,
     detection,
     grounding,
     label_sets,
-<<<<<<< HEAD
-    number,
-    official,
-    report,
-    vqa,
-)
-from evaluation.metrics.registry import Metric, Table, known_rules, metrics_of, scored_by, table_of
-
-__all__ = [
-    "Metric", "Table", "average_precision", "choice", "detection", "grounding", "known_rules", "label_sets",
-    "metrics_of", "number", "official", "report", "scored_by", "table_of", "vqa",
-=======
     m3llm,
     m3llm_v1,
     number,
@@ -40,7 +25,6 @@ __all__ = [
 )
 
 __all__ = [
-    "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official", "report",
-    "ultrasound", "vqa",
->>>>>>> stable
+    "average_precision", "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official",
+    "report", "ultrasound", "vqa",
 ]  # fmt: skip
