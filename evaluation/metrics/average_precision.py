@@ -14,15 +14,17 @@ references has no average precision. COCO's crowds, areas and most of 100 boxes 
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from evaluation.matching import THRESHOLDS, both_sides, match, overlaps
+from evaluation.matching import THRESHOLDS, Matched, both_sides, match, overlaps
 from evaluation.metrics.registry import Column, Floats, Sums, mean_of_classes, metric, ratio
 from evaluation.samples import Sample
 from medvl.box_text import ParsedBoxes
+from medvl.boxes import Boxes, as_boxes
 from medvl.choices import normal
 from medvl.tasks import Task
 
@@ -37,28 +39,45 @@ Names = NDArray[np.object_]
 Score = Callable[[Floats, Floats, Floats], Floats]
 
 
-def class_columns(samples: Sequence[Sample]) -> dict[str, Column]:
-    """Columns `class_references`, `class_predictions`, each (n, k), `class_hits`, (n, 10 k), `class_unknown`, (n,)."""
+@dataclass(frozen=True)
+class _Said:
+    """The boxes of one sample with their names in one spelling; an answer that cannot be read has none."""
+
+    truth: Boxes
+    names: Names
+    predicted: Boxes
+    said: Names
+
+
+def class_columns(samples: Sequence[Sample], matched: Sequence[Matched]) -> dict[str, Column]:
+    """Columns `class_references`, `class_predictions`, each (n, k), `class_hits`, (n, 10 k), `class_unknown`, (n,).
+
+    Args:
+        samples: Of one task.
+        matched: What matching without regard to names gives, for detection, where many questions are about one class.
+    """
+    said = [_named(sample) for sample in samples]
     names_of: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        names_of[sample.reference.dataset] |= set(_names(both_sides(sample)[0]))
-    places = {
-        pair: place for place, pair in enumerate((d, name) for d in sorted(names_of) for name in sorted(names_of[d]))
-    }
+    for sample, boxes in zip(samples, said, strict=True):
+        names_of[sample.reference.dataset] |= set(boxes.names)
+    pairs = [(dataset, name) for dataset in sorted(names_of) for name in sorted(names_of[dataset])]
+    places = {pair: place for place, pair in enumerate(pairs)}
     cells: dict[str, list[tuple[int, int, float]]] = {"references": [], "predictions": [], "hits": []}
-    for row, sample in enumerate(samples):
-        for name, references, predictions, hits in _counts(sample, names_of[sample.reference.dataset]):
+    unknown = np.zeros(len(samples))
+    for row, (sample, boxes) in enumerate(zip(samples, said, strict=True)):
+        known = names_of[sample.reference.dataset]
+        unknown[row] = 1 if sample.invalid else sum(name not in known for name in boxes.said)
+        for name, references, predictions, hits in _counts(sample, boxes, known, matched[row]):
             place = places[sample.reference.dataset, name]
             cells["references"].append((row, place, references))
             cells["predictions"].append((row, place, predictions))
             cells["hits"] += [(row, place * _LIMITS + limit, count) for limit, count in enumerate(hits) if count]
-    width = max(1, len(places))
-    shapes = {"references": width, "predictions": width, "hits": width * _LIMITS}
+    widths = {"references": 1, "predictions": 1, "hits": _LIMITS}
     columns: dict[str, Column] = {
-        f"class_{kind}": _matrix(found, (len(samples), shapes[kind])) for kind, found in cells.items()
+        f"class_{kind}": _matrix(found, (len(samples), max(1, len(places)) * widths[kind]))
+        for kind, found in cells.items()
     }
-    unknown = [_unknown(sample, names_of[sample.reference.dataset]) for sample in samples]
-    return columns | {"class_unknown": np.array(unknown, dtype=np.float64)}
+    return columns | {"class_unknown": unknown}
 
 
 def _matrix(cells: Sequence[tuple[int, int, float]], shape: tuple[int, int]) -> csr_matrix:
@@ -66,34 +85,31 @@ def _matrix(cells: Sequence[tuple[int, int, float]], shape: tuple[int, int]) -> 
     return csr_matrix((np.array(values, dtype=np.float64), (rows, columns)), shape=shape)
 
 
+def _named(sample: Sample) -> _Said:
+    truth, predicted = both_sides(sample)
+    names, said = _names(truth), _names(predicted)
+    if sample.invalid:
+        return _Said(truth.boxes, names, as_boxes([]), said[:0])
+    if sample.reference.task is Task.DETECTION and len(set(names)) == 1:
+        said = np.full(len(said), names[0], dtype=object)
+    return _Said(truth.boxes, names, predicted.boxes, said)
+
+
 def _names(parsed: ParsedBoxes) -> Names:
     return np.array([normal(label or "") for label in parsed.labels], dtype=object)
 
 
-def _said(sample: Sample) -> tuple[Names, Names]:
-    """Names of the reference boxes and of the predicted ones."""
-    truth, predicted = both_sides(sample)
-    wanted, given = _names(truth), _names(predicted)
-    if sample.reference.task is Task.DETECTION and len(set(wanted)) == 1:
-        given = np.full(len(given), wanted[0], dtype=object)
-    return wanted, given
-
-
-def _unknown(sample: Sample, known: set[str]) -> int:
-    """How many boxes an answer claims of no class; one if it cannot be read."""
-    return 1 if sample.invalid else sum(name not in known for name in _said(sample)[1])
-
-
-def _counts(sample: Sample, known: set[str]) -> list[tuple[str, int, int, list[int]]]:
+def _counts(sample: Sample, boxes: _Said, known: set[str], matched: Matched) -> list[tuple[str, int, int, list[int]]]:
     """Class, references, predictions and hits at every limit, for each class that has any in an image."""
-    truth, predicted = both_sides(sample)
-    wanted, given = _said(sample)
+    here = sorted(set(boxes.names) | (set(boxes.said) & known))
+    if sample.reference.task is Task.DETECTION and len(here) == 1 and set(boxes.said) <= set(here):
+        return [(here[0], len(boxes.names), len(boxes.said), matched.hits[_FIRST:].tolist())]
     found = []
-    for name in sorted(set(wanted) | (set() if sample.invalid else set(given) & known)):
-        rows, columns = wanted == name, (given == name) & (not sample.invalid)
+    for name in here:
+        rows, columns = boxes.names == name, boxes.said == name
         hits = [0] * _LIMITS
         if rows.any() and columns.any():
-            hits = match(overlaps(truth.boxes[rows], predicted.boxes[columns])).hits[_FIRST:].tolist()
+            hits = match(overlaps(boxes.truth[rows], boxes.predicted[columns])).hits[_FIRST:].tolist()
         found.append((name, int(rows.sum()), int(columns.sum()), hits))
     return found
 

@@ -35,7 +35,7 @@ def matches(samples: Sequence[Sample]) -> Table:
         "predictions": predicted,
         "hits": hits,
         "iou": np.array([part.iou_of_truth.sum() for part in matched]),
-        **class_columns(samples),
+        **class_columns(samples, matched),
     }
     groups: tuple[str, ...] = ()
     if all(sample.reference.task is Task.DETECTION for sample in samples):
