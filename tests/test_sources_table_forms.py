@@ -309,3 +309,28 @@ def test_images_without_a_tag_stand_before_the_first_question(images: Path) -> N
     records, findings = chat(images, {"conversations": [human("Is it normal?"), gpt("No.")], "images": ["1.png"]})
     assert records[0].conversations[0].value == "<image>\nIs it normal?"
     assert "TAG_ABSENT" in [found["code"] for found in findings]
+
+
+def test_a_coco_file_to_scores(tmp_path: Path) -> None:
+    from evaluation.run import main as score
+
+    images = [Labelled(f"{place}.png", (100, 80), ((10, 10, 40, 40), (50, 20, 90, 70)), ("RBC", "white cell"))
+              for place in range(4)]  # fmt: skip
+    write_images(tmp_path / "images", images)
+    write_coco(tmp_path / "a.json", images)
+    words = ["--out", tmp_path / "out", "--dataset-info", tmp_path / "info.json", "--name", "mine", "--workers", 1]
+    assert script.main("table", "x", [str(tmp_path / "a.json"), *map(str, words), "--contamination", "off"]) == 0
+    records = read_records(tmp_path / "out" / "mine_all_train.json")
+    assert json.loads(records[0].target) == {"RBC": [[100, 125, 400, 500]], "white cell": [[500, 250, 900, 875]]}
+    answers = [record.target for record in records]
+    answers[1] = answers[1].replace("RBC", "WBC")  # a name that the set does not have
+    rows = [{"id": record.id, "prediction": said} for record, said in zip(records, answers, strict=True)]
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    references = str(tmp_path / "out" / "mine_all_train.json")
+    assert score([str(tmp_path / "said.jsonl"), "--references", references, "--out", str(tmp_path / "scores"),
+                  "--no-page"]) == 0  # fmt: skip
+    found = json.loads((tmp_path / "scores" / "metrics.json").read_text())["tasks"]["instance_detection"]
+    assert found["f1_iou50"]["value"] == pytest.approx(7 / 8)
+    # 3 of 4 red cells; all white cells, less the box without a known name, which is charged to the class it costs most.
+    assert found["map_iou50"]["value"] == pytest.approx((76 / 101 + 1 - 1 / 5) / 2)
+    assert found["map_iou50"]["ci95"] is not None
