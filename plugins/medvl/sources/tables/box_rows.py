@@ -151,7 +151,7 @@ def read_boxes(table: Understood, task: Task | None, places: Sequence[int], deci
     said = table.said
     order = said.box_format or format_of(table.columns)
     if is_mask(table.columns):
-        return Boxes(table, task, rows, "xyxy", "pixel")
+        return Boxes(table, task, rows, "xyxy", Frame.PIXEL)
     known = bool(order and said.frame)
     drawn = [
         Drawn(row.index, row.shapes, None if known else _size(table, row)) for row in rows if row.shapes and row.names

@@ -4,9 +4,9 @@
     3 2 9 2                                          masks/a.png
     -1                      there is no mask
 
-Run lengths without brackets are those of Kaggle: pairs of start and length, counted from 1 down the columns; a row is an
-object. An object with `counts` and `size` is COCO's. In a mask image every connected region that is not black is an
-object. A mask's box encloses whole pixels.
+Run lengths without brackets are Kaggle's: pairs of start and length, counted from 1 down the columns; a row is one mask.
+An object with `counts` and `size` is COCO's. In a mask image every connected region that is not black is an object. The
+box of a mask encloses whole pixels.
 """
 
 import re
