@@ -4,7 +4,7 @@
     3 2 9 2                                          masks/a.png
     -1                      there is no mask
 
-Run lengths without brackets are Kaggle's: pairs of start and length, counted from 1 down the columns; a row is one mask.
+Run lengths without brackets are Kaggle's: start and length in turn, counted from 1 down the columns; a row is one mask.
 An object with `counts` and `size` is COCO's. In a mask image every connected region that is not black is an object. The
 box of a mask encloses whole pixels.
 """
