@@ -81,6 +81,14 @@ def test_labels_become_lettered_options_and_stay_verbatim_in_the_source(folder: 
     assert codes(folder).keys() == {"ANSWER_REWRITTEN"}
 
 
+def test_labels_that_may_stand_for_missing_values_are_reported(folder: Path) -> None:
+    name = write(folder, "image,label", [f"p{place}.png,{['cyst', 'NA', ''][place % 3]}" for place in range(9)])
+    assert convert(folder, name, "--question", "Which?") == 0
+    assert records(folder)[1].source.answer == "NA"
+    assert codes(folder)["ANSWER_PLACEHOLDER"].startswith("'NA' is a label in 3 rows, and is offered")
+    assert report(folder)["counts"] == {"in": 9, "kept": 6, "dropped": 3, "quarantined": 0}
+
+
 def test_values_get_names(folder: Path) -> None:
     name = write(folder, "image,label", [f"p{place}.png,{place % 2}" for place in range(6)])
     assert convert(folder, name, "--question", "Sick?") == 2  # counting, regression, classes?

@@ -144,6 +144,33 @@ def test_decimal_commas_in_boxes(folder: Path) -> None:
     assert json.loads(records(folder)[0].source.answer) == {"Zyste": [[10.5, 20, 40.25, 60]]}
 
 
+def test_masks_become_the_boxes_around_them(folder: Path) -> None:
+    mask = Image.new("L", (640, 480))
+    mask.paste(255, (10, 20, 40, 60))
+    mask.paste(7, (100, 200, 130, 210))
+    mask.save(folder / "m1.png")
+    Image.new("L", (640, 480)).save(folder / "m2.png")
+    Image.new("L", (64, 48), 1).save(folder / "m3.png")
+    rows = ["p1.png,m1.png", "p2.png,m2.png", "p3.png,m3.png", "p4.png,m4.png", "p5.png,"]
+    assert convert(folder, "\n".join(["image,mask", *rows]), "--columns", "boxes=mask", *ASK) == 0
+    answers = [json.loads(record.source.answer) for record in records(folder)]
+    assert answers == [[[10, 20, 40, 60], [100, 200, 130, 210]], [], []]
+    problems = json.loads((folder / "out/report.json").read_text())["findings"]
+    assert ["is 64 x 48, its image 640 x 480" in found["detail"] for found in problems].count(True) == 1
+    assert ["cannot be read" in found["detail"] for found in problems].count(True) == 1
+
+
+def test_run_lengths_become_the_boxes_around_them(folder: Path) -> None:
+    runs = " ".join(f"{column * 480 + 21} 40" for column in range(10, 40))  # rows 20 to 59
+    coco = json.dumps({"size": [480, 640], "counts": [10 * 480 + 20, 40, 480 - 40, 40, 629 * 480 - 100]})
+    table = "\n".join(["image;EncodedPixels", f"p1.png;{runs}", "p2.png;-1", "p1.png;1 480", f"p3.png;{coco}",
+                       "p4.png;0 4", "p5.png;307200 2"])  # fmt: skip
+    assert convert(folder, table, *ASK, "--separator", "semicolon") == 0
+    answers = [json.loads(record.source.answer) for record in records(folder)]
+    assert answers == [[[10, 20, 40, 60], [0, 0, 1, 480]], [], [[10, 20, 12, 60]]]
+    assert "run lengths that leave an image of 640 x 480" in codes(folder)["ANSWER_UNUSABLE"]
+
+
 # Order and frame
 
 

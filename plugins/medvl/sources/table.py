@@ -9,12 +9,14 @@ file each; what they give is the same for all from here on.
 """
 
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from medvl.errors import DataError, UsageError
+from medvl.placeholders import is_placeholder
 from medvl.sources.base import Contents, Found, GivenSource, Row, Sample, SourceFile
 from medvl.sources.tables import images, presets
 from medvl.sources.tables.base import BoxFormat, Table
@@ -194,10 +196,16 @@ def _table(args: Namespace) -> Table:
 
 
 def _rewritten(samples: Sequence[Sample]) -> list[tuple[str, str]]:
-    """A note on the labels for answers, of which their question offers the letters: not one for every row."""
+    """Notes on labels of which the question offers the letters, and on odd ones among them: not one for every row."""
     changed = [sample for sample in samples if sample.target is not None]
+    if not changed:
+        return []
     said = f"{len(changed)} answers are trained on as another text, as "
-    return [("ANSWER_REWRITTEN", f"{said}{changed[0].answer[:80]!r} as {changed[0].target!r}")] if changed else []
+    notes = [("ANSWER_REWRITTEN", f"{said}{changed[0].answer[:80]!r} as {changed[0].target!r}")]
+    for label, count in Counter(sample.answer for sample in changed if is_placeholder(sample.answer)).items():
+        cure = "if values are missing there, leave them blank"
+        notes.append(("ANSWER_PLACEHOLDER", f"{label!r} is a label in {count} rows, and is offered; {cure}"))
+    return notes
 
 
 def _recorded(args: Namespace) -> dict[str, Any]:
