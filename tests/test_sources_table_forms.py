@@ -288,6 +288,7 @@ def test_alpaca_with_input_history_and_an_image(images: Path) -> None:
         ({"conversations": [human("<image>?")], "chosen": gpt("a"), "rejected": gpt("b"), "images": ["1.png"]},
          "TURNS_UNUSABLE"),
         ({"conversations": [human("?"), gpt("x")], "videos": ["a.mp4"]}, "TURNS_UNUSABLE"),
+        ({"conversations": [], "images": ["1.png"]}, "TURNS_UNUSABLE"),
     ],
 )  # fmt: skip
 def test_conversations_that_cannot_be_used_are_set_aside(images: Path, row: dict[str, Any], code: str) -> None:
@@ -296,6 +297,17 @@ def test_conversations_that_cannot_be_used_are_set_aside(images: Path, row: dict
     assert [record.target for record in records] == ["No."]
     assert [(found["code"], found["action"]) for found in findings if found["action"] != "kept"] == [
         (code, "quarantined")]  # fmt: skip
+
+
+def test_conversations_in_parquet(images: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"messages": [{"role": "user", "content": "<image>Is it normal?"}, {"role": "assistant", "content": "No."}],
+             "images": ["1.png"]}]  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), images / "chat.parquet")
+    records, _ = convert(images, images / "chat.parquet")
+    assert [(record.question, record.target) for record in records] == [("Is it normal?", "No.")]
 
 
 def test_a_question_without_an_answer_is_dropped(images: Path) -> None:

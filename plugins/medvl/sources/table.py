@@ -37,7 +37,10 @@ class Tables(GivenSource):
 
     name = "table"
     title = "your own data"
-    layout = "a file (CSV, TSV, Excel, JSON, JSON Lines, Parquet, …), a folder of such, or OWNER/NAME on the Hub"
+    layout = (
+        "a file (CSV, Excel, JSON, Parquet, COCO, CVAT, chats, …), a folder (of such, of Pascal VOC or YOLO, or of a "
+        "folder per class), or OWNER/NAME on the Hub"
+    )
     source_frame = "auto"
     licence: str = "The records quote the data they were made of: its licence holds for them too."
     folder: str = ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from medvl.errors import DataError, UsageError
@@ -42,6 +43,7 @@ class Form:
 
 # The first that holds a path reads it: those that look into a file stand before those that go by its name.
 _IMAGES = frozenset({"images"})
+_FIRST = 20  # rows, one of which tells that they are conversations
 FORMS: tuple[Form, ...] = (
     Form("a dataset saved by the library datasets", arrow.is_saved, arrow.read_saved),
     Form("CSV or TSV", delimited.holds, delimited.read, frozenset({"encoding", "separator"})),
@@ -93,7 +95,7 @@ def read_table(path: Path, options: Mapping[str, str], images: Path | None = Non
     table = form.read(path, **options, **({"images": images} if images and "images" in form.options else {}))
     if images and "images" not in form.options:
         table = replace(table, folder=images)
-    if chat.is_chat(next(iter(table.rows), {})):
+    if any(map(chat.is_chat, islice(table.rows, _FIRST))):
         table = chat.as_questions(table)
     if not len(table.rows) and not table.refused:
         raise DataError(f"{path}: no rows in it")
