@@ -80,7 +80,7 @@ def test_vqa_rad_as_a_workbook(tmp_path: Path) -> None:
     for row in (
         ["QID_unique", "QID_para", "QID_linked", "IMAGEID_case", "IMAGE", "IMAGE_organ", "EVALUATION", "QUESTION",
          "Q_REPHASE", "Q_RELATION", "Q_FRAMED", "Q_TYPE", "ANSWER", "A_TYPE"],
-        [0, "test_para", "03f4", "x", "synpic1.jpg", "CHEST", "evaluated", "Is it large?", None, None, None, "SIZE", "No",
+        [0, "test_para", "03f4", "x", "synpic1.jpg", "CHEST", "no", "Is it large?", None, None, None, "SIZE", "No",
          "CLOSED"],
     ):  # fmt: skip
         workbook.active.append(row)

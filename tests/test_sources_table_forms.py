@@ -346,3 +346,12 @@ def test_a_coco_file_to_scores(tmp_path: Path) -> None:
     # 3 of 4 red cells; all white cells, less the box without a known name, which is charged to the class it costs most.
     assert found["map_iou50"]["value"] == pytest.approx((76 / 101 + 1 - 1 / 5) / 2)
     assert found["map_iou50"]["ci95"] is not None
+
+
+def test_names_with_commas_are_told_apart_and_too_many_are_refused() -> None:
+    from medvl.errors import UsageError
+    from medvl.sources.tables.box_questions import question_for
+
+    assert "classes in the image: cyst, simple; mass." in question_for(["cyst, simple", "mass"])[0]
+    with pytest.raises(UsageError, match="101 classes are too many for one question; say --ask class"):
+        question_for([str(place) for place in range(101)])

@@ -68,7 +68,6 @@ class Tables(GivenSource):
         add(
             "--ask",
             choices=get_args(Ask),
-            default="image",
             help="about boxes of rows without a question: one question per image (default), or one per class",
         )
         add(
@@ -181,7 +180,7 @@ def _said(args: Namespace) -> Settings:
         frame=None if args.source_frame == "auto" else args.source_frame,
         labels=labels,
         separator=args.label_separator,
-        ask=args.ask,
+        ask=args.ask or "image",
     )
 
 
