@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-pytest.importorskip("llamafactory")
-
 from evaluation.run import main as score
 from medvl.cli import main as medvl
 from medvl.tasks import Task
 from preprocess.table import main
+
+pytestmark = pytest.mark.training
 
 ROWS = [
     ("Is it normal? A: yes, B: no", "B", "", "classification"),
