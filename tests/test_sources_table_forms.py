@@ -120,6 +120,28 @@ def test_a_question_of_ones_own_may_name_the_classes(tmp_path: Path) -> None:
     assert {record.question for record in records} == {"Where are RBC, white cell?"}
 
 
+def test_classes_that_the_files_list_are_asked_for_in_every_part(tmp_path: Path) -> None:
+    one = [Labelled("a.png", (40, 30), ((1, 2, 20, 20),), ("RBC",))]
+    write_images(tmp_path, one)
+    write_coco(tmp_path / "a.json", one)
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["categories"] += [{"id": 0, "name": "cells-x1", "supercategory": "none"}, {"id": 7, "name": "WBC"}]
+    content["categories"][0]["supercategory"] = "cells-x1"  # as Roboflow writes it
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    records, _ = convert(tmp_path, tmp_path / "a.json")
+    assert "classes in the image: RBC, WBC." in records[0].question
+    (tmp_path / "a.json").unlink()
+    write_yolo(tmp_path / "yolo", one)
+    (tmp_path / "yolo" / "data.yaml").write_text("names: [RBC, WBC]\ntrain: images/train")
+    records, _ = convert(tmp_path, tmp_path / "yolo")
+    assert "classes in the image: RBC, WBC." in records[0].question
+    write_cvat(tmp_path / "a.xml", one)
+    labels = "<meta><job><labels><label><name>RBC</name></label><label><name>WBC</name></label></labels></job></meta>"
+    (tmp_path / "a.xml").write_text((tmp_path / "a.xml").read_text().replace("<meta></meta>", labels))
+    records, _ = convert(tmp_path, tmp_path / "a.xml")
+    assert "classes in the image: RBC, WBC." in records[0].question
+
+
 def test_an_image_of_another_size_than_its_annotations_say_is_set_aside(tmp_path: Path) -> None:
     write_images(tmp_path / "images", SET)
     Image.new("RGB", (32, 24)).save(tmp_path / "images" / "b.png")  # somebody made it smaller

@@ -111,7 +111,7 @@ class Tables(GivenSource):
             guessed.add("image")
         understood = Understood(
             table.path.absolute(), rows, columns, str(table.folder.resolve()), said,
-            table.lines, table.row_notes, table.row_problems,
+            table.lines, table.classes, table.row_notes, table.row_problems,
         )  # fmt: skip
         samples, facts = read_samples(understood, args.decimal)
         if any(sample.boxes for sample in samples):  # they have the frame of their own now

@@ -79,6 +79,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         folder=folder,
         box_format="cxcywh",
         frame=Frame.NORM1,
+        classes=tuple(names.values()),
         notes=(("FILE_UNREAD", said),) if unlisted else (),
         row_notes=notes,
         row_problems=without_answer(rows, "no text file beside this image"),
