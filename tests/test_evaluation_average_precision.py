@@ -157,5 +157,6 @@ def test_intervals_come_with_it() -> None:
     entry = score(samples_of(Task.INSTANCE_DETECTION, cases), "strict", Resampling(draws=200, cluster="sample"))[
         Task.INSTANCE_DETECTION
     ].pooled["map_iou50"]
+    assert entry["note"].startswith("no confidences, so average precision at one operating point")
     low, high = entry["ci95"]
     assert low <= entry["value"] <= high

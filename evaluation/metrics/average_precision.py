@@ -33,6 +33,7 @@ _FIRST = THRESHOLDS.index(0.5)
 _LIMITS = len(THRESHOLDS) - _FIRST  # 0.5, 0.55, …, 0.95
 _STEPS = 100  # of recall
 _NO_BOX = "no reference box"
+_NOTE = "no confidences, so average precision at one operating point; not comparable with ranked boxes"
 _AT_75 = THRESHOLDS.index(0.75) - _FIRST
 Names = NDArray[np.object_]
 # Hits (draws, k, limits), references and predictions (draws, k) -> score (draws, k).
@@ -139,19 +140,19 @@ def _f1(hits: Floats, references: Floats, predictions: Floats) -> Floats:
     return np.where(references > 0, ratio(2 * hits[:, :, 0], references + predictions), np.nan)
 
 
-@metric(*_BOTH, name="map_iou50_95", undefined=_NO_BOX)
+@metric(*_BOTH, name="map_iou50_95", note=_NOTE, undefined=_NO_BOX)
 def map_iou50_95(sums: Sums) -> Floats:
     """COCO's mAP at one operating point: mean over classes and IoU 0.5, 0.55, … 0.95. No confidences, so no ranking."""
     return _mean_over_classes(sums, _average_precision)
 
 
-@metric(*_BOTH, name="map_iou50", undefined=_NO_BOX)
+@metric(*_BOTH, name="map_iou50", note=_NOTE, undefined=_NO_BOX)
 def map_iou50(sums: Sums) -> Floats:
     """The same at IoU 0.5, as Pascal VOC and COCO's AP50."""
     return _mean_over_classes(sums, lambda hits, *counts: _average_precision(hits[..., :1], *counts))
 
 
-@metric(*_BOTH, name="map_iou75", detail=True, undefined=_NO_BOX)
+@metric(*_BOTH, name="map_iou75", note=_NOTE, detail=True, undefined=_NO_BOX)
 def map_iou75(sums: Sums) -> Floats:
     """The same at IoU 0.75."""
     return _mean_over_classes(sums, lambda hits, *counts: _average_precision(hits[..., _AT_75 : _AT_75 + 1], *counts))
