@@ -194,6 +194,7 @@ def test_tasks_of_rows(folder: Path) -> None:
         ("x,question,answer", [], "no column is known to name images"),
         ("image,x,answer", [], "no column has questions: image, x, answer; say --columns question=COLUMN"),
         ("image,question,answer", ["--task", "conting"], "did you mean 'counting'"),
+        ("image,question,[10 20 30 40]", ["--columns", "answer=[10 20 30 40]"], "answers are boxes, '[10 20 30 40]'"),
         ("image,question,answer", ["--labels", "x"], "--labels x: expected VALUE=NAME"),
         ("image,question,answer", ["--images", "nowhere"], "nowhere: no such folder"),
         ("image,question,answer", ["--by", "image"], "needs --dev-fraction or --split-train"),
@@ -202,7 +203,7 @@ def test_tasks_of_rows(folder: Path) -> None:
 def test_what_cannot_be_known_is_asked_for(
     folder: Path, header: str, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = ",".join("p1.png" if column in ("image", "file") else "word" for column in header.split(","))
+    row = ",".join({"image": "p1.png", "file": "p1.png"}.get(column, column) for column in header.split(","))
     assert convert(folder, write(folder, header, [row]), *more) == 2
     assert message in capsys.readouterr().err
 

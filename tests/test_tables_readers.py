@@ -64,6 +64,11 @@ def test_encoding_and_separator_may_be_stated(tmp_path: Path) -> None:
     assert row == {"image": "a.png", "word,more": "Привет"}
 
 
+def test_the_line_by_which_excel_knows_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("sep=;\nimage;answer\na.png;b,c\n")
+    assert list(read_table(tmp_path / "x.csv", {}).rows) == [{"image": "a.png", "answer": "b,c"}]
+
+
 def test_empty_rows_at_the_end_are_no_rows_and_others_stay(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image,answer\na.png,yes\n,\nb.png,no\n,\n,\n")
     table = read_table(tmp_path / "x.csv", {})

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from medvl.box_text import parse_boxes
 from medvl.choices import options
 from medvl.errors import UsageError
 from medvl.sources.tables.columns import Columns
@@ -11,6 +12,7 @@ from medvl.tasks import Task
 
 _MANY_WORDS = 12  # more on average: a report
 _MAX_CLASSES = 100
+_LOOKED_AT = 50  # answers, for boxes
 _FEW = 4  # answers: fewer tell nothing
 _SEPARATORS = ("|", ";")
 
@@ -37,6 +39,8 @@ def task_of_rows(columns: Columns, questions: Sequence[str], answers: Sequence[s
             f"all {len(answers)} answers are numbers, {answers[0]!r} the first: say --task counting, regression, "
             "or classification if they stand for classes (--labels 0=NAME names them)"
         )
+    if all(len(parse_boxes(answer).boxes) for answer in answers[:_LOOKED_AT]):
+        raise UsageError(f"answers are boxes, {answers[0][:80]!r} the first: say --task detection")
     asked = [question for question in questions if question]
     if asked and all(map(options, asked)):
         return Task.CLASSIFICATION, "the questions offer options"
