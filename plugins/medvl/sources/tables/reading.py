@@ -88,6 +88,9 @@ def _guessed_task(table: Understood) -> tuple[Task, str]:
     if len(table.columns.get("answer", ())) > 1:
         one_each = all(len(marked(table, row)) == 1 for row in table.rows)
         return (Task.CLASSIFICATION if one_each else Task.MULTI_LABEL), "a column for each label"
+    lists = [value for row in table.rows if isinstance(value := cells.data(table.value(row, "answer")), list)]
+    if any(len(value) != 1 for value in lists):
+        return Task.MULTI_LABEL, "answers are lists"
     questions = [table.text(row, "question") for row in table.rows]
     answers = [text for row in table.rows if (text := table.label(table.text(row, "answer"))).strip()]
     return task_of_rows(table.columns, questions, answers)
