@@ -167,6 +167,7 @@ def test_numbers_and_inner_objects_of_json(tmp_path: Path, name: str, content: s
         ("x.json", '[{"a": NaN}]', "NaN is not JSON"),
         ("x.json", '{"a": [{"b": 1}], "c": [{"b": 1}]}', "rows stand under several keys, a, c"),
         ("x.json", '["a"]', "row 0 is 'a'"),
+        ("x.json", "[" * 5000 + "]" * 5000, "not JSON: maximum recursion depth"),
         ("x.json", '{"a": 1}', "one object with the keys a"),
         ("x.jsonl", '{"a": 1}\n{"a": \n{"a": 2}\n', "line 2: not JSON"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
+from medvl.choices import normal
 from medvl.errors import UsageError
 from medvl.sources.base import Sample
 from medvl.sources.tables import cells
@@ -114,6 +115,16 @@ def _decimal(table: Understood, stated: Decimal | None, role: str, rows: Sequenc
     return decimal_of([text for text in texts if is_number(text)], f"{table.path}, {', '.join(columns)}")
 
 
+def _refuse_alike(labels: Sequence[str]) -> None:
+    """Raise `UsageError` for labels that are read as one: no answer could say which of them is meant."""
+    first: dict[str, str] = {}
+    for label in labels:
+        if (other := first.setdefault(normal(label), label)) != label:
+            raise UsageError(
+                f"the labels {other!r} and {label!r} are read as one; make them one with --labels {label!r}={other!r}"
+            )
+
+
 def _answered(
     table: Understood, task: Task | None, rows: Sequence[int], decimal: Decimal | None
 ) -> tuple[list[Sample], Facts]:
@@ -129,6 +140,7 @@ def _answered(
         reader = replace(reader, decimal=_decimal(table, decimal, "answer", rows))
     if task in (Task.CLASSIFICATION, Task.MULTI_LABEL) and "options" not in table.columns and table.said.question:
         labels = all_labels(table, separator, task)
+        _refuse_alike(labels)
         if 1 < len(labels) <= _MAX_OFFERED:
             asked = with_labels(table.said.question, labels, several=task is Task.MULTI_LABEL)
             facts.append(("asked", asked, ""))
