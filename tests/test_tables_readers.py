@@ -254,6 +254,17 @@ def test_base64_becomes_a_file(tmp_path: Path) -> None:
     assert rows[0]["word"] == "iVBOR"
 
 
+def test_a_folder_from_the_hub_has_its_splits_in_its_names(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
+        dataset.to_parquet(tmp_path / "data" / f"{name}.parquet")
+    table = read_table(tmp_path, {})
+    assert [row["split"] for row in table.rows] == ["train"] * 6 + ["val"] * 3
+    assert [row["label"] for row in table.rows] == ["no", "yes", None] * 3
+
+
 def test_tables_of_a_folder_are_read_together_with_the_splits_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("image,answer\na.png,yes\n")
     (tmp_path / "test.csv").write_text("image,answer\nb.png,no\n")
