@@ -13,6 +13,7 @@ from medvl.sources.tables import cells
 from medvl.sources.tables.answers import Answers, all_labels, given_answer, marked
 from medvl.sources.tables.asked import with_labels
 from medvl.sources.tables.box_rows import read_boxes
+from medvl.sources.tables.columns import format_of
 from medvl.sources.tables.guess import label_separator, task_of_rows
 from medvl.sources.tables.numbers import Decimal, decimal_of, is_number
 from medvl.sources.tables.understanding import Understood
@@ -47,7 +48,10 @@ def read_samples(table: Understood, decimal: Decimal | None) -> tuple[list[Sampl
             facts = [fact for fact in facts if fact[0] != "task"]
             facts += [("task", ", ".join(dict.fromkeys(str(sample.task) for sample in found)), "")]
             facts += [("asked", found[0].question, "" if table.said.question else "made of the classes")]
-        facts += [("order of boxes", boxes.order, ""), ("frame of boxes", boxes.frame, "")]
+        told = f"told by {sum(len(row.shapes) for row in boxes.rows)} boxes"
+        by_name = "by the names of the columns" if format_of(table.columns) else told
+        facts.append(("order of boxes", boxes.order, "stated" if table.said.box_format else by_name))
+        facts.append(("frame of boxes", boxes.frame, "stated" if table.said.frame else told))
     else:
         others = list(range(len(table.rows)))
     if others:
