@@ -27,7 +27,7 @@ from medvl.sources.tables.settings import Settings, settings_of
 from medvl.sources.tables.understanding import Understood
 from medvl.tasks import Task, canonical_task, unknown_name
 
-_READER_OPTIONS = ("sheet", "encoding", "separator", "subset")
+_READER_OPTIONS = ("sheet", "encoding", "separator", "subset", "pixels_from")
 _MEANT: Mapping[str, str] = {"group": "patient"}
 
 
@@ -37,7 +37,10 @@ class Tables(GivenSource):
 
     name = "table"
     title = "your own data"
-    layout = "a file (CSV, TSV, Excel, JSON, JSON Lines, Parquet, …), a folder of such, or OWNER/NAME on the Hub"
+    layout = (
+        "a file (CSV, Excel, JSON, Parquet, COCO, CVAT, chats, …), a folder (of such, of Pascal VOC or YOLO, or of a "
+        "folder per class), or OWNER/NAME on the Hub"
+    )
     source_frame = "auto"
     licence: str = "The records quote the data they were made of: its licence holds for them too."
     folder: str = ""
@@ -65,7 +68,6 @@ class Tables(GivenSource):
         add(
             "--ask",
             choices=get_args(Ask),
-            default="image",
             help="about boxes of rows without a question: one question per image (default), or one per class",
         )
         add(
@@ -84,6 +86,11 @@ class Tables(GivenSource):
         add("--sheet", help="sheet of an Excel workbook (default: the first)")
         add("--encoding", help="of a CSV file (default: by its content)")
         add("--separator", help="of a CSV file: comma, semicolon, tab, pipe (default: by its content)")
+        add(
+            "--pixels-from",
+            choices=("0", "1"),
+            help="of Pascal VOC: its first pixel (default: 1, or 0 if a box has it)",
+        )
         add("--subset", help="of a dataset on the Hub")  # fmt: skip
 
     def configured(self, args: Namespace) -> "Tables":
@@ -104,7 +111,7 @@ class Tables(GivenSource):
             guessed.add("image")
         understood = Understood(
             table.path.absolute(), rows, columns, str(table.folder.resolve()), said,
-            table.lines, table.row_notes, table.row_problems,
+            table.lines, table.classes, table.row_notes, table.row_problems,
         )  # fmt: skip
         samples, facts = read_samples(understood, args.decimal)
         if any(sample.boxes for sample in samples):  # they have the frame of their own now
@@ -173,7 +180,7 @@ def _said(args: Namespace) -> Settings:
         frame=None if args.source_frame == "auto" else args.source_frame,
         labels=labels,
         separator=args.label_separator,
-        ask=args.ask,
+        ask=args.ask or "image",
     )
 
 

@@ -72,8 +72,9 @@ class Boxes:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """All names of objects, sorted."""
-        return tuple(sorted({shape.label for row in self.rows for shape in row.shapes if shape.label}))
+        """All names of objects, sorted: those that the data lists too, so that every part of it is asked alike."""
+        listed = map(self.table.label, self.table.classes)
+        return tuple(sorted({*listed, *(shape.label for row in self.rows for shape in row.shapes if shape.label)}))
 
     def _samples(self, rows: Sequence[_BoxRow]) -> Iterator[Sample]:
         """The samples of one image: one, or one per class."""
