@@ -68,7 +68,7 @@ def _print_overview(source: "GivenSource") -> None:
     from rich.table import Table
 
     if facts := source.overview():
-        table = Table("what", "value", "", title="What the data is taken for")
+        table = Table("what", "value", "how it is known", title="What the data is taken for")
         for row in facts:
             table.add_row(*map(escape, row))
         Console().print(table)

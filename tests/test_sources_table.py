@@ -81,6 +81,14 @@ def test_labels_become_lettered_options_and_stay_verbatim_in_the_source(folder: 
     assert codes(folder).keys() == {"ANSWER_REWRITTEN"}
 
 
+def test_labels_that_are_read_as_one_have_to_be_made_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = write(folder, "image,label", [f"p{place}.png,{['cyst', 'Cyst', 'mass'][place % 3]}" for place in range(9)])
+    assert convert(folder, name, "--question", "Which?") == 2
+    assert "the labels 'Cyst' and 'cyst' are read as one; make them one with --labels" in capsys.readouterr().err
+    assert convert(folder, name, "--question", "Which?", "--labels", "cyst=Cyst") == 0
+    assert records(folder)[0].question == "Which?\nA: Cyst\nB: mass"
+
+
 def test_labels_that_may_stand_for_missing_values_are_reported(folder: Path) -> None:
     name = write(folder, "image,label", [f"p{place}.png,{['cyst', 'NA', ''][place % 3]}" for place in range(9)])
     assert convert(folder, name, "--question", "Which?") == 0

@@ -81,7 +81,7 @@ def test_objects_in_a_cell(cell: Any, shapes: tuple[Shape, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["none", "cyst 1 2 3 4", "1 2 3", "[1, 2, 3]", {"a": 1}, 7, "[1, 2, 3, true]", "1 2 3 x"]
+    "cell", ["none", "cyst 1 2 3 4", "1 2 3", "[1, 2, 3]", {"a": 1}, 7, "[1, 2, 3, true]", "1 2 3 x", "1 2 3 1e999"]
 )
 def test_a_cell_without_a_box_is_not_guessed_at(cell: Any) -> None:
     with pytest.raises(ValueError, match=r"box|numbers"):

@@ -167,6 +167,7 @@ def test_numbers_and_inner_objects_of_json(tmp_path: Path, name: str, content: s
         ("x.json", '[{"a": NaN}]', "NaN is not JSON"),
         ("x.json", '{"a": [{"b": 1}], "c": [{"b": 1}]}', "rows stand under several keys, a, c"),
         ("x.json", '["a"]', "row 0 is 'a'"),
+        ("x.json", "[" * 5000 + "]" * 5000, "not JSON: maximum recursion depth"),
         ("x.json", '{"a": 1}', "one object with the keys a"),
         ("x.jsonl", '{"a": 1}\n{"a": \n{"a": 2}\n', "line 2: not JSON"),
     ],
@@ -251,6 +252,17 @@ def test_base64_becomes_a_file(tmp_path: Path) -> None:
     assert rows[0]["image"] == rows[1]["image"]
     assert Path(rows[0]["image"]).read_bytes() == (tmp_path / "a.png").read_bytes()
     assert rows[0]["word"] == "iVBOR"
+
+
+def test_a_folder_from_the_hub_has_its_splits_in_its_names(tmp_path: Path, dataset: datasets.Dataset) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
+        dataset.to_parquet(tmp_path / "data" / f"{name}.parquet")
+    table = read_table(tmp_path, {})
+    assert [row["split"] for row in table.rows] == ["train"] * 6 + ["val"] * 3
+    assert [row["label"] for row in table.rows] == ["no", "yes", None] * 3
 
 
 def test_tables_of_a_folder_are_read_together_with_the_splits_of_their_names(tmp_path: Path) -> None:
