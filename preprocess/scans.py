@@ -161,7 +161,7 @@ def _quiet(path: str) -> Iterator[None]:
     except (DataError, UsageError, MemoryError):
         raise
     except ImportError as error:
-        raise DataError(f"{path}: DICOM and NIfTI need pip install 'medvl[scans]'") from error
+        raise DataError(f"{path}: DICOM and NIfTI need pip install --editable '.[scans]' in the clone") from error
     except Exception as error:  # readers raise a dozen types
         raise DataError(f"{path}: cannot be read as DICOM or NIfTI ({type(error).__name__})") from None
     finally:
