@@ -285,6 +285,8 @@ def test_an_image_in_two_rows_is_reported_and_both_are_kept(folder: Path) -> Non
 
 
 def test_splitting_by_annotator_warns_that_it_is_confounded(folder: Path) -> None:
+    again = [*ROWS[0][:LAST], "dr b"]  # an image that both of them described
+    write_csv(folder / "table.csv", [HEADINGS, *ROWS, again])
     assert convert(folder, "--ask", "report", "--keep-together", "annotator", "--dev-fraction", "0.5") == 0
     sides = [
         {record.source.group for record in records(folder, f"ultrasound_all_{split}")} for split in ("train", "dev")
@@ -292,6 +294,7 @@ def test_splitting_by_annotator_warns_that_it_is_confounded(folder: Path) -> Non
     assert sorted(map(sorted, sides)) == [["dr a"], ["dr b"]]
     assert codes(folder)["SPLIT_CONFOUNDED", "kept"] == 1
     assert convert(folder, "--keep-together", "folder") == 2
+    assert convert(folder, "--keep-together", "folder", "--dev-fraction", "0.5", "--by", "image") == 2
 
 
 def test_large_images_are_shown_smaller(folder: Path) -> None:

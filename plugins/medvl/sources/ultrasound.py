@@ -111,6 +111,8 @@ class Ultrasound(GivenSource):
             raise UsageError(f"--max-side {args.max_side}: at least 32 pixels")
         if args.keep_together and not (args.dev_fraction or args.split_train):
             raise UsageError("--keep-together is about splits that are made: add --dev-fraction or --split-train")
+        if args.keep_together and args.by == "image":
+            raise UsageError("--by image splits what --keep-together keeps; leave one of them out")
         if not args.images.is_dir():
             raise DataError(f"{args.images}: no such folder; --images is the one with a folder per class")
         answers = args.answers or ("phrase" if args.ask == REPORT else "label")
@@ -193,13 +195,15 @@ class Ultrasound(GivenSource):
         asked = self._asked(file)
         place = self.asked.index(asked)
         seen = Counter(image_key(row.folder, row.image) for row in rows)
+        groups: dict[str, str] = {}  # an image that two annotators described would tie all of their rows together
         for row in rows:
             split, problems = self._split(row)
             if split != file.split.name:
                 continue
             if not row.image:
                 problems.append(Problem("images", "IMAGE_NAME", f"row {row.line} names no image"))
-            times = seen[image_key(row.folder, row.image)]
+            key = image_key(row.folder, row.image)
+            times, group = seen[key], groups.setdefault(key, row.folder if self.kept == "folder" else row.annotator)
             repeated = [("IMAGE_REPEATED", f"{times} rows are about {row.folder}/{row.image}")] if times > 1 else []
             yield make_sample(
                 file,
@@ -207,7 +211,7 @@ class Ultrasound(GivenSource):
                 asked,
                 self.labelling,
                 index=row.line * len(self.asked) + place,
-                group=(row.folder if self.kept == "folder" else row.annotator) if self.kept else None,
+                group=group if self.kept else None,
                 notes=repeated,
                 problems=problems,
             )
