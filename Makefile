@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "medvl needs Python 3.11 or 3.12: install one, or run make PYTHON=/path/to/python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".[train,router,tables,dev]"
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable ".[train,router,tables,scans,dev]"
 	@touch $@
 
 demo: $(STAMP)

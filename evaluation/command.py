@@ -10,7 +10,6 @@ from rich.console import Console
 
 from evaluation.console import print_differences, print_files, print_scores
 from evaluation.findings import Finding
-from evaluation.metrics import m3llm_v1
 from evaluation.metrics.registry import known_rules
 from evaluation.model_based_metrics import METRICS as METRICS_BY_MODELS
 from evaluation.model_based_metrics import MissingExtraError
@@ -139,7 +138,7 @@ def run(words: Sequence[str], doc: str) -> int:
 
 def settings(args: argparse.Namespace) -> Settings:
     """The settings of a command line."""
-    named = [*args.rules.split(","), *([m3llm_v1.RULES] if args.compat else [])]
+    named = [*args.rules.split(","), *([f"m3llm-{args.compat}"] if args.compat else [])]
     return Settings(
         rules=tuple(dict.fromkeys(name.strip() for name in named)),
         splits=tuple(args.splits),

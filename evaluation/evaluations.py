@@ -7,13 +7,12 @@ from pathlib import Path
 
 from evaluation import validity_checks
 from evaluation.findings import Finding
-from evaluation.frames import choose_frame
 from evaluation.join import join
-from evaluation.metrics import m3llm_v1
-from evaluation.metrics.registry import known_rules
+from evaluation.metrics.registry import cautions, known_rules
 from evaluation.model_based_metrics import with_model_scores
-from evaluation.official_splits import RULES, apart, comparability
+from evaluation.official_splits import RULES, apart
 from evaluation.parsing import make_samples
+from evaluation.predictions import choose_frame
 from evaluation.samples import Joined, PredictionFile, Reference, References, Sample
 from evaluation.scores import Evaluation, Resampling, Scores, Settings
 from evaluation.scoring import score
@@ -72,10 +71,8 @@ def _evaluated(
         refuse(read.predictions.path, found, len(references.items))
     if settings.report_metrics or settings.green_transcript:
         samples = with_model_scores(samples, settings.report_metrics, settings.green_transcript)
-    if RULES in settings.rules:
-        found += comparability(samples)
-    if m3llm_v1.RULES in settings.rules:
-        found += m3llm_v1.caution(samples)
+    for rules in settings.rules:
+        found += cautions(rules, samples)
     scores = dict(chain.from_iterable(_scored(samples, rules, settings.resampling) for rules in settings.rules))
     return Evaluation(references, read.predictions, read.joined, read.frame, samples, found, scores, left_out)
 

@@ -5,7 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from evaluation.frames import size_on_disk
-from evaluation.references import other_fields, refuse
+from evaluation.rows import other_fields, refuse
 from evaluation.samples import Reference, References
 from medvl.box_text import ParsedBoxes, in_pixels, parse_boxes
 from medvl.boxes import Frame, Size
@@ -16,7 +16,7 @@ from medvl.sources.foreign_records import ForeignRecord, said_of_tasks
 from medvl.tasks import Task
 
 
-def references_of(path: Path, records: Sequence[ForeignRecord]) -> References:
+def foreign_references(path: Path, records: Sequence[ForeignRecord]) -> References:
     """The questions of a chat file that have answers.
 
     Raises:

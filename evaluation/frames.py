@@ -5,7 +5,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.samples import PredictionFile
 from medvl.box_text import ParsedBoxes
 from medvl.boxes import Frame, Size, order_corners
 from medvl.errors import DataError
@@ -42,14 +41,6 @@ def size_on_disk(path: Path) -> Size | None:
             return shown_size(image)
     except (OSError, Image.DecompressionBombError):  # Pillow's "cannot identify" is an OSError
         return None
-
-
-def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | None) -> Frame | None:
-    """The frame of a file's boxes: as asked, else as its rows say, else pixels or the converted data's, by its shape.
-
-    None where nothing tells; that matters only if there are boxes.
-    """
-    return asked or file.frame or (Frame.PIXEL if file.shape.boxes_in == "pixel" else of_data)
 
 
 def to_pixels(answer: Answer, frame: Frame, size: Size | None, name: str) -> Answer:

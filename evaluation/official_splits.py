@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from evaluation.findings import Finding
+from evaluation.metrics.registry import caution
 from evaluation.samples import Sample
 from medvl.sources.flare import FLARE
 from medvl.tasks import Task
@@ -35,6 +36,7 @@ def apart(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return {RULES if folder == _PUBLIC else f"{RULES}@{folder}": part for folder, part in filled.items()}
 
 
+@caution(RULES)
 def comparability(samples: Sequence[Sample]) -> list[Finding]:
     """Which numbers compare with the public scorer's: those of the tasks that it knows, on the split that it reads."""
     return [*_unknown_tasks(samples), *_other_splits(samples)]

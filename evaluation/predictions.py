@@ -105,3 +105,11 @@ def _prediction(index: int, row: Row, shape: Shape) -> Prediction:
         generated=not shape.handed_in,
         profile=profile if by_id and isinstance(profile, str) else None,
     )
+
+
+def choose_frame(asked: Frame | None, file: PredictionFile, of_data: Frame | None) -> Frame | None:
+    """The frame of a file's boxes: as asked, else as its rows say, else pixels or the converted data's, by its shape.
+
+    None where nothing tells; that matters only if there are boxes.
+    """
+    return asked or file.frame or (Frame.PIXEL if file.shape.boxes_in == "pixel" else of_data)

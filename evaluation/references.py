@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from evaluation.foreign_references import foreign_references
 from evaluation.frames import read_frame, size_on_disk
-from evaluation.rows import IN_MEMORY, decode_rows, encode_rows, find_file, readable, scorer_key
+from evaluation.rows import IN_MEMORY, decode_rows, encode_rows, find_file, other_fields, readable, refuse, scorer_key
 from evaluation.samples import Reference, References
 from medvl.box_text import in_pixels
 from medvl.boxes import Frame, Size
@@ -20,8 +21,6 @@ from medvl.sources import SOURCES, Tree, file_at, tree_at
 from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, image_path
 from medvl.sources.foreign_records import foreign_records
 from medvl.tasks import Task, UnknownNameError, canonical_task
-
-_SHOWN = 5
 
 
 def read_references(path: Path, splits: Sequence[str] = ()) -> References:
@@ -102,9 +101,7 @@ def _tree(path: Path, tree: Tree, files: Sequence[SourceFile], *, training: bool
 
 def _read_file(path: Path) -> References:
     if (foreign := foreign_records(path)) is not None:
-        from evaluation.foreign_references import references_of  # which is made of what stands here
-
-        return references_of(path, foreign)
+        return foreign_references(path, foreign)
     tree = tree_at(path)
     if tree and path.name.endswith(tree.source.suffix) and not tree.source.reference_keys:
         return _tree(path, tree, [file_at(path)[1]], training=True)
@@ -179,13 +176,6 @@ def _from_samples(source: Source, samples: Iterable[Sample], *, outside: bool = 
     return references
 
 
-def refuse(errors: Sequence[str]) -> None:
-    """Raise `DataError` with the first of them, if there are any."""
-    if errors:
-        more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-        raise DataError(f"{len(errors)} references cannot be used, mend their rows: {'; '.join(errors[:_SHOWN])}{more}")
-
-
 def _first_image(source: Source, sample: Sample) -> Callable[[], Path | None]:
     """Finds the file of the first image, whether it is there or not; None where its name leads out."""
 
@@ -211,15 +201,6 @@ def _answer(sample: Sample, image: Callable[[], Path | None]) -> str:
     if size is None:
         raise DataError(f"{sample.file.path}, row {sample.index}: {path} cannot be read, and its boxes need its size")
     return in_pixels(sample.boxes.parsed, size, sample.boxes.frame, maps=sample.task is Task.INSTANCE_DETECTION)[1]
-
-
-# Fields that have a place of their own in a reference.
-_KNOWN_FIELDS = {"ImageName", "Question", "Answer", "id", "dataset", "task", "conversations", "images", "source"}
-
-
-def other_fields(row: Mapping[str, Any]) -> dict[str, str]:
-    """What a row says beside question and answer, where it is text or a whole number."""
-    return {key: str(row[key]) for key in row.keys() - _KNOWN_FIELDS if isinstance(row[key], str | int)}
 
 
 def _from_records(path: Path, rows: Sequence[Mapping[str, Any]], records: Sequence[Record], digest: str) -> References:

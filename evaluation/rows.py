@@ -10,6 +10,7 @@ import msgspec
 from medvl.errors import DataError
 
 Row = dict[str, Any]
+_SHOWN = 5
 # Stands where messages and provenance name a file, for what was given in memory.
 IN_MEMORY = Path("in-memory")
 # A folder stands for the first of these that it holds.
@@ -99,3 +100,19 @@ def image_names(value: object) -> tuple[str, ...]:
 def scorer_key(row: Mapping[str, Any]) -> str:
     """By what the challenge's scorer joins rows; the names of several images as Python prints their list."""
     return f"{row.get('ImageName', '')}||{row.get('Question', '')}"
+
+
+# Fields that have a place of their own in a reference.
+_KNOWN_FIELDS = {"ImageName", "Question", "Answer", "id", "dataset", "task", "conversations", "images", "source"}
+
+
+def other_fields(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row says beside question and answer, where it is text or a whole number."""
+    return {key: str(row[key]) for key in row.keys() - _KNOWN_FIELDS if isinstance(row[key], str | int)}
+
+
+def refuse(errors: Sequence[str]) -> None:
+    """Raise `DataError` with the first of them, if there are any."""
+    if errors:
+        more = f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
+        raise DataError(f"{len(errors)} references cannot be used, mend their rows: {'; '.join(errors[:_SHOWN])}{more}")

@@ -10,7 +10,7 @@ from medvl.argument_types import positive
 from medvl.box_text import BoxStyle
 from medvl.boxes import Frame
 from medvl.sources.base import GivenSource, Source
-from preprocess import entries, filtering
+from preprocess import entries, filtering, scans
 from preprocess.options import OnMissing
 
 Add = Callable[..., Any]  # `add_argument` of a group
@@ -41,6 +41,7 @@ def parser(source: Source, about: str) -> argparse.ArgumentParser:
     _output_arguments(source, arguments.add_argument_group("what is written").add_argument)
     if isinstance(source, GivenSource):
         source.add_arguments(arguments)
+    scans.add_arguments(arguments)
     arguments.set_defaults(download=False)  # where there is nothing to download
     filtering.add_arguments(source, arguments)
     entries.add_arguments(source, arguments)

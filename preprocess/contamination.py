@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medvl.sharegpt import Record
 from medvl.sources import held_out_splits
 from preprocess.fingerprints import Fingerprint, distances, similarity
+from preprocess.results import Action, DatasetResult, Finding, leave_out
 
 MAX_DISTANCE = 8  # bits of 64
 MIN_SIMILARITY = 0.95  # correlation of 16 x 16 thumbnails
@@ -169,3 +170,36 @@ def to_exclude(contamination: Iterable[Contamination], rest: str) -> dict[str, C
             for record in pair.records:
                 reasons.setdefault(record, pair)
     return reasons
+
+
+def with_findings(
+    parts: Sequence[DatasetResult], found: Iterable[Contamination], excluded: Mapping[str, Contamination]
+) -> list[DatasetResult]:
+    """The parts with a finding for every contaminated training record, without the records that are to be left out.
+
+    Args:
+        parts: The outcome per dataset and split.
+        found: What `find_contamination` found.
+        excluded: What `to_exclude` gave of it; nothing if all records stay.
+    """
+    reasons: dict[str, Contamination] = {}
+    for pair in found:
+        for record in pair.records:
+            if pair.split not in PUBLISHED:
+                reasons.setdefault(record, pair)
+    reasons |= excluded
+    prepared = []
+    for part in parts:
+        findings = [
+            _finding(record, reasons[record.id], "dropped" if record.id in excluded else "kept")
+            for record in part.records
+            if record.id in reasons
+        ]
+        prepared.append(leave_out(part, findings))
+    return prepared
+
+
+def _finding(record: Record, pair: Contamination, action: Action) -> Finding:
+    relation = "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
+    said = f"{pair.image} is {relation} {pair.other_image} of split {pair.other_split}"
+    return Finding.about(record, f"LEAK_{pair.kind.upper()}", said, action)

@@ -17,11 +17,12 @@ from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
-from preprocess import dry_run, entries, filtering, prompts, source_frames, unchanged
+from preprocess import dry_run, entries, filtering, prompts, scans, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
+from preprocess.decoding import Rendering
 from preprocess.download import download, tree_in
-from preprocess.images import ImageCache, look_at_images
+from preprocess.images import ImageCache, all_frames, look_at_images
 from preprocess.options import Options
 from preprocess.outputs import Provenance, check_name, write_outputs
 from preprocess.parallel import convert_rows
@@ -115,9 +116,19 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
     rows = {file: choose_rows(samples, args.limit, args.seed) for file, samples in read.items()}
     total = sum(map(len, rows.values()))
     rows = dry_run.some(rows) if args.dry_run else rows
-    cache, converted = ImageCache(out, source.max_side), []
+    rendering = Rendering(source.max_side, scans.chosen(args))
+    rows = all_frames(source, rows, rendering.scans) if args.slices == "all" else rows
+    cache, converted = ImageCache(out, rendering), []
     options = source_frames.found(options, rows) if args.source_frame == "auto" else options
-    look = partial(look_at_images, source=source, root=root, known=cache.seen, out=out, hashes=args.hash_images)
+    look = partial(
+        look_at_images,
+        source=source,
+        root=root,
+        known=cache.seen,
+        out=out,
+        hashes=args.hash_images,
+        rendering=rendering,
+    )
     for part in convert_rows(rows, partial(convert, options=options), look, cache, args.workers):
         where = f"{args.name}/{part.split}/{part.category}/{part.dataset}"
         part.findings[:0] = [finding for finding in file_findings if finding.id == where]
@@ -241,4 +252,6 @@ def recorded_options(args: argparse.Namespace) -> dict[str, Any]:
     names = ("frame", "box_style", "on_missing", "max_images_per_sample", "number_images", "clean", "clean_splits",
              "datasets", "splits", "limit", "seed", "name")  # fmt: skip
     stated = {name: getattr(args, name) for name in names}
-    return stated if args.source_frame == Frame.PIXEL else stated | {"source_frame": args.source_frame}
+    if args.source_frame != Frame.PIXEL:
+        stated["source_frame"] = args.source_frame
+    return stated | scans.recorded(args)

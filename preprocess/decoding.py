@@ -6,14 +6,17 @@ Images that LLaMA-Factory would spoil (`medvl.images`) are normalised in a copy;
 import hashlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from medvl.errors import DataError
 from medvl.images import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation, shown
 from medvl.png_data import check_pixels
 from medvl.sharegpt import write_atomic
+from preprocess.scans import ScanOptions, is_scan, render, split_frame
 
 _PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of a scan, end of the image
@@ -39,7 +42,23 @@ class ImageInfo(msgspec.Struct, frozen=True, array_like=True):
     sha256: bytes = b""
 
 
-def examine(path: str, copy: str, data: bytes, max_side: int | None = None) -> ImageInfo:
+@dataclass(frozen=True)
+class Rendering:
+    """How images are shown.
+
+    Attributes:
+        max_side: Longest side of an image that is used as it is, pixels; a copy of a larger one is as long.
+        scans: How DICOM and NIfTI are shown.
+    """
+
+    max_side: int | None = None
+    scans: ScanOptions = field(default_factory=ScanOptions)
+
+
+AS_IT_IS = Rendering()
+
+
+def examine(path: str, copy: str, data: bytes, rendering: Rendering = AS_IT_IS) -> ImageInfo:
     """Look at one image.
 
     PNG: every chunk's checksum, and that its data is all of its pixels, which is as good as decoding and four times
@@ -50,14 +69,20 @@ def examine(path: str, copy: str, data: bytes, max_side: int | None = None) -> I
         path: The image.
         copy: Where to write a normalised copy if it needs one: a PNG without metadata.
         data: Content of the image's file.
-        max_side: Longest side of an image that is used as it is, pixels; a copy of a larger one is as long.
+        rendering: How it is shown.
     """
+    side = rendering.max_side
     try:
-        size, notes, normalised = _decode(path, data)
-        if max_side and max(size) > max_side:
-            normalised = _thumbnail(data, max_side)
+        if is_scan(split_frame(path)[0], data):
+            size, notes, normalised = _render(path, data, rendering.scans)
+        else:
+            size, notes, normalised = _decode(path, data)
+        if side and max(size) > side:
+            normalised = _thumbnail(normalised or _opened(data), side)
     except Image.DecompressionBombError as error:
         return ImageInfo(path, None, "IMAGE_TOO_LARGE", f"{path}: {error}")
+    except DataError as error:  # names the file
+        return ImageInfo(path, None, "IMAGE_UNREADABLE", str(error))
     except UnidentifiedImageError:  # its message has a memory address in it
         return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path} is no image of a known format")
     except Exception as error:  # decoders raise a dozen types on broken files; whichever, the image is unreadable
@@ -69,6 +94,14 @@ def examine(path: str, copy: str, data: bytes, max_side: int | None = None) -> I
     write_atomic(Path(copy), buffer.getvalue())
     said = tuple((code, f"{detail}; {copy} is used") for code, detail in notes)
     return ImageInfo(copy, normalised.size, notes=said, sha256=hashlib.sha256(buffer.getvalue()).digest())
+
+
+def _render(
+    path: str, data: bytes, options: ScanOptions
+) -> tuple[tuple[int, int], list[tuple[str, str]], Image.Image | None]:
+    """As `_decode`, of DICOM or NIfTI."""
+    image, said = render(path, data, options)
+    return image.size, [("SCAN_RENDERED", f"{path} is {said}")], image
 
 
 def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, str]], Image.Image | None]:
@@ -102,14 +135,18 @@ def _decode(path: str, data: bytes) -> tuple[tuple[int, int], list[tuple[str, st
         return size, notes, mend(image)
 
 
-def _thumbnail(data: bytes, max_side: int) -> Image.Image:
+def _opened(data: bytes) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image.load()
+    return image
+
+
+def _thumbnail(image: Image.Image, max_side: int) -> Image.Image:
     """An image as it is shown, no longer than a side; its proportions stay."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        image.load()
-        small = shown(image)
-        small = small if small.mode in ("L", "RGB") else small.convert("RGB")  # palettes would be thinned, not blended
-        small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        return small
+    small = shown(image)
+    small = small.copy() if small.mode in ("L", "RGB") else small.convert("RGB")  # palettes would be thinned
+    small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return small
 
 
 def _issues(image: ImageFile.ImageFile, data: bytes) -> Iterator[tuple[str, str, bool]]:

@@ -13,11 +13,10 @@ from medvl.sharegpt import Record
 from medvl.sources.base import Source
 from medvl.tasks import Task
 from preprocess import contamination, prompts, sampling, splits
-from preprocess.contamination import Contamination
 from preprocess.fingerprint_cache import fingerprints
 from preprocess.fingerprints import Fingerprint
-from preprocess.groups import group_records
-from preprocess.results import Action, DatasetResult, Entry, Finding, Groups, Prepared, leave_out
+from preprocess.resampling import resample, views
+from preprocess.results import DatasetResult, Entry, Groups, Prepared, group_records
 from preprocess.sampling import Sampling
 from preprocess.tokens import budget
 from preprocess.tokens.budget import Budget
@@ -101,12 +100,13 @@ def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared
             else []
         )
         sections["leaks"] = found
-        parts = _report_contamination(parts, found, exclude=args.exclude_contaminated)
+        excluded = contamination.to_exclude(found, splits.REST) if args.exclude_contaminated else {}
+        parts = contamination.with_findings(parts, found, excluded)
 
-    def views(record: Record) -> list[Record]:
-        return sampling.views(record) if split_of[record.id] == splits.REST else [record]
+    def in_training(record: Record) -> list[Record]:
+        return views(record) if split_of[record.id] == splits.REST else [record]
 
-    flattened = views if plan.sampling.flatten else None
+    flattened = in_training if plan.sampling.flatten else None
     training = {split.folder for split in plan.source.splits.values() if split.role == "train"}
     parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, flattened, args.over_budget, training)
     if plan.shares:
@@ -146,7 +146,7 @@ def _sampled(groups: Groups, plan: Plan) -> tuple[dict[str, list[Record]], dict[
     samples, lines = dict[Entry, int](), list[tuple[Entry, dict[str, Any]]]()
     if plan.sampling.active:
         made = [split for split in plan.shares if split not in (splits.REST, "dev")]
-        groups, samples, lines = sampling.resample(groups, plan.sampling, [splits.REST, *made])
+        groups, samples, lines = resample(groups, plan.sampling, [splits.REST, *made])
     first = plan.args.name
     _check_names(groups, first)
     return (
@@ -196,33 +196,3 @@ def _by_split(plan: Plan, parts: Sequence[DatasetResult], split_of: Mapping[str,
         for record in part.records:
             groups[split_of[record.id]].append(record)
     return {name: groups[name] for name in sorted(groups, key=lambda name: (order.get(name, len(order)), name))}
-
-
-def _report_contamination(
-    parts: Sequence[DatasetResult], found: Sequence[Contamination], *, exclude: bool
-) -> list[DatasetResult]:
-    """The parts with a finding for every contaminated training record, without the records that are to be left out."""
-    excluded = contamination.to_exclude(found, splits.REST) if exclude else {}
-    reasons: dict[str, Contamination] = {}
-    for pair in found:
-        for record in pair.records:
-            if pair.split not in contamination.PUBLISHED:
-                reasons.setdefault(record, pair)
-    reasons |= excluded
-    prepared = []
-    for part in parts:
-        findings = [
-            _contamination_finding(record, reasons[record.id], "dropped" if record.id in excluded else "kept")
-            for record in part.records
-            if record.id in reasons
-        ]
-        prepared.append(leave_out(part, findings))
-    return prepared
-
-
-def _contamination_finding(record: Record, pair: Contamination, action: Action) -> Finding:
-    similarity = (
-        "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
-    )
-    said = f"{pair.image} is {similarity} {pair.other_image} of split {pair.other_split}"
-    return Finding.about(record, f"LEAK_{pair.kind.upper()}", said, action)

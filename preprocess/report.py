@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medvl.sharegpt import file_sha256
 from preprocess.results import Action, DatasetResult, Finding, counts_of
 
 REPORT = "report.json"
@@ -33,6 +34,7 @@ CODES: dict[str, str] = {
     "IMAGE_OUTSIDE": "ImageName points outside the dataset folder, or is an absolute path outside the tree",
     "IMAGE_TOO_LARGE": "an image has more pixels than is safe to decode",
     "IMAGE_UNREADABLE": "an image cannot be decoded to its end",
+    "SCAN_RENDERED": "an image is DICOM or NIfTI; a copy of what is shown of it is used",
     "EXIF_ROTATED": "an image was rotated by EXIF; its upright copy is used",
     "DEPTH_WINDOWED": "an image has more than 8 bits; a copy is used whose 0.5 to 99.5 percentiles are black to white",
     "ALPHA_FLATTENED": "an image has transparent pixels; a copy laid on black is used",
@@ -128,7 +130,7 @@ def summary(converted: Sequence[DatasetResult]) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     """SHA-256 of a file; of a folder that is a dataset by itself, of the names and lengths of all files in it."""
     if path.is_file():
-        return sha256(path.read_bytes())
+        return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return sha256("\0".join(f"{file.relative_to(path)}\0{file.stat().st_size}" for file in files).encode())
 

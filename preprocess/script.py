@@ -51,7 +51,8 @@ def _convert(source: str, about: str, words: Sequence[str]) -> int:
 def _validate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from preprocess.validate import defects_json, print_defects, validate
+    from preprocess.defects import defects_json, print_defects
+    from preprocess.validate import validate
 
     defects = validate(args.validate.resolve(), args.dataset_info and args.dataset_info.resolve())
     if args.json:

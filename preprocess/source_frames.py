@@ -6,7 +6,7 @@ from dataclasses import replace
 from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, to_frame
-from medvl.question_boxes import shown_size
+from medvl.images import shown_size_of
 from medvl.source_frames import SourceFrame, likely_frame
 from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
 from medvl.tasks import Task
@@ -40,7 +40,7 @@ def _answers(source: Source, samples: Sequence[Sample]) -> Iterable[tuple[Boxes,
 
 def _size(source: Source, sample: Sample) -> Size | None:
     try:
-        return shown_size(image_path(source, sample.file, sample.images[0])) if sample.images else None
+        return shown_size_of(image_path(source, sample.file, sample.images[0])) if sample.images else None
     except OutsideError:  # `convert` reports it
         return None
 

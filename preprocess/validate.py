@@ -8,11 +8,9 @@ Everything is looked at before anything is said. Exit code 3 if there is an erro
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
@@ -23,68 +21,20 @@ from medvl.sharegpt import (
     Manifest,
     Record,
     RecordError,
+    file_sha256,
     read_each_record,
     read_manifest,
-    to_json,
 )
 from preprocess.contamination import PUBLISHED
+from preprocess.defects import Defect
 from preprocess.outputs import IMAGES, decode_hashes
-from preprocess.report import REPORT, sha256
+from preprocess.report import REPORT
 from preprocess.unchanged import DATASET_INFO
 from preprocess.validate_records import ImageFiles, check_record
-
-Level = Literal["error", "note"]
-
-# Every finding and how grave it is. Notes are true of the source too: the converter keeps such rows, and reports them.
-CHECKS: dict[str, tuple[Level, str]] = {
-    "MANIFEST": ("error", "the manifest is missing or damaged: the folder is not a complete output"),
-    "FILE_MISSING": ("error", "a file of the manifest is not there"),
-    "FILE_CHANGED": ("error", "a file is not the one that was written"),
-    "FILE_UNLISTED": ("note", "a JSON file that the manifest does not know"),
-    "FILE_UNREADABLE": ("error", "a file is no list of records"),
-    "RECORD_SCHEMA": ("error", "a record lacks a field, or has one of another type"),
-    "COUNT": ("error", "a file holds another number of records than the manifest says"),
-    "REGISTRY": ("error", "the registry has no such entry, or one that points elsewhere or reads it another way"),
-    "REGISTRY_UNLISTED": ("note", "the registry has an entry for a file of the folder that the manifest does not know"),
-    "ID_TWICE": ("error", "two records of a file have one id"),
-    "ID_DIFFERS": ("error", "one id stands for different records in two files"),
-    "RECORD_TWICE": ("note", "two records of a file have the same prompt, answer and images"),
-    "TURNS": ("error", "a record is not one question and one answer"),
-    "TAG_COUNT": ("error", "a prompt has another number of <image> tags than the record has images"),
-    "LITERAL_TAG": ("error", "an answer holds a media tag, or a prompt one of another medium"),
-    "CONTROL_TOKEN": ("error", "question, answer or label hold a control token of a tokenizer, such as <|im_end|>"),
-    "SIZE_COUNT": ("error", "a record states another number of sizes than it has images"),
-    "IMAGE_MISSING": ("error", "an image is not there"),
-    "IMAGE_UNREADABLE": ("error", "an image cannot be opened"),
-    "IMAGE_SIZE": ("error", "an image has another size than the record states, so boxes would lie elsewhere"),
-    "IMAGE_CHANGED": ("error", "an image is not the one that was converted"),
-    "IMAGE_ROTATED": ("error", "an image is rotated by EXIF, which LLaMA-Factory ignores"),
-    "TASK_UNKNOWN": ("error", "a record's task is no known one"),
-    "ANSWER_EMPTY": ("error", "a record to train on has no answer"),
-    "ANSWER_UNUSABLE": ("error", "an answer that must hold boxes or a number does not"),
-    "ANSWER_UNUSUAL": ("note", "an answer is none of the options"),
-    "BOX_FRAME": ("error", "boxes are not those of the source's answer in the stated frame"),
-    "BOX_OUTSIDE": ("note", "a box reaches beyond its image"),
-    "SPLIT_OVERLAP": ("error", "an image is in two splits that were made of the training records"),
-}
-
 
 # Keys of an entry by which LLaMA-Factory reads something else, or the file as something else.
 _REDIRECTS = {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "ranking", "subset", "split",
               "folder"}  # fmt: skip
-
-
-class Defect(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a converted folder: `where` names a file of it or a record."""
-
-    code: str
-    where: str
-    detail: str
-
-    @property
-    def level(self) -> Level:
-        """error or note."""
-        return CHECKS[self.code][0]
 
 
 def validate(folder: Path, dataset_info: Path | None = None) -> list[Defect]:
@@ -141,7 +91,7 @@ def _check_files(folder: Path, manifest: Manifest, registry: Path) -> Iterator[D
     for name, digest in {**expected, REPORT: manifest.report_sha256, **images}.items():
         if not (folder / name).is_file():
             yield Defect(code="FILE_MISSING", where=name, detail=f"{folder / name} is not there")
-        elif sha256((folder / name).read_bytes()) != digest:
+        elif file_sha256(folder / name) != digest:
             yield Defect(code="FILE_CHANGED", where=name, detail="its SHA-256 is not the manifest's")
     for path in sorted(folder.glob("*.json")):
         known = path.name in (*expected, REPORT, MANIFEST, "dataset_info.json") or path.resolve() == registry
@@ -247,21 +197,3 @@ def _check_overlap(splits: Mapping[str, set[bytes]]) -> Iterator[Defect]:
                 yield Defect(
                     code="SPLIT_OVERLAP", where=f"{first} and {second}", detail=f"{len(shared)} images in both"
                 )
-
-
-def print_defects(defects: list[Defect], folder: Path, console: Console) -> None:
-    """What was found as a table, then every finding."""
-    errors = sum(defect.level == "error" for defect in defects)
-    for defect in defects:
-        console.print(f"{defect.level} {defect.code} {defect.where}: {defect.detail}", markup=False, highlight=False)
-    if defects:
-        table = Table("level", "code", "times", "meaning", title=str(folder))
-        for code, count in sorted(Counter(defect.code for defect in defects).items()):
-            table.add_row(CHECKS[code][0], code, str(count), CHECKS[code][1])
-        console.print(table)
-    console.print(f"{folder}: {errors} errors, {len(defects) - errors} notes", markup=False, highlight=False)
-
-
-def defects_json(defects: list[Defect]) -> str:
-    """What was found, for a machine."""
-    return to_json([{"level": defect.level} | msgspec.structs.asdict(defect) for defect in defects]).decode()

@@ -1,5 +1,6 @@
 """What must hold for a single record so that LLaMA-Factory trains on what the source says."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from medvl.answers import parse_answer
 from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import DECIMALS, Frame, Size, clip, from_frame, to_frame
 from medvl.control_tokens import BOX_MARKUP, control_tokens
+from medvl.files import read_file
 from medvl.images import UPRIGHT, orientation
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record
 from medvl.sources import SOURCES, label_separator
 from medvl.tasks import Answer, Task
 from medvl.tasks.base import Issue
-from preprocess.fingerprints import fingerprint
 
 _BOX_TASKS = {str(task) for task in Task if task.has_boxes}
 # Folders of the splits that have answers.
@@ -48,7 +49,7 @@ class ImageFiles:
         """Hash of the file; its name if it cannot be read."""
         if path not in self._contents:
             try:
-                self._contents[path] = fingerprint(Path(path), look=False).sha256
+                self._contents[path] = hashlib.sha256(read_file(path)[1]).digest()
             except OSError:
                 self._contents[path] = path.encode()
         return self._contents[path]

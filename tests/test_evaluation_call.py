@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_evaluation_run import build_tree, write_json
 
 from evaluation import Resampling, Results, Settings, evaluate
 from evaluation.results import evaluate_all, together
@@ -18,6 +17,7 @@ from evaluation.run import main
 from medvl.errors import DataError
 from medvl.sharegpt import Source, make_record
 from medvl.tasks import Task
+from tests.support.scored_tree import build_tree, write_json
 
 QUICK = Settings(rules=("strict", "official"), resampling=Resampling(20))
 
@@ -162,6 +162,7 @@ def test_what_cannot_be_scored_is_a_data_error(
         evaluate(predictions, references, settings)
 
 
+@pytest.mark.subprocess
 def test_importing_the_call_is_cheap() -> None:
     program = "import evaluation, sys; print(sorted({'scipy', 'rich', 'torch', 'jinja2'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from evaluation.frames import choose_frame, read_frame, size_on_disk, to_pixels
+from evaluation.frames import read_frame, size_on_disk, to_pixels
 from evaluation.join import join
 from evaluation.parsing import make_samples
-from evaluation.predictions import read_predictions
+from evaluation.predictions import choose_frame, read_predictions
 from evaluation.references import read_references
 from evaluation.run import main
 from medvl.answers import parse_answer

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from nltk.translate.bleu_score import sentence_bleu
 
 from evaluation import model_based_metrics, sentence_models
-from evaluation.metrics import known_rules
 from evaluation.metrics.m3llm import bleu, letter, rouge
 from evaluation.metrics.m3llm_v1 import judged, offered_texts
+from evaluation.metrics.registry import known_rules
 from evaluation.run import main
 
 # As in the published file: the first option stands behind the question, the others on lines of their own.

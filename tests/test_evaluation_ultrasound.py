@@ -8,13 +8,12 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score
 
-from evaluation.join import Joined
 from evaluation.metrics.ultrasound_answers import keyword, label, measurements, score_answer, sections, tier
-from evaluation.predictions import Prediction
-from evaluation.references import Reference
+from evaluation.parsing import make_samples
 from evaluation.run import main
-from evaluation.samples import make_samples
-from evaluation.scoring import Resampling, score
+from evaluation.samples import Joined, Prediction, Reference
+from evaluation.scores import Resampling
+from evaluation.scoring import score
 from medvl.errors import DataError
 from medvl.sources.ultrasound_labels import QUESTIONS, facts
 from medvl.tasks import Task, canonical_task

@@ -11,7 +11,7 @@ pytest.importorskip("llamafactory")
 from transformers import AutoTokenizer
 
 from medvl.factory.grounding_eval import Scored, choose_questions, left_padding, score, summary, until
-from medvl.factory.grounding_log import Record
+from medvl.factory.grounding_log import GroundingLog
 from medvl.factory.loss_plot import running_mean
 from medvl.losses.grounding import GroundingSettings
 
@@ -133,7 +133,7 @@ WARNED: dict[str, tuple[int, int, str | None]] = {
 def test_boxes_left_out_are_told_once(
     boxes: int, skipped: int, message: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = Record()
+    seen = GroundingLog()
     seen.boxes, seen.skipped = boxes, skipped
     with caplog.at_level(logging.WARNING, logger="medvl"):
         seen.warn_once()

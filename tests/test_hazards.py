@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.flare_tree import ISSUES, KINDS, build
+from benchmarks.flare_issues import ISSUES
+from benchmarks.flare_tree import KINDS, build
 from medvl import sharegpt
 from medvl.sharegpt import write_atomic
 from preprocess.unchanged import REPOSITORY

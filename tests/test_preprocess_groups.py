@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from medvl.sharegpt import read_records
-from preprocess.groups import group_records
-from preprocess.results import DatasetResult
+from preprocess.results import DatasetResult, group_records
 from tests.support.flare_tree import convert, row, write_tree
 from tests.support.records import record
 

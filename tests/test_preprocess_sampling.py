@@ -14,8 +14,9 @@ from medvl.errors import DataError
 from medvl.sharegpt import Record, Source, make_record, read_records
 from medvl.tasks import Task
 from preprocess.flare import main
+from preprocess.resampling import resample, views
 from preprocess.results import Entry, Groups
-from preprocess.sampling import OversamplingSource, Sampling, resample, views
+from preprocess.sampling import OversamplingSource, Sampling
 
 QUESTION = "Which? A: benign, B: malignant, C: none"
 

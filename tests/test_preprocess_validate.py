@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from medvl.demo.images import build_tree
+from preprocess.defects import CHECKS
 from preprocess.flare import main
 from preprocess.outputs import decode_hashes, encode_hashes
-from preprocess.validate import CHECKS, validate
+from preprocess.validate import validate
 
 Change = Callable[[dict[str, Any]], Any]
 FILE = "flare_all_train.json"

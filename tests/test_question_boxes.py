@@ -9,11 +9,12 @@ from PIL import Image
 
 from evaluation.references import read_references
 from medvl.boxes import Frame, Size
+from medvl.images import shown_size_of
 from medvl.predict.adapter_spec import AdapterSpec
 from medvl.predict.plan import ask
 from medvl.predict.questions import read_questions, source_rows
 from medvl.profiles import read_profiles
-from medvl.question_boxes import rewrite, shown_size
+from medvl.question_boxes import rewrite
 from medvl.router.route import abstain
 from medvl.serve.conversation import Conversation, Turn
 from medvl.sharegpt import read_records
@@ -95,12 +96,13 @@ def test_every_frame(source: Frame, frame: Frame, expected: str) -> None:
     assert rewrite("Box [64, 48, 320, 240]?", [SIZE], source, frame).text == f"Box {expected}?"
 
 
-def test_a_turned_image_has_its_shown_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("orientation", "size"), [(1, (64, 48)), (3, (64, 48)), (4, (64, 48)), (6, (48, 64))])
+def test_a_turned_image_has_its_shown_size(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
     (tmp_path / "b.jpg").write_bytes(b"no image")
-    assert [shown_size(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")] == [(48, 64), None, None]
+    assert [shown_size_of(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")] == [size, None, None]
 
 
 QUESTION = "Which finding does the box [64, 48, 320, 240] show? A: cyst, B: mass"

@@ -19,7 +19,7 @@ import numpy as np
 
 from evaluation.findings import Finding
 from evaluation.metrics.m3llm import LETTERS, declare_means, letter_columns, macro, said, sentences
-from evaluation.metrics.registry import Floats, Sums, Table, metric, ratio, table
+from evaluation.metrics.registry import Floats, Sums, Table, caution, metric, ratio, table
 from evaluation.samples import Sample
 from medvl.tasks import Task
 
@@ -30,7 +30,8 @@ _LEADS = ("**answer**:", "**answer**", "*answer*:", "**answer:**", "answer is", 
 _LINE = re.compile(r"\s*([a-f])\s*[.):-]\s*(.*)", re.IGNORECASE)
 
 
-def caution(samples: Sequence[Sample]) -> list[Finding]:
+@caution(RULES)
+def inflated(samples: Sequence[Sample]) -> list[Finding]:
     """What must be said beside these numbers."""
     choices = [sample for sample in samples if sample.reference.task is Task.CLASSIFICATION]
     others = sum(not _is_letter(said(sample)) for sample in choices)

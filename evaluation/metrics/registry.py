@@ -92,6 +92,7 @@ class Metric:
 
 _TABLES: dict[tuple[str, Task], Callable[[Sequence[Any]], Table]] = {}
 _METRICS: dict[tuple[str, Task], list[Metric]] = {}
+_CAUTIONS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {}
 
 
 def table(*tasks: Task, rules: str = "strict") -> Callable[[Function], Function]:
@@ -124,6 +125,21 @@ def metric(
         return function
 
     return declare
+
+
+def caution(rules: str) -> Callable[[Function], Function]:
+    """Declare the function that finds in samples what must be said beside the numbers of these rules."""
+
+    def declare(function: Function) -> Function:
+        _CAUTIONS[rules] = function
+        return function
+
+    return declare
+
+
+def cautions(rules: str, samples: Sequence[Any]) -> Sequence[Any]:
+    """What must be said beside the numbers of these rules, as findings; seldom anything."""
+    return _CAUTIONS[rules](samples) if rules in _CAUTIONS else ()
 
 
 def table_of(rules: str, task: Task, samples: Sequence[Any]) -> Table:

@@ -103,6 +103,15 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if lies_on_side else image.size
 
 
+def shown_size_of(path: Path) -> tuple[int, int] | None:
+    """`shown_size` of a file, from its header; None if it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return shown_size(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # said when the image is asked about
+        return None
+
+
 def is_deep(image: Image.Image) -> bool:
     """Whether it has more than 8 bits."""
     return image.mode.startswith(("I", "F"))

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from medvl.boxes import DECIMALS, Boxes, Frame, Size, as_boxes, from_frame, to_frame
-from medvl.images import FORMATS, UPRIGHT, orientation
+from medvl.images import shown_size_of
 
 _N = r"[-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?"
 _COMMA = r"\s?,\s?"
@@ -148,15 +146,5 @@ def _number(value: float, frame: Frame) -> str:
 
 def in_frame(question: str, images: Sequence[Path], source: Frame, frame: Frame) -> Rewritten:
     """`rewrite` for image files; they are opened only where the question gives boxes."""
-    sizes = [shown_size(path) for path in images] if may_hold_boxes(question) else []
+    sizes = [shown_size_of(path) for path in images] if may_hold_boxes(question) else []
     return rewrite(question, sizes, source, frame)
-
-
-def shown_size(path: Path) -> Size | None:
-    """(width, height) of an image as it is shown, EXIF orientation applied; None if it cannot be read."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            upright = orientation(image) in UPRIGHT
-            return (image.width, image.height) if upright else (image.height, image.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # said when the image is asked about
-        return None

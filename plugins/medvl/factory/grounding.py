@@ -18,7 +18,7 @@ from medvl.factory.column_logits import ColumnLogits
 from medvl.factory.data.frames import require_frame
 from medvl.factory.fused import fuse
 from medvl.factory.grounding_eval import BoxEvaluation
-from medvl.factory.grounding_log import Record, panels
+from medvl.factory.grounding_log import GroundingLog, panels
 from medvl.factory.losses.base import AddedLoss
 from medvl.factory.positions import tell_token_types
 from medvl.losses.coordinates import Targets, Vocabulary, find_targets
@@ -71,7 +71,7 @@ class GroundingLoss(AddedLoss):
         keys = trainer.finetuning_args
         self.trainer, self.weights = trainer, settings_of(keys)
         self.column_logits = ColumnLogits(trainer.model, sharded=trainer.is_fsdp_enabled)
-        self.record = Record()
+        self.record = GroundingLog()
         if keys.setting("enable_liger_kernel"):
             fuse(trainer.model, self.column_logits)
         self.box_evaluation = None

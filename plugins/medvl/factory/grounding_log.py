@@ -16,7 +16,7 @@ SKIPPED_WARNING = 0.01  # share of boxes left out
 log = logging.getLogger("medvl")
 
 
-class Record:
+class GroundingLog:
     """What the terms came to since the last log: sums on the device, read only when logged."""
 
     NAMES = ("loss_lm", "loss_w1", "loss_iou", "loss_fp", "loss_fn", "iou_teacher_forced")

@@ -11,7 +11,7 @@ import numpy as np
 
 from medvl.boxes import Frame, Size, as_boxes
 from medvl.errors import UsageError
-from medvl.question_boxes import shown_size
+from medvl.images import shown_size_of
 from medvl.sources.base import BoxAnswer, Problem, Sample
 from medvl.sources.tables import cells, images
 from medvl.sources.tables.base import BoxFormat
@@ -204,4 +204,4 @@ def _stated_size(table: Understood, row: Mapping[str, Any]) -> Size | None:
 
 @lru_cache(maxsize=200_000)
 def _size_at(path: str) -> Size | None:
-    return shown_size(Path(path))
+    return shown_size_of(Path(path))

@@ -50,10 +50,11 @@ def _workbook(path: Path, *, values: bool) -> Any:
     import zipfile
 
     import openpyxl
+    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         return openpyxl.load_workbook(path, data_only=values)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
         raise DataError(f"{path}: no Excel workbook: {error}") from error
 
 

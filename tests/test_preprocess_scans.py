@@ -1,0 +1,234 @@
+"""DICOM and NIfTI as images: pydicom's and nibabel's own test files, and small ones made here for what these lack."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from medvl.errors import DataError
+from medvl.sharegpt import read_records
+from preprocess.decoding import Rendering, examine
+from preprocess.flare import main
+from preprocess.scans import ScanOptions, frames_in, is_scan, render, split_frame
+from tests.support.flare_tree import row, write_tree
+
+NIFTI = Path(nibabel.__file__).parent / "tests" / "data"
+SECRET = "Doe^Jane"
+
+
+def dicom(values: np.ndarray[Any, Any], **tags: Any) -> bytes:
+    """A DICOM file of grey values of 16 bits, shape (rows, columns) or (frames, rows, columns)."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.PatientName, dataset.SOPClassUID, dataset.SOPInstanceUID = SECRET, SecondaryCaptureImageStorage, "1.2.3"
+    dataset.Rows, dataset.Columns = values.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 1
+    if values.ndim == 3:
+        dataset.NumberOfFrames = len(values)
+    dataset.PixelData = values.astype("<i2").tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def shown(data: bytes, name: str = "a.dcm", **options: Any) -> list[list[int]]:
+    return np.asarray(render(name, data, ScanOptions(**options))[0]).tolist()
+
+
+RAMP = np.array([[0, 50, 100, 150, 200]])
+
+
+@pytest.mark.parametrize(
+    ("tags", "options", "expected"),
+    [
+        ({"WindowCenter": 100, "WindowWidth": 200}, {}, [0, 64, 128, 191, 255]),
+        ({"WindowCenter": [100, 50], "WindowWidth": [200, 10]}, {}, [0, 64, 128, 191, 255]),  # the first of several
+        ({"WindowCenter": 100, "WindowWidth": 200}, {"window": (50.0, 100.0)}, [0, 128, 255, 255, 255]),
+        ({"RescaleSlope": 2, "RescaleIntercept": -100, "WindowCenter": 100, "WindowWidth": 400}, {},
+         [0, 64, 128, 191, 255]),
+        ({"WindowCenter": 100, "WindowWidth": 200, "PhotometricInterpretation": "MONOCHROME1"}, {},
+         [255, 191, 127, 64, 0]),
+        ({"WindowCenter": 100, "WindowWidth": 100, "VOILUTFunction": "SIGMOID"}, {}, [5, 30, 128, 225, 250]),
+        ({}, {}, [0, 64, 128, 191, 255]),  # percentiles
+        ({"PixelPaddingValue": 0}, {}, [0, 0, 85, 170, 255]),  # what lies outside the view moves no percentile
+        ({"WindowCenter": 100}, {}, [0, 64, 128, 191, 255]),  # no width: no window
+    ],
+    ids=["tags", "several", "stated", "rescaled", "inverted", "sigmoid", "percentiles", "padding", "half a window"],
+)  # fmt: skip
+def test_values_become_grey(tags: dict[str, Any], options: dict[str, Any], expected: list[int]) -> None:
+    (grey,) = shown(dicom(RAMP, **tags), **options)
+    assert grey == pytest.approx(expected, abs=2)
+
+
+def test_a_lookup_table_of_the_file() -> None:
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [201, 0, 8])
+    item.add_new("LUTData", "US", list(range(200, -1, -1)))
+    assert shown(dicom(RAMP, VOILUTSequence=[item])) == [[200, 150, 100, 50, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [("a.dcm", {}, [20]), ("a.dcm", {"slices": "first"}, [0]), ("a.dcm#4", {}, [40]),
+     ("a.dcm#4", {"slices": "first"}, [40]), ("a.dcm", {"slices": "montage"}, [0, 10, 20, 30, 40, 0])],
+    ids=["middle", "first", "named", "named wins", "montage"],
+)  # fmt: skip
+def test_frames(name: str, options: dict[str, Any], expected: list[int]) -> None:
+    data = dicom(np.array([[[10 * frame]] for frame in range(5)]), WindowCenter=127.5, WindowWidth=255)
+    assert np.ravel(shown(data, name, **options)).tolist() == pytest.approx(expected, abs=1)
+    assert frames_in(name, data, ScanOptions()) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "mode"),
+    [("CT_small.dcm", (128, 128), "L"), ("MR_small_RLE.dcm", (64, 64), "L"), ("MR_small_bigendian.dcm", (64, 64), "L"),
+     ("MR_small_jp2klossless.dcm", (64, 64), "L"), ("MR_small_jpeg_ls_lossless.dcm", (64, 64), "L"),
+     ("SC_rgb_jpeg_gdcm.dcm", (100, 100), "RGB"), ("SC_rgb_dcmtk_+eb+cy+np.dcm", (100, 100), "RGB"),
+     ("SC_rgb_rle_16bit_2frame.dcm", (100, 100), "RGB"), ("examples_palette.dcm", (800, 350), "RGB"),
+     ("examples_ybr_color.dcm", (320, 240), "RGB"), ("liver_1frame.dcm", (512, 512), "L"),
+     ("rtdose_rle.dcm", (10, 10), "L"), ("image_dfl.dcm", (512, 512), "L")],
+)  # fmt: skip
+def test_pydicoms_own_files(name: str, size: tuple[int, int], mode: str) -> None:
+    path = get_testdata_file(name, download=False)
+    data = Path(path).read_bytes()
+    assert is_scan(path, data)
+    image, said = render(path, data, ScanOptions())
+    assert (image.size, image.mode) == (size, mode)
+    assert said.startswith("DICOM")
+    assert image.convert("L").getextrema()[1] > 100
+
+
+def test_colours_are_those_of_pydicom() -> None:
+    path = get_testdata_file("SC_rgb_jpeg_dcmd.dcm", download=False)
+    expected = pydicom.dcmread(path).pixel_array
+    assert np.array_equal(np.asarray(render(path, Path(path).read_bytes(), ScanOptions())[0]), expected)
+
+
+def test_a_volume_lies_as_radiologists_see_it(tmp_path: Path) -> None:
+    """The patient's right on the left, the front and the head on top, however the volume is stored."""
+    volume = np.zeros((4, 3, 2))
+    volume[3, 2, 1] = 100  # of axes that run to left, back and feet: the leftmost, hindmost, lowest
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, -1.0, -1.0, 1.0])), tmp_path / "a.nii.gz")
+    path, data = str(tmp_path / "a.nii.gz"), (tmp_path / "a.nii.gz").read_bytes()
+    cuts: dict[str, tuple[int, tuple[int, int], list[int]]] = {
+        "axial": (0, (3, 4), [2, 3]), "coronal": (0, (2, 4), [1, 3]), "sagittal": (0, (2, 3), [1, 2])}  # fmt: skip
+    for plane, (place, shape, bright) in cuts.items():
+        options = ScanOptions(window=(50, 100), plane=plane)  # type: ignore[arg-type]
+        shown = np.asarray(render(f"{path}#{place}", data, options)[0])
+        assert (shown.shape, np.argwhere(shown).tolist()) == (shape, [bright]), plane
+
+
+def test_pixels_of_a_volume_are_made_square(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((8, 8, 4)), np.diag([1.0, 1.0, 4.0, 1.0])),
+                 tmp_path / "a.nii")  # fmt: skip
+    data = (tmp_path / "a.nii").read_bytes()
+    assert render(str(tmp_path / "a.nii"), data, ScanOptions(plane="coronal"))[0].size == (8, 16)
+
+
+@pytest.mark.parametrize("name", ["anatomical.nii", "functional.nii", "example4d.nii.gz", "example_nifti2.nii.gz"])
+def test_nibabels_own_files(name: str) -> None:
+    image, said = render(str(NIFTI / name), (NIFTI / name).read_bytes(), ScanOptions(slices="montage"))
+    assert image.mode == "L"
+    assert min(image.size) > 10
+    assert ("first of several volumes" in said) == ("4d" in name or "functional" in name or "nifti2" in name)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (dicom(RAMP)[:-4], r"cannot be read as DICOM or NIfTI \(\w+\)"),
+        (dicom(RAMP, PixelData=None), "cannot be read|without an image"),
+        (b"\0" * 128 + b"DICMgarbage", "without an image|cannot be read"),
+        (b"no DICOM at all", "without an image|cannot be read"),
+    ],
+    ids=["cut", "no pixels", "garbage", "text"],
+)
+def test_what_cannot_be_shown_is_told_without_what_the_file_holds(tmp_path: Path, data: bytes, said: str) -> None:
+    info = examine(str(tmp_path / "a.dcm"), str(tmp_path / "a.png"), data, Rendering())
+    assert (info.size, info.problem) == (None, "IMAGE_UNREADABLE")
+    assert SECRET not in info.detail
+    with pytest.raises(DataError, match=said):
+        render("a.dcm", data, ScanOptions())
+
+
+def test_a_frame_that_is_not_there() -> None:
+    with pytest.raises(DataError, match=r"a\.dcm#9: has frames 0 to 1"):
+        render("a.dcm#9", dicom(np.zeros((2, 1, 1))), ScanOptions())
+
+
+def test_names_with_frames() -> None:
+    assert split_frame("A/B.NII.GZ#7") == ("A/B.NII.GZ", 7)
+    assert split_frame("a.dcm#x") == ("a.dcm#x", None)
+    assert split_frame("a#1.png") == ("a#1.png", None)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A FLARE tree whose three images are a CT, a cine of three frames, and one that is cut off."""
+    write_tree(tmp_path / "tree", {"fundus": [row("fundus", ImageName="imagesTr/x.png")]})
+    names = ["imagesTr/x.png", *(f"imagesTr/{name}.dcm" for name in ("ct", "cine", "cut"))]
+    folder = tmp_path / "tree/training/Retinography/fundus/imagesTr"
+    rows = [row("fundus", ImageName=name) for name in names]
+    (folder.parent / "fundus_questions_train.json").write_text(json.dumps(rows))
+    gradient = np.arange(3 * 20 * 30).reshape(3, 20, 30)
+    (folder / "ct.dcm").write_bytes(dicom(gradient[0]))
+    (folder / "cine.dcm").write_bytes(dicom(gradient))
+    (folder / "cut.dcm").write_bytes(dicom(gradient[0])[:-40])
+    return tmp_path / "tree"
+
+
+def convert(tree: Path, out: Path, *options: str) -> tuple[list[Any], dict[str, Any]]:
+    words = ["--root", str(tree), "--out", str(out), "--dataset-info", str(out / "info.json"), "--workers", "1"]
+    assert main([*words, *options]) == 0
+    return read_records(out / "flare_all_train.json"), json.loads((out / "report.json").read_text())
+
+
+def test_a_source_may_name_scans(tree: Path, tmp_path: Path) -> None:
+    records, report = convert(tree, tmp_path / "out")
+    codes = [finding["code"] for finding in report["findings"]]
+    assert (codes.count("SCAN_RENDERED"), codes.count("IMAGE_UNREADABLE")) == (2, 1)
+    copies = [Path(record.images[0]) for record in records[1:]]
+    assert [copy.suffix for copy in copies] == [".png", ".png"]
+    assert [Image.open(copy).size for copy in copies] == [(30, 20), (30, 20)]
+    assert [record.source.names for record in records[1:]] == [["imagesTr/ct.dcm"], ["imagesTr/cine.dcm"]]
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert SECRET.encode() not in written
+    assert main(["--validate", str(tmp_path / "out")]) == 0
+    assert "slices" not in report["options"]
+
+
+def test_all_frames_are_images_of_their_own(tree: Path, tmp_path: Path) -> None:
+    records, report = convert(tree, tmp_path / "out", "--slices", "all", "--number-images")
+    assert [len(record.images) for record in records] == [1, 1, 3]
+    assert len(set(records[2].images)) == 3
+    assert records[2].conversations[0].value.startswith("Image-1: <image>\nImage-2: <image>\nImage-3: <image>\n")
+    assert report["options"]["slices"] == "all"
+
+
+def test_another_window_is_looked_at_anew(tree: Path, tmp_path: Path) -> None:
+    first, _ = convert(tree, tmp_path / "out")
+    before = Path(first[1].images[0]).read_bytes()
+    again, _ = convert(tree, tmp_path / "out", "--window", "100,50")
+    assert Path(again[1].images[0]).read_bytes() != before
+
+
+@pytest.mark.parametrize("words", ["40", "a,b", "40,0"])
+def test_windows_that_are_none(words: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--root", str(tree), "--window", words])
+    assert "--window" in capsys.readouterr().err
