@@ -236,8 +236,8 @@ class Source(Protocol):
         """Rows that were read already, as samples. What is wrong with one is among its problems."""
 
     def holds(self, folder: Path) -> bool:
-        """Whether a folder is the root of a tree of this source."""
-        return has_files(self, folder)
+        """Whether a folder is the root of a tree: it has files below folders of the splits, two levels deep."""
+        return any(any(folder.glob(f"{split.folder}/*/*/*{self.suffix}")) for split in self.splits.values())
 
     def file_at(self, path: Path) -> SourceFile:
         """A file by its path: split, category and dataset are read off the folders above it."""
@@ -273,11 +273,6 @@ class Source(Protocol):
     def sections(self, rows: Mapping[SourceFile, Sequence[Sample]]) -> Mapping[str, Any]:
         """Parts of report.json of its own, made of the samples that were converted."""
         return {}
-
-
-def has_files(source: Source, folder: Path) -> bool:
-    """Whether a folder has files of a source below folders of its splits: `<split folder>/<category>/<dataset>/`."""
-    return any(any(folder.glob(f"{split.folder}/*/*/*{source.suffix}")) for split in source.splits.values())
 
 
 def image_path(source: Source, file: SourceFile, name: str) -> Path:
