@@ -9,7 +9,8 @@ from typing import Any, get_args
 from medvl.argument_types import positive
 from medvl.box_text import BoxStyle
 from medvl.boxes import Frame
-from medvl.sources.base import GivenSource, Source
+from medvl.sources.base import Source
+from medvl.sources.given import GivenSource
 from preprocess import entries, filtering, scans
 from preprocess.options import OnMissing
 

@@ -15,7 +15,8 @@ from evaluation.references import read_references
 from medvl.errors import UsageError
 from medvl.predict.questions import read_questions
 from medvl.sharegpt import read_manifest, read_records
-from medvl.sources.base import SPLITS, Contents, Found, GivenSource, Row, Sample, SourceFile
+from medvl.sources.base import Contents, Found, Row, Sample, SourceFile
+from medvl.sources.given import SPLITS, GivenSource
 from medvl.tasks import Task
 from preprocess import script
 

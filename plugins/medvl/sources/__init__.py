@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from medvl.errors import UsageError
-from medvl.sources.base import Source, SourceFile, Split, has_files
+from medvl.sources.base import Source, SourceFile, Split
 from medvl.sources.flare import FLARE
 from medvl.sources.folders import is_litter
 
@@ -80,7 +80,7 @@ def trees_below(folder: Path) -> Iterator[Tree]:
     for place, names, _ in os.walk(folder):
         root = Path(place)
         for source in SOURCES.values():
-            if root != folder and has_files(source, root):
+            if root != folder and Source.holds(source, root):  # a source may take less for a tree that is named
                 yield Tree(source, root, root)
                 names.clear()  # nothing is looked for inside a tree
                 break

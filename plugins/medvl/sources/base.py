@@ -4,7 +4,6 @@ A source is one file beside this one. Its `read` gives samples: task, question, 
 or a coded problem where a row cannot be used. Everything after that is the same for every source.
 """
 
-import argparse
 import os
 import posixpath
 import re
@@ -237,8 +236,8 @@ class Source(Protocol):
         """Rows that were read already, as samples. What is wrong with one is among its problems."""
 
     def holds(self, folder: Path) -> bool:
-        """Whether a folder is the root of a tree of this source."""
-        return has_files(self, folder)
+        """Whether a folder is the root of a tree: it has files below folders of the splits, two levels deep."""
+        return any(any(folder.glob(f"{split.folder}/*/*/*{self.suffix}")) for split in self.splits.values())
 
     def file_at(self, path: Path) -> SourceFile:
         """A file by its path: split, category and dataset are read off the folders above it."""
@@ -274,49 +273,6 @@ class Source(Protocol):
     def sections(self, rows: Mapping[SourceFile, Sequence[Sample]]) -> Mapping[str, Any]:
         """Parts of report.json of its own, made of the samples that were converted."""
         return {}
-
-
-# Of a source that has no names of its own for them.
-SPLITS: Mapping[str, Split] = {
-    split.name: split
-    for split in (Split("train", "train", "train"), Split("val", "val", "eval"), Split("test", "test", "eval"))
-}
-
-
-class GivenSource(Source):
-    """Data that a command line names piece by piece: a file or folder, where its images lie, what its columns mean.
-
-    Its script takes DATA instead of `--root`. No folder on a disk is known to be of it, so that its converted files are
-    asked and scored, not the data itself.
-    """
-
-    splits: Mapping[str, Split] = SPLITS
-    suffix: str = ""
-
-    def holds(self, folder: Path) -> bool:
-        """No folder is a tree of it."""
-        return False
-
-    def add_arguments(self, arguments: argparse.ArgumentParser) -> None:
-        """The options of its script, beside DATA and those that all have. None are called as others are."""
-
-    def configured(self, args: argparse.Namespace) -> "GivenSource":
-        """The source for a command line: what `find`, `read` and the rest go by. Workers get a copy of it.
-
-        Raises:
-            UsageError: options that cannot be followed.
-            DataError: data that cannot be.
-        """
-        return self
-
-    def overview(self) -> Sequence[tuple[str, str, str]]:
-        """What it takes the data for, shown before anything is converted: what, value, and whence that is known."""
-        return ()
-
-
-def has_files(source: Source, folder: Path) -> bool:
-    """Whether a folder has files of a source below folders of its splits: `<split folder>/<category>/<dataset>/`."""
-    return any(any(folder.glob(f"{split.folder}/*/*/*{source.suffix}")) for split in source.splits.values())
 
 
 def image_path(source: Source, file: SourceFile, name: str) -> Path:

@@ -24,7 +24,8 @@ import numpy as np
 
 from medvl.boxes import Boxes, area, iou
 from medvl.errors import DataError
-from medvl.sources.base import SPLITS, BoxAnswer, Contents, Found, GivenSource, Problem, Row, Sample, SourceFile, Split
+from medvl.sources.base import BoxAnswer, Contents, Found, Problem, Row, Sample, SourceFile, Split
+from medvl.sources.given import SPLITS, GivenSource
 from medvl.sources.grounding_scenes import Asked, Objects, Scene, is_of_one_image, read_scenes
 from medvl.tasks import Task
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from medvl.errors import DataError
-from medvl.sources.base import SPLITS, SourceFile
+from medvl.sources.base import SourceFile
 from medvl.sources.folders import is_litter
+from medvl.sources.given import SPLITS
 from medvl.sources.pmc_files import Form, Note, first_row, form_of, is_meta
 
 # What a question is about: the text alone, the whole figure, a panel, several, or where two of them lie.

@@ -17,7 +17,8 @@ from typing import Any, get_args
 
 from medvl.errors import DataError, UsageError
 from medvl.placeholders import is_placeholder
-from medvl.sources.base import Contents, Found, GivenSource, Row, Sample, SourceFile
+from medvl.sources.base import Contents, Found, Row, Sample, SourceFile
+from medvl.sources.given import GivenSource
 from medvl.sources.tables import images, presets
 from medvl.sources.tables.base import BoxFormat, Table
 from medvl.sources.tables.box_questions import Ask

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medvl.errors import DataError
-from medvl.sources.base import SPLITS, Problem, SourceFile, Split
+from medvl.sources.base import Problem, SourceFile, Split
+from medvl.sources.given import SPLITS
 from medvl.sources.tables import cells, images
 from medvl.sources.tables.base import Role
 from medvl.sources.tables.columns import Columns
