@@ -90,7 +90,8 @@ def examine(path: str, copy: str, data: bytes, rendering: Rendering = AS_IT_IS) 
     except DataError as error:  # names the file
         return ImageInfo(path, None, "IMAGE_UNREADABLE", str(error))
     except UnidentifiedImageError:  # its message has a memory address in it
-        return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path} is no image of a known format")
+        cure = "; save a pair of .hdr and .img as .nii" if path.lower().endswith((".hdr", ".img")) else ""
+        return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path} is no image of a known format{cure}")
     except Exception as error:  # decoders raise a dozen types on broken files; whichever, the image is unreadable
         return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
     if normalised is None:

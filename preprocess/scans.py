@@ -147,7 +147,8 @@ def _quiet(path: str) -> Iterator[None]:
     except ImportError as error:
         raise UsageError(f'{path}: DICOM and NIfTI need libraries: pip install "medvl[scans]"') from error
     except Exception as error:  # readers raise a dozen types
-        raise DataError(f"{path}: cannot be read as DICOM or NIfTI ({type(error).__name__})") from None
+        cure = "save it anew, or as PNG, if a viewer shows it"
+        raise DataError(f"{path}: cannot be read as DICOM or NIfTI ({type(error).__name__}); {cure}") from None
     finally:
         logging.disable(before)
 

@@ -255,6 +255,12 @@ def test_images_that_are_called_like_scans(tmp_path: Path) -> None:
         assert examine(str(path), str(tmp_path / "c.png"), path.read_bytes(), Rendering()).size == (5, 4)
 
 
+@pytest.mark.parametrize("name", ["a.hdr", "A.IMG"])
+def test_a_pair_of_files_is_told_what_to_become(tmp_path: Path, name: str) -> None:
+    info = examine(str(tmp_path / name), str(tmp_path / "c.png"), b"\0" * 348, Rendering())
+    assert info.detail.endswith("no image of a known format; save a pair of .hdr and .img as .nii")
+
+
 def test_a_missing_extra_is_told_once_and_not_remembered(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
