@@ -98,7 +98,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         UsageError: options that cannot be followed, or the folder holds the output of another name.
         DataError: the data was refused; nothing was written.
     """
-    check_name(args.out.resolve(), args.name)
+    check_name(args.out.resolve(), args.name, source.name)
     if args.download:
         download(source, args.root, args.splits)
     root, out, info = tree_in(source, args.root.resolve()), args.out.resolve(), args.dataset_info.resolve()
