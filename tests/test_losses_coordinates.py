@@ -268,6 +268,25 @@ def test_wherever_an_answer_is_cut_off_its_first_box_is_a_reason_not_to_stop(kin
         assert float(targets.fn_shares.sum()) == pytest.approx(targets.boxes)
 
 
+NOISE = "#noise"
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("style", [style for style in BOX_STYLES if style != "flare"])
+def test_coordinates_of_noise_objects_are_not_asked_for_and_what_decides_is(kind: str, style: Any) -> None:
+    drawn = [[9, 9, 99, 999], [8, 8, 88, 888]]
+    text = format_boxes(as_boxes(BOXES + drawn), [*NAMES, NOISE, NOISE], style, "norm1000") + END
+    real = format_boxes(as_boxes(BOXES + drawn), [*NAMES, "noise", "noise"], style, "norm1000") + END
+    targets, as_objects = targets_of(kind, text), targets_of(kind, real)
+    assert coordinates(targets).tolist() == BOXES
+    assert coordinates(as_objects).tolist() == BOXES + drawn  # a class that is really called so
+    assert targets.box_shares.tolist() == pytest.approx([1 / 3] * 3)
+    assert targets.skipped == 0
+    assert len(targets.decision_rows) == len(as_objects.decision_rows)
+    alone = format_boxes(as_boxes(drawn), [NOISE, NOISE], style, "norm1000")
+    assert targets_of(kind, alone + END).boxes == targets_of(kind, alone[:-2]).boxes == 0
+
+
 # Shares
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from medvl.box_words import NOISE_LABEL
+
 _N = r"[-+]?(?:[0-9]++(?>(?:\.[0-9]*+)?)|\.[0-9]++)"
 _FOUR = rf"{_N}\s*,\s*{_N}\s*,\s*{_N}\s*,\s*{_N}"
 _PAIR = rf"{_N}\s*,\s*{_N}"
@@ -24,6 +26,9 @@ _LABEL_BEFORE = re.compile(r"""["'](?:label|name|class|category|type)["']\s*:\s*
 _COLON_BEFORE = re.compile(r":\s*$")
 _BOX_KEY = re.compile(r'"(?:b?box|bounding|coord|location|position)', re.IGNORECASE)
 _STRINGS_READ = re.compile(_BOX_KEY.pattern + r'|"(?:final_?)?answer"', re.IGNORECASE)  # boxes given as a string
+_NOISE_KEY = re.compile(rf'"{NOISE_LABEL}"\s*:')
+_NOISE_VALUE = re.compile(rf'"label"\s*:\s*"{NOISE_LABEL}"')
+_NOISE_NAME = re.compile(rf"<(?:ref|\|object_ref_start\|)>{NOISE_LABEL}<")
 _DEPTH = 32  # brackets in brackets; no answer has more, and damaged text must not take for ever
 CLOSER = {"[": "]", "{": "}"}
 _REACH = 24  # bytes before a string that are looked through for the key it belongs to
@@ -180,6 +185,19 @@ class Brackets:
         closed.end = end
         self.top = parent
         self._place(closed.start, end + 1).boxes += closed.boxes
+
+    def noise(self) -> set[int]:
+        """Indices of the boxes that were drawn as noise; not of one that is cut off before its name."""
+        named = [item for item in self.tagged if _NOISE_NAME.match(self.text, item.start)]
+        if self.tag is not None and _NOISE_NAME.match(self.text, self.tag):  # cut off in it
+            named.append(Item(self.tag, len(self.text), self.tag_box, len(self.boxes) - self.tag_box))
+        for container in self.containers:
+            if container.kind == "{":
+                items = [*container.items, *filter(None, [container.item])]
+                named += [item for item in items if _NOISE_KEY.match(self.text, item.start)]
+                if any(_NOISE_VALUE.match(self.text, item.start) for item in items):
+                    named += items
+        return {index for item in named for index in range(item.box, item.box + item.boxes)}
 
     def is_open(self) -> bool:
         """Whether a bracket or a tag still waits for its end."""

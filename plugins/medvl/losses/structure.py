@@ -49,11 +49,13 @@ class Structure:
         numbers: Four (start, end) of digits, sign and point per box.
         decisions: Where it could have gone another way.
         cut: Whether it is a list, perhaps still without a box, that has no end token: `cutoff_len` cut it off.
+        noise: Indices of the boxes that conversion drew; their coordinates mean nothing.
     """
 
     numbers: list[tuple[tuple[int, int], ...]]
     decisions: list[Decision]
     cut: bool
+    noise: frozenset[int] = frozenset()
 
 
 class _Decisions:
@@ -190,4 +192,4 @@ def read_structure(text: str, stop: str) -> Structure:
     read = Brackets(text)
     ended = not stop or text.rstrip().endswith(stop)
     cut = not ended and (bool(read.boxes) or read.is_open())
-    return Structure(read.numbers, list(_Decisions(read, stop, ended=ended).all()), cut)
+    return Structure(read.numbers, list(_Decisions(read, stop, ended=ended).all()), cut, frozenset(read.noise()))

@@ -22,8 +22,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from medvl.box_words import NOISE_LABEL
 from medvl.boxes import Boxes, area, iou
-from medvl.errors import DataError
+from medvl.errors import DataError, UsageError
 from medvl.sources.base import SPLITS, BoxAnswer, Contents, Found, GivenSource, Problem, Row, Sample, SourceFile, Split
 from medvl.sources.grounding_scenes import Asked, Objects, Scene, is_of_one_image, read_scenes
 from medvl.tasks import Task
@@ -53,6 +54,7 @@ class Grounding(GivenSource):
     order: Order = "given"
     negatives: int = 0
     refer: bool = False
+    noise_objects: int = 0
     seed: int = 0
     stated: dict[str, Any] = field(default_factory=dict)
 
@@ -71,10 +73,18 @@ class Grounding(GivenSource):
         add("--negatives", type=int, default=0, metavar="N",
             help="ask each image for N classes of the set that it does not show (default: 0)")  # fmt: skip
         add("--refer", action="store_true", help="also ask for objects that stand alone by size and place")
+        add("--noise-objects", type=int, default=0, metavar="N",
+            help=f"append N drawn boxes named {NOISE_LABEL} to each box answer of the split train, so that a model "
+            "lists more before it ends; predictions and scores leave them out (default: 0)")  # fmt: skip
 
     def configured(self, args: argparse.Namespace) -> "Grounding":
         """See `GivenSource`."""
+        if args.noise_objects < 0:
+            raise UsageError(f"--noise-objects {args.noise_objects}: 0 or more")
+        if args.noise_objects and args.box_style == "flare":
+            raise UsageError("--noise-objects needs names, and --box-style flare has no place for them")
         options = {name: getattr(args, name) for name in ("class_mode", "order", "negatives", "refer")}
+        options |= {"noise_objects": args.noise_objects} if args.noise_objects else {}
         return Grounding(data=args.root, images=args.images, seed=args.seed, stated=options, **options)
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
@@ -108,6 +118,10 @@ class Grounding(GivenSource):
 
     def _samples(self, file: SourceFile, scenes: Sequence[Scene]) -> Iterator[Sample]:
         classes = sorted({label for scene in scenes if scene.objects for label in scene.objects.labels if label})
+        if NOISE_LABEL in classes:
+            raise DataError(
+                f"{file.path}: a class is named {NOISE_LABEL}, which boxes that are no objects have; rename it"
+            )
         index = 0
         for scene in scenes:
             questions = [*self._of_objects(scene, classes), *scene.asked]
