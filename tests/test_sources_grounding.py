@@ -1,6 +1,7 @@
 """Grounding sets: every form, what is asked of an image, and what becomes of rows that cannot be used."""
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medvl.augment.rewriting import read_box_answer
 from medvl.box_text import parse_boxes
+from medvl.boxes import Frame, as_boxes, iou
 from medvl.sharegpt import Record, read_records
 from medvl.sources.grounding import SOURCE
 from medvl.sources.grounding_questions import position, sizes, unique
 from preprocess.grounding import main
+from preprocess.noise import draw_noise
 
 SHIPS = {"image": "a.png", "image_path": "deep/a.png", "caption": "Two ships and a harbor.", "objects": [
     {"class": "ship", "bbox_aabb": [0.5, 0.6, 0.7, 0.8], "bbox_aabb_computed": [0.505, 0.605, 0.705, 0.805]},
@@ -355,3 +359,80 @@ def test_what_terraquery_derives_from_boxes() -> None:
     assert [position(box) for box in boxes.tolist()] == ["top-left", "top-left", "", ""]
     assert sizes(boxes) == ["small", "medium", "large", "large"]
     assert unique(boxes) == [True, True, False, False]
+
+
+# Noise objects
+
+CASES = {"json": [], "internvl": ["--box-style", "internvl"], "qwen_vl1": ["--box-style", "qwen_vl1"],
+         "pixels": ["--frame", "pixel"], "shares": ["--frame", "norm1"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_noise_objects_stand_behind_the_boxes_of_training_answers_and_no_one_reads_them(
+    convert: Convert, options: list[str]
+) -> None:
+    plain = convert([SHIPS, NOTHING], *options)
+    noisy = convert([SHIPS, NOTHING], *options, "--noise-objects", "3")
+    assert [record.source for record in noisy] == [record.source for record in plain]
+    for one, other in zip(plain, noisy, strict=True):
+        if one.task != "detection":
+            assert one == other
+            continue
+        before, after = parse_boxes(one.target), parse_boxes(other.target)
+        assert (after.boxes == before.boxes).all()
+        assert (after.labels, after.parsed) == (before.labels, True)
+        assert after.notes == {**before.notes, "noise": 3}
+        everything = parse_boxes(other.target, keep_noise=True)
+        assert everything.labels == (*before.labels, *["#noise"] * 3)
+        drawn = everything.pixels((200, 100), Frame(options[1] if "--frame" in options else "norm1000"))[-3:]
+        assert (drawn >= 0).all()
+        assert (drawn <= [200, 100, 200, 100]).all()
+        assert (drawn[:, :2] < drawn[:, 2:]).all()
+
+
+def test_noise_objects_are_the_seeds(convert: Convert) -> None:
+    targets = [convert([SHIPS], "--noise-objects", "4", "--seed", seed)[0].target for seed in ("1", "1", "2")]
+    assert targets[0] == targets[1] != targets[2]
+
+
+def test_held_out_records_have_no_noise(convert: Convert, tmp_path: Path) -> None:
+    assert "noise" not in convert([SHIPS], "--noise-objects", "3", name="val")[0].target
+    rows = [SHIPS | {"image": f"{name}.png", "image_path": f"{name}.png"} for name in "abcd"]
+    convert(rows, "--noise-objects", "3", "--dev-fraction", "0.5")
+    train, dev = (read_records(tmp_path / f"out/grounding_all_{split}.json") for split in ("train", "dev"))
+    assert ["noise" in target for _, target in asked(train)] == [True, True]
+    assert ["noise" in target for _, target in asked(dev)] == [False, False]
+
+
+def test_drawn_boxes_are_of_all_kinds() -> None:
+    true = as_boxes([[20, 20, 60, 60]])
+    drawn = draw_noise(true, (200, 100), 300, random.Random(0))
+    sides = drawn[:, 2:] - drawn[:, :2]
+    near = iou(true, drawn)[0] > 0.3
+    shifted = (np.abs(sides - 40) < 1e-6).all(axis=1) & ~near
+    assert near.sum() > 50
+    assert shifted.sum() > 50
+    assert (~near & ~shifted).sum() > 50
+    assert len(draw_noise(as_boxes([]), (3, 2), 5, random.Random(0))) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [(["--noise-objects", "-1"], 2), (["--noise-objects", "1", "--box-style", "flare"], 2)]
+)
+def test_noise_that_cannot_be_written_is_refused(convert: Convert, options: list[str], code: int) -> None:
+    convert([SHIPS], *options, code=code)
+
+
+def test_a_class_of_the_reserved_name_is_refused_and_one_called_noise_is_kept(convert: Convert) -> None:
+    row = {"image": "a.png", "objects": [{"class": "noise", "bbox_aabb": [0, 0, 0.5, 0.5]}]}
+    (record,) = convert([row], "--noise-objects", "2")
+    assert parse_boxes(record.target).labels == ("noise",)
+    row["objects"][0]["class"] = "#noise"  # type: ignore[index]
+    convert([row], code=3)
+
+
+def test_augmentation_moves_noise_too(convert: Convert) -> None:
+    (record, *_) = convert([SHIPS], "--noise-objects", "2")
+    answer = read_box_answer(record.target)
+    assert answer is not None
+    assert len(answer.boxes) == 4

@@ -207,6 +207,7 @@ class Source(Protocol):
         source_frame: Frame of its boxes, where the command line does not say it.
         max_side: Longest side of an image that is shown as it is, pixels; of a larger one a copy is made that is as
             long. Only for a source without boxes, which would lie elsewhere on the copy.
+        noise_objects: Boxes that are drawn into each box answer of the split `train`, under a name that is no object's.
     """
 
     name: str
@@ -221,6 +222,7 @@ class Source(Protocol):
     stated: Mapping[str, Any] = {}
     source_frame: SourceFrame = Frame.PIXEL
     max_side: int | None = None
+    noise_objects: int = 0
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.

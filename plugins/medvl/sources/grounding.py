@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from medvl.argument_types import natural
+from medvl.box_words import NOISE_LABEL
 from medvl.boxes import Frame
 from medvl.errors import DataError, UsageError
 from medvl.images import shown_size_of
@@ -69,6 +70,7 @@ class Grounding(GivenSource):
     order: Order = "given"
     negatives: int = 0
     refer: bool = False
+    noise_objects: int = 0
     seed: int = 0
     frame: Frame = Frame.NORM1
     stated: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +90,9 @@ class Grounding(GivenSource):
         add("--negatives", type=natural, default=0, metavar="N",
             help="ask each image for N classes of the set that it does not show (default: 0)")  # fmt: skip
         add("--refer", action="store_true", help="also ask for objects that stand alone by size and place")
+        add("--noise-objects", type=natural, default=0, metavar="N",
+            help=f"append N drawn boxes named {NOISE_LABEL} to each box answer of the split train, so that a model "
+            "lists more before it ends; predictions and scores leave them out (default: 0)")  # fmt: skip
 
     def configured(self, args: argparse.Namespace) -> "Grounding":
         """See `GivenSource`."""
@@ -97,7 +102,10 @@ class Grounding(GivenSource):
             )
         if args.images and not args.images.is_dir():
             raise UsageError(f"--images {args.images}: no such folder")
+        if args.noise_objects and args.box_style == "flare":
+            raise UsageError("--noise-objects needs names, and --box-style flare has no place for them")
         options = {name: getattr(args, name) for name in ("class_mode", "order", "negatives", "refer")}
+        options |= {"noise_objects": args.noise_objects} if args.noise_objects else {}
         frame = Frame(args.source_frame)
         return Grounding(data=args.root, images=args.images, seed=args.seed, frame=frame, stated=options, **options)
 
@@ -141,6 +149,10 @@ class Grounding(GivenSource):
 
     def _samples(self, file: SourceFile, scenes: Sequence[Scene]) -> Iterator[Sample]:
         classes, index = classes_of(scenes), 0
+        if NOISE_LABEL in classes.names:
+            raise DataError(
+                f"{file.path}: a class is named {NOISE_LABEL}, which boxes that are no objects have; rename it"
+            )
         for scene in scenes:
             questions = [*self._of_objects(file, scene, classes), *scene.asked]
             for asked in questions or [_NOTHING]:
