@@ -201,5 +201,7 @@ def with_findings(
 
 def _finding(record: Record, pair: Contamination, action: Action) -> Finding:
     relation = "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
-    said = f"{pair.image} is {relation} {pair.other_image} of split {pair.other_split}"
+    # An id names the split of the data, not the one that was drawn from it.
+    drawn = "" if pair.split == record.source.split else f", drawn for {pair.split},"
+    said = f"{pair.image}{drawn} is {relation} {pair.other_image} of split {pair.other_split}"
     return Finding.about(record, f"LEAK_{pair.kind.upper()}", said, action)

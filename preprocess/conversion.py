@@ -172,6 +172,9 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         unchanged.write_stamp(command, before, list(prepared.groups), summary)
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
+    whole = (name for name in prepared.groups if name.startswith(f"{args.name}_all_"))
+    sizes = ", ".join(f"{name} ({len(prepared.groups[name])} records)" for name in whole)
+    Console().print(f"for recipes: {sizes}", markup=False, highlight=False, soft_wrap=True)
     Console().print(summary, markup=False, highlight=False, soft_wrap=True)
 
 

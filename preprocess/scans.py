@@ -145,7 +145,9 @@ def _quiet(path: str) -> Iterator[None]:
     except (DataError, UsageError, MemoryError):
         raise
     except ImportError as error:
-        raise UsageError(f'{path}: DICOM and NIfTI need libraries: pip install "medvl[scans]"') from error
+        raise UsageError(
+            f'{path}: DICOM and NIfTI need libraries: pip install --editable ".[scans]" in the clone'
+        ) from error
     except Exception as error:  # readers raise a dozen types
         cure = "save it anew, or as PNG, if a viewer shows it"
         raise DataError(f"{path}: cannot be read as DICOM or NIfTI ({type(error).__name__}); {cure}") from None

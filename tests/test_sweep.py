@@ -180,6 +180,18 @@ def test_what_a_sweep_file_may_not_say(sweep: Callable[..., Path], keys: dict[st
         read_sweep(sweep(**keys))
 
 
+def test_nothing_is_trained_whose_references_are_not_there(
+    sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = str(tmp_path / "absent_val.json")
+    path = sweep(runs=[{"name": "A"}], score={"val": absent, "metric": "classification.accuracy"})
+    runner = InProcess()
+    assert run(path, runner) == commands.USAGE
+    assert f"{absent}, which is not there" in " ".join(capsys.readouterr().err.split())
+    assert runner.trained == []
+    assert run(path, runner, "--commands") == commands.OK
+
+
 def test_overrides_of_all_runs_and_of_one(sweep: Callable[..., Path]) -> None:
     path = sweep(
         overrides={"max_steps": 5, "seed": 1}, runs=[{"name": "a", "overrides": {"seed": 2, "lora_rank": None}}]

@@ -63,6 +63,7 @@ def run(args: argparse.Namespace, runner: Runner = in_a_process) -> int:
                 words = ["medvl", "sweep", str(args.sweep), "--out", str(args.out), "--only", item.name]
                 print(shlex.join(words))  # noqa: T201  (results go to standard output as they are)
             return OK
+        _refuse_absent_data(sweep)
         if args.only:
             states = _trained(sweep, [_named(sweep, args.only)], args.out, runner, console)
             return OK if set(states.values()) == {_FINISHED} else INCOMPLETE
@@ -79,6 +80,17 @@ def run(args: argparse.Namespace, runner: Runner = in_a_process) -> int:
     except (DataError, CommandFailedError, OSError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return REFUSED
+
+
+def _refuse_absent_data(sweep: Sweep) -> None:
+    """Before anything is trained: runs that cannot be judged would be trained for nothing."""
+    scores = filter(None, (sweep.score, *(item.score for item in sweep.runs)))
+    named = {data: None for score in scores for data in (score.val, score.test) if data}
+    if absent := [data for data in named if not Path(data).exists()]:
+        raise UsageError(
+            f"{sweep.path}: `score` names {', '.join(absent)}, which is not there; convert the data first, and start "
+            "in the folder that paths are relative to"
+        )
 
 
 def _named(sweep: Sweep, name: str) -> Run:
