@@ -181,6 +181,8 @@ def _chosen(
     folder, how = folders[place], hows[place]
     best = msgspec.structs.replace(results[place], chosen=True)
     notes.append(f"{best.name} * is the best of {len(results)} on val, so that its value there is too good.")
+    if alike := [other.name for at, other in enumerate(results) if good[at] == good[place] and at != place]:
+        notes.append(f"As good on val: {', '.join(alike)}. The first of them is taken.")
     if how and how.test:
         predict(folder, "test", how.test, how, runner)
         _scored(folder, "test", how.test, how, runner, console)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,12 @@ def in_processes(name: str) -> Runner:
     groups = {"MLFLOW_EXPERIMENT_NAME": name, "WANDB_RUN_GROUP": name}
 
     def run(title: str, command: Sequence[str], log: Path) -> object:
-        return run_logged(command, title=title, cwd=Path.cwd(), log=log, env=environment(**(groups | os.environ)))
+        # As Ctrl-C: `kill` must not leave the training behind, which has a session of its own.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return run_logged(command, title=title, cwd=Path.cwd(), log=log, env=environment(**(groups | os.environ)))
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     return run
 
