@@ -16,7 +16,8 @@ from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.sources.base import Sample, Source, SourceFile, image_path
+from medvl.sources.places import OutsideError
 from preprocess import dry_run, entries, filtering, prompts, scans, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside

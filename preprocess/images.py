@@ -18,7 +18,8 @@ import medvl.png_data
 from medvl.errors import DataError
 from medvl.files import read_file
 from medvl.sharegpt import write_atomic
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.sources.base import Sample, Source, SourceFile, image_path
+from medvl.sources.places import OutsideError
 from preprocess import decoding, scan_files, scans
 from preprocess.decoding import AS_IT_IS, ImageInfo, Rendering, examine
 from preprocess.scan_files import ScanOptions

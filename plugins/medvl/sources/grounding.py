@@ -23,18 +23,7 @@ from medvl.box_words import NOISE_LABEL
 from medvl.boxes import Frame
 from medvl.errors import DataError, UsageError
 from medvl.images import shown_size_of
-from medvl.sources.base import (
-    BoxAnswer,
-    Contents,
-    Found,
-    OutsideError,
-    Problem,
-    Row,
-    Sample,
-    SourceFile,
-    Split,
-    image_path,
-)
+from medvl.sources.base import BoxAnswer, Contents, Found, Problem, Row, Sample, SourceFile, Split, image_path
 from medvl.sources.folders import split_named
 from medvl.sources.given import SPLITS, GivenSource
 from medvl.sources.grounding_files import is_of_one_image, json_files, read_scenes
@@ -47,6 +36,7 @@ from medvl.sources.grounding_questions import (
     referring_questions,
 )
 from medvl.sources.grounding_scenes import Asked, Objects, Scene
+from medvl.sources.places import OutsideError
 from medvl.sources.tables.splits import split_in
 from medvl.tasks import Task, unknown_name
 
