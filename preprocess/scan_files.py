@@ -54,10 +54,18 @@ class Dicom:
 
     def frames(self, _: Plane) -> int:
         """Number of frames; raises `DataError` where there cannot be so many as the tags say."""
-        claimed = int(self.dataset.get("NumberOfFrames") or 1)
-        if not 0 < claimed <= len(self.dataset.PixelData):  # a frame has a byte at least
+        from pydicom.pixels.utils import get_expected_length
+
+        claimed, there = int(self.dataset.get("NumberOfFrames") or 1), len(self.dataset.PixelData)
+        # Of compressed frames nothing more is known than that each has bytes.
+        least = claimed if self._compressed() else get_expected_length(self.dataset)
+        if claimed < 1 or (claimed > 1 and least > there):
             raise DataError(f"{self.path}: says that it has {claimed} frames, more than its pixel data can hold")
         return claimed
+
+    def _compressed(self) -> bool:
+        meta: Any = getattr(self.dataset, "file_meta", {})
+        return "TransferSyntaxUID" in meta and bool(meta.TransferSyntaxUID.is_compressed)
 
     def windowed(self, options: ScanOptions) -> str:
         """How values become grey, in words."""

@@ -184,9 +184,16 @@ def tagged(element: int, value: bytes, **tags: Any) -> bytes:
         (tagged(0x0008, b"Jo"), r"cannot be read as DICOM or NIfTI \(ValueError\)"),
         (tagged(0x1050, b"Jo", WindowCenter=10, WindowWidth=20), r"cannot be read as DICOM or NIfTI \(ValueError\)"),
         (dicom(np.zeros((2, 1, 1)), NumberOfFrames=10**6), "says that it has 1000000 frames"),
+        (dicom(np.zeros((9, 9, 9)), NumberOfFrames=10), "says that it has 10 frames"),
         (dicom(np.zeros((2, 1, 1)), NumberOfFrames=-4), "says that it has -4 frames"),
     ],
-    ids=["a name as number of frames", "a name as window", "a million frames", "fewer frames than none"],
+    ids=[
+        "a name as number of frames",
+        "a name as window",
+        "a million frames",
+        "one too many",
+        "fewer frames than none",
+    ],
 )
 def test_damaged_tags_are_told_and_never_quoted(
     tmp_path: Path, data: bytes, said: str, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]

@@ -333,6 +333,23 @@ def test_damaged_files_of_a_folder_are_told_together(convert: Convert, tmp_path:
     assert all(name in said for name in ("b.json: not JSON", "c.json: not JSON", "d.json: row 0 is '1'"))
 
 
+def test_json_lines(convert: Convert, tmp_path: Path, capsys: Any) -> None:
+    expected = convert([SHIPS, NOTHING])
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(SHIPS).encode() + b"\r\n\r\n" + json.dumps(NOTHING).encode() + b"\n")
+    words = ["--images", str(tmp_path / "images"), "--out", str(tmp_path / "lines"), "--workers", "1",
+             "--dataset-info", str(tmp_path / "lines.json")]  # fmt: skip
+    assert main([str(path), *words]) == 0
+    records = read_records(tmp_path / "lines/grounding_all_train.json")
+    assert [(record.id, record.conversations) for record in records] == [
+        (record.id, record.conversations) for record in expected
+    ]
+    path.write_text("{}\n{\n[")
+    assert main([str(path), *words]) == 3
+    said = capsys.readouterr().err
+    assert "train.jsonl, line 2: not JSON" in said and "line 3" in said
+
+
 def test_odd_annotations_of_coco(convert: Convert, tmp_path: Path) -> None:
     images = [{"id": name, "file_name": f"{name}.png", "width": 200, "height": 100} for name in "abc"]
     outline = {"id": 1, "image_id": "a", "category_id": 3, "segmentation": [[20, 10, 40, 10, 40, 30]]}

@@ -109,7 +109,7 @@ class Grounding(GivenSource):
             return Found((), (f"{root}: there is no such file or folder",))
         files = _files(root)
         if not files:
-            return Found((), (f"{root}: no .json file in it",))
+            return Found((), (f"{root}: no .json or .jsonl file in it",))
         named = [split_named(self, name) for name in splits]
         for kind, asked, there in (("split", [split.name for split in named], {file.split.name for file in files}),
                                    ("dataset", datasets, {file.dataset for file in files})):  # fmt: skip

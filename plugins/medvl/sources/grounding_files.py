@@ -1,22 +1,25 @@
-"""The files of a grounding set, read as scenes: JSON lists, a folder with a file per image, COCO."""
+"""The files of a grounding set, read as scenes: JSON lists, JSON lines, a folder with a file per image, COCO."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from medvl.boxes import Frame, as_boxes
 from medvl.errors import DataError
 from medvl.sources.grounding_scenes import Objects, Scene, read_scene
 from medvl.sources.tables import coco
-from medvl.sources.tables.annotation_files import read_json
+from medvl.sources.tables.annotation_files import read_json, read_text
 from medvl.sources.tables.image_files import visible
+
+_LINES = ".jsonl"
 
 
 def json_files(folder: Path) -> list[Path]:
     """The JSON files in a folder, sorted, without what tools leave behind."""
-    return [path for path in visible(folder) if path.suffix.lower() == ".json" and path.is_file()]
+    return [path for path in visible(folder) if path.suffix.lower() in (".json", _LINES) and path.is_file()]
 
 
 def read_scenes(path: Path, frame: Frame) -> list[Scene]:
@@ -51,7 +54,7 @@ def is_of_one_image(path: Path) -> bool:
 
 def _scenes(file: Path, frame: Frame, before: int) -> Iterator[Scene]:
     """The scenes of one file, of which so many stand before it."""
-    content = read_json(file)
+    content = _lines(file) if file.suffix.lower() == _LINES else read_json(file)
     if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
         yield from _of_coco(file, content, before)
         return
@@ -62,6 +65,19 @@ def _scenes(file: Path, frame: Frame, before: int) -> Iterator[Scene]:
         if not isinstance(row, dict):
             raise DataError(f"{file}: row {place} is {str(row)[:80]!r}; expected an object")
         yield read_scene(before + place, row, frame)
+
+
+def _lines(file: Path) -> list[Any]:
+    """The values of JSON lines; raises `DataError` with a line for each that is none."""
+    values, refused = list[Any](), list[str]()
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        try:
+            values += [msgspec.json.decode(line)] if line.strip() else []
+        except (msgspec.DecodeError, RecursionError) as error:
+            refused.append(f"{file}, line {number}: not JSON: {error}")
+    if refused:
+        raise DataError("\n".join(refused))
+    return values
 
 
 def _of_coco(file: Path, content: dict[str, Any], before: int) -> Iterator[Scene]:
