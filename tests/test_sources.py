@@ -9,8 +9,9 @@ import pytest
 from medvl.boxes import as_boxes
 from medvl.errors import DataError, UsageError
 from medvl.sources import SOURCES, file_at, label_separator, source_named, tree_at
-from medvl.sources.base import BoxAnswer, Found, OutsideError, Problem, Sample, SourceFile, image_path, place_in
+from medvl.sources.base import BoxAnswer, Found, Problem, Sample, SourceFile, image_path
 from medvl.sources.flare import FLARE
+from medvl.sources.places import OutsideError, place_in
 from medvl.tasks import Task
 from preprocess.decoding import ImageInfo
 from preprocess.options import Options

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from medvl.errors import UsageError
+from medvl.factory.trackers import FILE_NAME
 from medvl.processes import CommandFailedError
-from medvl.sweep import commands
-from medvl.sweep.plan import read_sweep
+from medvl.sweep import commands, running
+from medvl.sweep.plan import Run, read_sweep
 from medvl.tasks import Task
 
 Recipe = Callable[..., dict[str, Any]]
@@ -157,6 +158,44 @@ def test_one_command_line_per_run_for_a_scheduler(
     assert lines[1].endswith("--only lora_rank=4,lora_target=q_proj_v_proj")
     assert run(path, InProcess(), "--only", "nobody") == commands.USAGE
     assert run(path, InProcess(), "--collect") == commands.INCOMPLETE
+
+
+def test_tracked_runs_have_their_name_and_one_experiment(
+    sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sweep(overrides={"report_to": "mlflow"}, runs=[{"name": "a"}, {"name": "b", "overrides": {"run_name": "x"}}])
+    environments: list[dict[str, str]] = []
+    monkeypatch.setattr(running, "run_logged", lambda _command, **keys: environments.append(keys["env"]))
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    assert run(path, None) == commands.INCOMPLETE
+    assert [env["MLFLOW_EXPERIMENT_NAME"] for env in environments] == ["sweep", "sweep"]
+    assert {env["WANDB_RUN_GROUP"] for env in environments} == {"mine"}
+    names = [yaml.safe_load((path.parent / "out" / name / "recipe.yaml").read_text())["run_name"] for name in "ab"]
+    assert names == ["a", "x"]
+
+
+def test_scores_are_told_to_a_tracker_once(tmp_path: Path) -> None:
+    folder = running.RunFolder(tmp_path, Run("a"), {})
+    folder.model.mkdir()
+    folder.scores("val").mkdir()
+    (folder.scores("val") / "metrics.json").write_text('{"tasks": {"vqa": {"accuracy": {"value": 0.5}}}}')
+    told: list[Sequence[str]] = []
+
+    def tell(_title: str, command: Sequence[str], log: Path) -> None:
+        told.append(command)
+        if len(told) == 1:
+            raise CommandFailedError(f"no connection. Whole output: {log}")
+
+    running.track(folder, "val", tell)  # not tracked
+    assert not told
+    (folder.model / FILE_NAME).write_text('[{"tracker": "tensorboard", "run": "x"}]')
+    with pytest.raises(CommandFailedError, match="no connection"):
+        running.track(folder, "val", tell)
+    for _ in range(2):
+        running.track(folder, "val", tell)
+    expected = ["medvl", "track", str(folder.model), str(folder.scores("val")), "--as", "val"]
+    assert told == [expected, expected]
 
 
 @pytest.mark.parametrize(

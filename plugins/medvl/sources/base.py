@@ -5,8 +5,6 @@ or a coded problem where a row cannot be used. Everything after that is the same
 """
 
 import os
-import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,13 @@ from medvl.boxes import Boxes, Frame
 from medvl.errors import DataError
 from medvl.sharegpt import Record
 from medvl.source_frames import SourceFrame
+from medvl.sources.places import place_in
 from medvl.tasks import Task
 
 Row = Mapping[str, Any]
 # train: trained on. eval: held out, with answers. hidden: held out, and its public copy may have none.
 Role = Literal["train", "eval", "hidden"]
 Part = Literal["images", "task", "question", "answer"]
-# imagesTr/BUSI_00012.png, as nearly all are: there is nothing to resolve
-_PLAIN_NAME = re.compile(r"[\w-]+/[\w-]+\.\w+")
 
 
 @dataclass(frozen=True)
@@ -184,10 +181,6 @@ class Mender(Protocol):
         """The answer that is trained on instead; None if the record is to be dropped."""
 
 
-class OutsideError(DataError):
-    """An image name that leads out of its dataset's folder."""
-
-
 class Source(Protocol):
     """A data source. A subclass has the attributes, `find`, `read` and `samples`; the rest only where it differs.
 
@@ -207,6 +200,7 @@ class Source(Protocol):
         source_frame: Frame of its boxes, where the command line does not say it.
         max_side: Longest side of an image that is shown as it is, pixels; of a larger one a copy is made that is as
             long. Only for a source without boxes, which would lie elsewhere on the copy.
+        noise_objects: Boxes that are drawn into each box answer of the split `train`, under a name that is no object's.
     """
 
     name: str
@@ -221,6 +215,7 @@ class Source(Protocol):
     stated: Mapping[str, Any] = {}
     source_frame: SourceFrame = Frame.PIXEL
     max_side: int | None = None
+    noise_objects: int = 0
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -283,17 +278,3 @@ def image_path(source: Source, file: SourceFile, name: str) -> Path:
     """
     places = source.places(file, name)
     return Path(next(filter(os.path.isfile, places), places[0]))
-
-
-def place_in(folder: str, name: str) -> str:
-    """The path of a name that is relative to a folder, and stays in it.
-
-    Raises:
-        OutsideError: it leads out.
-    """
-    if _PLAIN_NAME.fullmatch(name):
-        return f"{folder}/{name}"
-    normal = posixpath.normpath(name.replace("\\", "/"))
-    if normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal):
-        raise OutsideError(f"{name!r} leads out of {folder}")
-    return f"{folder}/{normal}"

@@ -36,9 +36,10 @@ import msgspec
 
 from medvl.boxes import Size
 from medvl.errors import DataError, UsageError
-from medvl.sources.base import Contents, Found, OutsideError, Row, Sample, SourceFile, place_in
+from medvl.sources.base import Contents, Found, Row, Sample, SourceFile
 from medvl.sources.folders import split_named
 from medvl.sources.given import SPLITS, GivenSource
+from medvl.sources.places import OutsideError, place_in
 from medvl.sources.pmc_files import Note, is_meta, read_rows, read_value
 from medvl.sources.pmc_meta import meta_sets
 from medvl.sources.pmc_rows import benchmark_sample, training_sample

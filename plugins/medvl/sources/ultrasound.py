@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medvl.errors import DataError, UsageError
-from medvl.sources.base import Contents, Found, Problem, Row, Sample, SourceFile, place_in
+from medvl.sources.base import Contents, Found, Problem, Row, Sample, SourceFile
 from medvl.sources.folders import split_named
 from medvl.sources.given import SPLITS, GivenSource
+from medvl.sources.places import place_in
 from medvl.sources.ultrasound_labels import LABELS, QUESTIONS, facts, normalise_answer, normality
 from medvl.sources.ultrasound_rows import Annotation, read_annotations
 from medvl.sources.ultrasound_samples import REPORT, Asked, Labelling, asked_for, make_sample

@@ -53,7 +53,7 @@ def read(path: Path, images: Path | None = None) -> Table:
     for file in files:
         try:
             content = read_json(file)
-            found = list(_rows(file, content, refused))
+            found = list(image_rows(file, content, refused))
         except DataError as error:
             refused.append(str(error))
             continue
@@ -112,8 +112,8 @@ def _image_folders(file: Path, split: str | None) -> list[Path]:
     return places
 
 
-def _rows(file: Path, content: Any, refused: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file; what belongs to none of them is refused."""
+def image_rows(file: Path, content: Any, refused: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file, one per image; what belongs to none of them is refused."""
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
         raise DataError(f"{file}: expected an object with the lists {', '.join(_KEYS)}, as COCO has them")
     images = _by_id(file, "images", content["images"], "file_name", refused)
