@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("router")
     question_file(folder / "tree", "alpha")
     question_file(folder / "tree", "beta", [(text.replace("the", "all"), task) for text, task in QUESTIONS])
-    (folder / "recipe.yaml").write_text("epochs: 1\ntemplates: none\n")
+    (folder / "recipe.yaml").write_text("epochs: 1\ntemplates: none\nwritten: false\n")
     command = ["router", "train", "--data", str(folder / "tree"), "--out", str(folder / "router")]
     command += ["--recipe", str(folder / "recipe.yaml"), "--json", str(folder / "report.json")]
     assert main(command) == 0
@@ -409,7 +409,7 @@ def test_the_classifier_alone_needs_one(trained: Path) -> None:
 
 def test_without_held_out_questions_nothing_is_trained() -> None:
     with pytest.raises(ValueError, match="no held-out question"):
-        fit(rows("one question"), TrainingOptions(epochs=1, templates="none"))
+        fit(rows("one question"), TrainingOptions(epochs=1, templates="none", written=False))
 
 
 # --- commands ------------------------------------------------------------------------------------------------------

@@ -69,6 +69,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label-encoder", metavar="PATH", help="the same for the labels (default: as --encoder)")
     add("--full", action="store_true", default=None, help="fine-tune the encoders instead of the heads alone")
     add("--epochs", type=int, metavar="N", help="passes over the questions")
+    add("--no-written", action="store_false", dest="written", default=None,
+        help="leave out the project's own questions of several professions (medvl/router/questions)")  # fmt: skip
     add("--seed", type=int, metavar="N", help="of everything random (default: the recipe's)")
     add("--device", default="cpu", help="to train on (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="also write what was counted and measured")
@@ -164,6 +166,7 @@ def _train(args: argparse.Namespace, errors: Console) -> int:
         encoder=args.encoder,
         label_encoder=args.label_encoder,
         full=args.full,
+        written=args.written,
         epochs=args.epochs,
         seed=args.seed,
     )

@@ -11,6 +11,7 @@ from medvl.errors import DataError
 from medvl.instructions import GENERAL
 from medvl.router.route import normalise
 from medvl.router.templates import make_questions
+from medvl.router.written import CALIBRATION_PROFILES, to_train_on
 from medvl.sharegpt import file_sha256
 from medvl.sources import Tree, file_at, tree_at, trees_below
 from medvl.sources.base import Source, SourceFile
@@ -21,6 +22,7 @@ _OPTIONS = re.compile(r"\b(?:Options:|[Aa][:.)]\s).*", re.DOTALL)
 _SIDES = re.compile(r"\b(?:maxillary|mandibular|upper|lower|left|right|frontal|lateral|\d+)\b")
 TEMPLATE_QUESTIONS = 240  # per task; as many as the questions that a dataset of FLARE asks at most, so neither drowns
 _SYNTHETIC = "templates"
+_WRITTEN = "written"  # the dataset of `medvl.router.written` is this and the profile
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class LabelledQuestion:
     Attributes:
         text: Normalised.
         task: Canonical task, or `general` for a prompt that is none.
-        dataset: Where it is asked; "templates" for the project's own.
+        dataset: Where it is asked; "templates" and "written/PROFILE" for the project's own.
         group: Its wording: questions that differ in options, numbers and sides alone share one.
     """
 
@@ -42,7 +44,12 @@ class LabelledQuestion:
     @property
     def is_synthetic(self) -> bool:
         """Whether the project made it up."""
-        return self.dataset == _SYNTHETIC
+        return self.dataset == _SYNTHETIC or self.dataset.startswith(f"{_WRITTEN}/")
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it is of a profile on which the router is calibrated."""
+        return self.dataset in {f"{_WRITTEN}/{profile}" for profile in CALIBRATION_PROFILES}
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,31 @@ def with_templates(questions: Sequence[LabelledQuestion], kind: str, *, seed: in
         for text, wording in make_questions(task, TEMPLATE_QUESTIONS, seed)
     ]
     return [*questions, *made]
+
+
+def with_written(questions: Sequence[LabelledQuestion]) -> list[LabelledQuestion]:
+    """The questions and, after them, those that `medvl.router.written` lets train; each is a wording of its own."""
+    made = [
+        LabelledQuestion(normalise(it.question), it.task, f"{_WRITTEN}/{it.profile}", f"{_WRITTEN}/{number}")
+        for number, it in enumerate(to_train_on())
+    ]
+    return [*questions, *made]
+
+
+def split_for_calibration(
+    questions: Sequence[LabelledQuestion], share: float, *, seed: int = 0
+) -> tuple[list[LabelledQuestion], list[LabelledQuestion]]:
+    """(training, held out): of written questions whole profiles are held out, of others a share of the wordings.
+
+    Where there are written questions, wordings of templates are not held out: nobody asks like them.
+    """
+    written = [it for it in questions if it.dataset.startswith(f"{_WRITTEN}/")]
+    if not written:
+        return split_by_phrasing(questions, share, seed=seed)
+    others = [it for it in questions if not it.is_synthetic]
+    known, held = split_by_phrasing(others, share, seed=seed)
+    known += [it for it in questions if it.is_synthetic and not it.calibrates]
+    return known, [*held, *(it for it in written if it.calibrates)]
 
 
 def split_by_phrasing(

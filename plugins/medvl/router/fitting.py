@@ -14,7 +14,14 @@ import numpy as np
 from medvl.instructions import GENERAL
 from medvl.router.calibration import Calibration, calibrate, expected_calibration_error, probabilities
 from medvl.router.chain import ClassifierStage, Router
-from medvl.router.data import LabelledQuestion, QuestionSet, counts_by_task, split_by_phrasing, with_templates
+from medvl.router.data import (
+    LabelledQuestion,
+    QuestionSet,
+    counts_by_task,
+    split_for_calibration,
+    with_templates,
+    with_written,
+)
 from medvl.router.folder import RouterCard, TrainingData, save_router
 from medvl.router.options import TrainingOptions, stated
 from medvl.router.request import brief
@@ -60,7 +67,8 @@ def fit(questions: Sequence[LabelledQuestion], options: TrainingOptions, *, devi
     """
     start, start_cpu = time.perf_counter(), time.process_time()
     rows = with_templates(questions, options.templates, seed=options.seed)
-    known, held = split_by_phrasing(rows, options.holdout, seed=options.seed)
+    rows = with_written(rows) if options.written else rows
+    known, held = split_for_calibration(rows, options.holdout, seed=options.seed)
     trial, trial_index, _ = _trained(known, options, device, progress, "training without held-out wordings")
     calibration, metrics = calibrated(trial, trial_index, held)
     classifier, index, steps = _trained(rows, options, device, progress, "training on all wordings")

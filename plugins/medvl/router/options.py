@@ -24,6 +24,7 @@ class TrainingOptions:
         focal_gamma: How much less a question counts the better it is known already; 0: all the same.
         preset: mevlip allows `focal_alpha: 1`, which gives negatives no gradient at all.
         templates: Own questions for the tasks that have too few (missing), for every task (all), or none.
+        written: Also train on the questions of `medvl.router.written`, but for those that it holds out.
         augment: Typos, lost words and other case in training questions.
         holdout: Share of wordings kept from training, for temperature, thresholds and the similarity gate.
         seed: Of everything.
@@ -40,6 +41,7 @@ class TrainingOptions:
     focal_gamma: float = 1.0
     preset: Literal["mevlip"] | None = None
     templates: Literal["missing", "all", "none"] = "all"
+    written: bool = True
     augment: bool = True
     holdout: float = 0.2
     seed: int = 0
