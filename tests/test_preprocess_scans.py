@@ -277,7 +277,7 @@ def test_a_missing_extra_is_told_once_and_not_remembered(
         for workers in ("1", "2"):
             assert main([*words, "--workers", workers]) == 2
             said = " ".join(capsys.readouterr().err.split())
-            assert said.count('pip install "medvl[scans]"') == 1 and ".dcm" in said
+            assert said.count('pip install --editable ".[scans]"') == 1 and ".dcm" in said
     records, _ = convert(tree, tmp_path / "out")
     assert len(records) == 3
 
