@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("llamafactory")
-from llamafactory.data.template import TEMPLATES
 from llamafactory.train.tuner import run_exp
 from PIL import Image
 
@@ -20,6 +19,7 @@ from medvl.demo.images import build_tree
 from medvl.factory.run_card import read_run_card
 from preprocess import flare, pmc, table
 from tests.support.once import Once
+from tests.support.templates import pristine_templates  # noqa: F401  (used by every test)
 
 pytestmark = pytest.mark.training
 
@@ -69,15 +69,6 @@ def _convert(folder: Path) -> None:
         data.write_text("\n".join(map(json.dumps, rows)))
         words = ["--images", str(folder / "images"), "--out", str(folder / name), "--name", name]
         assert pmc.main([str(data), *words, *common]) == 0
-
-
-@pytest.fixture(autouse=True)
-def pristine_templates() -> Any:
-    """LLaMA-Factory writes `default_system` into its table of templates, for good."""
-    before = {name: template.default_system for name, template in TEMPLATES.items()}
-    yield
-    for name, system in before.items():
-        TEMPLATES[name].default_system = system
 
 
 COMBINATIONS = [

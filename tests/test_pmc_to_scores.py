@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("llamafactory")
-from llamafactory.data.template import TEMPLATES
 from llamafactory.train.tuner import run_exp
 from PIL import Image
 
@@ -17,15 +16,7 @@ from medvl.cli import main as medvl
 from medvl.factory.run_card import read_run_card
 from medvl.sharegpt import read_records
 from preprocess import pmc
-
-
-@pytest.fixture(autouse=True)
-def pristine_templates() -> Any:
-    """LLaMA-Factory writes `default_system` into its table of templates, for good."""
-    before = {name: template.default_system for name, template in TEMPLATES.items()}
-    yield
-    for name, system in before.items():
-        TEMPLATES[name].default_system = system
+from tests.support.templates import pristine_templates  # noqa: F401  (used by every test)
 
 
 def convert(data: Path, folder: Path, name: str, *more: str) -> None:

@@ -29,6 +29,7 @@ from medvl.sources.ultrasound_labels import facts
 from medvl.sources.ultrasound_samples import asked_for
 from medvl.sweep.plan import read_sweep
 from medvl.tasks import Task
+from tests.support.templates import pristine_templates  # noqa: F401  (used by every test)
 
 pytestmark = pytest.mark.training
 
@@ -59,15 +60,6 @@ def header(file: Path) -> str:
     """The comment lines before the first key."""
     lines = file.read_text().splitlines()
     return "\n".join(line for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
-
-
-@pytest.fixture(autouse=True)
-def pristine_templates() -> Any:
-    """LLaMA-Factory writes `default_system` into its table of templates, for good."""
-    before = {name: template.default_system for name, template in TEMPLATES.items()}
-    yield
-    for name, system in before.items():
-        TEMPLATES[name].default_system = system
 
 
 def test_the_faithful_recipes_are_there() -> None:
