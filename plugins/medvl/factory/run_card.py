@@ -104,7 +104,11 @@ class Finetuning(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices."""
+    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices.
+
+    `loss_group` is the number of records over whose tokens the loss was averaged: the micro-batch, unless
+    `medvl_loss_group` said another. The last three are None in cards of earlier versions.
+    """
 
     batch_size: int
     per_device_train_batch_size: int
@@ -116,6 +120,9 @@ class Training(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     deepspeed: str | None
+    gradient_checkpointing: bool | None = None
+    fused_loss: bool | None = None
+    loss_group: int | None = None
 
 
 class DataFile(msgspec.Struct, frozen=True):
