@@ -19,7 +19,7 @@ from medvl.factory.losses import LOSSES
 from medvl.factory.recipe import KeyGroup, Recipe, is_number
 
 # Keys of LLaMA-Factory and transformers that replace the loss function.
-_OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor")
+OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor")
 
 
 @dataclass
@@ -95,7 +95,7 @@ class LossGroupArguments(KeyGroup):
         other = "it divides the loss in another way"
         asked = requested_keys(self)
         switches = [loss.switch for loss in LOSSES if not loss.by_record and loss.switch in asked]
-        return found + self.clashing("medvl_loss_group", dict.fromkeys((*_OTHER_LOSSES, *switches), other))
+        return found + self.clashing("medvl_loss_group", dict.fromkeys((*OTHER_LOSSES, *switches), other))
 
 
 @dataclass
