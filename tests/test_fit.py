@@ -26,6 +26,7 @@ pytestmark = pytest.mark.training
 
 Recipe = Callable[..., dict[str, Any]]
 WriteRecipe = Callable[..., Path]
+HERE = Path(__file__).parents[1] / "recipes" / "flare_qwen3vl_4b_lora.yaml"
 AS_IT_IS, WHOLE = (2, 2, True), (4, 1, True)
 
 
@@ -204,7 +205,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "a stream": ({"streaming": True, "max_steps": 2}, (), "streaming=false"),
     "memory without a GPU": ({}, ("--memory", "24"), "there is no GPU to limit"),
     "half a micro-batch": ({"per_device_train_batch_size": 0.5}, (), "is not a whole number"),
-    "out is there": ({}, ("--out", __file__), "exists"),
+    "out is no recipe": ({}, ("--out", "fast.txt"), "ends in .yaml"),
+    "out is there": ({}, ("--out", str(HERE)), "exists"),
 }
 
 

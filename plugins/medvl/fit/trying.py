@@ -108,11 +108,19 @@ def write_kept(folder: Path, kept: Kept) -> None:
 
 
 class How(msgspec.Struct, frozen=True):
-    """What all settings are tried with: timed steps, GiB of the card to imitate, devices."""
+    """What all settings are tried with.
+
+    Attributes:
+        steps: Timed steps of each.
+        memory: GB of the card to imitate; None for all of this one.
+        world: Devices.
+        rows: Folder of the tokenised data.
+    """
 
     steps: int
     memory: float | None
     world: int
+    rows: str
 
 
 class Tries:
@@ -147,7 +155,7 @@ class Tries:
         result.unlink(missing_ok=True)
         recipe = applied(self.recipe, changes(setting, self.own, self.recipe))
         steps = preparing.UNTIMED + how.steps
-        spec = trial.Spec(recipe, str(folder / "rows"), facts.places, steps, str(folder / "trained"), how.memory)
+        spec = trial.Spec(recipe, how.rows, facts.places, steps, str(folder / "trained"), how.memory)
         write_atomic(given, to_json(spec))
         log, broke = folder / f"{name}.log", ""
         state = trial.FAILED
