@@ -187,6 +187,23 @@ def test_a_stopped_fit_goes_on_and_another_one_starts_anew(
     assert out.read_text() == "mine"
 
 
+def test_bits_may_change_where_that_is_allowed(
+    recipe: WriteRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for after a fit has ended: what was measured is kept, and the data are prepared again."""
+    path, runner = recipe(per_device_train_batch_size=1, gradient_accumulation_steps=1), InProcess()
+    assert fit(path, runner, "--steps", "1", "--json") == commands.OK
+    assert [row["setting"]["bits"] for row in told(capsys)["settings"]] == [None, None]
+    assert fit(path, runner, "--steps", "1", "--json", "--allow-bits") == commands.OK
+    found = told(capsys)
+    assert [row["setting"]["bits"] for row in found["settings"]] == [None, None, 4, 4]
+    assert {row["state"] for row in found["settings"]} == {"ok"}
+    assert (len(runner.tried), runner.prepared) == (4, 2)
+    fitted = yaml.safe_load((tmp_path / "recipe_fitted.yaml").read_text())
+    assert fitted.get("quantization_bit") == found["chosen"]["setting"]["bits"]
+    assert ("but NOT the precision" in (tmp_path / "recipe_fitted.yaml").read_text()) is ("quantization_bit" in fitted)
+
+
 def test_trials_begin_with_the_longest_records(recipe: WriteRecipe, tmp_path: Path) -> None:
     content = yaml.safe_load(recipe().read_text())
     facts = preparing.prepare(preparing.Spec(content, str(tmp_path / "rows"), 4, 2, 1, True))
@@ -296,10 +313,11 @@ def test_a_setting_as_keys() -> None:
     assert own == Setting(4, 2, True, False, 4)
     assert changes(own, own, recipe) == {}
     fast = changes(Setting(2, 4, False, True, None), own, recipe)
-    assert words(fast) == (
-        "per_device_train_batch_size=2 gradient_accumulation_steps=4 medvl_loss_group=null "
-        "disable_gradient_checkpointing=true use_reentrant_gc=null enable_liger_kernel=true quantization_bit=null double_quantization=null"
-    )
+    assert words(fast).split() == [
+        *("per_device_train_batch_size=2", "gradient_accumulation_steps=4", "medvl_loss_group=null"),
+        *("disable_gradient_checkpointing=true", "use_reentrant_gc=null", "enable_liger_kernel=true"),
+        *("quantization_bit=null", "double_quantization=null"),
+    ]
     assert applied(recipe, fast) == {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
                                      "disable_gradient_checkpointing": True, "enable_liger_kernel": True}  # fmt: skip
     assert own_setting(applied(recipe, fast)) == Setting(2, 4, False, True, None)

@@ -129,12 +129,11 @@ class _Fit:
             self._say(f"{self.folder}: kept results are of another {', '.join(changed)}; starting anew.")
         elif kept.tried:
             self._say(f"{self.folder}: going on after {len(kept.tried)} settings.")
-        if kept.facts is None or not (kept.written or Path(self.how.rows).is_dir()):
-            kept.facts = self._prepared()
+        facts = kept.facts = kept.facts or self._prepared()
         if not self.timed:
-            return self._computed(kept.facts)
+            return self._computed(facts)
         write_kept(self.folder, kept)
-        return self._ended(kept, kept.facts, self._tried(kept, kept.facts))
+        return self._ended(kept, facts, self._tried(kept, facts))
 
     def _prepared(self) -> Facts:
         if self.own_rows:
@@ -171,6 +170,8 @@ class _Fit:
         for number, setting in enumerate(wanted, 1):
             if tries.known(setting) or tries.pruned(setting):
                 continue
+            if not Path(self.how.rows).is_dir():  # of a fit that had ended
+                self._prepared()
             with self.console.status(f"{number} of {len(wanted)}: {setting}"):
                 measured = tries.measure(setting, self.folder, facts, self.how, self.runner)
             kept.tried = tries.tried
