@@ -80,7 +80,7 @@ def _row(one: Tried, expected: float | None, facts: Facts, how: How) -> Row:
         tokens_s=round(statistics.median(facts.tokens) / step, 1),
         gib=gib,
         gib_computed=computed,
-        hours=None if facts.steps is None else round(facts.steps * step / 3600, 2),
+        hours=None if facts.steps is None else round(facts.steps * step / 3600, 4),
         reason=reason,
     )
 
@@ -177,7 +177,7 @@ def _told(row: Row) -> str:
     if row.gib is not None:
         parts.append(f"{row.gib:g} GiB{' (computed)' if row.gib_computed else ''}")
     if row.hours is not None:
-        parts.append(f"{row.hours:g} h")
+        parts.append(f"{_number(row.hours)} h")
     return ", ".join(parts) + ("" if row.state == OK else f" ({row.state})")
 
 
