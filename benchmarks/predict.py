@@ -78,7 +78,7 @@ def batched(
     classify(sorted({item.question.text for item in requests}))
     replies = {
         item.question.id: reply.text
-        for batch in Batches(loaded).answers(batches(requests, size))
+        for batch in Batches(loaded).answers(batches(requests, lambda _: size))
         for item, reply in batch
     }
     return [replies[item.question.id] for item in requests]
