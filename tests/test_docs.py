@@ -11,7 +11,6 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from tests.support.clones import copy_code
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted(
@@ -215,10 +216,8 @@ def test_commands_that_do_not_exist_are_found(text: str, fault: list[str]) -> No
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """What a newcomer has after cloning, without the tests."""
-    for folder in ("preprocess", "plugins", "evaluation", "recipes", "dataset_info", "docs", "benchmarks"):
-        ignore = shutil.ignore_patterns("__pycache__", "dataset_info.json*")
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=ignore)
-    return tmp_path
+    folders = ("preprocess", "plugins", "evaluation", "recipes", "dataset_info", "docs", "benchmarks")
+    return copy_code(REPOSITORY, tmp_path, *folders)
 
 
 @pytest.fixture
