@@ -7,8 +7,9 @@
 The real classes at true size with the adapters of `lora_target: all`, LLaMA-Factory's gradient checkpointing, 16 bits;
 one record of one image (InternVL: one tile; Qwen3-VL: --side) and 100 tokens of text. "stock" is as PEFT leaves the
 model, "ours" as medvl.factory.frozen does. Operations are aten calls, the recomputation of checkpointing included;
-kept is what autograd saves for the backward pass. Where values decide shapes, the meta device needs another way of the
-same size: image features are put in by `cat` there, not by a mask.
+kept is what autograd saves for the backward pass, without the attention matrices that a GPU never has. Where values
+decide shapes, the meta device needs another way of the same size: image features are put in by `cat` there, not by a
+mask.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class CountOperations(TorchDispatchMode):
         self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One more."""
         self.calls += 1
         return func(*args, **(kwargs or {}))
 
@@ -75,19 +77,25 @@ def main() -> int:
     parser.add_argument("--time", type=int, default=0, metavar="STEPS", help="also time so many steps of each")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    print("| model | way | forward, TFLOP | backward, TFLOP | backward operations | kept, GiB |")
-    print("|---|---|---|---|---|---|")
+    write("| model | way | forward, TFLOP | backward, TFLOP | backward operations | kept, GiB |")
+    write("|---|---|---|---|---|---|")
     for name in args.models:
         size = MEASURED[name] if MEASURED[name].family == "internvl3" else replace(MEASURED[name], side=args.side)
         costs = {way: count(size, way) for way in ("stock", "ours")}
         for way, cost in costs.items():
             tera = f"{cost.forward / 1e12:.3f} | {cost.backward / 1e12:.3f}"
-            print(f"| {name} | {way} | {tera} | {cost.operations:,} | {cost.kept / GIB:.2f} |", flush=True)
+            write(f"| {name} | {way} | {tera} | {cost.operations:,} | {cost.kept / GIB:.2f} |")
         tower = count_tower(size)
-        print(f"| {name} | of it the tower and projector, forward | {tower / 1e12:.3f} | | | |", flush=True)
+        write(f"| {name} | of it the tower and projector, forward | {tower / 1e12:.3f} | | | |")
         if args.time:
-            print(f"{name}, widths / 8: {timed(size, args.time)}", flush=True)
+            write(f"{name}, widths / 8: {timed(size, args.time)}")
     return 0
+
+
+def write(line: str) -> None:
+    """On standard output, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def build(size: Size, dtype: torch.dtype, device: str, way: str) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -128,7 +136,8 @@ def count(size: Size, way: str) -> Cost:
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in seen | weights:
+        attention = tensor.dim() > 2 and tensor.shape[-1] == tensor.shape[-2]  # a GPU's kernels keep no such matrix
+        if not attention and storage._cdata not in seen | weights:
             seen.add(storage._cdata)
             cost.kept += storage.nbytes()
             kept.append(tensor)  # or another one gets its address
@@ -197,14 +206,14 @@ def by_shape() -> Iterator[None]:
 def timed(size: Size, steps: int) -> str:
     """Processor seconds of a step with all widths an eighth, in turn, and their ratio."""
     hidden, intermediate, layers, heads = size.vision
-    vision = (hidden // 8, intermediate // 8 // 2 * 2, layers, max(1, heads // 8))
+    vision = (hidden // 8, intermediate // 8, layers, heads // 8)
     narrow = replace(
         size,
         vocabulary=size.vocabulary // 8,
         hidden=size.hidden // 8,
         intermediate=size.intermediate // 8,
-        heads=max(1, size.heads // 8),
-        kv_heads=max(1, size.kv_heads // 8),
+        heads=size.heads // 4,
+        kv_heads=size.kv_heads // 4,
         vision=vision,
     )
     ways = {way: build(narrow, torch.float32, "cpu", way) for way in ("stock", "ours")}

@@ -53,6 +53,7 @@ class TrainerFactory:
 
     def _guarded(self, trainer_class: type, callbacks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The trainer with what every medvl key brings: safeguards, and a run card if it is asked for."""
+        from medvl.factory.batching import batching_trainer
         from medvl.factory.checks.trained import problems
         from medvl.factory.frozen import DropHooks
         from medvl.factory.recording import Text, record
@@ -61,7 +62,7 @@ class TrainerFactory:
         arguments = kwargs["finetuning_args"]
         if kwargs["args"].do_train and (found := problems(arguments, kwargs["model"])):
             raise ValueError("\n".join(found))
-        trainer = guard(trainer_class, kwargs)(*args, **kwargs)
+        trainer = guard(batching_trainer(trainer_class), kwargs)(*args, **kwargs)
         for callback in [*callbacks, DropHooks()]:
             trainer.add_callback(callback)
         text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
