@@ -56,6 +56,7 @@ class TrainerFactory:
         from medvl.factory.batching import batching_trainer
         from medvl.factory.checks.trained import problems
         from medvl.factory.frozen import DropHooks
+        from medvl.factory.fused import fuse_if_asked
         from medvl.factory.recording import Text, record
         from medvl.factory.safeguards import guard
 
@@ -63,6 +64,8 @@ class TrainerFactory:
         if kwargs["args"].do_train and (found := problems(arguments, kwargs["model"])):
             raise ValueError("\n".join(found))
         trainer = guard(batching_trainer(trainer_class), kwargs)(*args, **kwargs)
+        if kwargs["args"].do_train:
+            fuse_if_asked(trainer)
         for callback in [*callbacks, DropHooks()]:
             trainer.add_callback(callback)
         text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
