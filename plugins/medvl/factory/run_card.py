@@ -104,7 +104,10 @@ class Finetuning(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices."""
+    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices.
+
+    `without_gradients` are the frozen parts that no gradient passes through; empty in cards of earlier versions.
+    """
 
     batch_size: int
     per_device_train_batch_size: int
@@ -116,6 +119,7 @@ class Training(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     deepspeed: str | None
+    without_gradients: list[str] = msgspec.field(default_factory=list)
 
 
 class DataFile(msgspec.Struct, frozen=True):
