@@ -5,7 +5,7 @@
 
 A tiny model learns the drawn images (all weights, as the demo does), then a QLoRA adapter is trained on its 4-bit form.
 `llamafactory-cli export` merges it into 16 bits. All three answer the same validation questions, and `evaluation/run.py
---baseline` compares them with the first. Every step is a command that a user would type; what is there is not done again.
+--baseline` compares them with the first. Every step is a command that a user would type; what is there stays.
 """
 
 from __future__ import annotations
