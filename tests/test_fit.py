@@ -20,12 +20,18 @@ from llamafactory.train.tuner import run_exp
 from medvl.factory.run_card import read_run_card
 from medvl.fit import commands, preparing, trial
 from medvl.fit.preparing import LONGEST, UNTIMED
+from medvl.fit.report import Row, best
+from medvl.fit.settings import Setting, applied, candidates, changes, own_setting, words
+from medvl.fit.trial import OK, OUT_OF_MEMORY, Measured
+from medvl.fit.trial import REFUSED as REFUSED_BY_TRAINING
+from medvl.fit.trying import Tried, Tries
 from medvl.processes import run_logged
 
 pytestmark = pytest.mark.training
 
 Recipe = Callable[..., dict[str, Any]]
 WriteRecipe = Callable[..., Path]
+HERE = Path(__file__).parents[1] / "recipes" / "flare_qwen3vl_4b_lora.yaml"
 AS_IT_IS, WHOLE = (2, 2, True), (4, 1, True)
 
 
@@ -143,9 +149,9 @@ def test_settings_that_run_out_of_memory_or_are_killed_cost_themselves_alone(
 
 def test_nothing_fits(recipe: WriteRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runner = InProcess()
-    runner.out_of_memory = {(2, 2, True), (1, 4, True), (2, 2, False), (1, 4, False)}
+    runner.out_of_memory = {AS_IT_IS, (1, 4, True)}
     assert fit(recipe(), runner, "--steps", "1") == commands.INCOMPLETE
-    assert runner.tried == [(2, 2, True), (1, 4, True), (2, 2, False), (1, 4, False)]
+    assert runner.tried == [AS_IT_IS, (1, 4, True)]  # without checkpointing each needs more
     assert "No setting could be trained with" in capsys.readouterr().out
     assert not (tmp_path / "recipe_fitted.yaml").exists()
 
@@ -173,12 +179,29 @@ def test_a_stopped_fit_goes_on_and_another_one_starts_anew(
     assert fit(path, runner, "--steps", "1") == commands.USAGE
     assert "It is of another recipe. Delete it" in " ".join(capsys.readouterr().err.split())
     out.unlink()
-    runner.out_of_memory = {AS_IT_IS, (1, 4, True), (2, 2, False), (1, 4, False)}
+    runner.out_of_memory = {AS_IT_IS, (1, 4, True)}
     assert fit(path, runner, "--steps", "1") == commands.INCOMPLETE
     assert "kept results are of another recipe; starting anew" in " ".join(capsys.readouterr().err.split())
     out.write_text("mine")
     assert fit(path, runner, "--steps", "1") == commands.USAGE
     assert out.read_text() == "mine"
+
+
+def test_bits_may_change_where_that_is_allowed(
+    recipe: WriteRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for after a fit has ended: what was measured is kept, and the data are prepared again."""
+    path, runner = recipe(per_device_train_batch_size=1, gradient_accumulation_steps=1), InProcess()
+    assert fit(path, runner, "--steps", "1", "--json") == commands.OK
+    assert [row["setting"]["bits"] for row in told(capsys)["settings"]] == [None, None]
+    assert fit(path, runner, "--steps", "1", "--json", "--allow-bits") == commands.OK
+    found = told(capsys)
+    assert [row["setting"]["bits"] for row in found["settings"]] == [None, None, 4, 4]
+    assert {row["state"] for row in found["settings"]} == {"ok"}
+    assert (len(runner.tried), runner.prepared) == (4, 2)
+    fitted = yaml.safe_load((tmp_path / "recipe_fitted.yaml").read_text())
+    assert fitted.get("quantization_bit") == found["chosen"]["setting"]["bits"]
+    assert ("but NOT the precision" in (tmp_path / "recipe_fitted.yaml").read_text()) is ("quantization_bit" in fitted)
 
 
 def test_trials_begin_with_the_longest_records(recipe: WriteRecipe, tmp_path: Path) -> None:
@@ -204,7 +227,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "a stream": ({"streaming": True, "max_steps": 2}, (), "streaming=false"),
     "memory without a GPU": ({}, ("--memory", "24"), "there is no GPU to limit"),
     "half a micro-batch": ({"per_device_train_batch_size": 0.5}, (), "is not a whole number"),
-    "out is there": ({}, ("--out", __file__), "exists"),
+    "out is no recipe": ({}, ("--out", "fast.txt"), "ends in .yaml"),
+    "out is there": ({}, ("--out", str(HERE)), "exists"),
 }
 
 
@@ -254,3 +278,56 @@ def test_a_step_is_a_process_of_its_own(recipe: WriteRecipe, tmp_path: Path, mon
         "--nproc-per-node",
         "2",
     ]
+
+
+def test_what_needs_more_than_a_setting_that_ran_out_is_not_tried() -> None:
+    own = Setting(2, 4, True, False, None)
+    tries = Tries(own, {}, [Tried(Setting(4, 2, True, True, 4), Measured(OUT_OF_MEMORY))])
+    pruned = {
+        Setting(4, 2, True, True, 4): True,
+        Setting(8, 1, True, True, 4): True,
+        Setting(4, 2, False, True, 4): True,
+        Setting(4, 2, True, False, None): True,
+        Setting(2, 4, False, False, None): False,  # a smaller micro-batch
+    }
+    assert {setting: tries.pruned(setting) is not None for setting in pruned} == pruned
+    tries.tried.append(Tried(Setting(2, 4, True, True, 4), Measured(OK)))
+    assert "more work per record" in str(tries.pruned(Setting(1, 8, True, True, 4)))
+    tries.tried.append(Tried(Setting(1, 8, True, True, None), Measured(REFUSED_BY_TRAINING)))
+    assert "refused as" in str(tries.pruned(Setting(2, 4, True, True, None)))
+
+
+def test_candidates_train_the_same_records() -> None:
+    own = Setting(4, 3, True, False, 4)
+    found = candidates(own, fused=True, bits=[4, None], any_batch=True, above=False)
+    assert found[0] == own and len(set(found)) == len(found) == 6 * 2 * 2 * 2
+    assert {one.batch * one.accumulation for one in found} == {12}
+    assert {one.batch for one in candidates(own, fused=False, bits=[4], any_batch=True, above=True)} == {4, 12}
+    assert {one.batch for one in candidates(own, fused=False, bits=[4], any_batch=False, above=False)} == {4}
+
+
+def test_a_setting_as_keys() -> None:
+    recipe = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "quantization_bit": 4,
+              "double_quantization": True, "medvl_loss_group": 2, "use_reentrant_gc": False}  # fmt: skip
+    own = own_setting(recipe)
+    assert own == Setting(4, 2, True, False, 4)
+    assert changes(own, own, recipe) == {}
+    fast = changes(Setting(2, 4, False, True, None), own, recipe)
+    assert words(fast).split() == [
+        *("per_device_train_batch_size=2", "gradient_accumulation_steps=4", "medvl_loss_group=null"),
+        *("disable_gradient_checkpointing=true", "use_reentrant_gc=null", "enable_liger_kernel=true"),
+        *("quantization_bit=null", "double_quantization=null"),
+    ]
+    assert applied(recipe, fast) == {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
+                                     "disable_gradient_checkpointing": True, "enable_liger_kernel": True}  # fmt: skip
+    assert own_setting(applied(recipe, fast)) == Setting(2, 4, False, True, None)
+
+
+def test_the_choice() -> None:
+    def row(samples: float | None, gib: float, state: str = OK) -> Row:
+        return Row(Setting(1, 1, True, False, None), state, samples_s=samples, gib=gib)
+
+    fastest, near, small, wrong = row(10.0, 40), row(9.9, 20), row(9.0, 5), row(99.0, 1, "another loss")
+    assert best([fastest, small, wrong]) is fastest
+    assert best([fastest, near, small, wrong]) is near  # as fast, with less memory
+    assert best([wrong, row(None, 1, OUT_OF_MEMORY)]) is None

@@ -110,7 +110,11 @@ class _Fit:
         self.gpu = _gpu() and not recipe.get("use_cpu")
         if args.memory and not self.gpu:
             raise UsageError("--memory: there is no GPU to limit; without it, memory is computed for every setting")
-        self.how = How(args.steps, args.memory, devices())
+        if self.out.suffix not in (".yaml", ".yml"):
+            raise UsageError(f"--out {self.out}: the name of a recipe ends in .yaml")
+        self.own_rows = not recipe.get("tokenized_path")
+        rows = str(recipe.get("tokenized_path") or self.folder / "rows")
+        self.how = How(args.steps, args.memory, devices(), rows)
         if recipe.get("deepspeed") and self.how.world == 1 and self.gpu:
             self.console.print("DeepSpeed on one device. For more, FORCE_TORCHRUN=1, as with llamafactory-cli train.")
         self.timed = self.gpu or (cpu_trains(recipe) and has_weights(str(recipe["model_name_or_path"])))
@@ -125,18 +129,17 @@ class _Fit:
             self._say(f"{self.folder}: kept results are of another {', '.join(changed)}; starting anew.")
         elif kept.tried:
             self._say(f"{self.folder}: going on after {len(kept.tried)} settings.")
-        if kept.facts is None or not (kept.written or (self.folder / "rows").is_dir()):
-            kept.facts = self._prepared()
+        facts = kept.facts = kept.facts or self._prepared()
         if not self.timed:
-            return self._computed(kept.facts)
+            return self._computed(facts)
         write_kept(self.folder, kept)
-        return self._ended(kept, kept.facts, self._tried(kept, kept.facts))
+        return self._ended(kept, facts, self._tried(kept, facts))
 
     def _prepared(self) -> Facts:
-        rows = self.folder / "rows"
-        shutil.rmtree(rows, ignore_errors=True)
+        if self.own_rows:
+            shutil.rmtree(self.how.rows, ignore_errors=True)
         records = self.own.batch * self.own.accumulation * self.how.world
-        spec = preparing.Spec(self.recipe, str(rows), records, self.how.steps, self.how.world, self.timed)
+        spec = preparing.Spec(self.recipe, self.how.rows, records, self.how.steps, self.how.world, self.timed)
         with self.console.status("preparing the data"):
             facts = prepare(spec, self.folder, self.runner)
         if isinstance(facts, str):
@@ -149,6 +152,8 @@ class _Fit:
         bits = [self.own.bits]
         if self.args.allow_bits and self.recipe.get("finetuning_type", "lora") == "lora":
             bits += [None] if self.own.bits else [4]
+        elif self.args.allow_bits:
+            self._say("--allow-bits: weights that are trained themselves cannot be quantised; only LoRA can.")
         if reason := fixed_batch(self.recipe):
             self._say(reason)
         any_batch, above = not reason, self.how.world > 1
@@ -165,6 +170,8 @@ class _Fit:
         for number, setting in enumerate(wanted, 1):
             if tries.known(setting) or tries.pruned(setting):
                 continue
+            if not Path(self.how.rows).is_dir():  # of a fit that had ended
+                self._prepared()
             with self.console.status(f"{number} of {len(wanted)}: {setting}"):
                 measured = tries.measure(setting, self.folder, facts, self.how, self.runner)
             kept.tried = tries.tried
@@ -187,7 +194,8 @@ class _Fit:
             write_atomic(self.out, text)
             kept.written = hashlib.sha256(text).hexdigest()
             write_kept(self.folder, kept)
-        shutil.rmtree(self.folder / "rows", ignore_errors=True)
+        if self.own_rows:
+            shutil.rmtree(self.how.rows, ignore_errors=True)
         shutil.rmtree(self.folder / "trained", ignore_errors=True)
         self._print(found, chosen, facts)
         return INCOMPLETE if chosen is None else OK

@@ -112,7 +112,7 @@ def _keys(spec: Spec) -> dict[str, Any]:
     keys = {key: value for key, value in spec.recipe.items() if key not in ("eval_dataset", "resume_from_checkpoint")}
     keys |= {"do_eval": False, "eval_strategy": "no", "load_best_model_at_end": False, "report_to": "none"}
     if spec.weights:
-        return keys | ({} if keys.get("tokenized_path") else {"tokenized_path": spec.rows})
+        return keys | {"tokenized_path": spec.rows}
     keys.pop("deepspeed", None)
     return keys | {"use_cpu": True}
 

@@ -29,8 +29,9 @@ def read_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     if wrong := [word for word in overrides if not word.partition("=")[0].isidentifier() or "=" not in word]:
         raise UsageError(f"{', '.join(wrong)}: expected key=value, as per_device_train_batch_size=4")
     try:
-        content = read_yaml(path)  # JSON is YAML too
-        merged = OmegaConf.merge(OmegaConf.create(content), OmegaConf.from_cli(list(overrides)))
+        read_yaml(path)  # refuses a key that stands twice
+        # As LLaMA-Factory reads it, for which 1e-4 is a number; JSON is YAML too.
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(list(overrides)))
         content = dict(OmegaConf.to_container(merged))  # type: ignore[arg-type]
     except (ValueError, OmegaConfBaseException) as error:
         raise UsageError(str(error)) from error

@@ -15,6 +15,7 @@ _NO_CHECKPOINTING = "disable_gradient_checkpointing"
 # Of gradient checkpointing; refused beside `disable_gradient_checkpointing: true`.
 _CHECKPOINTING_KEYS = ("use_reentrant_gc", "use_unsloth_gc", "gradient_checkpointing", "gradient_checkpointing_kwargs")
 _BITS_KEYS = ("quantization_method", "quantization_type", "double_quantization", "quantization_device_map")
+_PLAIN = 16  # bits; more than any quantised weights have
 DEFAULT_BATCH = 8  # transformers' own
 _OFF = (None, False, "false", "none", "null")
 
@@ -38,8 +39,17 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> tuple[bool, bool, int | None]:
-        """Everything but the micro-batch: what runs out of memory in one micro-batch does so in larger ones."""
+        """Everything but the micro-batch."""
         return self.checkpointing, self.fused, self.bits
+
+    def needs_more_than(self, other: Setting) -> bool:
+        """Whether it needs at least the memory of another one: what that one ran out of, it runs out of too."""
+        return (
+            self.batch >= other.batch
+            and self.checkpointing <= other.checkpointing
+            and self.fused <= other.fused
+            and (self.bits or _PLAIN) >= (other.bits or _PLAIN)
+        )
 
     def __str__(self) -> str:
         """As progress names it: `8 x 1, checkpointing, fused loss, 4 bits`."""

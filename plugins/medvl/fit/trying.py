@@ -108,11 +108,19 @@ def write_kept(folder: Path, kept: Kept) -> None:
 
 
 class How(msgspec.Struct, frozen=True):
-    """What all settings are tried with: timed steps, GiB of the card to imitate, devices."""
+    """What all settings are tried with.
+
+    Attributes:
+        steps: Timed steps of each.
+        memory: GB of the card to imitate; None for all of this one.
+        world: Devices.
+        rows: Folder of the tokenised data.
+    """
 
     steps: int
     memory: float | None
     world: int
+    rows: str
 
 
 class Tries:
@@ -126,12 +134,11 @@ class Tries:
     def pruned(self, setting: Setting) -> str | None:
         """Why a setting need not be tried; None if it has to be."""
         alike = [one for one in self.tried if one.setting.kind == setting.kind]
-        for one in alike:
-            state = one.measured.state
-            if state == REFUSED and one.setting != self.own:
-                return f"refused as {one.setting} is"
-            if state in (OUT_OF_MEMORY, KILLED) and one.setting.batch <= setting.batch:
-                return f"{one.setting.batch} x {one.setting.accumulation} ran out of memory or was killed"
+        if refused := [one for one in alike if one.measured.state == REFUSED]:
+            return f"refused as {refused[0].setting} is"
+        for one in self.tried:
+            if one.measured.state in (OUT_OF_MEMORY, KILLED) and setting.needs_more_than(one.setting):
+                return f"{one.setting} ran out of memory or was killed"
         if setting.batch < self.own.batch and any(one.measured.state == OK for one in alike):
             return "smaller micro-batches than the recipe's have more work per record"
         return None
@@ -147,7 +154,7 @@ class Tries:
         result.unlink(missing_ok=True)
         recipe = applied(self.recipe, changes(setting, self.own, self.recipe))
         steps = preparing.UNTIMED + how.steps
-        spec = trial.Spec(recipe, str(folder / "rows"), facts.places, steps, str(folder / "trained"), how.memory)
+        spec = trial.Spec(recipe, how.rows, facts.places, steps, str(folder / "trained"), how.memory)
         write_atomic(given, to_json(spec))
         log, broke = folder / f"{name}.log", ""
         state = trial.FAILED
