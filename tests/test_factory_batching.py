@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llamafactory")
 import datasets
+from accelerate.data_loader import BatchSamplerShard
 from llamafactory.train.tuner import run_exp
+from torch.utils.data import BatchSampler
 
 from medvl.factory import batching
 from medvl.factory.batching import LikeLengthSampler, count_tokens, like_length_order
@@ -114,3 +116,21 @@ def test_a_strategy_that_nothing_reads_is_refused(tiny_recipe: Recipe) -> None:
         run_exp(tiny_recipe("qwen3vl", **SORTED, disable_shuffling=True))
     with pytest.raises(ValueError, match="length_column_name: does nothing without a column of lengths"):
         run_exp(tiny_recipe("qwen3vl", **SORTED, length_column_name="tokens"))
+
+
+@pytest.mark.parametrize("count", [60, 61, 67])
+def test_two_processes_share_the_records_and_get_batches_alike(count: int) -> None:
+    lengths = np.random.default_rng(1).integers(10, 500, count)
+
+    def of_process(index: int) -> list[list[int]]:
+        sampler = LikeLengthSampler(lengths, 3 * 2, 0, lambda: 1)  # micro-batches of 3, two processes
+        return list(BatchSamplerShard(BatchSampler(sampler, 3, False), 2, index))
+
+    first, second = of_process(0), of_process(1)
+    assert len(first) == len(second)
+    assert set(chain.from_iterable(first + second)) == set(range(count))
+    full = count // 6
+    once = list(chain.from_iterable(first[:full] + second[:full]))
+    assert len(set(once)) == len(once), "only the last micro-batches may repeat records"
+    apart = [abs(lengths[one].mean() - lengths[other].mean()) for one, other in zip(first, second, strict=True)]
+    assert np.mean(apart[:full]) < 40, "neither waits for the other"
