@@ -32,7 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="question files of a FLARE tree")
     parser.add_argument("--image-tokens", type=int, default=256)
-    parser.add_argument("--batch", type=int, nargs="+", default=[2, 4, 8, 16], help="records of a micro-batch")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[2, 4, 8, 16], help="records of a step, in one micro-batch"
+    )
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
     rows = [row for file in args.files for row in json.loads(file.read_text(encoding="utf-8"))]
@@ -40,7 +42,7 @@ def main() -> int:
     low, middle, high = np.percentile(lengths, [5, 50, 95]).astype(int)
     lines = [f"{len(lengths):,} records; tokens: median {middle}, 5 % below {low}, 5 % above {high}", ""]
     lines += [
-        "| records per micro-batch | padding at random | of like length | tokens computed, ratio |",
+        "| records per step | padding at random | of like length | tokens computed, ratio |",
         "|---|---|---|---|",
     ]
     for unit in args.batch:
