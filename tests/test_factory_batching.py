@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llamafactory")
 import datasets
+from accelerate.data_loader import BatchSamplerShard
 from llamafactory.train.tuner import run_exp
+from torch.utils.data import BatchSampler
 
 from medvl.factory import batching
 from medvl.factory.batching import LikeLengthSampler, count_tokens, like_length_order
@@ -86,7 +88,6 @@ def train(recipe: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_epoch_has_every_record_and_goes_on_the_same_after_a_stop(
     tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "POOL", 1)  # or 8 records are one pool
     keys = SORTED | {"use_grounding_loss": True, "max_steps": 8, "save_strategy": "steps", "save_steps": 3}
     whole = train(tiny_recipe("internvl3", **keys), tmp_path / "out", monkeypatch)
     epochs = [sorted(chain.from_iterable(whole[start : start + 4])) for start in (0, 4)]
@@ -101,12 +102,23 @@ def test_an_epoch_has_every_record_and_goes_on_the_same_after_a_stop(
         run_exp(tiny_recipe("internvl3", **keys | checkpoint | {"train_sampling_strategy": "random"}))
 
 
-def test_padding_is_logged_as_a_share_of_all_tokens(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    run_exp(tiny_recipe("qwen3vl", medvl_run_card=True, output_dir=str(tmp_path / "plain"), max_steps=4))
-    run_exp(tiny_recipe("qwen3vl", **SORTED, output_dir=str(tmp_path / "sorted"), max_steps=4))
-    shares = {name: [entry["padding"] for entry in logged(tmp_path / name)] for name in ("plain", "sorted")}
-    assert all(0 <= share < 1 for entries in shares.values() for share in entries)
-    assert sum(shares["sorted"]) < sum(shares["plain"])
+def test_padding_is_logged_as_a_share_of_all_tokens(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[Any] = []
+    step = batching.BatchingMixin.training_step
+
+    def watch(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        masks.append(inputs["attention_mask"])
+        return step(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(batching.BatchingMixin, "training_step", watch)
+    keys = {"max_steps": 2, "gradient_accumulation_steps": 2, "logging_steps": 1, "output_dir": str(tmp_path)}
+    run_exp(tiny_recipe("qwen3vl", medvl_run_card=True, **keys))
+    shares = [1 - sum(mask.sum().item() for mask in pair) / sum(mask.numel() for mask in pair)
+              for pair in (masks[:2], masks[2:])]  # fmt: skip
+    assert [entry["padding"] for entry in logged(tmp_path)] == pytest.approx(shares, abs=1e-4)
+    assert max(shares) > 0
 
 
 def test_a_strategy_that_nothing_reads_is_refused(tiny_recipe: Recipe) -> None:
@@ -114,3 +126,21 @@ def test_a_strategy_that_nothing_reads_is_refused(tiny_recipe: Recipe) -> None:
         run_exp(tiny_recipe("qwen3vl", **SORTED, disable_shuffling=True))
     with pytest.raises(ValueError, match="length_column_name: does nothing without a column of lengths"):
         run_exp(tiny_recipe("qwen3vl", **SORTED, length_column_name="tokens"))
+
+
+@pytest.mark.parametrize("count", [600, 601, 607])
+def test_two_processes_share_the_records_and_get_batches_alike(count: int) -> None:
+    lengths = np.random.default_rng(1).integers(10, 500, count)
+
+    def of_process(index: int) -> list[list[int]]:
+        sampler = LikeLengthSampler(lengths, 3 * 2, 0, lambda: 1)  # a step is a micro-batch of 3 in two processes
+        return list(BatchSamplerShard(BatchSampler(sampler, 3, False), 2, index))
+
+    first, second = of_process(0), of_process(1)
+    assert len(first) == len(second)
+    assert set(chain.from_iterable(first + second)) == set(range(count))
+    full = count // 6
+    once = list(chain.from_iterable(first[:full] + second[:full]))
+    assert len(set(once)) == len(once), "only the last micro-batches may repeat records"
+    apart = [abs(lengths[one].mean() - lengths[other].mean()) for one, other in zip(first, second, strict=True)]
+    assert np.mean(apart[:full]) < 40, "neither waits for the other"

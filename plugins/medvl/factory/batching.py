@@ -24,14 +24,16 @@ else:
     Stock = object
 
 LIKE_LENGTH = "group_by_length"
-POOL = 64  # micro-batches that are sorted together: more pads less and mixes less
+POOL = 64  # steps that are sorted together: more pads less and mixes less
 
 
 class LikeLengthSampler(Sampler[int]):  # type: ignore[misc]
     """Rows in an order in which neighbours are of like length.
 
-    The shuffled rows are sorted in pools of `POOL` units, and the units are shuffled. One with the longest row comes
-    first, so that a lack of memory shows at the first step, and the one that is not full last.
+    A unit is the rows of an optimiser step, so that the order does not depend on how a step is divided into
+    micro-batches and processes. The shuffled rows are sorted in pools of `POOL` units, or in four pools if that is
+    less, and the units are shuffled. One with the longest row comes first, so that a lack of memory shows at the first
+    step, and the one that is not full last.
     """
 
     def __init__(self, lengths: Sequence[int] | np.ndarray, unit: int, seed: int, epoch: Callable[[], int]) -> None:
@@ -51,7 +53,8 @@ def like_length_order(lengths: np.ndarray, unit: int, seed: Sequence[int]) -> np
     """A permutation of range(n) for `lengths` (n,), in units of like length; the same for the same seed."""
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(lengths))
-    pools = [rows[start : start + POOL * unit] for start in range(0, len(rows), POOL * unit)]
+    size = unit * max(1, min(POOL, len(rows) // (4 * unit)))
+    pools = [rows[start : start + size] for start in range(0, len(rows), size)]
     order = np.concatenate([pool[np.argsort(-lengths[pool], kind="stable")] for pool in pools] or [rows])
     full = len(order) // unit
     units, rest = order[: full * unit].reshape(full, unit), order[full * unit :]
@@ -84,7 +87,7 @@ class BatchingMixin(Stock):  # type: ignore[misc]
         rows = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != LIKE_LENGTH or self.finetuning_args.disable_shuffling:
             return super()._get_train_sampler(train_dataset)
-        unit = self._train_batch_size * self.args.world_size
+        unit = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LikeLengthSampler(count_tokens(rows), unit, seed, lambda: int((self.state.epoch or 0.0) + 1e-6))
 
