@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from medvl.losses.grounding import GroundingSettings
 
 CHECKED = 0.2  # share of the steps after which weights are compared bit for bit
+Order = Literal["raster", "random", "size"]
+
+
+@dataclass(frozen=True)
+class NumberTerms:
+    """Weights of the terms of `compact.numbers`; `sigma` in thousandths of the side."""
+
+    soft: float = 0.0
+    sigma: float = 5.0
+    distance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -14,16 +26,27 @@ class Arm:
     """One way to train; `settings` None is the language-model loss alone.
 
     Attributes:
+        numbers: Terms that are tried here and are not of the product.
+        order: Of the boxes in the answers that are learned.
         reference: Add the reference system's box loss, a number without gradient.
         share: Stop after this share of the steps.
     """
 
     name: str
     settings: GroundingSettings | None = None
+    numbers: NumberTerms | None = None
+    order: Order = "raster"
     reference: bool = False
     share: float = 1.0
 
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that makes it what it is, but its name."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
 
+
+_NO_W1 = GroundingSettings(w1=0.0)
+_NO_W1_SCALED = GroundingSettings(w1=0.0, scale=0.2)
 ARMS = {
     arm.name: arm
     for arm in (
@@ -35,5 +58,10 @@ ARMS = {
         *(Arm(f"beta={value:g}", GroundingSettings(beta=value)) for value in (0.0, 2.0, 8.0)),
         *(Arm(f"gamma={value:g}", GroundingSettings(gamma=value)) for value in (0.0, 4.0, 16.0)),
         *(Arm(f"scale={value:g}", GroundingSettings(scale=value)) for value in (0.2, 0.8)),
+        Arm("scale=0.2,beta=1", GroundingSettings(scale=0.2, beta=1.0)),
+        *(Arm(f"soft={sigma:g}", _NO_W1, NumberTerms(soft=0.5, sigma=sigma)) for sigma in (4.0, 10.0)),
+        *(Arm(f"soft={sigma:g},scale=0.2", _NO_W1_SCALED, NumberTerms(soft=0.5, sigma=sigma)) for sigma in (4.0, 10.0)),
+        Arm("distance", _NO_W1, NumberTerms(distance=3.0)),
+        *(Arm(f"order={order}", GroundingSettings(), order=order) for order in ("random", "size")),
     )
 }

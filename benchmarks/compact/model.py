@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_STRIDE = 8
+_STRIDE = 16
 _WIDTH = 96
 _HEADS = 4
 _LAYERS = 2
@@ -44,10 +44,12 @@ class CompactDetector(nn.Module):
 
     def __init__(self, channels: int, side: int, vocabulary: int) -> None:  # noqa: D107
         super().__init__()
-        widths = [(channels, 16, 2), (16, 32, 2), (32, 32, 1), (32, _WIDTH, 2), (_WIDTH, _WIDTH, 1)]
+        # (channels in, out, kernel, stride); patches first, since convolutions of all pixels would be half of all time.
+        widths = [(channels, 64, 8, 8), (64, _WIDTH, 3, 2), (_WIDTH, _WIDTH, 3, 1)]
         blocks: list[Any] = []
-        for inner, outer, stride in widths:
-            blocks += [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.GroupNorm(8, outer), nn.GELU()]
+        for inner, outer, kernel, stride in widths:
+            convolution = nn.Conv2d(inner, outer, kernel, stride, kernel % 2, bias=False)
+            blocks += [convolution, nn.GroupNorm(8, outer), nn.GELU()]
         self.encoder = nn.Sequential(*blocks)
         self.place = nn.Parameter(torch.randn(1, (side // _STRIDE) ** 2, _WIDTH) / 2)
         self.norm = nn.LayerNorm(_WIDTH)
