@@ -79,7 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=("drawn", "bccd"), default=["drawn", "bccd"])
     parser.add_argument("--bccd", type=Path, default=ROOT / "data/bccd_flare", help="BCCD as a FLARE tree")
-    parser.add_argument("--steps", type=int, default=300, help="of each arm")
+    parser.add_argument("--steps", type=int, default=200, help="of each arm")
     parser.add_argument("--start-steps", type=int, default=START_STEPS, help="of the common start")
     parser.add_argument("--seeds", type=parse_seeds, default=parse_seeds("0-7"), help="as 0-7 or 100,101")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(MAIN), metavar="ARM",
@@ -123,7 +123,7 @@ def run(work: Work, images: str, arm: Arm, seed: int, bccd: Path) -> Row:
             result["digest"] = digest(model)
         _say(f"{images}, {arm.name}, seed {seed}", step, loss)
 
-    batches = arm_batches(source, arm, seed, work.tokenizer, work.vocabulary)
+    batches = arm_batches(source, arm, seed, work.steps, work.tokenizer, work.vocabulary)
     train(model, batches, work.steps, arm, work.tokenizer, on_step)
     result |= {"train_cpu_s": round(time.process_time() - clock, 1), "final_loss": round(mean(losses[-25:]), 4)}
     if arm.share == 1.0:
@@ -142,7 +142,7 @@ def start_of(work: Work, seed: int) -> tuple[CompactDetector, str]:
     if not path.exists():
         batches = start_batches(seed, work.tokenizer, work.vocabulary)
         on_step = functools.partial(_say, f"start, seed {seed}")
-        train(model, batches, work.start_steps, Arm("start"), work.tokenizer, on_step, decay=False)
+        train(model, batches, work.start_steps, Arm("start"), work.tokenizer, on_step, start=True)
         work.folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         save_file(model.state_dict(), part)

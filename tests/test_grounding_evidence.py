@@ -189,3 +189,48 @@ def test_a_second_call_runs_what_is_missing(
     ]
     assert call("--seeds", "0-1", "--arms", "lm", "full") == []
     assert call("--seeds", "0", "--arms", "lm", "--steps", "7") == [("drawn", "lm", 0)]  # another plan
+
+
+def test_a_start_is_shown_where_to_look(quality: ModuleType) -> None:
+    training = importlib.import_module("compact.training")
+    images = importlib.import_module("compact.images")
+    tokenizer = training.make_tokenizer()
+    vocabulary = Vocabulary.of(tokenizer)
+    scenes = next(images.stream(None, (9, 9), 3))
+    batch = training.collate(scenes, tokenizer, vocabulary)
+    model = training.new_model(0, len(tokenizer))
+    with torch.no_grad():
+        logits, looked = model.watched(batch.images, batch.ids)
+        assert torch.equal(logits, model(batch.images, batch.ids))
+    assert torch.allclose(looked.sum(-1), torch.ones(()))
+    side, costs = round(looked.shape[-1] ** 0.5), []
+    rows = batch.targets.rows.tolist()
+    for index, box in enumerate((batch.targets.places * batch.targets.digits).sum(-1).numpy().round(6).tolist()):
+        places = [
+            row * side + column
+            for row in range(side)
+            for column in range(side)
+            if column / side < box[2] and (column + 1) / side > box[0]
+            and row / side < box[3] and (row + 1) / side > box[1]
+        ]  # fmt: skip
+        for number, digits in enumerate(batch.targets.digit_rows[index].tolist()):
+            for digit, place in zip(digits, batch.targets.places[index, number].tolist(), strict=True):
+                if place:
+                    at = looked.flatten(0, 1)[rows[digit]]
+                    costs.append(-np.log(float(at[places].sum())))
+    assert len(costs) > 10
+    assert float(training.look_loss(looked, batch.targets)) == pytest.approx(np.mean(costs), rel=1e-4)
+
+
+def test_an_order_moves_boxes_with_their_labels(quality: ModuleType) -> None:
+    images = importlib.import_module("compact.images")
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 90, 90], [30, 40, 50, 50.0]])
+    scene = images.Scene(np.zeros((3, 128, 128), np.float32), boxes, ("a", "b", "c"))
+    rng = np.random.default_rng(0)
+    assert images.reordered(scene, "raster", rng) is scene
+    assert images.reordered(scene, "size", rng).labels == ("b", "c", "a")
+    orders = {images.reordered(scene, "random", rng).labels for _ in range(50)}
+    assert len(orders) == 6
+    by_label = dict(zip(scene.labels, boxes.tolist(), strict=True))
+    moved = images.reordered(scene, "random", rng)
+    assert dict(zip(moved.labels, moved.boxes.tolist(), strict=True)) == by_label

@@ -67,7 +67,7 @@ def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
         if number < objects:
             found.append(box)
     boxes = to_frame(as_boxes(found), (SIDE, SIDE), Frame.NORM1000)
-    return _scene(np.repeat(canvas[None], CHANNELS, 0), boxes, [LABELS[0]] * len(boxes))
+    return _scene(np.broadcast_to(canvas, (CHANNELS, SIDE, SIDE)), boxes, [LABELS[0]] * len(boxes))
 
 
 def test_scenes(count: int) -> list[Scene]:

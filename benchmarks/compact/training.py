@@ -30,10 +30,11 @@ LEARNING_RATE = 3e-3
 WARMUP_STEPS = 25
 # Of an arm's steps; holds back all but L_w1.
 TERMS_WARMUP = 0.1
+LOOK = 0.3  # weight of `look_loss`
 # (steps, batch, share of images with 0, 1, … objects) of the start's first stages. Given all objects at once, the
 # model takes hundreds of steps more to find out where to look.
-CURRICULUM = ((250, 2 * BATCH, (0.0, 1.0)), (150, BATCH, (0.0, 0.5, 0.5)))
-START_STEPS = 900
+CURRICULUM = ((200, 2 * BATCH, (0.0, 1.0)), (100, BATCH, (0.0, 0.5, 0.5)))
+START_STEPS = 600
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,26 @@ def collate(scenes: list[Scene], tokenizer: Any, vocabulary: Vocabulary) -> Batc
 
 
 def train(
-    model: nn.Module,
+    model: CompactDetector,
     batches: Iterable[Batch],
     steps: int,
     arm: Arm,
     tokenizer: Any,
     on_step: Callable[[int, float], None],
-    decay: bool = True,
+    start: bool = False,
 ) -> None:
-    """AdamW with a short warm-up and, with `decay`, a linear way down to 0."""
+    """AdamW with a short warm-up and a linear way down to 0; of a `start` without it, but shown where to look."""
     optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01, fused=True)
     for step, batch in enumerate(itertools.islice(batches, round(steps * arm.share))):
-        rate = min(1.0, (step + 1) / WARMUP_STEPS) * ((1 - step / steps) if decay else 1.0)
+        rate = min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 if start else 1 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * rate
-        loss = _loss(model(batch.images, batch.ids), batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
+        if start:
+            logits, looked = model.watched(batch.images, batch.ids)
+            loss = _loss(logits, batch, arm, tokenizer, 0.0) + LOOK * look_loss(looked, batch.targets)
+        else:
+            logits = model(batch.images, batch.ids)
+            loss = _loss(logits, batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -129,13 +135,40 @@ def reference_loss(logits: Tensor, batch: Batch, tokenizer: Any) -> float:
     return total / len(batch.scenes)
 
 
+def look_loss(looked: Tensor, targets: Targets) -> Tensor:
+    """How little of the look rests on the box whose digits are being written: mean of -log of its share.
+
+    Left to itself, the model takes hundreds of steps to find out that it must look at all. Of the start alone.
+
+    Args:
+        looked: Shape (b, t, places), places in rows of a square.
+        targets: Of the same batch, in norm1000.
+    """
+    if not targets.boxes:
+        return looked.new_zeros(())
+    side = round(looked.shape[-1] ** 0.5)
+    edges = torch.arange(side + 1) / side
+    boxes = (targets.places * targets.digits).sum(-1).to(looked)  # (n, 4)
+    columns, rows = ((edges[:-1] < boxes[:, i + 2, None]) & (edges[1:] > boxes[:, i, None]) for i in (0, 1))
+    inside = (rows[:, :, None] & columns[:, None, :]).flatten(1)  # (n, places)
+    of_digit = looked.flatten(0, 1)[targets.rows[targets.digit_rows]]  # (n, 4, k, places)
+    share = (of_digit * inside[:, None, None]).sum(-1).clamp(min=1e-6)
+    return -share.log()[targets.places != 0].mean()
+
+
 def arm_batches(
-    source: list[Scene] | None, arm: Arm, seed: int, tokenizer: Any, vocabulary: Vocabulary
+    source: list[Scene] | None, arm: Arm, seed: int, steps: int, tokenizer: Any, vocabulary: Vocabulary
 ) -> Iterator[Batch]:
     """What the arms of a seed are trained on: the same images in the same order."""
     rng = np.random.default_rng((COMPARED, seed))
-    for scenes in stream(source, (COMPARED, seed), BATCH):
+    batches = _drawn_once(seed, steps) if source is None else stream(source, (COMPARED, seed), BATCH)
+    for scenes in batches:
         yield collate([reordered(scene, arm.order, rng) for scene in scenes], tokenizer, vocabulary)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn_once(seed: int, steps: int) -> list[list[Scene]]:
+    return list(itertools.islice(stream(None, (COMPARED, seed), BATCH), steps))
 
 
 def start_batches(seed: int, tokenizer: Any, vocabulary: Vocabulary) -> Iterator[Batch]:
