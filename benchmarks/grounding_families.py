@@ -153,7 +153,7 @@ def trained_start(work: Work, place: Path, family: Any, seed: int) -> Path:
 @functools.cache
 def code() -> str:
     """Fingerprint of the code that shapes a run."""
-    parts = [ROOT / f"benchmarks/compact/{part}.py" for part in ("arms", "images", "scoring")]
+    parts = [ROOT / f"benchmarks/compact/{part}.py" for part in ("images", "scoring")]
     return code_fingerprint([*parts, Path(__file__), *(ROOT / "plugins/medvl/losses").glob("*.py")])
 
 

@@ -55,7 +55,7 @@ KEPT = ROOT / "benchmarks/evidence/compact.jsonl"
 MAIN = ("lm", "full")
 LONGEST = 320  # tokens; eight boxes with labels
 TEST_IMAGES = 500  # drawn ones
-PARTS = ("arms", "images", "model", "numbers", "scoring", "training")  # of the benchmark, whose code shapes a run
+PARTS = ("images", "model", "numbers", "scoring", "training")  # of the benchmark, whose code shapes a run
 
 
 @dataclass(frozen=True)

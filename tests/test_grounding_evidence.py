@@ -109,6 +109,8 @@ def test_a_candidate_replaces_the_defaults_where_it_gains_and_nowhere_loses() ->
 def test_runs_of_two_plans_are_not_compared() -> None:
     with pytest.raises(ValueError, match="plans c and d; choose one with --common"):
         cells_of([row("lm", 0), row("full", 0, common="d")], [0])
+    with pytest.raises(ValueError, match="full has changed, seed 0 is there twice"):
+        cells_of([row("full", 0), row("full", 0, plan="q")], [0])
     assert cells_of([row("lm", 0), row("full", 100, common="d")], [0]) == {CELL: {"lm": {0: row("lm", 0)["scores"]}}}
 
 

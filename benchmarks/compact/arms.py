@@ -46,7 +46,15 @@ class Arm:
 
 
 _NO_W1 = GroundingSettings(w1=0.0)
-_NO_W1_SCALED = GroundingSettings(w1=0.0, scale=0.2)
+
+
+def _soft(sigma: float, weight: float, settings: GroundingSettings) -> Arm:
+    """Soft labels in place of W1, or beside it."""
+    name = ("w1+" if settings.w1 else "") + f"soft={sigma:g}x{weight:g}"
+    scaled = "" if settings.scale == GroundingSettings().scale else f",scale={settings.scale:g}"
+    return Arm(name + scaled, settings, NumberTerms(soft=weight, sigma=sigma))
+
+
 ARMS = {
     arm.name: arm
     for arm in (
@@ -59,8 +67,10 @@ ARMS = {
         *(Arm(f"gamma={value:g}", GroundingSettings(gamma=value)) for value in (0.0, 4.0, 16.0)),
         *(Arm(f"scale={value:g}", GroundingSettings(scale=value)) for value in (0.2, 0.8)),
         Arm("scale=0.2,beta=1", GroundingSettings(scale=0.2, beta=1.0)),
-        *(Arm(f"soft={sigma:g}", _NO_W1, NumberTerms(soft=0.5, sigma=sigma)) for sigma in (4.0, 10.0)),
-        *(Arm(f"soft={sigma:g},scale=0.2", _NO_W1_SCALED, NumberTerms(soft=0.5, sigma=sigma)) for sigma in (4.0, 10.0)),
+        *(_soft(sigma, weight, _NO_W1) for sigma in (4.0, 10.0) for weight in (0.1, 0.5)),
+        _soft(4.0, 0.1, GroundingSettings()),
+        _soft(4.0, 0.1, GroundingSettings(w1=0.0, scale=0.2)),
+        _soft(4.0, 0.5, GroundingSettings(w1=0.0, scale=0.2)),
         Arm("distance", _NO_W1, NumberTerms(distance=3.0)),
         *(Arm(f"order={order}", GroundingSettings(), order=order) for order in ("random", "size")),
     )

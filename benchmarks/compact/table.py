@@ -60,7 +60,10 @@ def cells_of(rows: Iterable[Mapping[str, Any]], seeds: Iterable[int]) -> dict[Ce
         cell = (row["family"], row["set"])
         if plans.setdefault(cell, row["common"]) != row["common"]:
             raise ValueError(f"{cell}: rows of the plans {plans[cell]} and {row['common']}; choose one with --common")
-        cells.setdefault(cell, {}).setdefault(row["arm"], {})[row["seed"]] = row["scores"]
+        by_seed = cells.setdefault(cell, {}).setdefault(row["arm"], {})
+        if row["seed"] in by_seed:
+            raise ValueError(f"{cell}: {row['arm']} has changed, seed {row['seed']} is there twice; rename the older")
+        by_seed[row["seed"]] = row["scores"]
     return {cell: dict(arms) for cell, arms in cells.items()}
 
 
