@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -161,26 +162,42 @@ def test_soft_and_distance_loss_against_a_loop() -> None:
 @pytest.fixture
 def quality(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module."""
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
-    return importlib.import_module("grounding_quality")
+    return script("grounding_quality", repository, monkeypatch)
 
 
+@pytest.fixture
+def families(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The other script as a module."""
+    return script("grounding_families", repository, monkeypatch)
+
+
+def script(name: str, repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A benchmark as a module; `sys.path`, which it changes, and torch's threads are as before afterwards."""
+    monkeypatch.setattr("sys.path", [str(repository), str(repository / "benchmarks"), *sys.path])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", ["quality", pytest.param("families", marks=pytest.mark.training)])
 def test_a_second_call_runs_what_is_missing(
-    quality: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    benchmark = request.getfixturevalue(name)
     runs: list[tuple[Any, ...]] = []
 
-    def instead(work: Any, images: str, arm: Any, seed: int, bccd: Path) -> dict[str, Any]:
+    def instead(_work: Any, *words: Any) -> dict[str, Any]:  # family, images, arm, seed; or images, arm, seed, data
+        images, arm, seed = words[1:4] if name == "families" else words[:3]
         runs.append((images, arm.name, seed))
         return {"scores": {}}
 
-    monkeypatch.setattr(quality, "run", instead)
+    monkeypatch.setattr(benchmark, "run", instead)
 
     def call(*words: str) -> list[tuple[Any, ...]]:
         runs.clear()
         out = ["--sets", "drawn", "--out", str(tmp_path / "runs.jsonl"), "--work", str(tmp_path)]
-        monkeypatch.setattr("sys.argv", ["grounding_quality.py", *out, *words])
-        assert quality.main() == 0
+        one = ["--families", "internvl3"] if name == "families" else []
+        monkeypatch.setattr("sys.argv", [name, *out, *one, *words])
+        assert benchmark.main() == 0
         return list(runs)
 
     assert call("--seeds", "0", "--arms", "lm") == [("drawn", "lm", 0)]
@@ -236,3 +253,25 @@ def test_an_order_moves_boxes_with_their_labels(quality: ModuleType) -> None:
     by_label = dict(zip(scene.labels, boxes.tolist(), strict=True))
     moved = images.reordered(scene, "random", rng)
     assert dict(zip(moved.labels, moved.boxes.tolist(), strict=True)) == by_label
+
+
+def test_without_the_smears_a_call_says_so(
+    quality: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--bccd", str(tmp_path / "none"), "--out", str(tmp_path / "runs.jsonl"), "--sets", "bccd"]
+    monkeypatch.setattr("sys.argv", ["grounding_quality.py", *out])
+    assert quality.main() == 0
+    assert "skipped bccd" in capsys.readouterr().err
+    assert read_rows([tmp_path / "runs.jsonl"]) == []
+
+
+@pytest.mark.training
+def test_arms_of_the_families_are_recipe_keys(families: ModuleType) -> None:
+    from medvl.factory.arguments import defaults
+
+    arms = families.ARMS
+    assert families.arm_keys(arms["lm"]) == {}
+    keys = families.arm_keys(arms["beta=2"])
+    assert keys["use_grounding_loss"] is True
+    assert (keys["grounding_beta"], keys["grounding_scale"]) == (2.0, 0.05)
+    assert keys.keys() <= defaults().keys()
