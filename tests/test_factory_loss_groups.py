@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +12,9 @@ import pytest
 pytest.importorskip("llamafactory")
 import torch
 from llamafactory.train.tuner import run_exp
+from torch.nn import functional
 
+from medvl.factory import fused, loss_groups
 from medvl.factory.arguments import LossGroupArguments
 from medvl.factory.loss_groups import FUSED, _grouped, parts_of_step
 from medvl.factory.recipe import Recipe as ParsedRecipe
@@ -116,12 +118,12 @@ def test_a_fused_loss_is_that_of_the_groups(monkeypatch: pytest.MonkeyPatch) -> 
         flat = (hidden_states[:, :-1] @ head.T).flatten(0, 1)
         return torch.nn.functional.cross_entropy(flat, labels[:, 1:].flatten())
 
-    fused = ModuleType("fused")
-    monkeypatch.setattr(fused, FUSED, of_states, raising=False)
-    monkeypatch.setitem(sys.modules, "fused", fused)
+    module = ModuleType("fused")
+    monkeypatch.setattr(module, FUSED, of_states, raising=False)
+    monkeypatch.setitem(sys.modules, "fused", module)
 
     def forward() -> torch.Tensor:
-        loss: torch.Tensor = getattr(fused, FUSED)(
+        loss: torch.Tensor = getattr(module, FUSED)(
             hidden_states=states, labels=labels, shift_labels=None, hidden_size=5
         )
         return loss
@@ -135,8 +137,49 @@ def test_a_fused_loss_is_that_of_the_groups(monkeypatch: pytest.MonkeyPatch) -> 
     (found,) = torch.autograd.grad(loss, states)
     (expected,) = torch.autograd.grad(sum(parts) / 2, states)
     torch.testing.assert_close(found, expected)
-    assert getattr(fused, FUSED) is of_states
+    assert getattr(module, FUSED) is of_states
     torch.testing.assert_close(base.forward(), of_states(hidden_states=states, labels=labels))
+
+
+def stand_in(model: Any) -> None:
+    """A patch as liger's: the loss comes from the hidden states, by a function of its module."""
+    fused = ModuleType("medvl_test_liger")
+    setattr(fused, FUSED, lambda *, hidden_states, labels, weight: functional.cross_entropy(
+        (hidden_states[:, :-1] @ weight.T).flatten(0, 1), labels[:, 1:].flatten()))  # fmt: skip
+    sys.modules["medvl_test_liger"] = fused
+
+    def forward(self: Any, labels: torch.Tensor, num_items_in_batch: Any = None, **inputs: Any) -> dict[str, Any]:
+        states = self.model(**inputs)[0]
+        return {"loss": getattr(fused, FUSED)(hidden_states=states, labels=labels, weight=self.lm_head.weight)}
+
+    forward.__module__ = "medvl_test_liger"
+    model.forward = MethodType(forward, model)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_liger_is_patched_where_its_loss_is_known(
+    known: bool, tiny_recipe: Recipe, unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamafactory.hparams import parser
+
+    monkeypatch.setattr(parser, "check_version", lambda *_, **__: None)
+    monkeypatch.setattr(fused, "gpu", lambda: True)
+    patches = SimpleNamespace(**dict.fromkeys(fused.PATCHES.values(), stand_in))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", patches)
+    monkeypatch.setitem(sys.modules, "medvl_test_liger", ModuleType("medvl_test_liger"))
+    common = {"dataset_dir": str(unequal), "max_steps": 1, "medvl_run_card": True} | AS_IT_IS
+    whole = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "medvl_loss_group": 2}
+    fusing = common | whole | {"enable_liger_kernel": True, "output_dir": str(tmp_path / "fused")}
+    if known:
+        expected = log(tiny_recipe("qwen3vl", **common, output_dir=str(tmp_path / "as it is")))
+        assert log(tiny_recipe("qwen3vl", **fusing)) == [pytest.approx(pair, rel=1e-4) for pair in expected]
+        assert read_run_card(tmp_path / "fused").training.fused_loss is True
+        return
+    monkeypatch.setattr(loss_groups, "FUSED", "another name")
+    with pytest.raises(
+        RuntimeError, match="medvl_loss_group: this model computes its loss in a way that medvl does not"
+    ):
+        log(tiny_recipe("qwen3vl", **fusing))
 
 
 REFUSED = {

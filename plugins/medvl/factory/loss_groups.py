@@ -89,8 +89,15 @@ class GroupingMixin(Stock):  # type: ignore[misc]
         if WEIGHT in inputs:  # the balanced loss divides by the tokens of the micro-batch
             inputs[WEIGHT] = inputs[WEIGHT] * _record_factors(parts, inputs["labels"])
             return super().compute_loss(model, inputs, *args, **kwargs)
-        with _grouped(without_adapter(self.model), parts):
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        with _grouped(without_adapter(self.model), parts) as calls:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if not calls:
+            raise ValueError(
+                "medvl_loss_group: this model computes its loss in a way that medvl does not know, so that it cannot "
+                f"be averaged over {self.group} records; remove the key, and write per_device_train_batch_size: "
+                f"{self.group}"
+            )
+        return loss
 
 
 def grouping_trainer(stock: type) -> type:
@@ -110,16 +117,17 @@ def _record_factors(parts: Sequence[Part], labels: torch.Tensor) -> torch.Tensor
 
 
 @contextmanager
-def _grouped(base: Any, parts: Sequence[Part]) -> Iterator[None]:
-    """While it lasts, the losses that the model's forward pass may call are those of the parts."""
+def _grouped(base: Any, parts: Sequence[Part]) -> Iterator[list[str]]:
+    """While it lasts, the losses that the model's forward pass may call are those of the parts; lists the calls."""
+    calls: list[str] = []
     fused = sys.modules.get(getattr(base.forward, "__module__", ""))
     stock, own = base.loss_function, "_loss_function" in vars(base)
-    base.loss_function = _of_parts(stock, parts)
+    base.loss_function = _of_parts(stock, parts, calls)
     liger = getattr(fused, FUSED, None)
     if liger is not None:
-        setattr(fused, FUSED, _of_parts(liger, parts))
+        setattr(fused, FUSED, _of_parts(liger, parts, calls))
     try:
-        yield
+        yield calls
     finally:
         if own:
             base.loss_function = stock
@@ -129,10 +137,13 @@ def _grouped(base: Any, parts: Sequence[Part]) -> Iterator[None]:
             setattr(fused, FUSED, liger)
 
 
-def _of_parts(stock: Callable[..., torch.Tensor], parts: Sequence[Part]) -> Callable[..., torch.Tensor]:
+def _of_parts(
+    stock: Callable[..., torch.Tensor], parts: Sequence[Part], calls: list[str]
+) -> Callable[..., torch.Tensor]:
     sizes = [size for size, _ in parts]
 
     def loss(**keywords: Any) -> torch.Tensor:
+        calls.append(getattr(stock, "__name__", "loss"))
         cut = [name for name in ("logits", "hidden_states", "labels", "shift_labels") if keywords.get(name) is not None]
         # Not slices, each of which would have a gradient as large as the whole.
         columns = [keywords[name].split(sizes) for name in cut]
