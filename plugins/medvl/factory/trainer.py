@@ -49,6 +49,10 @@ class TrainerFactory:
 
                 callbacks.append(augment_training(kwargs))
             trainer_class = with_losses(trainer_class, [loss for loss in LOSSES if loss.switch in requested], kwargs)
+            if "medvl_loss_group" in requested:
+                from medvl.factory.loss_groups import grouping_trainer
+
+                trainer_class = grouping_trainer(trainer_class)
         return self._guarded(trainer_class, callbacks, args, kwargs)
 
     def _guarded(self, trainer_class: type, callbacks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
