@@ -198,7 +198,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recipe_trains_the_same_fused_without_the_grounding_loss(
+def test_recipe_trains_the_same_fused_with_and_without_the_grounding_loss(
     family: str, liger: None, installed: None, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llamafactory.train.tuner import run_exp
@@ -207,9 +207,9 @@ def test_recipe_trains_the_same_fused_without_the_grounding_loss(
     asked: list[Any] = []
     monkeypatch.setattr(fused, "fuse", lambda model, _fuse=fused.fuse, **more: asked.append(_fuse(model, **more)))
     forward = {kind: kind.forward for kind in (InternVLForConditionalGeneration, Qwen3VLForConditionalGeneration)}
+    keys = {"medvl_run_card": True, "use_grounding_loss": family == "qwen3vl"}
     for fusing in (False, True):
-        keys = {"medvl_run_card": True, "enable_liger_kernel": fusing, "output_dir": str(tmp_path / str(fusing))}
-        run_exp(tiny_recipe(family, **keys))
+        run_exp(tiny_recipe(family, **keys, enable_liger_kernel=fusing, output_dir=str(tmp_path / str(fusing))))
         assert len(asked) == fusing
     plain, ours = (load_file(tmp_path / str(name) / "adapter_model.safetensors") for name in (False, True))
     for name, weight in plain.items():

@@ -93,8 +93,9 @@ class GroupingMixin(Stock):  # type: ignore[misc]
             loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not calls:
             raise ValueError(
-                f"medvl_loss_group: this model computes its loss in a way that medvl does not know, so that it cannot be "
-                f"averaged over {self.group} records; remove the key, and write per_device_train_batch_size: {self.group}"
+                "medvl_loss_group: this model computes its loss in a way that medvl does not know, so that it cannot "
+                f"be averaged over {self.group} records; remove the key, and write per_device_train_batch_size: "
+                f"{self.group}"
             )
         return loss
 
@@ -117,7 +118,7 @@ def _record_factors(parts: Sequence[Part], labels: torch.Tensor) -> torch.Tensor
 
 @contextmanager
 def _grouped(base: Any, parts: Sequence[Part]) -> Iterator[list[str]]:
-    """While it lasts, the losses that the model's forward pass may call are those of the parts; the calls are listed."""
+    """While it lasts, the losses that the model's forward pass may call are those of the parts; lists the calls."""
     calls: list[str] = []
     fused = sys.modules.get(getattr(base.forward, "__module__", ""))
     stock, own = base.loss_function, "_loss_function" in vars(base)
