@@ -124,6 +124,8 @@ def test_padding_is_logged_as_a_share_of_all_tokens(
 def test_a_strategy_that_nothing_reads_is_refused(tiny_recipe: Recipe) -> None:
     with pytest.raises(ValueError, match="train_sampling_strategy: does nothing without removing `disable_shuffling"):
         run_exp(tiny_recipe("qwen3vl", **SORTED, disable_shuffling=True))
+    with pytest.raises(ValueError, match="train_sampling_strategy: does nothing without `streaming: false`"):
+        run_exp(tiny_recipe("qwen3vl", **SORTED, streaming=True))
     with pytest.raises(ValueError, match="length_column_name: does nothing without a column of lengths"):
         run_exp(tiny_recipe("qwen3vl", **SORTED, length_column_name="tokens"))
 
