@@ -68,7 +68,14 @@ TINY = {"bf16": False, "use_cpu": True, "max_steps": 3, "max_samples": 24, "data
 
 
 def _train(
-    where: Where, model: tuple[str, str], name: str, *, stock: bool = False, launch: bool = False, **changes: Any
+    where: Where,
+    model: tuple[str, str],
+    name: str,
+    *,
+    part: str = "ladder",
+    stock: bool = False,
+    launch: bool = False,
+    **changes: Any,
 ) -> Setting:
     """A recipe for some steps; `stock` without medvl, `launch` by torchrun, as DeepSpeed wants it."""
     size, recipe = model
@@ -79,29 +86,44 @@ def _train(
     } | changes | (TINY if where.tiny else {})  # fmt: skip
     described = {"recipe": f"recipes/{recipe}.yaml", "set": stated, "out": "{out}", "wait": not launch}
     command = (sys.executable, *(TORCHRUN if launch else ()), str(GPU / "train.py"), json.dumps(described))
-    part = "deepspeed" if "8 x 2" in name else "ladder"
     return Setting(part, name, command, size, {"MEDVL_DISABLE": "1"} if stock else {}, waits=not launch)
+
+
+# Eight at once with the loss of two at a time; stock LLaMA-Factory averages over all eight.
+AT_ONCE: dict[str, Any] = {
+    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "medvl_loss_group": 2,
+}  # fmt: skip
+BF16 = AT_ONCE | {"quantization_bit": None}
 
 
 def ladder(where: Where) -> list[Setting]:
     """From stock LLaMA-Factory with the recipe as published to what `medvl fit` may choose; the same records a step."""
     published = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "medvl_loss_group": None}
-    # Eight at once with the loss of two at a time; stock LLaMA-Factory averages over all eight.
-    at_once = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "medvl_loss_group": 2}
-    fast = at_once | {"quantization_bit": None, "disable_gradient_checkpointing": True}
     rows: list[tuple[str, bool, dict[str, Any]]] = [
         ("stock LLaMA-Factory, 4 bits, 2 x 4", True, published),
         ("medvl, 4 bits, 2 x 4", False, published),
-        ("4 bits, 8 x 1", False, at_once),
-        ("stock LLaMA-Factory, bf16, 8 x 1, no checkpointing", True, fast),
-        ("bf16, 8 x 1, no checkpointing", False, fast),
-        ("bf16, 8 x 1, no checkpointing, liger", False, fast | {"enable_liger_kernel": True}),
+        ("4 bits, 8 x 1", False, AT_ONCE),
+        ("bf16, 8 x 1, no checkpointing", False, BF16 | {"disable_gradient_checkpointing": True}),
     ]
     found = [_train(where, INTERN, f"InternVL3-8B: {name}", stock=stock, **changes) for name, stock, changes in rows]
     for name, batch in (("1 x 16", 1), ("16 x 1", 16)):
         division = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 16 // batch, "max_steps": 5}
         found.append(_train(where, QWEN, f"Qwen3-VL-4B: bf16, {name}", **division))
     return found
+
+
+def levers(where: Where) -> list[Setting]:
+    """One lever at a time, at one micro-batch in 16 bits with checkpointing."""
+    rows: list[tuple[str, bool, dict[str, Any]]] = [
+        ("stock LLaMA-Factory", True, {}),
+        ("frozen tower without gradients", False, {}),
+        ("and liger", False, {"enable_liger_kernel": True}),
+        ("and records of like length", False, {"train_sampling_strategy": "group_by_length"}),
+    ]
+    return [
+        _train(where, INTERN, f"InternVL3-8B, bf16, 8 x 1: {name}", part="levers", stock=stock, **(BF16 | changes))
+        for name, stock, changes in rows
+    ]
 
 
 def grounding(where: Where) -> list[Setting]:
@@ -134,7 +156,9 @@ def deepspeed(where: Where) -> list[Setting]:
     """ZeRO on one GPU: that it runs, and what it costs there."""
     division = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "max_steps": 5}
     return [
-        _train(where, QWEN, f"Qwen3-VL-4B: bf16, 8 x 2, {name}", launch=launch, **division, **more)
+        _train(
+            where, QWEN, f"Qwen3-VL-4B, 8 x 2: {name}", part="deepspeed", launch=launch, **division, **more
+        )
         for name, launch, more in (
             ("alone", False, {}),
             ("ZeRO-2", True, {"deepspeed": "recipes/deepspeed/ds_z2.json"}),
@@ -155,5 +179,6 @@ def serve(where: Where) -> list[Setting]:
 
 
 PARTS: dict[str, Callable[[Where], list[Setting]]] = {
-    "ladder": ladder, "grounding": grounding, "predict": predict, "deepspeed": deepspeed, "serve": serve,
+    "ladder": ladder, "levers": levers, "grounding": grounding, "predict": predict, "deepspeed": deepspeed,
+    "serve": serve,
 }  # fmt: skip
