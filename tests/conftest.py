@@ -33,6 +33,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outlives_a_power_cut() -> Iterator[None]:
+    """What tests write need not be on the disk before they go on: thousands of times they would wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the clone."""

@@ -89,13 +89,12 @@ DIFFERENTIABLE = [kind for kind in IOU_KINDS if kind != "ciou"]  # whose trade-o
 
 @pytest.mark.parametrize("term", ["w1", "fp", "fn", *DIFFERENTIABLE])
 def test_finite_differences(term: Any) -> None:
-    targets = targets_of(*TEXTS)
+    """Element by element: along one random direction, what a place or a box lacks is below the tolerance."""
+    targets = targets_of(answer([12, 5, 678, 900]), answer())  # one to three digits, an object missed, one too many
     options = GroundingSettings(iou=term) if term in IOU_KINDS else GroundingSettings()
     name = "iou" if term in IOU_KINDS else term
     function = partial(grounding_terms, targets=targets, settings=options)
-    assert torch.autograd.gradcheck(
-        lambda logits: getattr(function(logits), name), random_logits(targets), fast_mode=True
-    )
+    assert torch.autograd.gradcheck(lambda logits: getattr(function(logits), name), random_logits(targets))
 
 
 @pytest.mark.parametrize("kind", DIFFERENTIABLE)
