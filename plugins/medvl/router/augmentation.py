@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 
+from medvl.instructions import GENERAL
 from medvl.router.data import LabelledQuestion
 from medvl.router.templates import read_templates
 
@@ -40,13 +41,16 @@ def _with_typo(word: str, rng: random.Random) -> str:
 
 
 def balanced(questions: Sequence[LabelledQuestion], rng: random.Random) -> list[LabelledQuestion]:
-    """The questions, those of rarer tasks several times, so that every task has about as many (at most eight times)."""
+    """The questions, those of rarer tasks several times, so that every task has about as many (at most eight times).
+
+    Prompts that are no task stand as they are, or several times if they are rarer than the largest task.
+    """
     by_task: dict[str, list[LabelledQuestion]] = {}
     for question in questions:
         by_task.setdefault(question.task, []).append(question)
-    largest = max(map(len, by_task.values()))
+    largest = max((len(own) for task, own in by_task.items() if task != GENERAL), default=0)
     rows = []
     for own in by_task.values():
-        copies = min(8, largest // len(own))
-        rows += own * copies + rng.sample(own, min(len(own), largest - copies * len(own)) if copies < 8 else 0)
+        copies = min(8, max(1, largest // len(own)))
+        rows += own * copies + rng.sample(own, min(len(own), max(0, largest - copies * len(own))) if copies < 8 else 0)
     return rows

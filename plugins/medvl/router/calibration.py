@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 
 from medvl.instructions import GENERAL
 
-PRECISION = 0.98  # of what the classifier routes, on wordings it was not trained on
-LEAST, MOST = 0.6, 0.95
+PRECISION = 0.95  # of what the classifier routes, on wordings it was not trained on
+LEAST, MOST = 0.5, 0.95
 _GATED = 0.01  # share of held-out questions that the gate may stop
 
 Floats = NDArray[np.float32]

@@ -90,6 +90,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     _data_arguments(parser, required=False)
     add("--paraphrases", type=Path, metavar="JSONL", help='lines {"question", "task"}')
     add("--out-of-domain", type=Path, metavar="JSONL", help='lines {"question"} that are no task: general is right')
+    add("--held-out", action="store_true", help="the project's own questions of professions that training never reads")
     add("--lodo", action="store_true", help="train anew without each dataset of --data in turn (a minute each)")
     add("--recipe", type=Path, metavar="YAML", help="options of training for --lodo (default: the router's own)")
     add("--json", type=Path, metavar="FILE", help="also write everything as JSON")
@@ -226,6 +227,7 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
     from medvl.router.lines import read_labelled
     from medvl.router.options import TrainingOptions, read_options
     from medvl.router.tables import print_evaluation, print_left_out
+    from medvl.router.written import held_out
 
     if args.lodo and not args.data:
         raise ValueError("--lodo needs --data with at least two datasets")
@@ -237,8 +239,10 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
         sets["paraphrases"] = read_labelled(args.paraphrases)
     if args.out_of_domain:
         sets["out of domain"] = read_labelled(args.out_of_domain, general=True)
+    if args.held_out:
+        sets["held-out professions"] = [(it.question, it.task) for it in held_out()]
     if not sets:
-        raise ValueError("evaluate needs --data, --paraphrases or --out-of-domain")
+        raise ValueError("evaluate needs --data, --paraphrases, --out-of-domain or --held-out")
     router = load_router(args.router)
     report: dict[str, Any] = {"router": router.fingerprint, "sets": {}}
     for name, questions in sets.items():

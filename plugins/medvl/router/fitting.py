@@ -105,7 +105,8 @@ def calibrated(
     right = np.array([labels[place] == task for place, task in zip(places, tasks, strict=True)])
     known = np.array([task != GENERAL for task in tasks])
     least = np.array([calibration.thresholds[labels[place]] for place in places])
-    routed = (best >= least) & (similarity >= calibration.similarity)
+    is_task = np.array([labels[place] != GENERAL for place in places])
+    routed = is_task & (best >= least) & (similarity >= calibration.similarity)
     real = known & np.array([not row.is_synthetic for row in questions])
     return calibration, {
         "held_out": len(questions),

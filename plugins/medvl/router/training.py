@@ -58,7 +58,7 @@ def train(
     *,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> TrainingResult:
-    """Fit the classifier to questions; a `general` prompt is one to which no label applies.
+    """Fit the classifier to questions; `general` is a label like the tasks.
 
     Args:
         classifier: Changed in place.
