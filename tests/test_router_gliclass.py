@@ -26,7 +26,7 @@ from medvl.router.gliclass import LONGEST, QuestionClassifier, bi_encoder_config
 from medvl.router.labels import LABELS
 from medvl.router.options import TrainingOptions, read_options
 from medvl.router.route import normalise
-from medvl.router.training import TrainingError, build, train
+from medvl.router.training import TrainingError, _frozen_features, build, train
 from medvl.router.written import held_out
 
 QUESTIONS = [
@@ -426,6 +426,19 @@ def test_train_reports_what_is_synthetic(trained: Path) -> None:
 def no_veto(monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch on ten questions leaves a classifier that objects to every rule."""
     monkeypatch.setattr("medvl.router.chain.VOUCHED", 0.0)
+
+
+def test_features_of_a_frozen_encoder_come_in_the_order_of_the_questions() -> None:
+    given = untrained()
+    texts = [
+        "Count every single one of the lesions.",
+        "Where?",
+        *(f"How many {'cells ' * n}?" for n in range(70, 0, -1)),
+    ]
+    found = _frozen_features(given, texts)
+    for place in (0, 1, 2, 40, 71):
+        with torch.no_grad():
+            assert torch.allclose(found[place], given.features([texts[place]])[0], atol=TOLERANCE)
 
 
 @pytest.mark.usefixtures("no_veto")

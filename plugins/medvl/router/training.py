@@ -158,5 +158,10 @@ def _frozen_features(classifier: QuestionClassifier, texts: Sequence[str]) -> An
     import torch
 
     classifier.model.eval()
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # batches of one length need little padding
     with torch.no_grad():
-        return torch.cat([classifier.features(texts[start : start + 64]) for start in range(0, len(texts), 64)])
+        found = [classifier.features([texts[place] for place in order[start : start + 64]])
+                 for start in range(0, len(order), 64)]  # fmt: skip
+    places = torch.empty(len(order), dtype=torch.long)
+    places[order] = torch.arange(len(order))
+    return torch.cat(found)[places.to(classifier.device)]
