@@ -176,7 +176,10 @@ def _run(args: argparse.Namespace, command: Sequence[str], errors: Console) -> i
     elif args.markdown:
         sys.stdout.write(markdown_tables(together(results)))
     else:
-        _print(results, out)
+        _print(results)
+        names = [COMPARISON if several else METRICS, *([] if args.no_page else [REPORT])]
+        for path in filter(Path.is_file, (out / name for name in names)):
+            print(path)  # noqa: T201  (whole, however long it is)
     return 0
 
 
@@ -189,7 +192,7 @@ def _noted(errors: Console) -> Iterator[None]:
         _note([str(error)], errors)
 
 
-def _print(results: Sequence[Results], out: Path) -> None:
+def _print(results: Sequence[Results]) -> None:
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     table = together(results)
     if len(results) > 1:
@@ -199,8 +202,6 @@ def _print(results: Sequence[Results], out: Path) -> None:
     for one in results:
         if "comparison" in one.metrics:
             print_differences(one.metrics["comparison"], one.name, console)
-    written = out / (COMPARISON if len(results) > 1 else METRICS)
-    console.print(f"{written}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _default_out(results: Sequence[Results]) -> Path:

@@ -44,8 +44,8 @@ def read_predictions(path: Path) -> PredictionFile:
     Raises:
         DataError: no file, no rows, an unknown shape, a row that lacks its keys, or boxes in no or several frames.
     """
-    path = find_file(path)
     with readable(path):
+        path = find_file(path)
         return _of_bytes(path, path.read_bytes())
 
 

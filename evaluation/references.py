@@ -18,8 +18,9 @@ from medvl.boxes import Frame, Size
 from medvl.errors import DataError
 from medvl.sharegpt import MANIFEST, Record, file_sha256, read_records
 from medvl.sources import SOURCES, Tree, file_at, tree_at
-from medvl.sources.base import OutsideError, Part, Sample, Source, SourceFile, image_path
+from medvl.sources.base import Part, Sample, Source, SourceFile, image_path
 from medvl.sources.foreign_records import foreign_records
+from medvl.sources.places import OutsideError
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 

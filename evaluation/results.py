@@ -202,7 +202,9 @@ def predictions_of(given: Predictions) -> PredictionFile:
         return read_predictions(Path(given))
     if isinstance(given, Mapping | list | tuple):
         return predictions_in_memory(given)
-    raise DataError(f"predictions are a {type(given).__name__}; give a path, a dict of id and text, or rows")
+    raise DataError(
+        f"predictions are a {type(given).__name__}; give a path, a dict of id and text, or rows{_rows(given)}"
+    )
 
 
 def references_of(given: ReferenceData, splits: Sequence[str] = ()) -> References:
@@ -213,7 +215,12 @@ def references_of(given: ReferenceData, splits: Sequence[str] = ()) -> Reference
         return read_references(Path(given), splits)
     if isinstance(given, list | tuple):
         return references_in_memory(given)
-    raise DataError(f"references are a {type(given).__name__}; give a path, or converted records")
+    raise DataError(f"references are a {type(given).__name__}; give a path, or converted records{_rows(given)}")
+
+
+def _rows(given: object) -> str:
+    """What makes rows of a table of pandas."""
+    return ", as .to_dict('records') makes of it" if hasattr(given, "to_dict") else ""
 
 
 def file_names(paths: Sequence[Path]) -> list[str]:

@@ -115,6 +115,8 @@ def _entry(
     finite = math.isfinite(value)
     made: Entry = {"value": value if finite else None, "ci95": ci95, **counts}
     made["higher_is_better"] = metric.higher_is_better
+    if metric.note:
+        made["note"] = metric.note
     if few and ci95 is not None:
         made["few_images"] = True
     if not finite:

@@ -11,12 +11,18 @@ MODELS: Mapping[str, str] = {
     "sts": "sentence-transformers/all-MiniLM-L6-v2",
 }
 
+_LONGEST = 512  # tokens
+
 
 def bertscore(texts: Sequence[str], truths: Sequence[str], model: str) -> list[float]:
     """F1 of the token vectors of each text and its reference; no baseline is taken off, as in the published numbers."""
-    from bert_score import score
+    from bert_score import BERTScorer
 
-    return [float(value) for value in score(list(texts), list(truths), model_type=model, lang="en")[2]]
+    scorer = BERTScorer(model_type=model, lang="en")
+    # DeBERTa's tokenizer names no longest text, which transformers 5 writes as a number too large for its own code
+    # (Tiiiger/bert_score issue 205). The model has 512 positions.
+    scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, _LONGEST)
+    return [float(value) for value in scorer.score(list(texts), list(truths))[2]]
 
 
 def sts(texts: Sequence[str], truths: Sequence[str], model: str) -> list[float]:

@@ -9,7 +9,8 @@ from typing import Any, get_args
 from medvl.argument_types import positive
 from medvl.box_text import BoxStyle
 from medvl.boxes import Frame
-from medvl.sources.base import GivenSource, Source
+from medvl.sources.base import Source
+from medvl.sources.given import GivenSource
 from preprocess import entries, filtering, scans
 from preprocess.options import OnMissing
 
@@ -94,13 +95,16 @@ def _record_arguments(source: Source, add: Add) -> None:
 
 
 def _output_arguments(source: Source, add: Add) -> None:
+    own_ids = (
+        f". Predictions for another are scored against the converted file; the tree's own begin with {source.name}"
+    )
+    of_tree = "" if isinstance(source, GivenSource) else own_ids
     add("--out", type=Path, help="output folder (default: data/ and the --name)")
     add(
         "--name",
         type=entry_name,
         default=source.name,
-        help=f"first part of ids and entry names (default: {source.name}). Predictions for another are scored against "
-        f"the converted file; the tree's own ids begin with {source.name}",
+        help=f"first part of ids and entry names: NAME_all_train, … (default: {source.name}){of_tree}",
     )
     add(
         "--dataset-info",

@@ -17,6 +17,7 @@ from medvl.sharegpt import Record
 from medvl.sources import held_out_splits
 from preprocess.fingerprints import Fingerprint, distances, similarity
 from preprocess.results import Action, DatasetResult, Finding, leave_out
+from preprocess.splits import REST
 
 MAX_DISTANCE = 8  # bits of 64
 MIN_SIMILARITY = 0.95  # correlation of 16 x 16 thumbnails
@@ -201,5 +202,7 @@ def with_findings(
 
 def _finding(record: Record, pair: Contamination, action: Action) -> Finding:
     relation = "the same file as" if pair.kind == "exact" else f"nearly the same image ({pair.distance} of 64 bits) as"
-    said = f"{pair.image} is {relation} {pair.other_image} of split {pair.other_split}"
+    # An id names the split of the data, not the one that was drawn from its training records.
+    drawn = "" if pair.split == REST else f", drawn for {pair.split},"
+    said = f"{pair.image}{drawn} is {relation} {pair.other_image} of split {pair.other_split}"
     return Finding.about(record, f"LEAK_{pair.kind.upper()}", said, action)

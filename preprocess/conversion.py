@@ -16,7 +16,8 @@ from medvl.boxes import Frame
 from medvl.control_tokens import KNOWN
 from medvl.errors import DataError
 from medvl.sharegpt import Record, write_atomic
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.sources.base import Sample, Source, SourceFile, image_path
+from medvl.sources.places import OutsideError
 from preprocess import dry_run, entries, filtering, prompts, scans, source_frames, unchanged
 from preprocess.archives import unpack_all
 from preprocess.audit import AUDIT_FILE, audit, review_table, set_marked_aside
@@ -98,7 +99,7 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         UsageError: options that cannot be followed, or the folder holds the output of another name.
         DataError: the data was refused; nothing was written.
     """
-    check_name(args.out.resolve(), args.name)
+    check_name(args.out.resolve(), args.name, source.name)
     if args.download:
         download(source, args.root, args.splits)
     root, out, info = tree_in(source, args.root.resolve()), args.out.resolve(), args.dataset_info.resolve()
@@ -172,6 +173,9 @@ def convert_tree(source: Source, args: argparse.Namespace, errors: Console, inpu
         unchanged.write_stamp(command, before, list(prepared.groups), summary)
     else:
         (out / unchanged.STAMP).unlink(missing_ok=True)
+    whole = (name for name in prepared.groups if name.startswith(f"{args.name}_all_"))
+    sizes = ", ".join(f"{name} ({len(prepared.groups[name])} records)" for name in whole)
+    Console().print(f"for recipes: {sizes}", markup=False, highlight=False, soft_wrap=True)
     Console().print(summary, markup=False, highlight=False, soft_wrap=True)
 
 

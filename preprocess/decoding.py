@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from medvl.errors import DataError
+from medvl.errors import DataError, UsageError
 from medvl.images import FORMATS, MAX_PIXELS, UPRIGHT, has_alpha, is_deep, is_opaque, mend, orientation, shown
 from medvl.png_data import check_pixels
 from medvl.sharegpt import write_atomic
-from preprocess.scans import ScanOptions, is_scan, render, split_frame
+from preprocess.scan_files import ScanOptions
+from preprocess.scans import is_scan, render, split_frame
 
 _PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # where Pillow looks for it
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # JPEG markers: start of a scan, end of the image
@@ -70,6 +71,9 @@ def examine(path: str, copy: str, data: bytes, rendering: Rendering = AS_IT_IS) 
         copy: Where to write a normalised copy if it needs one: a PNG without metadata.
         data: Content of the image's file.
         rendering: How it is shown.
+
+    Raises:
+        UsageError: it is DICOM or NIfTI, and the extra for these is not installed.
     """
     side = rendering.max_side
     try:
@@ -81,10 +85,13 @@ def examine(path: str, copy: str, data: bytes, rendering: Rendering = AS_IT_IS) 
             normalised = _thumbnail(normalised or _opened(data), side)
     except Image.DecompressionBombError as error:
         return ImageInfo(path, None, "IMAGE_TOO_LARGE", f"{path}: {error}")
+    except UsageError:  # the extra for scans is not installed, which is no fault of the file
+        raise
     except DataError as error:  # names the file
         return ImageInfo(path, None, "IMAGE_UNREADABLE", str(error))
     except UnidentifiedImageError:  # its message has a memory address in it
-        return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path} is no image of a known format")
+        cure = "; save a pair of .hdr and .img as .nii" if path.lower().endswith((".hdr", ".img")) else ""
+        return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path} is no image of a known format{cure}")
     except Exception as error:  # decoders raise a dozen types on broken files; whichever, the image is unreadable
         return ImageInfo(path, None, "IMAGE_UNREADABLE", f"{path}: {type(error).__name__}: {error}")
     if normalised is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medvl.boxes import Frame
 from medvl.errors import DataError, UsageError
 from medvl.instructions import Instruction, fingerprint, fingerprint_each
 from medvl.sharegpt import Record
@@ -15,6 +16,7 @@ from medvl.tasks import Task
 from preprocess import contamination, prompts, sampling, splits
 from preprocess.fingerprint_cache import fingerprints
 from preprocess.fingerprints import Fingerprint
+from preprocess.noise import NoiseOptions, add_noise
 from preprocess.resampling import resample, views
 from preprocess.results import DatasetResult, Entry, Groups, Prepared, group_records
 from preprocess.sampling import Sampling
@@ -106,6 +108,9 @@ def shape(plan: Plan, converted: Sequence[DatasetResult], out: Path) -> Prepared
     def in_training(record: Record) -> list[Record]:
         return views(record) if split_of[record.id] == splits.REST else [record]
 
+    if plan.source.noise_objects:
+        options = NoiseOptions(plan.source.noise_objects, args.seed, Frame(args.frame), args.box_style)
+        parts = [add_noise(part, options, lambda record: split_of[record.id] == splits.REST) for part in parts]
     flattened = in_training if plan.sampling.flatten else None
     training = {split.folder for split in plan.source.splits.values() if split.role == "train"}
     parts, sections["tokens"] = budget.check_budget(parts, plan.budgets, flattened, args.over_budget, training)

@@ -1,6 +1,7 @@
 """Looking at images, and only at those whose files have changed since the last run."""
 
 import hashlib
+import importlib.metadata
 import os
 import time
 import warnings
@@ -17,17 +18,30 @@ import medvl.png_data
 from medvl.errors import DataError
 from medvl.files import read_file
 from medvl.sharegpt import write_atomic
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
-from preprocess import decoding, scans
+from medvl.sources.base import Sample, Source, SourceFile, image_path
+from medvl.sources.places import OutsideError
+from preprocess import decoding, scan_files, scans
 from preprocess.decoding import AS_IT_IS, ImageInfo, Rendering, examine
-from preprocess.scans import ScanOptions, frames_in, is_scan, split_frame
+from preprocess.scan_files import ScanOptions
+from preprocess.scans import frames_in, is_scan, split_frame
 
 Copies = Callable[[str], str]
 CACHE = ".pictures.msgpack"
 COPIES = "copies"  # folder of normalised images, in the output folder
-# Other rules, or another Pillow, may find something else.
-_RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in (decoding, scans, medvl.images, medvl.png_data))
-_VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES).hexdigest()}"
+_READERS = ("nibabel", "pydicom", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm")
+
+
+def _installed(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+# Other rules, another Pillow or another reader of scans may find something else.
+_MODULES = (decoding, scan_files, scans, medvl.images, medvl.png_data)
+_RULES = b"".join(Path(str(rules.__file__)).read_bytes() for rules in _MODULES)
+_VERSION = f"{PIL.__version__} {hashlib.sha256(_RULES).hexdigest()} {' '.join(map(_installed, _READERS))}"
 _LONGEST_NAME = 200  # bytes of the 255 that a file system takes
 _SAVED_EVERY = 20.0  # seconds: so much work a crash can cost
 
@@ -156,7 +170,7 @@ def look_at_images(
 
     def copy_of(path: str) -> str:
         # Images may lie elsewhere than what names them; a doubled slash would be another name for the same copy.
-        return f"{copies}/{_shortened(path.removeprefix(tree).lstrip('/')).replace('#', '-')}.png"
+        return f"{copies}/{_without_hash(_shortened(path.removeprefix(tree).lstrip('/')))}.png"
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
@@ -164,6 +178,13 @@ def look_at_images(
             with suppress(OutsideError):  # `convert` meets the same error and reports it with the record
                 seen[name] = look_at(source.places(file, name), copy_of, known, hashes=hashes, rendering=rendering)
     return seen
+
+
+def _without_hash(path: str) -> str:
+    """A path without #, behind which addresses end, and unlike that of any image that has - in its place."""
+    if "#" not in path:
+        return path
+    return f"{path.replace('#', '-')}-{hashlib.md5(os.fsencode(path), usedforsecurity=False).hexdigest()[:8]}"
 
 
 def _shortened(path: str) -> str:

@@ -47,21 +47,28 @@ class _Written(msgspec.Struct, frozen=True):
     """What a manifest, or one set aside, says of the run that wrote it."""
 
     options: ManifestOptions
+    source: str | None = None
 
 
-def check_name(out: Path, name: str) -> None:
-    """Keep the output of one `--name` from being replaced by that of another, whose files would take its place.
+def check_name(out: Path, name: str, source: str) -> None:
+    """Keep the output of one `--name` or script from being replaced by another's, whose files would take its place.
 
     Raises:
-        UsageError: the folder holds the output of another name.
+        UsageError: the folder holds the output of another name, or of another data source.
     """
     for path in (out / MANIFEST, out / _RETIRED):
         with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):  # the first run, or a file never whole
-            there = msgspec.json.decode(path.read_bytes(), type=_Written).options.name
+            written = msgspec.json.decode(path.read_bytes(), type=_Written)
+            there, by = written.options.name, written.source
             if there not in (None, name):
                 raise UsageError(
                     f"{out} holds the output of --name {there}, which --name {name} would take away; "
                     "choose another --out, or delete the folder"
+                )
+            if by not in (None, source):
+                raise UsageError(
+                    f"{out} holds what preprocess/{by}.py wrote, which preprocess/{source}.py would take away; "
+                    "choose another --name or --out, or delete the folder"
                 )
 
 
@@ -119,7 +126,7 @@ def write_outputs(
         if rows != sum(outcomes):
             raise ValueError(f"{part.file}: {rows} rows in, but {' + '.join(map(str, outcomes))} out")
     options = provenance.options | prepared.options
-    before = _retire_manifest(out, prepared, options.get("name"))
+    before = _retire_manifest(out, prepared, options.get("name"), provenance.source)
     head = {"schema": SCHEMA, "source": provenance.source, "root": str(provenance.root), "options": options}
     with ThreadPoolExecutor(_WRITERS) as writers:  # the disk is slower than all that is done beside
         under_way = _begin_to_write(out, prepared, writers)
@@ -186,7 +193,7 @@ def _listed(name: str, prepared: Prepared, digest: str) -> dict[str, Any]:
     return listed | ({"num_samples": prepared.samples[name]} if name in prepared.samples else {})
 
 
-def _retire_manifest(out: Path, prepared: Prepared, name: str | None) -> dict[str, dict[str, Any]]:
+def _retire_manifest(out: Path, prepared: Prepared, name: str | None, source: str) -> dict[str, dict[str, Any]]:
     """Set the manifest of an earlier run aside, since the output is not complete until a new one is written.
 
     Returns:
@@ -205,7 +212,7 @@ def _retire_manifest(out: Path, prepared: Prepared, name: str | None) -> dict[st
     for entry in prepared.groups:
         listed = known.setdefault(f"{entry}.json", {"entry": entry, "num_samples": []})
         listed["num_samples"] += [prepared.samples[entry]] if entry in prepared.samples else []
-    write_atomic(out / _RETIRED, to_json({"files": known, "options": {"name": name}}))
+    write_atomic(out / _RETIRED, to_json({"files": known, "options": {"name": name}, "source": source}))
     return before
 
 

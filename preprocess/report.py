@@ -18,7 +18,6 @@ REPORT = "report.json"
 # Every reason a record can be given, and what it means. Dropped: there is nothing to train on. Quarantined: there is
 # something a person should look at and mend in the source. Kept: trained on as it is, and reported.
 CODES: dict[str, str] = {
-    "ROWS_EMPTY": "a table has rows without any value, which are passed over",
     "SPLIT_MISSING": "the split file does not name the image of a row",
     "SPLIT_SEVERAL": "the split file puts the image of a row into several splits",
     "SPLIT_UNUSED": "the split file names images that no row is about",

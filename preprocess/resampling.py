@@ -19,16 +19,20 @@ from preprocess.sampling import SMALL, SMALL_TIMES, Sampling
 
 
 def views(record: Record) -> list[Record]:
-    """A record with several images as one per image, same question and answer; box answers lie on the first."""
+    """A record with several images as one per image, same question and answer; box answers lie on the first.
+
+    An image keeps the name that the data gives it, `Fig-1: <image>`, by which question and answer may call it.
+    """
     if len(record.images) < 2 or Task(record.task).has_boxes:
         return [record]
     prompt, answer = record.conversations
-    question = prompt.value.rpartition(IMAGE_TAG)[2]
+    *titles, question = prompt.value.split(IMAGE_TAG)
+    titles = ["" if title.strip() == f"Image-{place}:" else title.lstrip("\n") for place, title in enumerate(titles, 1)]
     return [
         msgspec.structs.replace(
             record,
             id=f"{record.id}#image{place}",
-            conversations=[Turn("human", IMAGE_TAG + question), answer],
+            conversations=[Turn("human", titles[place - 1] + IMAGE_TAG + question), answer],
             images=[image],
             source=msgspec.structs.replace(record.source, sizes=[size]),
         )

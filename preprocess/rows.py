@@ -11,7 +11,8 @@ from medvl.errors import RowRefusedError as _RefusedError
 from medvl.question_boxes import Rewritten, rewrite
 from medvl.sharegpt import Record, RecordError, make_record
 from medvl.sharegpt import Source as RecordSource
-from medvl.sources.base import OutsideError, Sample, Source, image_path
+from medvl.sources.base import Sample, Source, image_path
+from medvl.sources.places import OutsideError
 from preprocess import boxes
 from preprocess.decoding import ImageInfo
 from preprocess.options import Options

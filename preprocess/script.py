@@ -10,7 +10,8 @@ from medvl.console import accept_all_text
 from preprocess import unchanged
 
 if TYPE_CHECKING:
-    from medvl.sources.base import GivenSource, Source
+    from medvl.sources.base import Source
+    from medvl.sources.given import GivenSource
 
 
 def main(source: str, about: str, argv: Sequence[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def _print_overview(source: "GivenSource") -> None:
     from rich.table import Table
 
     if facts := source.overview():
-        table = Table("what", "value", "", title="What the data is taken for")
+        table = Table("what", "value", "how it is known", title="What the data is taken for")
         for row in facts:
             table.add_row(*map(escape, row))
         Console().print(table)
@@ -80,7 +81,7 @@ def _run(
     from rich.console import Console
 
     from medvl.errors import UsageError
-    from medvl.sources.base import GivenSource
+    from medvl.sources.given import GivenSource
     from medvl.tasks import UnknownNameError
     from preprocess.conversion import convert_tree
     from preprocess.outputs import locked

@@ -8,7 +8,8 @@ from medvl.box_text import ParsedBoxes, parse_boxes
 from medvl.boxes import Boxes, Frame, Size, to_frame
 from medvl.images import shown_size_of
 from medvl.source_frames import SourceFrame, likely_frame
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.sources.base import Sample, Source, SourceFile, image_path
+from medvl.sources.places import OutsideError
 from medvl.tasks import Task
 from preprocess.options import Options
 from preprocess.results import DatasetResult, Finding

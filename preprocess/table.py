@@ -6,11 +6,13 @@ examples:
   python preprocess/table.py mine.csv --images images --name mine --dry-run            # ten records, nothing registered
   python preprocess/table.py labels.xlsx --images png --name skin --question "Which lesion is it?"
   python preprocess/table.py boxes.csv --images png --name cxr --question "Where are the findings?" --source-frame pixel
+  python preprocess/table.py instances_train.json --images train --name cells          # COCO; a question is made
+  python preprocess/table.py classes --name lesions --question "What is it?"           # a folder per class
   python preprocess/table.py rows.jsonl --columns question=qa.q answer=qa.a image=file patient=pid --dev-fraction 0.1
 
-DATA is CSV, TSV, Excel, JSON, JSON Lines, Parquet, a folder of such files, a saved dataset of the library datasets, or
-OWNER/NAME on the Hugging Face Hub. Every row ends up kept, dropped or quarantined; the last two with a coded reason in
-OUT/report.json.
+DATA is CSV, TSV, Excel, JSON, JSON Lines, Parquet, a folder of such files, a saved dataset of the library datasets,
+OWNER/NAME on the Hugging Face Hub; COCO, Pascal VOC, YOLO, CVAT, a folder per class, a chat file, MedMNIST. Every row
+ends up kept, dropped or quarantined; the last two with a coded reason in OUT/report.json.
 """
 
 import sys

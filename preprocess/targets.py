@@ -11,6 +11,7 @@ from medvl.control_tokens import BOX_MARKUP, control_tokens
 from medvl.errors import Refused
 from medvl.errors import RowRefusedError as _RefusedError
 from medvl.normalisation import normalise
+from medvl.placeholders import is_placeholder
 from medvl.sources.base import Part, Sample
 from medvl.structured import plain_number, plain_text
 from medvl.tasks import Answer, Task
@@ -18,9 +19,6 @@ from medvl.tasks.base import Issue
 from medvl.unwrapping import unwrap
 from preprocess import boxes
 from preprocess.options import Options
-
-# What programs write where they have no value. `normal` has folded the case.
-_PLACEHOLDERS = frozenset(("none", "null", "nil", "nan", "nat", "n/a", "#n/a", "na", "<na>", "undefined"))
 
 
 @lru_cache(maxsize=4096)  # questions are templates and most answers letters: a third of the rows come again
@@ -126,7 +124,7 @@ def _refuse_another_meaning(given: str, plain: str, answer: Answer, question: st
 def _is_placeholder(answer: str, question: str) -> bool:
     """Whether an answer is what a program writes for a missing one. In some questions None is what may be answered."""
     word = normal(answer)
-    return word in _PLACEHOLDERS and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", normalise(question).casefold())
+    return is_placeholder(answer) and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", normalise(question).casefold())
 
 
 def _refuse_control_tokens(question: str, answer: str, task: Task | None, known: frozenset[str]) -> None:

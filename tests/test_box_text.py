@@ -541,3 +541,15 @@ def test_time_is_linear_in_the_length(atom: str) -> None:
 
     # Four times the text takes four times as long, sixteen if quadratic. The best of some runs: the machine is shared.
     assert min(seconds(6000) for _ in range(3)) < 10 * min(seconds(1500) for _ in range(3)) + 0.002
+
+
+@pytest.mark.parametrize("style", LABELLED)
+def test_noise_is_left_out_and_counted(style: BoxStyle) -> None:
+    boxes, names = as_boxes([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]), ["noise", "#noise", "#noise"]
+    parsed = parse_boxes(format_boxes(boxes, names, style, Frame.NORM1000))
+    assert parsed.boxes.tolist() == [[1, 2, 3, 4]]
+    assert (parsed.labels, parsed.notes["noise"], parsed.empty_labels) == (("noise",), 2, ())
+    nothing = parse_boxes(format_boxes(boxes[1:], names[1:], style, Frame.NORM1000))
+    assert (len(nothing.boxes), nothing.parsed, nothing.notes["noise"]) == (0, True, 2)
+    kept = parse_boxes(format_boxes(boxes, names, style, Frame.NORM1000), keep_noise=True)
+    assert kept.labels == ("noise", "#noise", "#noise")

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pandas import DataFrame
 
 from evaluation import Resampling, Results, Settings, evaluate
 from evaluation.results import evaluate_all, together
@@ -142,6 +143,8 @@ REFUSED: dict[str, tuple[Any, Any, Settings, str]] = {
     "no such file": ("nowhere.json", [record(0)], Settings(), "nowhere.json: there is no such file"),
     "predictions of no kind": (5, [record(0)], Settings(), "predictions are a int; give a path"),
     "references of no kind": ({"made/0": "4"}, 5, Settings(), "references are a int; give a path"),
+    "a table of pandas": (DataFrame([{"id": "made/0"}]), [record(0)], Settings(), r"or rows, as .to_dict\('records'\)"),
+    "a text where a path belongs": ("x" * 5000, [record(0)], Settings(), "cannot be read .File name too long"),
     "rows of no shape": ([{"name": "x"}], [record(0)], Settings(), "in-memory/predictions: unknown shape"),
     "a row that is a text": (["4"], [record(0)], Settings(), "in-memory/predictions, row 0: a str"),
     "not JSON": ({"made/0": object()}, [record(0)], Settings(), "in-memory/predictions: cannot be written as JSON"),

@@ -191,3 +191,29 @@ def test_the_published_form_of_predictions_is_read(tmp_path: Path) -> None:
 
 def test_rules_are_known_by_name() -> None:
     assert {"m3llm", "m3llm-v1"} <= set(known_rules())
+
+
+@pytest.fixture
+def tiny_bert(tmp_path: Path) -> str:
+    """A checkpoint of two layers with random weights, and a tokenizer that knows a few words."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "mass", "oedema", "is", "seen", "no", "the", "left"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("name", ["bertscore_mnli", "sts"])
+def test_the_libraries_of_the_extra_score_what_they_are_given(
+    name: str, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = pytest.importorskip("bert_score.utils").model2layers
+    pytest.importorskip("sentence_transformers")
+    monkeypatch.setitem(layers, tiny_bert, 2)
+    monkeypatch.setattr(sentence_models, "MODELS", {name: tiny_bert})
+    texts, truths = ["a mass is seen", "no oedema"], ["a mass is seen", "the left mass"]
+    scores = sentence_models.sentence_scores([name], texts, truths)[name]
+    assert scores[0] == pytest.approx(1, abs=1e-4) and -1 <= scores[1] < 0.999

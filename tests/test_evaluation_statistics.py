@@ -124,15 +124,15 @@ def test_interval_holds_its_value_and_needs_values() -> None:
     assert interval(np.array([1.0] * 90 + [np.nan] * 10), 1.0) is None
 
 
-def test_chunks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_draws_than_are_held_at_once_begin_with_the_same_ones() -> None:
     samples = counting()
     values = np.array([sample.answer.value for sample in samples], dtype=float)
     table = Table(np.zeros(40, bool), values, {"value": values, "n": np.ones(40)})
     matrix = clustered(table, cluster_codes(samples)).matrix
-    whole = draw_totals([matrix], 50, np.random.default_rng(0))[0]
-    monkeypatch.setattr("evaluation.statistics._CHUNK", 40 * 7)
-    assert np.array_equal(draw_totals([matrix], 50, np.random.default_rng(0))[0], whole)
-    assert totals(matrix)[0].tolist() == [values.sum(), 40] and np.all(whole[:, 1] == 40)
+    few, many = (draw_totals([matrix], draws, np.random.default_rng(0))[0] for draws in (50, 120_000))
+    assert np.array_equal(many[:50], few)
+    assert len(many) == 120_000 and np.all(many[:, 1] == 40)
+    assert totals(matrix)[0].tolist() == [values.sum(), 40]
 
 
 def test_p_value_agrees_with_all_swaps() -> None:

@@ -99,14 +99,16 @@ def test_the_family_has_its_template_named_and_its_keys_checked(repository: Path
 from types import SimpleNamespace
 from medvl.factory.checks.model import template_problems, unused_by_model
 from medvl.factory.recipe import Recipe
-keys = {"model_name_or_path": sys.argv[1], "template": "qwen2_vl", "do_train": False, "crop_to_patches": True,
+keys = {"model_name_or_path": folder, "template": "qwen2_vl", "do_train": do_train, "crop_to_patches": True,
         "image_do_pan_and_scan": True, "model_revision": "main"}
 recipe = Recipe(tuple(keys), (SimpleNamespace(**keys),))
-print(*template_problems(recipe), *unused_by_model(recipe), sep="\\n")
+found = [*template_problems(recipe), *unused_by_model(recipe)]
 """
-    folder = str(tmp_path / "model")
-    assert run(code, tree, folder).strip() == "", "unknown, and left alone"
+    here: dict[str, Any] = {"folder": str(tmp_path / "model"), "do_train": False}
+    exec(code, here)
+    assert here["found"] == [], "unknown, and left alone"
     apply(repository / "docs/add_a_model_family.md", tree)
-    template, tiles = run(code.replace('"do_train": False', '"do_train": None'), tree, folder).splitlines()
+    told = run(f"folder, do_train = sys.argv[1], None\n{code}print(*found, sep='\\n')", tree, here["folder"])
+    template, tiles = told.splitlines()
     assert "of `model_type: gemma3`; write `template: gemma3`" in template
     assert tiles.startswith("crop_to_patches: does nothing for `gemma3`")

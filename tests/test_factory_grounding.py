@@ -185,13 +185,16 @@ def test_gradient_accumulation_divides_the_terms_as_one_batch(family: str, recip
 
 @pytest.mark.subprocess
 def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe, tmp_path: Path) -> None:
-    """Through torchrun and plain `llamafactory-cli train`; each process has other boxes, one of them none at times."""
-    more = {"plot_loss": True, "medvl_run_card": True}
+    """Through `llamafactory-cli train` and torchrun, as users type it; once, since three processes import torch.
+
+    Each process has other boxes, one of them none at times.
+    """
+    more = {"plot_loss": True, "medvl_run_card": False}  # which the command line overrides
     settings = recipe("qwen3vl", **GROUNDING, **more, per_device_train_batch_size=1, max_steps=4)
     (tmp_path / "two.yaml").write_text(json.dumps(settings | {"output_dir": str(tmp_path / "two")}))
     environment = os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # torchrun is looked up there
-    command = ["llamafactory-cli", "train", str(tmp_path / "two.yaml")]
+    command = ["llamafactory-cli", "train", str(tmp_path / "two.yaml"), "medvl_run_card=true"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     run_exp(settings | {"output_dir": str(tmp_path / "one"), "gradient_accumulation_steps": 2})
@@ -203,6 +206,7 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe,
     assert logged[1] == [pytest.approx(entry, abs=1e-4) for entry in logged[0]]
     card = read_run_card(tmp_path / "two")
     assert (card.run.world_size, card.training.batch_size, card.run.steps) == (2, 2, 4), "one card, of both"
+    assert card.recipe["medvl_run_card"] is True
     assert "'loss_fp': " in done.stdout and (tmp_path / "two" / "training_loss_components.png").is_file()
 
 

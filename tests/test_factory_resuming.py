@@ -134,6 +134,17 @@ def test_longer_run_of_the_same_is_resumed(copied: tuple[Path, dict[str, Any]]) 
     assert (run.steps, run.resumed_from, run.resumed_with_changes) == (3, str(out / "checkpoint-2"), [])
 
 
+def test_checkpoint_that_a_kill_left_in_parts_is_passed_over(
+    copied: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    out, recipe = copied
+    (out / "checkpoint-3").mkdir()
+    run_exp(recipe | {"max_steps": 3})
+    assert f"checkpoint-3 was not written to its end: training goes on from {out / 'checkpoint-2'}" in caplog.text
+    assert (read_run_card(out).run.steps, read_run_card(out).run.resumed_from) == (3, str(out / "checkpoint-2"))
+    assert read_run_card(out / "checkpoint-3").run.steps == 3
+
+
 def test_checkpoint_without_a_card_is_resumed_with_a_warning(
     copied: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:

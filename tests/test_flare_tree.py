@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from medvl.errors import DataError
-from medvl.sources.base import OutsideError, Problem, Sample, SourceFile, image_path
+from medvl.sources.base import Problem, Sample, SourceFile, image_path
 from medvl.sources.flare import FLARE
+from medvl.sources.places import OutsideError
 from medvl.tasks import Task, UnknownNameError
 
 ROW = {"TaskType": "Classification", "Modality": "X-ray", "ImageName": "imagesTr/PXMT_00736.png",

@@ -1,8 +1,13 @@
-"""What every module keeps to: preprocessing and scoring start without the large libraries, and on every Python."""
+"""What every module keeps to: preprocessing and scoring start without the large libraries, and on every Python.
 
+Their files lie at most six floors deep, and none is longer than 300 lines.
+"""
+
+import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,3 +54,35 @@ def test_no_pattern_repeats_a_group_possessively(repository: Path) -> None:
         if re.search(r"\)(?:[*+?]|\{[0-9,]+\})\+", line.partition("  #")[0])
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["preprocess", "evaluation"])
+def test_a_package_is_at_most_six_floors_deep(repository: Path, package: str) -> None:
+    """The longest chain of files, each of which imports the next when it is imported itself."""
+    files = {
+        ".".join(path.relative_to(repository).with_suffix("").parts): path
+        for path in (repository / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+    @cache
+    def chain(name: str) -> list[str]:
+        imports = [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.ImportFrom)]
+        named = {f"{node.module}.{item.name}" for node in imports for item in node.names} | {
+            str(node.module) for node in imports
+        }
+        return [name, *max((chain(other) for other in sorted(named & files.keys() - {name})), key=len, default=[])]
+
+    longest = max(map(chain, files), key=len)
+    assert 3 < len(longest) <= 6, longest
+
+
+def test_no_file_is_longer_than_300_lines(repository: Path) -> None:
+    folders = ("plugins", "preprocess", "evaluation", "benchmarks", "docs")
+    long = {
+        str(path.relative_to(repository)): lines
+        for folder in folders
+        for path in (repository / folder).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 300
+    }
+    assert long == {}

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 from medvl.demo import tokenizer as demo  # noqa: E402
 from medvl.losses import vocabulary as vocabulary_module  # noqa: E402
 from medvl.losses.coordinates import Targets, Vocabulary, find_targets  # noqa: E402
+from medvl.losses.structure import read_structure  # noqa: E402
 
 END = "<|im_end|>\n"
 BOXES = [[1, 22, 333, 1000], [4, 5, 6, 7], [0, 10, 20, 30]]
@@ -148,6 +149,43 @@ def test_text_without_boxes_asks_for_nothing(kind: str, text: str) -> None:
     assert targets.columns.tolist() == list(vocabulary_of(kind).digits)
 
 
+NO_BOXES = {
+    "a key of a map": '{"at [1,2,3,4]":[[5,6,7,8]]}' + END,
+    "a value under another key": '[{"bbox_2d":[5,6,7,8],"note":"near (1,2),(3,4)","label":"a"}]' + END,
+    "a label in a list of labels": '{"labels":["a [1,2,3,4]"],"boxes":[[5,6,7,8]]}' + END,
+    "a label cut off in it": '[{"bbox_2d":[5,6,7,8],"label":"a [1,2,3,4]',
+    "a value cut off in it": '[{"bbox_2d":[5,6,7,8],"score":"[1,2,3,4],',
+    "a key cut off in it": '{"a":[[5,6,7,8]],"b [1,2,3,4]',
+    "a key cut off behind it": '{"a":[[5,6,7,8]],"b [1,2,3,4]"',
+    "a tagged name cut off in it": "<ref>a</ref><box>[[5,6,7,8]]</box><ref>b [1,2,3,4]",
+    "a tagged name cut off in its tag": "<ref>a</ref><box>[[5,6,7,8]]</box><ref>(1,2),(3,4)</re",
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("text", NO_BOXES.values(), ids=NO_BOXES)
+def test_box_like_text_that_is_a_name_is_no_box(kind: str, text: str) -> None:
+    assert coordinates(targets_of(kind, text)).tolist() == [[5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("text", ['{"bbox_2d":"[5,6,7,8]"}', '{"answer":"[[5,6,7,8]]"}', 'It is "at [5,6,7,8]".'])
+def test_boxes_given_as_a_string_are_boxes(text: str) -> None:
+    assert coordinates(targets_of("qwen", text + END)).tolist() == [[5, 6, 7, 8]]
+
+
+@settings(max_examples=100)
+@given(names=st.lists(st.sampled_from(["[1,2,3,4]", "a (1,2),(3,4)", "x [9, 8, 7, 6] y", "ship"]), max_size=4),
+       style=st.sampled_from(["json", "internvl", "qwen_vl1", "map"]), share=st.floats(0, 1))  # fmt: skip
+def test_wherever_it_is_cut_off_only_its_own_boxes_are_read(names: list[str], style: Any, share: float) -> None:
+    names = sorted(names)
+    boxes = [[100 + index, 200, 300, 400] for index in range(len(names))]
+    text = format_boxes(as_boxes(boxes), names, style, "norm1000")
+    found = coordinates(targets_of("qwen", text[: int(share * len(text))])).tolist()
+    assert found == boxes[: len(found)]
+    if share == 1:
+        assert found == boxes
+
+
 def test_rows_predict_the_tokens_one_further_and_ignore_other_digits() -> None:
     answer = '[{"bbox_2d":[12,3,45,6],"label":"ship 42"}]' + END
     targets, row = targets_of("qwen", answer), labels("qwen", answer)[0]
@@ -228,6 +266,25 @@ def test_wherever_an_answer_is_cut_off_its_first_box_is_a_reason_not_to_stop(kin
     assert any(targets.boxes for targets in cuts[:-3])
     for targets in cuts:
         assert float(targets.fn_shares.sum()) == pytest.approx(targets.boxes)
+
+
+NOISE = "#noise"
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("style", [style for style in BOX_STYLES if style != "flare"])
+def test_coordinates_of_noise_objects_are_not_asked_for_and_what_decides_is(kind: str, style: Any) -> None:
+    drawn = [[9, 9, 99, 999], [8, 8, 88, 888]]
+    text = format_boxes(as_boxes(BOXES + drawn), [*NAMES, NOISE, NOISE], style, "norm1000") + END
+    real = format_boxes(as_boxes(BOXES + drawn), [*NAMES, "noise", "noise"], style, "norm1000") + END
+    targets, as_objects = targets_of(kind, text), targets_of(kind, real)
+    assert coordinates(targets).tolist() == BOXES
+    assert coordinates(as_objects).tolist() == BOXES + drawn  # a class that is really called so
+    assert targets.box_shares.tolist() == pytest.approx([1 / 3] * 3)
+    assert targets.skipped == 0
+    assert len(targets.decision_rows) == len(as_objects.decision_rows)
+    alone = format_boxes(as_boxes(drawn), [NOISE, NOISE], style, "norm1000")
+    assert targets_of(kind, alone + END).boxes == targets_of(kind, alone[:-2]).boxes == 0
 
 
 # Shares
@@ -311,6 +368,37 @@ def test_an_empty_list_in_one_token_against_one_object() -> None:
     assert decisions("internvl", '{"1":[[1,2,3,4]],"2":[]}' + END)[-1] == ("fp", "]", ("[",))
 
 
+@pytest.mark.parametrize(
+    "cut", ["<ref>b</ref><box>[[5,6", "<ref>b</ref><box>[[5,6,7,8],[9", "<ref>b</ref>", "<ref>b", "<re"]
+)
+def test_a_tagged_answer_cut_off_in_its_next_object_goes_on(cut: str) -> None:
+    for kind in TOKENIZERS:
+        found = decisions(kind, "<ref>a</ref><box>[[1,2,3,4]]</box>" + cut)
+        assert [decision for decision, *_ in found if decision == "fp"] == ["fp"]  # the end of the list of a
+        of_text = read_structure("<ref>a</ref><box>[[1,2,3,4]]</box>" + cut, END.strip()).decisions
+        assert [(d.at, d.other) for d in of_text if not d.more and d.at == 34] == [(34, END.strip())]
+    assert decisions("internvl", "<ref>a</ref><box>[[1,2,3,4]]</box><ref>b")[-1] == ("fn", "<ref>", ("<|im_end|>",))
+
+
+def test_a_tagged_answer_cut_off_between_objects_decides_nothing_there() -> None:
+    of_text = read_structure("<ref>a</ref><box>[[1,2,3,4]]</box>\n", END.strip()).decisions
+    assert all(decision.at < 34 for decision in of_text)
+
+
+FENCED = '```json\n[{"bbox_2d":[1,2,3,4]}'
+
+
+@pytest.mark.parametrize("text", [FENCED + "]\n```" + END, FENCED + "]", FENCED + ",", FENCED])
+def test_in_a_code_fence_the_empty_answer_is_fenced_too(text: str) -> None:
+    first = read_structure(text, END.strip()).decisions[0]
+    assert (first.at, first.other.rstrip()) == (8, "[]\n```" + END.strip())
+
+
+def test_without_a_fence_the_empty_answer_ends() -> None:
+    first = read_structure(FENCED[8:] + "]" + END, END.strip()).decisions[0]
+    assert (first.at, first.other.rstrip()) == (0, "[]" + END.strip())
+
+
 def first_difference(kind: str, answer: str, other: str) -> tuple[int, int]:
     """(position, token of `other`) of the first token in which two answers differ."""
     ours, theirs = (tokenizer_of(kind).encode(text, add_special_tokens=False) for text in (answer, other))
@@ -358,33 +446,16 @@ def test_labels_tokenised_otherwise_keep_their_boxes_and_lose_the_decisions() ->
 # Speed
 
 
-class Counting:
-    """A tokenizer that counts how often it is asked."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.calls = inner, 0
-
-    def encode(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls += 1
-        return self.inner.encode(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-
-def test_the_same_labels_are_looked_at_once_and_like_ones_cheaply(monkeypatch: Any) -> None:
+def test_the_same_labels_are_looked_at_once_until_others_push_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary_module, "REMEMBERED_ANSWERS", 2)
-    tokenizer = Counting(tokenizer_of("qwen"))
+    tokenizer = tokenizer_of("qwen")
     vocabulary = Vocabulary.of(tokenizer)
     texts = [f'[{{"bbox_2d":[{n},2,3,4],"label":"a"}},{{"bbox_2d":[5,6,7,8],"label":"a"}}]' for n in range(4)]
-    rows = [np.array(tokenizer.inner.encode(text + END, add_special_tokens=False)) for text in texts]
+    rows = [np.array(tokenizer.encode(text + END, add_special_tokens=False)) for text in texts]
     first = vocabulary.answer(rows[0])
-    calls = tokenizer.calls
     assert vocabulary.answer(rows[0].copy()) is first
     for row in rows[1:]:
         vocabulary.answer(row)
-    assert tokenizer.calls == calls  # other numbers, same forks
-    assert len(vocabulary._answers) == 2
     assert vocabulary.answer(rows[0]) is not first
     assert (vocabulary.answer(rows[0]).positions == first.positions).all()
 

@@ -1,5 +1,7 @@
 """The grounding loss: real gradients where they belong, values that agree with independent oracles."""
 
+import itertools
+import math
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,15 @@ from torchvision import ops  # noqa: E402
 from medvl.demo.tokenizer import internvl3_tokenizer  # noqa: E402
 from medvl.losses.coordinates import Targets, Vocabulary, find_targets  # noqa: E402
 from medvl.losses.generated import compare, documented_penalty  # noqa: E402
-from medvl.losses.grounding import IOU_KINDS, GroundingSettings, Terms, box_loss, combine, grounding_terms  # noqa: E402
+from medvl.losses.grounding import (  # noqa: E402
+    IOU_KINDS,
+    GroundingSettings,
+    Terms,
+    box_loss,
+    combine,
+    expected_offsets,
+    grounding_terms,
+)
 
 TOKENIZER = internvl3_tokenizer(['[{"bbox_2d":[1,2],"label":"ship"},{"bbox_2d":[3,4]}]'] * 9, 400)
 VOCABULARY = Vocabulary.of(TOKENIZER)
@@ -214,13 +224,14 @@ def test_boxes_agree_with_torchvision(kind: Any, pairs: Any) -> None:
     a, b = boxes.unbind(1)
     a.requires_grad_()
 
-    def overlap(a: Any) -> Any:
+    def overlap(a: Any, b: Any) -> Any:
         smooth = torch.nn.functional.smooth_l1_loss(a, b, beta=0.01, reduction="none").mean(-1)
         return box_loss(a, b, kind) - 5 * smooth
 
     expected = ORACLES[kind](a, b)
-    assert torch.allclose(overlap(a), expected, atol=1e-4)
-    assert torch.allclose(overlap(a[:, [2, 1, 0, 3]]), expected, atol=1e-4)  # opposite corners in another order
+    other = [2, 1, 0, 3]  # opposite corners in another order, in both
+    assert torch.allclose(overlap(a, b), expected, atol=1e-4)
+    assert torch.allclose(overlap(a[:, other], b[:, other]), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", IOU_KINDS)
@@ -234,6 +245,105 @@ def test_gradients_of_boxes_agree_with_torchvision(kind: Any) -> None:
     )
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert (ours.abs().sum(-1) > 0).any()
+
+
+# The expected box
+
+
+def saying(targets: Targets, number: int, place: int, chances: dict[int, float]) -> Any:
+    """Logits of the true digits, but for one place of one number of the first box."""
+    logits = peaked(targets).detach().double()
+    logits[targets.digit_rows[0, number, place], :10] = -1e4
+    for digit, chance in chances.items():
+        logits[targets.digit_rows[0, number, place], digit] = math.log(chance)
+    return logits
+
+
+def expected_box(logits: Any, targets: Targets) -> Any:
+    """The expected box, in the numbers of the frame."""
+    offsets = expected_offsets(logits[:, :10].log_softmax(-1)[targets.digit_rows], targets)
+    return (1000 * ((targets.places * targets.digits).sum(-1) + offsets))[0].tolist()
+
+
+CARRIES = {  # number of [102, 300, 202, 400], chances of its first digit, what is expected, and its L_iou
+    "9 for 1": (0, {1: 0.5, 9: 0.5}, 100.5, 0.0149),  # 99, not 900
+    "seldom 9 for 1": (0, {1: 0.9, 9: 0.1}, 101.7, 0.0030),
+    "seldom 2 for 1": (0, {1: 0.9, 2: 0.1}, 94.7, 0.0714),  # 29 is nearer than 200
+    "2 for 3": (1, {3: 0.5, 2: 0.5}, 299.5, 0.0050),  # 299, not 200
+}
+
+
+@pytest.mark.parametrize(("number", "chances", "expected", "cost"), CARRIES.values(), ids=CARRIES)
+def test_a_digit_stands_for_the_nearest_number_that_begins_so(
+    number: int, chances: dict[int, float], expected: float, cost: float
+) -> None:
+    targets = targets_of(answer([102, 300, 202, 400]))
+    logits = saying(targets, number, 0, chances)
+    assert expected_box(logits, targets)[number] == pytest.approx(expected)
+    assert values(grounding_terms(logits, targets, GroundingSettings()))[1] == pytest.approx(cost, abs=1e-4)
+
+
+@given(box=st.lists(st.integers(0, 1000), min_size=4, max_size=4), seed=st.integers(0, 99))
+@settings(max_examples=20)
+def test_the_expected_number_is_the_mean_over_all_continuations(box: Any, seed: int) -> None:
+    targets = targets_of(answer(box))
+    logits = random_logits(targets, seed)
+    chances = logits[:, :10].softmax(-1).detach()[targets.digit_rows][0]
+    for number, found in enumerate(expected_box(logits, targets)):
+        truth = str(box[number])
+        mean = 0.0
+        for digits in itertools.product("0123456789", repeat=len(truth)):
+            chance = math.prod(float(chances[number, i, int(digit)]) for i, digit in enumerate(digits))
+            mean += chance * written(truth, "".join(digits))
+        assert found == pytest.approx(mean)
+
+
+def written(truth: str, said: str) -> float:
+    """What is written at best after the first digit of `said` that is wrong: any number from 0 to 1000 that begins so.
+
+    Of two that are equally near the longer, and after 100 (for 1000) what is said, as no number goes on there.
+    """
+    wrong = next((i for i, (a, b) in enumerate(zip(truth, said, strict=True)) if a != b), None)
+    if wrong is None:
+        return int(truth)
+    begun = [n for n in range(1001) if str(n).startswith(said[: wrong + 1])]
+    return min(begun, key=lambda n: (abs(n - int(truth)), -n), default=int(said[: wrong + 1]))
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+@settings(max_examples=50)
+@given(boxes=st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=2, max_size=2), axis=st.integers(0, 1))
+def test_a_box_whose_corners_changed_sides_is_led_to_its_own_corners(kind: Any, boxes: Any, axis: int) -> None:
+    a, b = torch.tensor(boxes, dtype=torch.float64)
+    low, high = sorted(a[axis::2].tolist())
+    a[axis], a[axis + 2] = high + 0.01, low
+    b = torch.cat([torch.minimum(b[:2], b[2:]), torch.maximum(b[:2], b[2:]) + 0.1])
+    a.requires_grad_()
+    box_loss(a[None], b[None], kind).sum().backward()
+    assert (a.grad * (a.detach() - b) >= 0).all()
+    assert (a.grad != 0)[(a.detach() - b).abs() > 1e-6].all()
+
+
+@pytest.mark.parametrize("kind", IOU_KINDS)
+def test_descending_from_an_inverted_box_never_leads_a_coordinate_away(kind: Any) -> None:
+    """First digits 6 for 380 and 3 for 620: 600 and 399."""
+    targets = targets_of(answer([380, 380, 620, 620]))
+    logits = peaked(targets, height=3.0).detach()
+    logits[targets.digit_rows[0, :, 0], torch.tensor([6, 6, 3, 3])] = 6.0
+    logits.requires_grad_()
+    distances = []
+    for step in range(200):
+        x1, y1, x2, y2 = box = expected_box(logits, targets)
+        inverted = x1 > x2 and y1 > y2
+        assert inverted or step > 0
+        distances.append(np.abs(np.subtract(box, [380, 380, 620, 620])))
+        if not inverted:
+            break
+        terms = grounding_terms(logits, targets, GroundingSettings(iou=kind))
+        (gradient,) = torch.autograd.grad(terms.iou, logits)
+        logits.data -= 0.5 * gradient
+    assert not inverted
+    assert (np.diff(distances, axis=0) < 0).all()
 
 
 def test_decisions_are_the_odds_between_the_candidates() -> None:

@@ -546,33 +546,29 @@ def test_killed_at_any_moment_the_file_ends_up_as_if_never_killed(
     assert len(server.requests) <= len(rows) + 3 * 3, "only what was under way is asked twice"
 
 
-@pytest.mark.subprocess
 def test_through_llamafactorys_own_server(
-    marked_adapters: Callable[[str], Path], question_tree: Path, tmp_path: Path
+    marked_adapters: Callable[[str], Path], question_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What `llamafactory-cli api` serves, in this process."""
+    uvicorn = pytest.importorskip("uvicorn")
+    app, chat = pytest.importorskip("llamafactory.api.app"), pytest.importorskip("llamafactory.chat")
     marked = marked_adapters("internvl3")
     recipe = {"model_name_or_path": str(marked / "base"), "template": "intern_vl", "default_system": "",
               "adapter_name_or_path": str(marked / "adapters" / "counting"), "finetuning_type": "lora"}  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_MODEL_NAME": "counting"}
-    command = [str(Path(sys.executable).parent / "llamafactory-cli"), "api", str(tmp_path / "recipe.yaml")]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    monkeypatch.setenv("API_MODEL_NAME", "counting")
+    server = uvicorn.Server(uvicorn.Config(app.create_app(chat.ChatModel(recipe)), port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
     try:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline and process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.3)
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
         options = ["--endpoint", f"http://127.0.0.1:{port}/v1", "--model-name", "counting"]
         out = tmp_path / "p.jsonl"
         assert main(["predict", "--data", str(question_tree), "--out", str(out), *options]) == 0
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server.should_exit = True
+        thread.join(10)
     rows = [msgspec.json.decode(line, type=Row) for line in out.read_bytes().splitlines()]
     assert [row.prediction for row in rows] == ["E"] * 8, "the letter of the adapter that is served"

@@ -1,7 +1,10 @@
 """DICOM and NIfTI as images: pydicom's and nibabel's own test files, and small ones made here for what these lack."""
 
+import gzip
 import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from medvl.errors import DataError
 from medvl.sharegpt import read_records
 from preprocess.decoding import Rendering, examine
 from preprocess.flare import main
-from preprocess.scans import ScanOptions, frames_in, is_scan, render, split_frame
+from preprocess.scan_files import ScanOptions
+from preprocess.scans import frames_in, is_scan, render, split_frame
 from tests.support.flare_tree import row, write_tree
 
 NIFTI = Path(nibabel.__file__).parent / "tests" / "data"
@@ -164,6 +168,133 @@ def test_what_cannot_be_shown_is_told_without_what_the_file_holds(tmp_path: Path
     assert SECRET not in info.detail
     with pytest.raises(DataError, match=said):
         render("a.dcm", data, ScanOptions())
+
+
+def tagged(element: int, value: bytes, **tags: Any) -> bytes:
+    """A DICOM file in which the value of a tag of group 0028 is overwritten."""
+    data = bytearray(dicom(np.zeros((2, 1, 1)), **tags))
+    place = data.find(b"\x28\x00" + element.to_bytes(2, "little")) + 8
+    data[place : place + len(value)] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (tagged(0x0008, b"Jo"), r"cannot be read as DICOM or NIfTI \(ValueError\)"),
+        (tagged(0x1050, b"Jo", WindowCenter=10, WindowWidth=20), r"cannot be read as DICOM or NIfTI \(ValueError\)"),
+        (dicom(np.zeros((2, 1, 1)), NumberOfFrames=10**6), "says that it has 1000000 frames"),
+        (dicom(np.zeros((9, 9, 9)), NumberOfFrames=10), "says that it has 10 frames"),
+        (dicom(np.zeros((2, 1, 1)), NumberOfFrames=-4), "says that it has -4 frames"),
+    ],
+    ids=[
+        "a name as number of frames",
+        "a name as window",
+        "a million frames",
+        "one too many",
+        "fewer frames than none",
+    ],
+)
+def test_damaged_tags_are_told_and_never_quoted(
+    tmp_path: Path, data: bytes, said: str, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    info = examine(str(tmp_path / "a.dcm"), str(tmp_path / "a.png"), data, Rendering())
+    assert info.problem == "IMAGE_UNREADABLE"
+    assert re.search(said, info.detail) and "Jo" not in info.detail
+    with pytest.raises(DataError, match=said):
+        frames_in("a.dcm", data, ScanOptions()) if "frames" in said else render("a.dcm", data, ScanOptions())
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
+def nifti(path: Path, values: Any, affine: Any = None) -> str:
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("cut", "expected"),
+    [([np.nan, 1000, 1001], [0, 0, 255]), ([np.inf, 0, 10], [255, 0, 255]), ([-np.inf, 0, 10], [0, 0, 255]),
+     ([np.nan] * 3, [0, 0, 0])],
+    ids=["no number", "infinite", "below all", "nothing else"],
+)  # fmt: skip
+def test_what_is_no_number_moves_no_window(tmp_path: Path, cut: list[float], expected: list[int]) -> None:
+    path = nifti(tmp_path / "a.nii", np.array(cut, dtype="f4").reshape(3, 1, 1))
+    assert sorted(shown(b"", path)[0]) == pytest.approx(sorted(expected), abs=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("a.nii", np.zeros((2, 2)), "a volume of real numbers"),
+        ("a.nii", np.zeros((2, 2, 2), dtype=np.complex64), "a volume of real numbers"),
+        ("a.nii", np.zeros((2, 2, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]), "a volume of real numbers"),
+        ("a.nii", np.zeros((0, 2, 2)), "a volume of real numbers"),
+    ],
+    ids=["flat", "complex", "colours", "empty"],
+)
+def test_nifti_that_is_no_volume(tmp_path: Path, name: str, values: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        render(nifti(tmp_path / name, values), b"", ScanOptions())
+
+
+def test_a_small_file_that_says_it_is_a_huge_volume(tmp_path: Path) -> None:
+    path = Path(nifti(tmp_path / "a.nii", np.zeros((2, 2, 2), dtype="u1")))
+    for sides, said in (((32767, 32767, 1024), "more than"), ((1024, 1024, 1024), "cannot be read")):
+        header = bytearray(path.read_bytes()[:352])
+        header[42:48] = np.array(sides, dtype="<i2").tobytes()
+        bomb = tmp_path / "b.nii.gz"
+        bomb.write_bytes(gzip.compress(bytes(header) + bytes(10**6)))
+        with pytest.raises(DataError, match=said):
+            render(str(bomb), b"", ScanOptions())
+
+
+def test_of_a_volume_one_slice_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is stored: the whole of a CT would be gigabytes."""
+    path = nifti(tmp_path / "a.nii", np.zeros((6, 5, 4), dtype="i2"), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    monkeypatch.setattr(nibabel.arrayproxy.ArrayProxy, "__array__", lambda *_, **__: pytest.fail("read in full"))
+    assert render(path, b"", ScanOptions())[0].size == (6, 5)
+
+
+def test_images_that_are_called_like_scans(tmp_path: Path) -> None:
+    for suffix, layout in (("dcm", "PNG"), ("DICOM", "JPEG"), ("nii.gz", "PNG")):
+        path = tmp_path / f"a.{suffix}"
+        Image.new("RGB", (5, 4), "red").save(path, layout)
+        assert examine(str(path), str(tmp_path / "c.png"), path.read_bytes(), Rendering()).size == (5, 4)
+
+
+@pytest.mark.parametrize("name", ["a.hdr", "A.IMG"])
+def test_a_pair_of_files_is_told_what_to_become(tmp_path: Path, name: str) -> None:
+    info = examine(str(tmp_path / name), str(tmp_path / "c.png"), b"\0" * 348, Rendering())
+    assert info.detail.endswith("no image of a known format; save a pair of .hdr and .img as .nii")
+
+
+def test_a_missing_extra_is_told_once_and_not_remembered(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--root", str(tree), "--out", str(tmp_path / "out"), "--dataset-info", str(tmp_path / "info.json")]
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "pydicom", None)
+        for workers in ("1", "2"):
+            assert main([*words, "--workers", workers]) == 2
+            said = " ".join(capsys.readouterr().err.split())
+            assert said.count('pip install --editable ".[scans]"') == 1 and ".dcm" in said
+    records, _ = convert(tree, tmp_path / "out")
+    assert len(records) == 3
+
+
+def test_frames_of_a_file_without_suffix_are_not_left_out_in_silence() -> None:
+    said = render("a", dicom(np.zeros((3, 1, 1))), ScanOptions(slices="all"))[1]
+    assert said.startswith("DICOM, frame 0 of 3 alone, since only names that end in .dcm")
+
+
+def test_images_whose_names_differ_in_a_hash_sign_have_copies_of_their_own(tree: Path, tmp_path: Path) -> None:
+    folder = tree / "training/Retinography/fundus/imagesTr"
+    rows = [row("fundus", ImageName=f"imagesTr/{name}.png") for name in ("a#1", "a-1")]
+    for place, of_row in enumerate(rows):
+        Image.new("RGBA", (5 + place, 5), (200, 0, 0, 90)).save(folder.parent / of_row["ImageName"])
+    (folder.parent / "fundus_questions_train.json").write_text(json.dumps(rows))
+    records, _ = convert(tree, tmp_path / "out")
+    assert [Image.open(record.images[0]).size for record in records] == [(5, 5), (6, 5)]
 
 
 def test_a_frame_that_is_not_there() -> None:

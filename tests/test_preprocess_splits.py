@@ -201,6 +201,26 @@ class TestCommandLine:
             == 0
         )
 
+    def test_a_leak_in_a_drawn_split_names_it_and_the_entries_are_listed(
+        self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place = tree / "training" / "Ultrasound" / "BUSI"
+        for seed in range(2, 20):  # each has a twin, so that some are on the other side whatever is drawn
+            scene(seed, (200, 150)).save(place / "imagesTr" / f"twin{seed}.png")
+        file = place / "BUSI_questions_train.json"
+        rows = json.loads(file.read_text())
+        rows += [row | {"ImageName": row["ImageName"].replace("/p", "/twin")} for row in rows[4:]]
+        file.write_text(json.dumps(rows))
+        _, report = convert(tree, tmp_path / "out", "--dev-fraction", "0.2")
+        said = [finding["detail"] for finding in report["findings"] if finding["code"] == "LEAK_NEAR"]
+        assert [text for text in said if ", drawn for dev, is nearly the same image" in text]
+        assert not [text for text in said if "drawn for train" in text]
+        sizes = {
+            name: len(read_records(tmp_path / "out" / f"flare_all_{name}.json")) for name in ("train", "dev", "val")
+        }
+        listed = ", ".join(f"flare_all_{name} ({records} records)" for name, records in sizes.items())
+        assert f"for recipes: {listed}" in capsys.readouterr().out
+
     def test_exact_leaks_alone(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out", "--contamination", "exact")
         assert [pair["kind"] for pair in report["leaks"]] == ["exact"]

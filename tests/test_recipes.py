@@ -13,17 +13,23 @@ import yaml
 pytest.importorskip("llamafactory")
 from llamafactory.data.template import TEMPLATES
 from llamafactory.hparams import get_train_args
+from llamafactory.model.model_utils.visual import patch_target_modules
 from llamafactory.train.tuner import export_model, run_exp
 from omegaconf import OmegaConf
 from transformers import AutoModelForImageTextToText
 
+from medvl.augment.rules import permission
 from medvl.factory.arguments import defaults
 from medvl.factory.recording import written
 from medvl.factory.run_card import read_run_card
 from medvl.instructions import GENERAL
 from medvl.profiles import read_profiles
 from medvl.router.options import read_options
+from medvl.sources.ultrasound_labels import facts
+from medvl.sources.ultrasound_samples import asked_for
+from medvl.sweep.plan import read_sweep
 from medvl.tasks import Task
+from tests.support.templates import pristine_templates  # noqa: F401  (used by every test)
 
 pytestmark = pytest.mark.training
 
@@ -33,13 +39,15 @@ MERGES = sorted(FOLDER.glob("export/*.yaml"))
 FLARE = sorted(FOLDER.glob("flare_*.yaml"))
 GROUNDING = sorted(FOLDER.glob("grounding_*.yaml"))
 PMC = sorted(FOLDER.glob("pmc_*.yaml"))
+ULTRASOUND = sorted(FOLDER.glob("ultrasound_*.yaml"))
+SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 # What a machine without a GPU cannot do as written; nothing else is overridden for parsing.
 ON_CPU = {"use_cpu": True, "deepspeed": None}
 
 all_recipes = pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 flare_recipes = pytest.mark.parametrize("file", FLARE, ids=lambda file: file.stem)
 grounding_recipes = pytest.mark.parametrize("file", GROUNDING, ids=lambda file: file.stem)
-real_recipes = pytest.mark.parametrize("file", FLARE + GROUNDING + PMC, ids=lambda file: file.stem)
+real_recipes = pytest.mark.parametrize("file", FLARE + GROUNDING + PMC + ULTRASOUND, ids=lambda file: file.stem)
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -52,15 +60,6 @@ def header(file: Path) -> str:
     """The comment lines before the first key."""
     lines = file.read_text().splitlines()
     return "\n".join(line for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
-
-
-@pytest.fixture(autouse=True)
-def pristine_templates() -> Any:
-    """LLaMA-Factory writes `default_system` into its table of templates, for good."""
-    before = {name: template.default_system for name, template in TEMPLATES.items()}
-    yield
-    for name, system in before.items():
-        TEMPLATES[name].default_system = system
 
 
 def test_the_faithful_recipes_are_there() -> None:
@@ -97,7 +96,7 @@ def test_everything_in_the_folder_itself_is_trained(file: Path) -> None:
 
 def test_the_folders_below_hold_what_their_commands_read() -> None:
     below = {file.relative_to(FOLDER).as_posix() for file in FOLDER.glob("*/**/*.yaml")}
-    assert {name.split("/")[0] for name in below} == {"profiles", "router", "export"}
+    assert {name.split("/")[0] for name in below} == {"profiles", "router", "export", "sweeps"}
     assert all(name.count("/") == 1 for name in below)
     for file in FOLDER.glob("profiles/*.yaml"):
         assert read_profiles(file).by_name
@@ -152,6 +151,8 @@ def test_datasets_are_names_the_preprocessor_writes(file: Path) -> None:
     names = {f"flare_{group}_{split}" for group in ("all", "detection") for split in FLARE.splits}
     names |= {f"{name}_{task}_train" for name in ("flare", "routes") for task in Task}
     names |= {"pmc_all_train"}  # tests/test_sources_pmc.py
+    ultrasound = ("ultrasound_q7", "ultrasound_report", "fada_all")  # tests/test_sources_ultrasound.py
+    names |= {f"{name}_{split}" for name in ultrasound for split in ("train", "val")}
     recipe = load(file)
     for key in ("dataset", "eval_dataset"):
         assert set(recipe.get(key, "flare_all_train").split(",")) <= names
@@ -202,6 +203,53 @@ def test_index_lists_every_recipe() -> None:
     text = (FOLDER / "README.md").read_text()
     rows = set(re.findall(r"^\| \[([\w./]+\.yaml)\]", text, re.MULTILINE))
     assert rows == {file.relative_to(FOLDER).as_posix() for file in RECIPES + MERGES}
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_every_run_of_a_sweep_is_parsed_as_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER.parent)
+    assert f"medvl sweep recipes/sweeps/{file.name}" in header(file)
+    sweep = read_sweep(file)
+    for run in sweep.runs:
+        settings = sweep.settings(run) | {"use_cpu": True}
+        *_, finetuning, _ = get_train_args(settings | {"output_dir": "saves/sweep"})
+        parsed = written(finetuning.medvl_recipe)
+        wrong = {key: parsed[key] for key, value in run.overrides.items() if parsed[key] != as_parsed(key, value)}
+        assert wrong == {}, run.name
+
+
+def test_the_layer_ablation_trains_the_layers_of_its_table(tiny_checkpoint: Callable[[str], Path]) -> None:
+    """Vision or language tower, attention or MLP: which of them have adapters, as the table in the header says."""
+    sweep = read_sweep(FOLDER / "sweeps" / "ultrasound_layers.yaml")
+    model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint("qwen3vl"))
+    table = dict(re.findall(r"^#   ([A-E])  (.*)$", header(sweep.path), re.MULTILINE))
+    chosen = {}
+    for run in sweep.runs:
+        *_, finetuning, _ = get_train_args(sweep.settings(run) | {"use_cpu": True, "output_dir": "saves/sweep"})
+        modules = patch_target_modules(model, finetuning, finetuning.lora_target)
+        kinds = [
+            any(".visual." in name for name in modules),
+            any(".language_model." in name for name in modules),
+            any("attn" in name for name in modules),
+            any(".mlp." in name for name in modules),
+        ]
+        assert kinds == [word == "yes" for word in table[run.name].split()[:4]], run.name
+        assert all(".mlp." in name or "attn." in name for name in modules)  # no merger
+        chosen[run.name] = set(modules)
+    assert chosen["A"] | chosen["B"] == chosen["C"] | chosen["D"] == chosen["E"]
+    assert not chosen["A"] & chosen["B"] and not chosen["C"] & chosen["D"]
+
+
+def test_augmentation_mirrors_no_orientation() -> None:
+    """Of Q2 and reports nothing is mirrored, of Q7 everything may be (recipes/sweeps/ultrasound_augmentation.yaml)."""
+    system = load(FOLDER / "ultrasound_qwen3vl_8b_qlora_all.yaml")["default_system"]
+    (second,), (report,) = (list(asked_for(ask, [], label=True)) for ask in ("q2", "report"))
+    for answer in ("Fetal head to left", "Breech presentation", "Axial mid abdomen", "Fetus not seen"):
+        assert not permission(second.question, answer, images=1, prompt=system).mirror
+        assert not permission(report.question, f"## Fetal Orientation\n{answer}", images=1, prompt=system).mirror
+    for prompt in facts()["prompts"].values():
+        allowed = permission(prompt, "abnormal", images=1, prompt=system)
+        assert allowed.mirror and allowed.geometric and allowed.photometric and allowed.ultrasound
 
 
 @pytest.mark.parametrize(
@@ -293,7 +341,8 @@ def test_it_trains_two_steps_on_a_tiny_checkpoint_of_its_family(
         overrides["eval_dataset"] = "tiny_val"
     if "quantization_bit" in recipe and "eval_dataset" in recipe:
         # On a CPU, bitsandbytes packs the weights anew for evaluation, which fails for layers as small as these.
-        overrides |= {"do_eval": False, "eval_strategy": "no", "grounding_eval_steps": 0}
+        overrides |= {"do_eval": False, "eval_strategy": "no"}
+        overrides |= {"grounding_eval_steps": 0} if "grounding_eval_steps" in recipe else {}
     run_exp(recipe | overrides)
     card = read_run_card(tmp_path / "out")
     assert card.run.steps == 2

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from medvl.boxes import as_boxes
-from medvl.errors import DataError
-from medvl.sources import SOURCES, file_at, label_separator, tree_at
-from medvl.sources.base import BoxAnswer, Found, OutsideError, Problem, Sample, SourceFile, image_path, place_in
+from medvl.errors import DataError, UsageError
+from medvl.sources import SOURCES, file_at, label_separator, source_named, tree_at
+from medvl.sources.base import BoxAnswer, Found, Problem, Sample, SourceFile, image_path
 from medvl.sources.flare import FLARE
+from medvl.sources.places import OutsideError, place_in
 from medvl.tasks import Task
 from preprocess.decoding import ImageInfo
 from preprocess.options import Options
@@ -24,6 +25,11 @@ IMAGES = {"a.png": ImageInfo("/tree/a.png", (100, 80))}
 def sample(**changes: Any) -> Sample:
     fields = {"file": FILE, "index": 3, "row": {}, "task": Task.CLASSIFICATION, "question": "Which? A: a, B: b"}
     return Sample(**fields | {"images": ("a.png",), "answer": "B"} | changes)
+
+
+def test_a_source_that_is_not_known_yet_is_named_with_the_cure() -> None:
+    with pytest.raises(UsageError, match=r"folders\.py: its source is not known yet; add it to SOURCES"):
+        source_named("folders")
 
 
 def test_a_sample_without_images_is_a_record_of_text_alone() -> None:

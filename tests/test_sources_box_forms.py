@@ -10,7 +10,7 @@ import pytest
 
 from medvl.sources.tables import coco, cvat, voc, yolo
 from medvl.sources.tables.base import Table
-from tests.box_formats import SET, Labelled, write_coco, write_cvat, write_images, write_voc, write_yolo
+from tests.support.box_formats import SET, Labelled, write_coco, write_cvat, write_images, write_voc, write_yolo
 
 
 def corners(box: Sequence[float], order: str | None) -> tuple[float, ...]:
@@ -173,6 +173,10 @@ def test_voc_counts_from_one_unless_something_lies_at_zero(tmp_path: Path) -> No
     table = voc_file(tmp_path, box(0, 1, 40, 30) + box(11, 21, 20, 25))
     assert table.rows[0]["boxes"] == [[0, 1, 40, 30], [11, 21, 20, 25]]
     assert [code for code, _ in table.notes] == ["BOXES_FROM_ZERO"]
+    table = voc.read(tmp_path, pixels_from="1")
+    assert table.rows[0]["boxes"] == [[-1, 0, 40, 30], [10, 20, 20, 25]]
+    voc_file(tmp_path, box(11, 21, 20, 25))
+    assert voc.read(tmp_path, pixels_from="0").rows[0]["boxes"] == [[11, 21, 20, 25]]
 
 
 def test_voc_difficult_and_truncated_objects_are_kept_and_said(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from evaluation.references import read_references
 from medvl.errors import UsageError
 from medvl.predict.questions import read_questions
 from medvl.sharegpt import read_manifest, read_records
-from medvl.sources.base import SPLITS, Contents, Found, GivenSource, Row, Sample, SourceFile
+from medvl.sources.base import Contents, Found, Row, Sample, SourceFile
+from medvl.sources.given import SPLITS, GivenSource
 from medvl.tasks import Task
 from preprocess import script
 
@@ -133,6 +134,37 @@ def test_records_of_a_patient_stay_in_one_split(data: Path) -> None:
             for split in ("train", "dev")
         ]
         assert not by_patient[0] & by_patient[1]
+
+
+def test_one_record_per_image_keeps_the_name_of_its_image(data: Path) -> None:
+    assert convert(data, "--flatten-multi-image") == 0
+    records = read_records(data / "out" / "views_all_train.json")
+    assert {record.id[-13:]: record.conversations[0].value for record in records if record.question[-1] == "0"} == {
+        "000000#image1": "Fig-0: <image>\nNormal or abnormal? 0",
+        "000000#image2": "Fig-1: <image>\nNormal or abnormal? 0",
+        records[4].id[-13:]: "Normal or abnormal? 0",
+        records[6].id[-13:]: "<image>\nNormal or abnormal? 0",
+    }
+    assert script.main("views", "Toy.", ["--validate", str(data / "out")]) == 0
+
+
+def test_another_script_does_not_write_in_place_of_the_first(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(data, "--name", "mine") == 0
+    before = {path.name: path.read_bytes() for path in (data / "out").glob("*.json")}
+    monkeypatch.setattr(Views, "name", "other")
+    assert convert(data, "--name", "mine") == 2
+    assert "holds what preprocess/views.py wrote" in " ".join(capsys.readouterr().err.split())
+    assert before == {path.name: path.read_bytes() for path in (data / "out").glob("*.json")}
+
+
+def test_data_that_changed_is_converted_again(data: Path) -> None:
+    for count in (1, 2):
+        rows = json.loads((data / "data.json").read_text())
+        (data / "data.json").write_text(json.dumps([*rows, rows[1] | {"patient": "X"}]))
+        assert convert(data) == 0
+        assert len(read_records(data / "out" / "views_all_train.json")) == 6 + 2 * count
 
 
 def test_wrong_options_and_missing_data_are_usage_errors(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

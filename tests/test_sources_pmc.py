@@ -110,6 +110,7 @@ BAD = [
     ("not there", row("<image>\nWhat?", image="PMC9.jpg"), "IMAGE_MISSING"),
     ("four turns", {"conversations": turns("a", "b") * 2}, "TURNS"),
     ("no turns", {"conversations": None}, "TURNS"),
+    ("a question that is no text", {"conversations": turns(None, "b")}, "TURNS"),  # type: ignore[arg-type]
     ("no question", row("<image>\n", image=FIGURE), "QUESTION_EMPTY"),
     ("no answer", row("What?", ""), "ANSWER_EMPTY"),
     ("a number as the answer", {"conversations": turns("What?", 3)}, "ANSWER_UNUSABLE"),  # type: ignore[arg-type]
@@ -366,7 +367,7 @@ def test_files_of_one_kind_are_sets_of_their_own(folder: Path, convert: Callable
         (b'{"conversations": []}\n{"conver', "line 2"),
         (b'[{"conversations": []},', "does not end"),
         (b"[1, 2]", "row 0 is '1'"),
-        (b'{"messages": [], "images": []}', "preprocess/table.py"),
+        (b'{"question": "What?", "answer": "A"}', "preprocess/table.py"),
         ('{"conversations": "\u00fc"}'.encode("latin-1"), "not UTF-8"),
     ],
 )
@@ -391,6 +392,19 @@ def test_data_and_images_that_are_not_there(
         assert part in said
     assert convert(folder / "a.jsonl", "--datasets", "b") == 2
     assert convert(folder / "a.jsonl", "--splits", "test") == 3
+
+
+def test_rows_of_the_second_release(folder: Path, convert: Callable[..., int]) -> None:
+    said = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A lung."}]
+    data = lines(folder / "stage1_train.jsonl", {"messages": said, "images": [f"images/{FIGURE}"]})
+    assert convert(data) == 0
+    (record,) = records(folder)
+    assert (record.target, record.source.group, len(record.images)) == ("A lung.", "PMC1", 1)
+
+
+def test_sets_that_are_not_asked_for_are_not_repeated(folder: Path, convert: Callable[..., int]) -> None:
+    assert convert(meta(folder, repeat_time=3), "--datasets", "qa-bbox") == 0
+    assert len(records(folder)) == 1
 
 
 def test_images_in_folders_below(folder: Path, convert: Callable[..., int]) -> None:

@@ -17,7 +17,7 @@ from medvl.errors import DataError
 from medvl.sharegpt import Record, read_records
 from medvl.sources.tables.presets import PRESETS, read_preset
 from preprocess import script
-from tests.box_formats import SET, write_images, write_voc
+from tests.support.box_formats import SET, write_images, write_voc
 
 
 def image(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> None:
@@ -72,6 +72,22 @@ def test_vqa_rad_as_its_authors_publish_it(tmp_path: Path) -> None:
     found = convert("vqa-rad", tmp_path / "VQA_RAD Dataset Public.json", "--images", tmp_path / "images")
     assert said(found["train"]) == [("vqa", "Is it large?", "Yes"), ("vqa", "Large?", "Yes")]
     assert said(found["test"]) == [("vqa", "Is it large?", "Yes"), ("vqa", "How many?", "5")]
+
+
+def test_vqa_rad_as_a_workbook(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook = openpyxl.Workbook()
+    for row in (
+        ["QID_unique", "QID_para", "QID_linked", "IMAGEID_case", "IMAGE", "IMAGE_organ", "EVALUATION", "QUESTION",
+         "Q_REPHASE", "Q_RELATION", "Q_FRAMED", "Q_TYPE", "ANSWER", "A_TYPE"],
+        [0, "test_para", "03f4", "x", "synpic1.jpg", "CHEST", "no", "Is it large?", None, None, None, "SIZE", "No",
+         "CLOSED"],
+    ):  # fmt: skip
+        workbook.active.append(row)
+    workbook.save(tmp_path / "rad.xlsx")
+    image(tmp_path / "images" / "synpic1.jpg")
+    found = convert("vqa-rad", tmp_path / "rad.xlsx", "--images", tmp_path / "images")
+    assert said(found["test"]) == [("vqa", "Is it large?", "No")]
 
 
 @pytest.mark.parametrize("preset", ["vqa-rad", "pathvqa"])

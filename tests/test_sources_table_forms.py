@@ -15,7 +15,7 @@ from PIL import Image
 from medvl.box_text import parse_boxes
 from medvl.sharegpt import Record, read_records
 from preprocess import script
-from tests.box_formats import (
+from tests.support.box_formats import (
     SET,
     Labelled,
     write_coco,
@@ -118,6 +118,28 @@ def test_a_question_of_ones_own_may_name_the_classes(tmp_path: Path) -> None:
     write_images(tmp_path / "images", SET)
     records, _ = convert(tmp_path, *as_coco(tmp_path), "--question", "Where are {names}?")
     assert {record.question for record in records} == {"Where are RBC, white cell?"}
+
+
+def test_classes_that_the_files_list_are_asked_for_in_every_part(tmp_path: Path) -> None:
+    one = [Labelled("a.png", (40, 30), ((1, 2, 20, 20),), ("RBC",))]
+    write_images(tmp_path, one)
+    write_coco(tmp_path / "a.json", one)
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["categories"] += [{"id": 0, "name": "cells-x1", "supercategory": "none"}, {"id": 7, "name": "WBC"}]
+    content["categories"][0]["supercategory"] = "cells-x1"  # as Roboflow writes it
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    records, _ = convert(tmp_path, tmp_path / "a.json")
+    assert "classes in the image: RBC, WBC." in records[0].question
+    (tmp_path / "a.json").unlink()
+    write_yolo(tmp_path / "yolo", one)
+    (tmp_path / "yolo" / "data.yaml").write_text("names: [RBC, WBC]\ntrain: images/train")
+    records, _ = convert(tmp_path, tmp_path / "yolo")
+    assert "classes in the image: RBC, WBC." in records[0].question
+    write_cvat(tmp_path / "a.xml", one)
+    labels = "<meta><job><labels><label><name>RBC</name></label><label><name>WBC</name></label></labels></job></meta>"
+    (tmp_path / "a.xml").write_text((tmp_path / "a.xml").read_text().replace("<meta></meta>", labels))
+    records, _ = convert(tmp_path, tmp_path / "a.xml")
+    assert "classes in the image: RBC, WBC." in records[0].question
 
 
 def test_an_image_of_another_size_than_its_annotations_say_is_set_aside(tmp_path: Path) -> None:
@@ -288,6 +310,7 @@ def test_alpaca_with_input_history_and_an_image(images: Path) -> None:
         ({"conversations": [human("<image>?")], "chosen": gpt("a"), "rejected": gpt("b"), "images": ["1.png"]},
          "TURNS_UNUSABLE"),
         ({"conversations": [human("?"), gpt("x")], "videos": ["a.mp4"]}, "TURNS_UNUSABLE"),
+        ({"conversations": [], "images": ["1.png"]}, "TURNS_UNUSABLE"),
     ],
 )  # fmt: skip
 def test_conversations_that_cannot_be_used_are_set_aside(images: Path, row: dict[str, Any], code: str) -> None:
@@ -296,6 +319,17 @@ def test_conversations_that_cannot_be_used_are_set_aside(images: Path, row: dict
     assert [record.target for record in records] == ["No."]
     assert [(found["code"], found["action"]) for found in findings if found["action"] != "kept"] == [
         (code, "quarantined")]  # fmt: skip
+
+
+def test_conversations_in_parquet(images: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"messages": [{"role": "user", "content": "<image>Is it normal?"}, {"role": "assistant", "content": "No."}],
+             "images": ["1.png"]}]  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), images / "chat.parquet")
+    records, _ = convert(images, images / "chat.parquet")
+    assert [(record.question, record.target) for record in records] == [("Is it normal?", "No.")]
 
 
 def test_a_question_without_an_answer_is_dropped(images: Path) -> None:
@@ -309,3 +343,37 @@ def test_images_without_a_tag_stand_before_the_first_question(images: Path) -> N
     records, findings = chat(images, {"conversations": [human("Is it normal?"), gpt("No.")], "images": ["1.png"]})
     assert records[0].conversations[0].value == "<image>\nIs it normal?"
     assert "TAG_ABSENT" in [found["code"] for found in findings]
+
+
+def test_a_coco_file_to_scores(tmp_path: Path) -> None:
+    from evaluation.run import main as score
+
+    images = [Labelled(f"{place}.png", (100, 80), ((10, 10, 40, 40), (50, 20, 90, 70)), ("RBC", "white cell"))
+              for place in range(4)]  # fmt: skip
+    write_images(tmp_path / "images", images)
+    write_coco(tmp_path / "a.json", images)
+    words = ["--out", tmp_path / "out", "--dataset-info", tmp_path / "info.json", "--name", "mine", "--workers", 1]
+    assert script.main("table", "x", [str(tmp_path / "a.json"), *map(str, words), "--contamination", "off"]) == 0
+    records = read_records(tmp_path / "out" / "mine_all_train.json")
+    assert json.loads(records[0].target) == {"RBC": [[100, 125, 400, 500]], "white cell": [[500, 250, 900, 875]]}
+    answers = [record.target for record in records]
+    answers[1] = answers[1].replace("RBC", "WBC")  # a name that the set does not have
+    rows = [{"id": record.id, "prediction": said} for record, said in zip(records, answers, strict=True)]
+    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    references = str(tmp_path / "out" / "mine_all_train.json")
+    assert score([str(tmp_path / "said.jsonl"), "--references", references, "--out", str(tmp_path / "scores"),
+                  "--no-page"]) == 0  # fmt: skip
+    found = json.loads((tmp_path / "scores" / "metrics.json").read_text())["tasks"]["instance_detection"]
+    assert found["f1_iou50"]["value"] == pytest.approx(7 / 8)
+    # 3 of 4 red cells; all white cells, less the box without a known name, which is charged to the class it costs most.
+    assert found["map_iou50"]["value"] == pytest.approx((76 / 101 + 1 - 1 / 5) / 2)
+    assert found["map_iou50"]["ci95"] is not None
+
+
+def test_names_with_commas_are_told_apart_and_too_many_are_refused() -> None:
+    from medvl.errors import UsageError
+    from medvl.sources.tables.box_questions import question_for
+
+    assert "classes in the image: cyst, simple; mass." in question_for(["cyst, simple", "mass"])[0]
+    with pytest.raises(UsageError, match="101 classes are too many for one question; say --ask class"):
+        question_for([str(place) for place in range(101)])

@@ -242,7 +242,7 @@ def test_every_form_of_the_table_gives_the_same_records(folder: Path, form: str)
     assert convert(folder, "--ask", "all") == 0
     before = [(record.question, record.target, record.source.answer, record.source.row) for record in records(folder)]
     if form == "xlsx":
-        write_xlsx(folder / "other.xlsx", [HEADINGS, *ROWS, [None] * 5], [["a note"]])
+        write_xlsx(folder / "other.xlsx", [HEADINGS, *ROWS, [""] * 5], [["a note"]])
     elif form == "bom":
         write_csv(folder / "other.csv", [HEADINGS, *ROWS], encoding="utf-8-sig")
     else:
@@ -255,7 +255,7 @@ def test_every_form_of_the_table_gives_the_same_records(folder: Path, form: str)
 
 def test_cells_that_are_no_text(folder: Path) -> None:
     rows: list[list[Any]] = [list(row) for row in ROWS]
-    rows[0][7], rows[1][7], rows[3][7] = 22, 22.5, "#N/A"
+    rows[0][7], rows[1][7], rows[3][7] = 22, 22.5, None
     write_xlsx(folder / "table.xlsx", [HEADINGS, *rows])
     assert convert(folder, "--ask", "q5", table="table.xlsx") == 0
     assert [(record.source.answer, record.target) for record in records(folder)] == [
@@ -285,13 +285,16 @@ def test_an_image_in_two_rows_is_reported_and_both_are_kept(folder: Path) -> Non
 
 
 def test_splitting_by_annotator_warns_that_it_is_confounded(folder: Path) -> None:
-    assert convert(folder, "--ask", "report", "--by", "annotator", "--dev-fraction", "0.5") == 0
+    again = [*ROWS[0][:LAST], "dr b"]  # an image that both of them described
+    write_csv(folder / "table.csv", [HEADINGS, *ROWS, again])
+    assert convert(folder, "--ask", "report", "--keep-together", "annotator", "--dev-fraction", "0.5") == 0
     sides = [
         {record.source.group for record in records(folder, f"ultrasound_all_{split}")} for split in ("train", "dev")
     ]
     assert sorted(map(sorted, sides)) == [["dr a"], ["dr b"]]
     assert codes(folder)["SPLIT_CONFOUNDED", "kept"] == 1
-    assert convert(folder, "--by", "folder") == 2
+    assert convert(folder, "--keep-together", "folder") == 2
+    assert convert(folder, "--keep-together", "folder", "--dev-fraction", "0.5", "--by", "image") == 2
 
 
 def test_large_images_are_shown_smaller(folder: Path) -> None:
@@ -319,9 +322,9 @@ def test_missing_images_are_dropped_with_a_code(folder: Path) -> None:
         ([["Folder Name", "Image Name"], ["a", "b"]], "no question column"),
         ([["Image Name", "Q7: x", "Q7: y"], ["a", "b", "c"]], "are both q7"),
         ([["Image Name", "Q7: x"]], "no row below"),
-        ([["Image Name", "Q7: x"], ["a", "b", "c"]], "row 2 has 3 cells below 2 headings"),
+        ([["Image Name", "Q7: x"], ["a", "b", "c"]], "row 2: 3 cells, and the header has 2"),
         ([["Image Name", "Q6: Image Quality"], ["a", "b"]], "no column for Q7"),
-        ([], "no column for the image's file name"),
+        ([], "no row below"),
     ],
 )
 def test_a_bad_table_is_refused_with_the_cure(
@@ -333,13 +336,13 @@ def test_a_bad_table_is_refused_with_the_cure(
 
 
 def test_other_files_are_refused_with_the_cure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_xlsx(folder / "table.xlsx", [HEADINGS, *ROWS], [HEADINGS, *ROWS])
+    write_xlsx(folder / "table.xlsx", [HEADINGS, *ROWS])
     (folder / "renamed.csv").write_bytes((folder / "table.xlsx").read_bytes())
     (folder / "broken.xlsx").write_text("no workbook")
-    (folder / "latin.csv").write_bytes("Image Name,Q7\nä.png,Normal".encode("latin-1"))
-    for name, words in {"table.xlsx": "all have questions", "renamed.csv": "an Excel workbook under another name",
-                        "broken.xlsx": "not an Excel workbook", "latin.csv": "save it as CSV UTF-8",
-                        "images": "a folder", "gone.csv": "No such file"}.items():  # fmt: skip
+    (folder / "cyrillic.csv").write_bytes(b"Image Name,Q7\n\xf1\xed\xe8\xec\xee\xea.png,Normal")
+    for name, words in {"renamed.csv": "an Excel workbook under another name", "broken.xlsx": "no Excel workbook",
+                        "cyrillic.csv": "save it as UTF-8", "images": "a folder", "gone.csv": "No such file"
+                        }.items():  # fmt: skip
         assert convert(folder, table=name) == 3, name
         assert words in " ".join(capsys.readouterr().err.split()), name
 

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from medvl.errors import UsageError
+from medvl.factory.trackers import FILE_NAME
 from medvl.processes import CommandFailedError
-from medvl.sweep import commands
-from medvl.sweep.plan import read_sweep
+from medvl.sweep import commands, running
+from medvl.sweep.plan import Run, read_sweep
 from medvl.tasks import Task
 
 Recipe = Callable[..., dict[str, Any]]
@@ -159,6 +160,44 @@ def test_one_command_line_per_run_for_a_scheduler(
     assert run(path, InProcess(), "--collect") == commands.INCOMPLETE
 
 
+def test_tracked_runs_have_their_name_and_one_experiment(
+    sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sweep(overrides={"report_to": "mlflow"}, runs=[{"name": "a"}, {"name": "b", "overrides": {"run_name": "x"}}])
+    environments: list[dict[str, str]] = []
+    monkeypatch.setattr(running, "run_logged", lambda _command, **keys: environments.append(keys["env"]))
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    assert run(path, None) == commands.INCOMPLETE
+    assert [env["MLFLOW_EXPERIMENT_NAME"] for env in environments] == ["sweep", "sweep"]
+    assert {env["WANDB_RUN_GROUP"] for env in environments} == {"mine"}
+    names = [yaml.safe_load((path.parent / "out" / name / "recipe.yaml").read_text())["run_name"] for name in "ab"]
+    assert names == ["a", "x"]
+
+
+def test_scores_are_told_to_a_tracker_once(tmp_path: Path) -> None:
+    folder = running.RunFolder(tmp_path, Run("a"), {})
+    folder.model.mkdir()
+    folder.scores("val").mkdir()
+    (folder.scores("val") / "metrics.json").write_text('{"tasks": {"vqa": {"accuracy": {"value": 0.5}}}}')
+    told: list[Sequence[str]] = []
+
+    def tell(_title: str, command: Sequence[str], log: Path) -> None:
+        told.append(command)
+        if len(told) == 1:
+            raise CommandFailedError(f"no connection. Whole output: {log}")
+
+    running.track(folder, "val", tell)  # not tracked
+    assert not told
+    (folder.model / FILE_NAME).write_text('[{"tracker": "tensorboard", "run": "x"}]')
+    with pytest.raises(CommandFailedError, match="no connection"):
+        running.track(folder, "val", tell)
+    for _ in range(2):
+        running.track(folder, "val", tell)
+    expected = ["medvl", "track", str(folder.model), str(folder.scores("val")), "--as", "val"]
+    assert told == [expected, expected]
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -178,6 +217,18 @@ def test_one_command_line_per_run_for_a_scheduler(
 def test_what_a_sweep_file_may_not_say(sweep: Callable[..., Path], keys: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         read_sweep(sweep(**keys))
+
+
+def test_nothing_is_trained_whose_references_are_not_there(
+    sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = str(tmp_path / "absent_val.json")
+    path = sweep(runs=[{"name": "A"}], score={"val": absent, "metric": "classification.accuracy"})
+    runner = InProcess()
+    assert run(path, runner) == commands.USAGE
+    assert f"{absent}, which is not there" in " ".join(capsys.readouterr().err.split())
+    assert runner.trained == []
+    assert run(path, runner, "--commands") == commands.OK
 
 
 def test_overrides_of_all_runs_and_of_one(sweep: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ which they state where they apply:
 """
 
 from evaluation.metrics import (
+    average_precision,
     choice,
     detection,
     grounding,
@@ -24,6 +25,6 @@ from evaluation.metrics import (
 )
 
 __all__ = [
-    "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official", "report",
-    "ultrasound", "vqa",
+    "average_precision", "choice", "detection", "grounding", "label_sets", "m3llm", "m3llm_v1", "number", "official",
+    "report", "ultrasound", "vqa",
 ]  # fmt: skip

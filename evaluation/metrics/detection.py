@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.matching import THRESHOLDS, iou_matrix, match
+from evaluation.metrics.average_precision import class_columns
 from evaluation.metrics.box_columns import box_columns, group_columns
 from evaluation.metrics.label_sets import found_of
 from evaluation.metrics.registry import Column, Floats, Sums, Table, metric, ratio, table
@@ -18,7 +19,7 @@ NO_BOX = "no reference box"
 @table(*_BOTH)
 def matches(samples: Sequence[Sample]) -> Table:
     """Columns: reference boxes (`references`), predicted ones (`predictions`), `hits` at every threshold, sum of IoU
-    (`iou`).
+    (`iou`). Those per class are described in `average_precision`.
 
     An invalid answer counts as one box, which is wrong.
 
@@ -34,6 +35,7 @@ def matches(samples: Sequence[Sample]) -> Table:
         "predictions": predicted,
         "hits": hits,
         "iou": np.array([part.iou_of_truth.sum() for part in matched]),
+        **class_columns(samples, matched),
     }
     groups: tuple[str, ...] = ()
     if all(sample.reference.task is Task.DETECTION for sample in samples):

@@ -6,13 +6,18 @@ right if the answer is the bare letter, in either case; everything else is wrong
 
 - deviation: which letters there are is read from the whole question. Their reader looks for them at the start of a
   line, where the published questions have no A; it counts one option less, and no answer D is ever right.
+- deviation: of a longer text the first 2,048 words are compared. Theirs end with 2,048 tokens; `rouge` compares every
+  word with every other, and fails on sentences of a thousand.
 - deviation: recall, precision and F1 of the letters are theirs to report, not to compute; here what is no letter is
   wrong, as in the accuracy. `evaluation.metrics.m3llm_v1` has those of the first release.
 
 BERTScore and STS need models: `--report-metrics bertscore_mnli sts` and the extra `m3llm`.
 """
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +33,8 @@ from medvl.tasks import Task
 RULES = "m3llm"
 _ORDERS = (1, 2, 3, 4)
 LETTERS = "ABCDEF"
+_MOST_WORDS = 2048
+_FIRST_WORDS = re.compile(rf"(?:\s*\S+){{0,{_MOST_WORDS}}}")
 
 
 def said(sample: Sample) -> str:
@@ -40,13 +47,29 @@ def _bleu(order: int) -> BLEU:
     return BLEU(tokenize="none", smooth_method="none", max_ngram_order=order)
 
 
+def _start(text: str) -> str:
+    match = _FIRST_WORDS.match(text)
+    return match[0] if match else ""
+
+
+@contextmanager
+def _deep() -> Iterator[None]:
+    """Room for a recursion per word of both texts."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 4 * _MOST_WORDS))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def bleu(text: str, truth: str, order: int) -> float:
     """BLEU of one sentence with n-grams up to an order, 0 to 1; 0 where one order has no match, as without smoothing.
 
     >>> round(bleu("a cell is red.", "a cell was red.", 1), 2)
     0.8
     """
-    sides = (" ".join(side.lower().replace(".", " .").split()) for side in (text, truth))
+    sides = (" ".join(_start(side).lower().replace(".", " .").split()) for side in (text, truth))
     said_tokens, truth_tokens = sides
     if not said_tokens:
         return 0.0
@@ -57,9 +80,11 @@ def rouge(text: str, truth: str) -> tuple[float, float, float]:
     """F of ROUGE-1, ROUGE-2 and ROUGE-L by `rouge`: sets of n-grams, sentences at full stops, lower case."""
     from rouge import Rouge  # only these rules need it
 
+    text, truth = _start(text), _start(truth)
     if not text.strip(" .\n\t") or not truth.strip(" .\n\t"):  # it fails on a text without words
         return 0.0, 0.0, 0.0
-    scores = Rouge().get_scores(text.lower(), truth.lower())[0]
+    with _deep():
+        scores = Rouge().get_scores(text.lower(), truth.lower())[0]
     return scores["rouge-1"]["f"], scores["rouge-2"]["f"], scores["rouge-l"]["f"]
 
 

@@ -34,6 +34,8 @@ _LINE = re.compile(r"\s*([a-f])\s*[.):-]\s*(.*)", re.IGNORECASE)
 def inflated(samples: Sequence[Sample]) -> list[Finding]:
     """What must be said beside these numbers."""
     choices = [sample for sample in samples if sample.reference.task is Task.CLASSIFICATION]
+    if not choices:
+        return []
     others = sum(not _is_letter(said(sample)) for sample in choices)
     text = (
         f"choices, {others} of them answered by no bare letter: `{RULES}` leaves these out of precision, recall and F1"

@@ -77,6 +77,7 @@ class Metric:
         undefined: Reason that stands beside the null where there is no value.
         infinite: Reason beside the null where the value is infinite, which JSON cannot hold.
         by_group: Whether `compute` returns a value for each of the table's groups, shape (draws, k).
+        note: What must be known to compare the number with others; stands beside it in metrics.json.
         compute: Sums to values of shape (draws,), NaN where there is none.
     """
 
@@ -87,6 +88,7 @@ class Metric:
     undefined: str
     infinite: str
     by_group: bool
+    note: str
     compute: Callable[[Sums], Floats]
 
 
@@ -114,12 +116,13 @@ def metric(
     undefined: str = "no sample",
     infinite: str = "not a finite number: inf",
     by_group: bool = False,
+    note: str = "",
     rules: str = "strict",
 ) -> Callable[[Function], Function]:
     """Declare a function from sums to values as a metric of `tasks`."""
 
     def declare(function: Function) -> Function:
-        made = Metric(name, higher_is_better, headline, detail, undefined, infinite, by_group, function)
+        made = Metric(name, higher_is_better, headline, detail, undefined, infinite, by_group, note, function)
         for task in tasks:
             _METRICS.setdefault((rules, task), []).append(made)
         return function

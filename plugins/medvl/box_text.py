@@ -14,6 +14,7 @@ import numpy as np
 
 from medvl.box_brackets import Found
 from medvl.box_scanner import Scanner
+from medvl.box_words import NOISE_LABEL
 from medvl.boxes import DECIMALS, Boxes, Frame, Size, as_boxes, from_frame
 
 BoxStyle = Literal["json", "internvl", "flare", "qwen_vl1", "map"]
@@ -146,11 +147,14 @@ def in_pixels(parsed: ParsedBoxes, size: Size, frame: Frame, *, maps: bool) -> t
     return pixels, format_boxes(pixels.boxes, pixels.labels, style, Frame.PIXEL, empty_labels=pixels.empty_labels)
 
 
-def parse_boxes(text: str) -> ParsedBoxes:
+def parse_boxes(text: str, *, keep_noise: bool = False) -> ParsedBoxes:
     """All boxes in a model's text, whatever its style: fenced, quoted, truncated, keyed, tagged or in prose.
 
     Reads every style that `format_boxes` writes, corner pairs, keyed corners and sides, flat lists, and four bare
     numbers that are the whole answer. Time is linear in the text's length. Never raises.
+
+    Boxes of `medvl.box_words.NOISE_LABEL` are left out, and counted in the note `noise`; `keep_noise` for who rewrites
+    the text itself.
 
     >>> parse_boxes('Sure: [{"bbox_2d": [1, 2, 3, 4], "label": "lesion"}, {"bbox_2d": [5, 6').notes
     {'truncated': 1}
@@ -167,7 +171,25 @@ def parse_boxes(text: str) -> ParsedBoxes:
     nothing = [scope.name_of_nothing(key) or reference for scope, key, reference in scanner.nothing]
     empty = tuple(name for name in dict.fromkeys(nothing) if name is not None and name not in labels)
     boxes = as_boxes([item.numbers for item in found])
-    return ParsedBoxes(boxes, labels, notes, scanner.explicit_empty, frame, empty)
+    parsed = ParsedBoxes(boxes, labels, notes, scanner.explicit_empty, frame, empty)
+    return parsed if keep_noise else _without_noise(parsed)
+
+
+def _without_noise(parsed: ParsedBoxes) -> ParsedBoxes:
+    """The answer without what it calls noise; with nothing else in it, it says that there is nothing."""
+    objects = [place for place, label in enumerate(parsed.labels) if label is None or label.strip() != NOISE_LABEL]
+    drawn = len(parsed.labels) - len(objects)
+    empty = tuple(name for name in parsed.empty_labels if name.strip() != NOISE_LABEL)
+    if not drawn and empty == parsed.empty_labels:
+        return parsed
+    return replace(
+        parsed,
+        boxes=parsed.boxes[objects],
+        labels=tuple(parsed.labels[place] for place in objects),
+        notes=parsed.notes | ({"noise": drawn} if drawn else {}),
+        explicit_empty=parsed.explicit_empty or not objects,
+        empty_labels=empty,
+    )
 
 
 def _in_one_frame(scanner: Scanner) -> tuple[list[Found], Frame | None]:

@@ -3,6 +3,10 @@ boxes, labels, outlines and what is neither."""
 
 import re
 
+# The name of boxes that conversion draws into training answers (`preprocess/grounding.py --noise-objects`). Reserved:
+# boxes of this name are no objects, so no class can have it; one that is really called "noise" can be found.
+NOISE_LABEL = "#noise"
+
 TOKEN = re.compile(
     r"""(?P<ref><ref>[^<]*</ref>|<\|object_ref_start\|>[^<]*<\|object_ref_end\|>|<\|ref\|>[^<]*<\|/ref\|>)
       | (?P<nothing><box></box>|<\|box_start\|><\|box_end\|>|<\|det\|><\|/det\|>)

@@ -51,7 +51,7 @@ def read_box_answer(answer: str) -> BoxAnswer | None:
     It can if the strict reader and the tolerant parser see the same boxes and nothing was refused: what only a tolerant
     parser reads (corners under keys, half a list) is better left alone.
     """
-    parsed = parse_boxes(answer)
+    parsed = parse_boxes(answer, keep_noise=True)
     if not parsed.parsed or parsed.frame or any(code in REFUSED for code in parsed.notes):
         return None
     text = answer.encode().decode("latin-1")

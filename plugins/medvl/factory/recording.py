@@ -22,6 +22,7 @@ from medvl.factory.checks.resuming import differences, require_same, resumed_che
 from medvl.factory.checks.trained import trained_parts
 from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
 from medvl.factory.recipe import Recipe
+from medvl.factory.tracking import track
 
 SECRET_ENDINGS = ("_token", "_api_key", "_secret", "_webhook_url")
 QUESTION = "{question}"
@@ -99,6 +100,8 @@ class RunCardCallback(TrainerCallback):  # type: ignore[misc]
 def record(trainer: Any, arguments: Any, text: Text, image_processor: Any) -> None:
     """Let the main process write run cards if the recipe asks for them, and compare with the run that is resumed.
 
+    What the recipe reports to is told the same.
+
     Raises what `describe` raises, and ValueError if the resumed checkpoint was trained with other settings.
     """
     wanted = arguments.medvl_run_card
@@ -111,6 +114,7 @@ def record(trainer: Any, arguments: Any, text: Text, image_processor: Any) -> No
         callback.changes = _changes(callback.resumed, callback.card, arguments)
     if wanted:
         trainer.add_callback(callback)
+        track(trainer, callback.card, resumed=callback.resumed is not None)
 
 
 def _changes(checkpoint: Path, card: run_card.RunCard, arguments: Any) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         self.step_records: list[Any] = []  # numbers (or tokens, of a stream) of the micro-batches of this step
         self.step_loss = 0.0
         self.skipped = self.zero = 0  # steps in a row
+        self.on_failure: list[Callable[[BaseException], None]] = []  # told when training breaks
         self.ending = EndCallback(self)
         self.add_callback(self.ending)
 
@@ -69,6 +71,10 @@ class SafeguardMixin(Stock):  # type: ignore[misc]
         except NothingToTrainError as told:
             if self.is_world_process_zero():
                 log.warning("%s", told)
+        except BaseException as error:
+            for tell in self.on_failure:
+                tell(error)
+            raise
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
             self._load_best_model()
         self.is_in_train = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvl.factory.arguments import requested_keys
+from medvl.factory.checks.resuming import skip_incomplete
 from medvl.factory.data.loading import extend_datasets
 from medvl.factory.losses import LOSSES
 from medvl.factory.losses.base import Loss
@@ -42,6 +43,7 @@ class TrainerFactory:
             kwargs["data_collator"] = tell_token_types(kwargs["data_collator"], kwargs["model"])
         trainer_class, callbacks = self.stock, []
         if kwargs["args"].do_train:
+            skip_incomplete(kwargs["args"], arguments.medvl_recipe)
             if "augment" in requested:
                 from medvl.factory.augmentation import augment_training
 

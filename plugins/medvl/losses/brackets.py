@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from medvl.box_words import NOISE_LABEL
+
 _N = r"[-+]?(?:[0-9]++(?>(?:\.[0-9]*+)?)|\.[0-9]++)"
 _FOUR = rf"{_N}\s*,\s*{_N}\s*,\s*{_N}\s*,\s*{_N}"
 _PAIR = rf"{_N}\s*,\s*{_N}"
 _TOKEN = re.compile(
-    rf"""(?P<string>"(?>(?:[^"\\\n]++|\\.)*)")
+    rf"""(?P<string>"(?>(?:[^"\\\n]++|\\.)*)(?:"|\\?\Z))
       | (?P<box>\[\s*{_FOUR}\s*\] | \(\s*{_FOUR}\s*\) | (?<=<box>){_FOUR}(?=</box>)
           | \(\s*{_PAIR}\s*\)\s*,\s*\(\s*{_PAIR}\s*\) | \[\s*{_PAIR}\s*\]\s*,\s*\[\s*{_PAIR}\s*\])
-      | (?P<name><ref>[^<]*</ref>|<\|object_ref_start\|>[^<]*<\|object_ref_end\|>)
+      | (?P<name><ref>[^<]*(?:</ref>|(?:<[^<>]*)?\Z)
+          |<\|object_ref_start\|>[^<]*(?:<\|object_ref_end\|>|(?:<[^<>]*)?\Z))
       | (?P<tag><box>|<\|box_start\|>) | (?P<untag></box>|<\|box_end\|>)
       | (?P<open>[\[{{]) | (?P<close>[\]}}]) | (?P<comma>,)""",
     re.VERBOSE,
@@ -20,10 +23,15 @@ _TOKEN = re.compile(
 _NUMBER = re.compile(_N)
 _BOX_INSIDE = re.compile(rf"[\[(]\s*(?:{_FOUR}|{_PAIR})\s*[\])]")
 _LABEL_BEFORE = re.compile(r"""["'](?:label|name|class|category|type)["']\s*:\s*$""")
+_COLON_BEFORE = re.compile(r":\s*$")
 _BOX_KEY = re.compile(r'"(?:b?box|bounding|coord|location|position)', re.IGNORECASE)
+_STRINGS_READ = re.compile(_BOX_KEY.pattern + r'|"(?:final_?)?answer"', re.IGNORECASE)  # boxes given as a string
+_NOISE_KEY = re.compile(rf'"{NOISE_LABEL}"\s*:')
+_NOISE_VALUE = re.compile(rf'"label"\s*:\s*"{NOISE_LABEL}"')
+_NOISE_NAME = re.compile(rf"<(?:ref|\|object_ref_start\|)>{NOISE_LABEL}<")
 _DEPTH = 32  # brackets in brackets; no answer has more, and damaged text must not take for ever
 CLOSER = {"[": "]", "{": "}"}
-_LABEL_REACH = 24  # bytes before a string that are looked through for the key it belongs to
+_REACH = 24  # bytes before a string that are looked through for the key it belongs to
 
 
 @dataclass(slots=True)
@@ -40,7 +48,11 @@ class Item:
 
 @dataclass(slots=True)
 class Container:
-    """A bracket that is open or was closed; `end` is the offset of its closing bracket, None if cut off."""
+    """A bracket that is open or was closed.
+
+    `end` is the offset of its closing bracket, None if cut off; `under` the key it stands under, itself or the lists
+    around it, and `key` the last key in it; with their quotes, "" where there is none.
+    """
 
     kind: str
     start: int
@@ -49,6 +61,8 @@ class Container:
     items: list[Item] = field(default_factory=list)
     item: Item | None = None
     end: int | None = None
+    under: str = ""
+    key: str = ""
 
     @property
     def boxes(self) -> int:
@@ -97,18 +111,12 @@ class Brackets:
         """Take in one token; where to read on."""
         start, end = token.span()
         if kind == "string":
-            inside = _BOX_INSIDE.search(token[0]) is not None
-            if inside and not _LABEL_BEFORE.search(self.text, max(0, start - _LABEL_REACH), start):
-                return start + 1  # an answer given as a string, or a quote that belongs to the prose
-            self._place(start, end)
+            return self._read_string(token)
+        if kind == "open":
+            self._open(token[0], start)
         elif kind == "box":
             self._place(start, end).boxes += 1
             self.boxes.append((start, end))
-        elif kind == "open" and self.top.depth < _DEPTH:
-            container = Container(token[0], start, self.top, self.top.depth + 1)
-            self._place(start, end).value = container
-            self.containers.append(container)
-            self.top = container
         elif kind == "close" and CLOSER.get(self.top.kind) == token[0] and self.top.parent is not None:
             self._close(start)
         elif kind == "comma" and self.top.item is not None:
@@ -126,6 +134,42 @@ class Brackets:
             self.tag = None
         return end
 
+    def _read_string(self, token: re.Match[str]) -> int:
+        """Take in a key, a label or another value, or what stands in quotes; where to read on."""
+        start, end = token.span()
+        if _BOX_INSIDE.search(token[0]) and self._holds_boxes(start):
+            return start + 1
+        if self.top.kind == "{" and not self._is_value(start):
+            self.top.key = token[0]
+        if token[0][1:].endswith('"'):  # else cut off in it
+            self._place(start, end)
+        return end
+
+    def _open(self, kind: str, start: int) -> None:
+        above = self.top
+        if above.depth == _DEPTH:
+            return
+        under = above.under if above.kind != "{" else above.key if self._is_value(start) else ""
+        container = Container(kind, start, above, above.depth + 1, under=under)
+        self._place(start, start + 1).value = container
+        self.containers.append(container)
+        self.top = container
+
+    def _holds_boxes(self, start: int) -> bool:
+        """Whether the box-like text of a string is boxes: an answer given as a string, or a quote of the prose.
+
+        That of keys, of labels and of values under keys that name no boxes is none.
+        """
+        if self.top is self.root:
+            return not _LABEL_BEFORE.search(self.text, max(0, start - _REACH), start)
+        if self.top.kind == "{":
+            return self._is_value(start) and _STRINGS_READ.match(self.top.key) is not None
+        return not self.top.under or _STRINGS_READ.match(self.top.under) is not None
+
+    def _is_value(self, start: int) -> bool:
+        """Whether what begins there follows a colon."""
+        return _COLON_BEFORE.search(self.text, max(0, start - _REACH), start) is not None
+
     def _place(self, start: int, end: int) -> Item:
         """The element of the innermost bracket that the token at (start, end) belongs to."""
         if self.top.item is None:
@@ -141,6 +185,19 @@ class Brackets:
         closed.end = end
         self.top = parent
         self._place(closed.start, end + 1).boxes += closed.boxes
+
+    def noise(self) -> set[int]:
+        """Indices of the boxes that were drawn as noise; not of one that is cut off before its name."""
+        named = [item for item in self.tagged if _NOISE_NAME.match(self.text, item.start)]
+        if self.tag is not None and _NOISE_NAME.match(self.text, self.tag):  # cut off in it
+            named.append(Item(self.tag, len(self.text), self.tag_box, len(self.boxes) - self.tag_box))
+        for container in self.containers:
+            if container.kind == "{":
+                items = [*container.items, *filter(None, [container.item])]
+                named += [item for item in items if _NOISE_KEY.match(self.text, item.start)]
+                if any(_NOISE_VALUE.match(self.text, item.start) for item in items):
+                    named += items
+        return {index for item in named for index in range(item.box, item.box + item.boxes)}
 
     def is_open(self) -> bool:
         """Whether a bracket or a tag still waits for its end."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medvl.boxes import Frame
 from medvl.losses import IGNORED
+from medvl.losses.nearest import frame_step, nearest_offsets
 from medvl.losses.vocabulary import NOTHING, AnswerPositions, Floats, Integers, Vocabulary
 
 __all__ = ["PLACE_BASE", "Targets", "Vocabulary", "find_targets"]
@@ -34,6 +35,8 @@ class Targets:
         digit_rows: (n, 4, k) row of each digit of each number; numbers with fewer digits are padded.
         digits: (n, 4, k) the true digits.
         places: (n, 4, k) signed place values over the frame's unit; 0 in the padding.
+        offsets: (n, 4, k, 10) what each digit in the place of the true one makes of the number at best, less the
+            number, over the frame's unit; see `medvl.losses.nearest`. 0 for the true digit and in the padding.
         digit_shares: (n, 4, k) weights in L_w1; 0 in the padding.
         box_shares: (n,) weights in L_iou.
         decision_rows: (m,) row of each decision.
@@ -48,6 +51,7 @@ class Targets:
     digit_rows: Tensor
     digits: Tensor
     places: Tensor
+    offsets: Tensor
     digit_shares: Tensor
     box_shares: Tensor
     decision_rows: Tensor
@@ -92,7 +96,12 @@ def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = Frame.NO
     of_box = np.repeat(np.arange(len(found)), [len(answer.positions) for answer in answers])
     positions = _stack([answer.positions for answer in answers], -1)
     outputs = np.where(positions >= 0, positions + shift[of_box, None, None], -1)
-    places = _stack([answer.places / _unit(answer, frame) for answer in answers], 0)
+    digits = _stack([answer.digits for answer in answers], 0)
+    written = _stack([answer.places for answer in answers], 0)
+    units = np.array([_unit(answer, frame) for answer in answers])[of_box]
+    tops = np.full_like(units, np.inf) if frame == Frame.PIXEL else units
+    steps = np.array([frame_step(answer.places, frame) for answer in answers])[of_box]
+    places = written / units[:, None, None]
     weights = np.abs(places) ** math.log10(PLACE_BASE)  # PLACE_BASE to the power of the place; 0 in the padding
     box_shares = _shares(row_of[of_box], len(table))
 
@@ -102,16 +111,17 @@ def find_targets(labels: Tensor, vocabulary: Vocabulary, frame: Frame = Frame.NO
     ids = np.concatenate([truth[:, None], _stack([answer.others for answer in answers], -1)], axis=1)
     more = np.concatenate([answer.more for answer in answers])
     rows = np.unique(np.concatenate([outputs[outputs >= 0], deciding]))
-    digits = np.array(vocabulary.digits)
-    columns = np.concatenate([digits, np.setdiff1d(ids[ids >= 0], digits)])
+    ten = np.array(vocabulary.digits)
+    columns = np.concatenate([ten, np.setdiff1d(ids[ids >= 0], ten)])
     order = np.argsort(columns)
     choices = np.where(ids >= 0, order[np.searchsorted(columns[order], ids.clip(min=columns.min()))], -1)
     arrays = {
         "rows": rows,
         "columns": columns,
         "digit_rows": np.where(outputs >= 0, np.searchsorted(rows, outputs), 0),
-        "digits": _stack([answer.digits for answer in answers], 0),
+        "digits": digits,
         "places": places,
+        "offsets": nearest_offsets(digits, written, tops, steps) / units[:, None, None, None],
         "digit_shares": weights / weights.sum(-1, keepdims=True) * box_shares[:, None, None] / 4,
         "box_shares": box_shares,
         "decision_rows": np.searchsorted(rows, deciding),

@@ -19,6 +19,8 @@ from medvl.boxes import Frame, as_boxes
 from medvl.losses.brackets import CLOSER, Brackets, Container, Item
 
 CONTEXT = 24  # bytes taken of what follows a decision, enough for every token that starts in it
+_BETWEEN = " \n,;"  # between objects in tags
+_FENCE_BEFORE = re.compile(r"```\w*\s*$")
 _WRAPPING = re.compile(r"<think>.*?</think>|\s*```\w*\s*|<\|[^|<>]*\|>\s*|\s+", re.DOTALL)
 
 
@@ -47,18 +49,20 @@ class Structure:
         numbers: Four (start, end) of digits, sign and point per box.
         decisions: Where it could have gone another way.
         cut: Whether it is a list, perhaps still without a box, that has no end token: `cutoff_len` cut it off.
+        noise: Indices of the boxes that conversion drew; their coordinates mean nothing.
     """
 
     numbers: list[tuple[tuple[int, int], ...]]
     decisions: list[Decision]
     cut: bool
+    noise: frozenset[int] = frozenset()
 
 
 class _Decisions:
     """What the answer could have said instead."""
 
-    def __init__(self, read: Brackets, stop: str) -> None:
-        self.read, self.text, self.stop = read, read.text, stop
+    def __init__(self, read: Brackets, stop: str, *, ended: bool) -> None:
+        self.read, self.text, self.stop, self.ended = read, read.text, stop, ended
         self.digit_ends = [numbers[-1][1] for numbers in read.numbers]
 
     def all(self) -> Iterator[Decision]:
@@ -71,7 +75,8 @@ class _Decisions:
             elif container.kind == "[" or container.start in self.read.maps:
                 if outermost is None and not self.read.tagged:
                     outermost = container
-                    yield Decision(0, container.start, container.kind + CLOSER[container.kind] + self.stop, False)
+                    nothing = container.kind + CLOSER[container.kind] + self.behind(container)
+                    yield Decision(0, container.start, nothing, False)
                 yield from self.bracket(container)
         yield from self.tags([item for item in self.read.tagged if item.boxes])
         if not self.read.boxes:
@@ -92,13 +97,18 @@ class _Decisions:
         if not items:
             return
         style: BoxStyle = "qwen_vl1" if self.text[self.read.boxes[items[0].box][0]] == "(" else "internvl"
-        yield Decision(0, items[0].start, _template(style, 0) + self.stop, False)
         last = items[-1]
-        tail = self.text[last.end :][:CONTEXT]
+        rest = self.text[last.end :].lstrip(_BETWEEN)
+        cut = not self.ended and not rest
+        goes_on = not self.ended and rest.startswith("<")  # one more, cut off before its end
+        tail = self.stop if cut or goes_on else self.text[last.end :][:CONTEXT]
+        yield Decision(0, items[0].start, _template(style, 0) + tail, False)
         for item, following in pairwise(items):
-            if not self.text[item.end : following.start].strip(" \n,;"):
-                yield Decision(self.anchor(item.end), item.end, tail or self.stop, False)
-        if tail:  # else cut off here
+            if not self.text[item.end : following.start].strip(_BETWEEN):
+                yield Decision(self.anchor(item.end), item.end, tail, False)
+        if goes_on:
+            yield Decision(self.anchor(last.end), last.end, tail, False)
+        elif not cut:
             yield Decision(self.anchor(last.end), last.end, self.opening(last), True)
 
     def nothing(self) -> Iterator[Decision]:
@@ -124,6 +134,14 @@ class _Decisions:
         line = "\n" if "\n" in self.gap(container) else ""
         outer = self.endings(parent)[0] if parent is not None and parent.kind and parent.boxes else self.stop
         return [line + closer + outer]
+
+    def behind(self, container: Container) -> str:
+        """What follows the whole list, or would: the end of its code fence too."""
+        follows = "" if container.end is None else self.text[container.end + 1 :][:CONTEXT]
+        if follows.strip():
+            return follows
+        fenced = _FENCE_BEFORE.search(self.text, max(0, container.start - CONTEXT), container.start)
+        return ("\n```" if fenced else "") + self.stop
 
     def continuation(self, container: Container) -> str:
         """One more element, written as the others are."""
@@ -174,4 +192,4 @@ def read_structure(text: str, stop: str) -> Structure:
     read = Brackets(text)
     ended = not stop or text.rstrip().endswith(stop)
     cut = not ended and (bool(read.boxes) or read.is_open())
-    return Structure(read.numbers, list(_Decisions(read, stop).all()), cut)
+    return Structure(read.numbers, list(_Decisions(read, stop, ended=ended).all()), cut, frozenset(read.noise()))

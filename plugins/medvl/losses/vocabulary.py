@@ -39,7 +39,7 @@ class AnswerPositions:
         decisions: (m,) positions of the tokens that decide.
         others: (m, c) the ids that would have gone the other way, -1 where there are fewer.
         more: (m,) whether the other way holds more objects.
-        skipped: Boxes left out because a digit is not a token of its own, or a number has too many.
+        skipped: Boxes left out because a digit is not a token of its own, or a number has too many; noise is none.
         cut: Whether it is a list of boxes that was cut off.
     """
 
@@ -154,7 +154,11 @@ def _locate(ids: list[int], vocabulary: Vocabulary) -> AnswerPositions:
     data = b"".join(pieces)
     structure = read_structure(data.decode("latin-1"), vocabulary.stop.encode().decode("latin-1"))
     token_at = np.repeat(np.arange(len(ids)), np.diff(starts))
-    boxes = [_digits(box, data, ids, token_at, vocabulary) for box in structure.numbers]
+    boxes = [
+        _digits(box, data, ids, token_at, vocabulary)
+        for index, box in enumerate(structure.numbers)
+        if index not in structure.noise
+    ]
     kept = [box for box in boxes if box is not None]
     width = max((len(number) for box in kept for number in box), default=0)
     table = np.array([[number + [(-1, 0, 0.0)] * (width - len(number)) for number in box] for box in kept])

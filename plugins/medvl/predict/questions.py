@@ -16,8 +16,9 @@ from medvl.predict.foreign import EXPECTED, foreign_files, foreign_keys
 from medvl.predict.question_files import holds, question_files
 from medvl.sharegpt import IMAGE_TAG, MEDIA_TAGS, Record, RecordError, manifest_of, read_records, split_prompt
 from medvl.sources import file_at, tree_at
-from medvl.sources.base import OutsideError, Sample, Source, SourceFile, image_path
+from medvl.sources.base import Sample, Source, SourceFile, image_path
 from medvl.sources.foreign_records import ForeignRecord, foreign_records
+from medvl.sources.places import OutsideError
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 _RECORD_KEYS = ("conversations", "images")

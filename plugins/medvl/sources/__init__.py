@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
-from medvl.sources.base import Source, SourceFile, Split, has_files
+from medvl.errors import UsageError
+from medvl.sources.base import Source, SourceFile, Split
 from medvl.sources.flare import FLARE
 from medvl.sources.folders import is_litter
 
@@ -18,8 +19,16 @@ def source_named(name: str) -> Source:
     """The source that a preprocess script is of: a tree's, or the `SOURCE` of the module of that name.
 
     The others are imported for their scripts alone: they read with libraries that take long to load.
+
+    Raises:
+        UsageError: the module has no `SOURCE`, and its source is not in `SOURCES`.
     """
-    source: Source = SOURCES.get(name) or import_module(f"{__name__}.{name}").SOURCE
+    if name in SOURCES:
+        return SOURCES[name]
+    module = import_module(f"{__name__}.{name}")
+    if not hasattr(module, "SOURCE"):
+        raise UsageError(f"{module.__file__}: its source is not known yet; add it to SOURCES of {__file__}")
+    source: Source = module.SOURCE
     return source
 
 
@@ -71,7 +80,7 @@ def trees_below(folder: Path) -> Iterator[Tree]:
     for place, names, _ in os.walk(folder):
         root = Path(place)
         for source in SOURCES.values():
-            if root != folder and has_files(source, root):
+            if root != folder and Source.holds(source, root):  # a source may take less for a tree that is named
                 yield Tree(source, root, root)
                 names.clear()  # nothing is looked for inside a tree
                 break

@@ -4,10 +4,7 @@ A source is one file beside this one. Its `read` gives samples: task, question, 
 or a coded problem where a row cannot be used. Everything after that is the same for every source.
 """
 
-import argparse
 import os
-import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +17,13 @@ from medvl.boxes import Boxes, Frame
 from medvl.errors import DataError
 from medvl.sharegpt import Record
 from medvl.source_frames import SourceFrame
+from medvl.sources.places import place_in
 from medvl.tasks import Task
 
 Row = Mapping[str, Any]
 # train: trained on. eval: held out, with answers. hidden: held out, and its public copy may have none.
 Role = Literal["train", "eval", "hidden"]
 Part = Literal["images", "task", "question", "answer"]
-# imagesTr/BUSI_00012.png, as nearly all are: there is nothing to resolve
-_PLAIN_NAME = re.compile(r"[\w-]+/[\w-]+\.\w+")
 
 
 @dataclass(frozen=True)
@@ -185,10 +181,6 @@ class Mender(Protocol):
         """The answer that is trained on instead; None if the record is to be dropped."""
 
 
-class OutsideError(DataError):
-    """An image name that leads out of its dataset's folder."""
-
-
 class Source(Protocol):
     """A data source. A subclass has the attributes, `find`, `read` and `samples`; the rest only where it differs.
 
@@ -208,6 +200,7 @@ class Source(Protocol):
         source_frame: Frame of its boxes, where the command line does not say it.
         max_side: Longest side of an image that is shown as it is, pixels; of a larger one a copy is made that is as
             long. Only for a source without boxes, which would lie elsewhere on the copy.
+        noise_objects: Boxes that are drawn into each box answer of the split `train`, under a name that is no object's.
     """
 
     name: str
@@ -222,6 +215,7 @@ class Source(Protocol):
     stated: Mapping[str, Any] = {}
     source_frame: SourceFrame = Frame.PIXEL
     max_side: int | None = None
+    noise_objects: int = 0
 
     def find(self, root: Path, splits: Sequence[str] = (), datasets: Sequence[str] = ()) -> Found:
         """The files of a tree, of these splits (names or folders) and datasets; of all if empty.
@@ -237,8 +231,8 @@ class Source(Protocol):
         """Rows that were read already, as samples. What is wrong with one is among its problems."""
 
     def holds(self, folder: Path) -> bool:
-        """Whether a folder is the root of a tree of this source."""
-        return has_files(self, folder)
+        """Whether a folder is the root of a tree: it has files below folders of the splits, two levels deep."""
+        return any(any(folder.glob(f"{split.folder}/*/*/*{self.suffix}")) for split in self.splits.values())
 
     def file_at(self, path: Path) -> SourceFile:
         """A file by its path: split, category and dataset are read off the folders above it."""
@@ -276,49 +270,6 @@ class Source(Protocol):
         return {}
 
 
-# Of a source that has no names of its own for them.
-SPLITS: Mapping[str, Split] = {
-    split.name: split
-    for split in (Split("train", "train", "train"), Split("val", "val", "eval"), Split("test", "test", "eval"))
-}
-
-
-class GivenSource(Source):
-    """Data that a command line names piece by piece: a file or folder, where its images lie, what its columns mean.
-
-    Its script takes DATA instead of `--root`. No folder on a disk is known to be of it, so that its converted files are
-    asked and scored, not the data itself.
-    """
-
-    splits: Mapping[str, Split] = SPLITS
-    suffix: str = ""
-
-    def holds(self, folder: Path) -> bool:
-        """No folder is a tree of it."""
-        return False
-
-    def add_arguments(self, arguments: argparse.ArgumentParser) -> None:
-        """The options of its script, beside DATA and those that all have. None are called as others are."""
-
-    def configured(self, args: argparse.Namespace) -> "GivenSource":
-        """The source for a command line: what `find`, `read` and the rest go by. Workers get a copy of it.
-
-        Raises:
-            UsageError: options that cannot be followed.
-            DataError: data that cannot be.
-        """
-        return self
-
-    def overview(self) -> Sequence[tuple[str, str, str]]:
-        """What it takes the data for, shown before anything is converted: what, value, and whence that is known."""
-        return ()
-
-
-def has_files(source: Source, folder: Path) -> bool:
-    """Whether a folder has files of a source below folders of its splits: `<split folder>/<category>/<dataset>/`."""
-    return any(any(folder.glob(f"{split.folder}/*/*/*{source.suffix}")) for split in source.splits.values())
-
-
 def image_path(source: Source, file: SourceFile, name: str) -> Path:
     """Where an image lies: at the first of its places that is a file, else at the likeliest.
 
@@ -327,17 +278,3 @@ def image_path(source: Source, file: SourceFile, name: str) -> Path:
     """
     places = source.places(file, name)
     return Path(next(filter(os.path.isfile, places), places[0]))
-
-
-def place_in(folder: str, name: str) -> str:
-    """The path of a name that is relative to a folder, and stays in it.
-
-    Raises:
-        OutsideError: it leads out.
-    """
-    if _PLAIN_NAME.fullmatch(name):
-        return f"{folder}/{name}"
-    normal = posixpath.normpath(name.replace("\\", "/"))
-    if normal.startswith(("/", "../")) or normal == ".." or "\0" in name or re.match(r"[A-Za-z]:", normal):
-        raise OutsideError(f"{name!r} leads out of {folder}")
-    return f"{folder}/{normal}"

@@ -36,9 +36,10 @@ from medvl.choices import options
 from medvl.errors import DataError
 from medvl.files import not_utf8, read_file
 from medvl.sharegpt import Record
-from medvl.sources.base import Contents, Found, Problem, Repair, Row, Sample, Source, SourceFile, Split, place_in
+from medvl.sources.base import Contents, Found, Problem, Repair, Row, Sample, Source, SourceFile, Split
 from medvl.sources.flare_datasets import FLARE_DATASETS, IMAGE_PREFIXES, SHARED_IMAGES
 from medvl.sources.folders import find_files
+from medvl.sources.places import place_in
 from medvl.tasks import Task, UnknownNameError, canonical_task
 
 

@@ -7,10 +7,12 @@ Ids are given, `<file>/<place>`, and nothing is written. Images are relative to 
 row's key `task` says its task; where there is none the question and the answer do, and the scores say which did.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medvl.box_text import parse_boxes
 from medvl.choices import options
@@ -55,14 +57,10 @@ def foreign_records(path: Path) -> list[ForeignRecord] | None:
     """The questions of a chat file; None for files in other forms, those of a preprocess script among them."""
     from medvl.sources.tables.chat import as_questions, is_chat  # of all that predict, few read such a file
 
-    if path.suffix.lower() not in _SUFFIXES:
+    first = _first_row(path) if path.suffix.lower() in _SUFFIXES else None
+    if first is None or first.keys() >= _OWN or not is_chat(first):
         return None
-    try:
-        table = json_rows.read(path)
-    except DataError:  # whoever reads it as another form says what is wrong
-        return None
-    if not table.rows or table.rows[0].keys() >= _OWN or not is_chat(table.rows[0]):
-        return None
+    table = json_rows.read(path)
     if table.refused:
         raise DataError("\n".join(table.refused))
     if others := [place for place, row in enumerate(table.rows) if not is_chat(row)]:
@@ -72,6 +70,17 @@ def foreign_records(path: Path) -> list[ForeignRecord] | None:
         _record(path, index, row, asked.row_problems[index].detail if index in asked.row_problems else None)
         for index, row in enumerate(asked.rows)
     ]
+
+
+def _first_row(path: Path) -> dict[str, Any] | None:
+    """The first object of a list, or of lines; the rest of a file, which may be large, is not looked at."""
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace").strip()
+    try:
+        first, end = json.JSONDecoder().raw_decode(text.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):  # whoever reads it as another form says what is wrong
+        return None
+    alone = path.suffix.lower() == ".json" and text.startswith("{") and end == len(text)
+    return first if isinstance(first, dict) and not alone else None
 
 
 def said_of_tasks(path: Path, records: Sequence[ForeignRecord]) -> str | None:

@@ -17,21 +17,20 @@ Made-up rows, as each form looks (TerraQuery and other entries to the GeoNLI cha
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 
+from medvl.answers import answer_text
 from medvl.boxes import Boxes, Frame, as_boxes
-from medvl.errors import DataError
 from medvl.sources.base import Row
 from medvl.tasks import Task
 
 _CAPTION = re.compile(r"caption|describ|report", re.IGNORECASE)
+# [x1,y1,x2,y2;x1,y1,x2,y2], or a list of lists.
+_BOXES = re.compile(r"\[[\d\s.,;eE+\-\[\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class Scene:
         objects: What it shows; None if the row does not say.
         asked: Questions of the row itself.
         problem: Why its objects or questions cannot be used.
+        notes: Codes and details of what is odd about it.
     """
 
     row: Row
@@ -89,55 +89,20 @@ class Scene:
     image: str
     objects: Objects | None = None
     asked: tuple[Asked, ...] = ()
-    problem: str | None = field(default=None)
+    problem: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
 
 
-def read_scenes(path: Path) -> list[Scene]:
-    """The scenes of a file in its order, or of all files in a folder of files of one image each.
-
-    Raises:
-        DataError: it is not JSON, or neither a list of rows nor a COCO file.
-    """
-    if path.is_dir():
-        return [
-            _scene(line, row)
-            for line, row in enumerate(row for file in sorted(path.glob("*.json")) for row in _rows(file))
-        ]
-    return [_scene(line, row) for line, row in enumerate(_rows(path))]
-
-
-def is_of_one_image(path: Path) -> bool:
-    """Whether a file is in the form of the challenge, which has one per image."""
-    content = _json(path)
-    return isinstance(content, dict) and "input_image" in content
-
-
-def _json(path: Path) -> Any:
-    try:
-        return msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    content = _json(path)
-    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-        content = list(_from_coco(content, path))
-    if isinstance(content, dict):  # the challenge has a file per image
-        content = [content]
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise DataError(f"{path}: expected a list of rows, a row of the GeoNLI challenge, or a COCO file")
-    return content
-
-
-def _scene(line: int, row: Row) -> Scene:
+def read_scene(line: int, row: Row, frame: Frame) -> Scene:
+    """A row as a scene; what cannot be used is its problem. `frame` is that of its boxes."""
     image = _image(row)
     try:
-        if "objects" in row:
-            asked = _asked(row) if {"question", "answer"} <= row.keys() else ()
-            return Scene(row, line, image, _objects(row["objects"]), (*asked, *_caption(row)))
-        return Scene(row, line, image, None, tuple(_asked(row)))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        objects = _objects(row["objects"], frame) if "objects" in row else None
+        asked = (*_asked(row, frame), *_captions(row))
+        if objects is None and not asked:
+            raise ValueError(f"neither objects nor a question in it: {', '.join(row)}")
+        return Scene(row, line, image, objects, asked)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         return Scene(row, line, image, problem=f"{type(error).__name__}: {error}"[:200])
 
 
@@ -148,10 +113,9 @@ def _image(row: Row) -> str:
     return next((name for name in names if isinstance(name, str) and name.strip()), "")
 
 
-def _objects(listed: Any, default: str | None = None) -> Objects:
+def _objects(listed: Any, frame: Frame) -> Objects:
     """The boxes of a list of objects: axis-aligned ones where they are given, else those around oriented ones."""
     boxes, labels, corners = [], [], []
-    frames = {str(item.get("frame", "norm1")) for item in listed}
     for item in listed:
         oriented = item.get("bbox_obb") or item.get("obbox")
         turned = None if oriented is None else np.asarray(oriented, dtype=np.float64).reshape(8)
@@ -161,72 +125,77 @@ def _objects(listed: Any, default: str | None = None) -> Objects:
         around = (
             [] if turned is None else [turned[::2].min(), turned[1::2].min(), turned[::2].max(), turned[1::2].max()]
         )
-        boxes.append([float(value) for value in (around if straight is None else straight)])
-        name = str(item.get("class") or item.get("label") or item.get("category") or default or "").strip()
-        labels.append(name or None)
+        boxes.append([_number(value) for value in (around if straight is None else straight)])
+        labels.append(_class(item))
         corners.append(turned)
     known = [turned for turned in corners if turned is not None]
-    frame = Frame.PIXEL if frames == {"pixel"} else Frame.NORM1
     return Objects(
         as_boxes(boxes), tuple(labels), frame, np.array(known) if known and len(known) == len(boxes) else None
     )
 
 
-def _asked(row: Row) -> Iterator[Asked]:
-    if isinstance(queries := row.get("queries"), dict):
-        yield from _of_challenge(queries)
-    elif {"question", "answer"} <= row.keys():
-        yield _answered(str(row["question"]), row["answer"], str(row.get("task_type", "")))
-    elif isinstance(turns := row.get("conversations"), list):
-        said = [(str(turn["from"]), str(turn["value"])) for turn in turns]
+def _class(item: Mapping[str, Any]) -> str | None:
+    """The name of an object; a number where classes have no other. None where there is nothing."""
+    given = next((item[key] for key in ("class", "label", "category") if item.get(key) not in (None, "")), "")
+    if not isinstance(given, str | int) or isinstance(given, bool):
+        raise ValueError(f"a class that is no name: {str(given)[:80]}")
+    return " ".join(str(given).split()) or None
+
+
+def _number(value: Any) -> float:
+    """A coordinate; what JSON writers make of missing numbers is none."""
+    number = float(value)
+    if isinstance(value, bool) or not np.isfinite(number):
+        raise ValueError(f"{value!r} among the numbers of a box")
+    return number
+
+
+def _asked(row: Row, frame: Frame) -> Iterator[Asked]:
+    """The questions that stand in a row."""
+    if "queries" in row:
+        yield from _of_challenge(row["queries"], frame)
+    if "question" in row:
+        yield _answered(_text(row["question"]), row.get("answer"), row, frame)
+    if "conversations" in row:
+        said = [(str(turn["from"]), _text(turn["value"])) for turn in row["conversations"]]
         if [speaker for speaker, _ in said] != ["human", "gpt"]:
             raise ValueError(f"expected a human turn and a gpt turn, found {[speaker for speaker, _ in said]}")
-        yield _answered(said[0][1].replace("<image>", "").strip(), said[1][1], str(row.get("task_type", "")), row)
-    else:
-        raise ValueError(f"neither objects nor a question in it: {', '.join(row)}")
+        yield _answered(said[0][1].replace("<image>", "").strip(), said[1][1], row, frame)
 
 
-def _answered(question: str, answer: Any, kind: str, row: Row | None = None) -> Asked:
-    """A question with its answer, whose text may be boxes: `[x1,y1,x2,y2;x1,y1,x2,y2]`."""
-    text = str(answer).strip()
-    if re.fullmatch(r"\[[\d\s.,;eE+-]*\]", text):
-        rows = [[float(value) for value in part.split(",")] for part in text.strip("[]").split(";") if part.strip()]
-        label = str((row or {}).get("class") or "").strip() or None
-        return Asked(question, Task.DETECTION, boxes=Objects(as_boxes(rows), (label,) * len(rows), Frame.NORM1))
-    return Asked(question, Task.REPORT if _CAPTION.search(kind) else Task.VQA, text)
+def _text(value: Any) -> str:
+    """A value as text; nothing for null."""
+    return "" if value is None else answer_text(value).strip()
 
 
-def _of_challenge(queries: Mapping[str, Any]) -> Iterator[Asked]:
+def _answered(question: str, answer: Any, row: Row, frame: Frame) -> Asked:
+    """A question with its answer, whose text may be boxes."""
+    text = _text(answer)
+    if _BOXES.fullmatch(text):
+        parts = [part.strip("[], \t\n") for part in re.split(r"[;\]]", text)]
+        rows = [[_number(value) for value in part.split(",")] for part in parts if part]
+        return Asked(question, Task.DETECTION, boxes=Objects(as_boxes(rows), (_class(row),) * len(rows), frame))
+    return Asked(question, Task.REPORT if _CAPTION.search(str(row.get("task_type", ""))) else Task.VQA, text)
+
+
+def _of_challenge(queries: Mapping[str, Any], frame: Frame) -> Iterator[Asked]:
     if caption := queries.get("caption_query"):
-        yield Asked(str(caption["instruction"]), Task.REPORT, str(caption.get("response") or ""))
+        yield Asked(_text(caption["instruction"]), Task.REPORT, _text(caption.get("response")))
     if grounding := queries.get("grounding_query"):
-        yield Asked(str(grounding["instruction"]), Task.DETECTION, boxes=_objects(grounding.get("response") or []))
+        response = grounding.get("response")  # null where the answer is held back; an empty list is an answer
+        boxes = None if response is None else _objects(response, frame)
+        yield Asked(_text(grounding["instruction"]), Task.DETECTION, boxes=boxes)
     for kind, attribute in (queries.get("attribute_query") or {}).items():
         response = attribute.get("response")
-        task = Task.COUNTING if kind == "numeric" and isinstance(response, int) else Task.VQA
-        yield Asked(str(attribute["instruction"]), task, "" if response is None else str(response))
+        counted = kind == "numeric" and isinstance(response, int) and not isinstance(response, bool)
+        yield Asked(_text(attribute["instruction"]), Task.COUNTING if counted else Task.VQA, _text(response))
 
 
-def _caption(row: Row) -> Iterator[Asked]:
-    if isinstance(row.get("caption"), str) and row["caption"].strip():
-        yield Asked("Describe this image.", Task.REPORT, str(row["caption"]).strip())
-
-
-def _from_coco(content: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
-    """A row per image of a COCO file. Images without objects have none, which is an answer."""
-    names = {category["id"]: category["name"] for category in content.get("categories", [])}
-    objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    images = {image["id"] for image in content["images"]}
-    for annotation in content["annotations"]:
-        if annotation["image_id"] not in images:
-            raise DataError(
-                f"{path}: annotation {annotation.get('id')} is of image {annotation['image_id']}, not listed"
-            )
-        x, y, width, height = annotation["bbox"]
-        label = names.get(annotation.get("category_id"))
-        box = {"class": label, "bbox_aabb": [x, y, x + width, y + height], "frame": "pixel"}
-        objects[annotation["image_id"]].append(box)
-    for image in content["images"]:
-        yield {"image": image["file_name"], "objects": objects[image["id"]]} | (
-            {"is_sar": image["is_sar"]} if "is_sar" in image else {}
-        )
+def _captions(row: Row) -> Iterator[Asked]:
+    """A caption, or each of several."""
+    given = row.get("caption") or []
+    for caption in [given] if isinstance(given, str) else given:
+        if not isinstance(caption, str):
+            raise ValueError(f"a caption that is no text: {str(caption)[:80]}")
+        if caption.strip():
+            yield Asked("Describe this image.", Task.REPORT, caption.strip())

@@ -7,6 +7,7 @@ files, as PMC-MI-Bench's. Made-up rows, as each of them looks:
       {"from": "human", "value": "Fig-0: <image>\\nFig-1: <image>\\nA study of … What does Fig-1 show?"},
       {"from": "gpt", "value": "A nodule in the left lung."}]}
     {"id": "2", "conversations": [{"from": "human", "value": "What is a stent?"}, …]}       (no image: text only)
+    {"messages": [{"role": "user", "content": "<image>…"}, …], "images": ["PMC1_f1.jpg"]}       (the second release)
     {"image": "PMC1_f1.jpg", "subcaptions": [{"image": "PMC1_f1.jpg_0.jpg", "idx": 0, "bounding_box": [120, 80]}, …],
       "qa_pairs": [{"context": "A study of …", "improved context": "…", "question": "What does Fig-1 show?", "answer":
         "A nodule.", "selected_image_paths": ["PMC1_f1.jpg_0.jpg"], "image_index": ["Fig-0"]}]}       (stages 4 and 5)
@@ -35,8 +36,10 @@ import msgspec
 
 from medvl.boxes import Size
 from medvl.errors import DataError, UsageError
-from medvl.sources.base import SPLITS, Contents, Found, GivenSource, OutsideError, Row, Sample, SourceFile, place_in
+from medvl.sources.base import Contents, Found, Row, Sample, SourceFile
 from medvl.sources.folders import split_named
+from medvl.sources.given import SPLITS, GivenSource
+from medvl.sources.places import OutsideError, place_in
 from medvl.sources.pmc_files import Note, is_meta, read_rows, read_value
 from medvl.sources.pmc_meta import meta_sets
 from medvl.sources.pmc_rows import benchmark_sample, training_sample
@@ -89,6 +92,7 @@ class Pmc(GivenSource):
             raise UsageError(f"--images {args.images}: there is no such folder")
         sets, refused = _find_sets(args.root.resolve())
         asked = {name for name, _ in args.sample}
+        sets = [each for each in sets if not args.datasets or each.file.dataset in args.datasets] or sets
         args.sample = [*args.sample, *((each.file.dataset, float(each.repeat)) for each in sets if each.repeat > 1
                                        and each.file.dataset not in asked)]  # fmt: skip
         images = args.images.resolve() if args.images else None

@@ -9,7 +9,7 @@ import msgspec
 from medvl.errors import DataError
 from medvl.files import not_utf8, read_file
 
-# Training: `conversations`. Stage: the output of stage 4 or 5 of the data generation. Benchmark: PMC-MI-Bench.
+# Training: `conversations` or `messages`. Stage: what stage 4 or 5 of making the data wrote. Benchmark: PMC-MI-Bench.
 Form = Literal["training", "stage", "benchmark"]
 Note = tuple[str, str]  # a code of `preprocess.report.CODES`, and what was found
 
@@ -56,7 +56,7 @@ def first_row(path: Path) -> dict[str, Any]:
 
 def form_of(row: Mapping[str, Any]) -> Form | None:
     """Which form a row has; None for none that is known."""
-    if "conversations" in row:
+    if "conversations" in row or "messages" in row:  # messages: the second release's
         return "training"
     if "gt" in row:
         return "benchmark"

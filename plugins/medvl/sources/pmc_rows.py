@@ -16,7 +16,7 @@ from medvl.tasks.base import Context
 _TAG = re.compile(rf"\s*(?:([\w-]+)\s*:\s*)?{IMAGE_TAG}")
 _HEAD = re.compile(rf"(?:{_TAG.pattern})+")
 _FIGURE = re.compile(r"\bFig-\d+")
-_ARTICLE = re.compile(r"PMC\d+")
+_ARTICLE = re.compile(r"(?:^|[\\/])(PMC\d+)")
 _LETTER = re.compile(r"[A-Z]")
 _CHOICE = re.compile(r"[A-Z](?:\s?[.:)].*)?", re.DOTALL)
 _SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
@@ -59,7 +59,7 @@ def made(part: PmcSet, index: int, row: Row, *, question: str, answer: Any, imag
         found.append(("FIGURE_NUMBER", f"question or answer name {', '.join(odd)}; the prompt shows {shown}"))
     if len(set(titles)) < len(titles):
         found.append(("FIGURE_NUMBER", f"two images have one name: {', '.join(titles)}"))
-    articles = (match[0] for name in (*images, *group) if (match := _ARTICLE.match(name)))
+    articles = (match[1] for name in (*images, *group) if (match := _ARTICLE.search(name)))
     return Sample(
         file=part.file,
         index=index,
@@ -96,7 +96,7 @@ def figures_not_shown(text: str, titles: Sequence[str]) -> list[str]:
 def training_sample(part: PmcSet, index: int, row: Row) -> Sample:
     """A row of a training file: `image` is a name, a list of names, [], or not there."""
     names, problems = image_names(row.get("image", row.get("images")))
-    prompt, answer, problem = _turns(row.get("conversations"))
+    prompt, answer, problem = _turns(row.get("conversations", row.get("messages")))
     titles, question, notes = _untagged(prompt)
     tags = prompt.count(IMAGE_TAG)
     if problem:
@@ -136,15 +136,17 @@ def image_names(value: Any) -> tuple[list[str], list[Problem]]:
     return names, []
 
 
-def _turns(conversation: Any) -> tuple[str, str | None, Problem | None]:
+def _turns(conversation: Any) -> tuple[str, Any, Problem | None]:
     """The prompt and the answer of a conversation; a problem where it is not one of each."""
     turns = conversation if isinstance(conversation, list) else []
-    known = [_SPEAKERS.get(str(turn.get("from"))) if isinstance(turn, Mapping) else None for turn in turns]
-    values = [turn.get("value") if isinstance(turn, Mapping) else None for turn in turns]
-    if known != ["human", "gpt"] or not isinstance(values[0], str):
-        said = [turn.get("from") if isinstance(turn, Mapping) else turn for turn in turns]
+    turns = [turn if isinstance(turn, Mapping) else {} for turn in turns]
+    said = [turn.get("from", turn.get("role")) for turn in turns]
+    values = [turn.get("value", turn.get("content")) for turn in turns]
+    if [_SPEAKERS.get(str(name)) for name in said] != ["human", "gpt"]:
         detail = f"expected a human turn and a gpt turn, found {str(said)[:200]}; make a record of each pair"
         return "", None, Problem("question", "TURNS", detail)
+    if not isinstance(values[0], str):
+        return "", None, Problem("question", "TURNS", f"the human turn is {str(values[0])[:80]!r}, not text")
     return values[0], values[1], None
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from medvl.errors import DataError
-from medvl.sources.base import SPLITS, SourceFile
+from medvl.sources.base import SourceFile
 from medvl.sources.folders import is_litter
+from medvl.sources.given import SPLITS
 from medvl.sources.pmc_files import Form, Note, first_row, form_of, is_meta
 
 # What a question is about: the text alone, the whole figure, a panel, several, or where two of them lie.
@@ -86,8 +87,9 @@ def file_set(path: Path, name: str | None = None, roots: Sequence[Path] = ()) ->
         raise DataError(f"{path}: a meta file, which names files of its own; give it as DATA")
     if form is None:
         raise DataError(
-            f"{path}: its first row has the keys {', '.join(sorted(row)) or 'none'}; expected conversations (training),"
-            " qa_pairs (stages 4 and 5), or question and gt (PMC-MI-Bench). Other files are read by preprocess/table.py"
+            f"{path}: its first row has the keys {', '.join(sorted(row)) or 'none'}; expected conversations or messages"
+            " (training), qa_pairs (stages 4 and 5), or question and gt (PMC-MI-Bench). Other files are read by"
+            " preprocess/table.py"
         )
     split, category = _HOMES[form]
     kind = kind_named(path.stem)

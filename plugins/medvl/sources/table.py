@@ -9,13 +9,16 @@ file each; what they give is the same for all from here on.
 """
 
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from medvl.errors import DataError, UsageError
-from medvl.sources.base import Contents, Found, GivenSource, Row, Sample, SourceFile
+from medvl.placeholders import is_placeholder
+from medvl.sources.base import Contents, Found, Row, Sample, SourceFile
+from medvl.sources.given import GivenSource
 from medvl.sources.tables import images, presets
 from medvl.sources.tables.base import BoxFormat, Table
 from medvl.sources.tables.box_questions import Ask
@@ -25,7 +28,7 @@ from medvl.sources.tables.settings import Settings, settings_of
 from medvl.sources.tables.understanding import Understood
 from medvl.tasks import Task, canonical_task, unknown_name
 
-_READER_OPTIONS = ("sheet", "encoding", "separator", "subset")
+_READER_OPTIONS = ("sheet", "encoding", "separator", "subset", "pixels_from")
 _MEANT: Mapping[str, str] = {"group": "patient"}
 
 
@@ -35,7 +38,10 @@ class Tables(GivenSource):
 
     name = "table"
     title = "your own data"
-    layout = "a file (CSV, TSV, Excel, JSON, JSON Lines, Parquet, …), a folder of such, or OWNER/NAME on the Hub"
+    layout = (
+        "a file (CSV, Excel, JSON, Parquet, COCO, CVAT, chats, …), a folder (of such, of Pascal VOC or YOLO, or of a "
+        "folder per class), or OWNER/NAME on the Hub"
+    )
     source_frame = "auto"
     licence: str = "The records quote the data they were made of: its licence holds for them too."
     folder: str = ""
@@ -63,7 +69,6 @@ class Tables(GivenSource):
         add(
             "--ask",
             choices=get_args(Ask),
-            default="image",
             help="about boxes of rows without a question: one question per image (default), or one per class",
         )
         add(
@@ -82,6 +87,11 @@ class Tables(GivenSource):
         add("--sheet", help="sheet of an Excel workbook (default: the first)")
         add("--encoding", help="of a CSV file (default: by its content)")
         add("--separator", help="of a CSV file: comma, semicolon, tab, pipe (default: by its content)")
+        add(
+            "--pixels-from",
+            choices=("0", "1"),
+            help="of Pascal VOC: its first pixel (default: 1, or 0 if a box has it)",
+        )
         add("--subset", help="of a dataset on the Hub")  # fmt: skip
 
     def configured(self, args: Namespace) -> "Tables":
@@ -95,9 +105,14 @@ class Tables(GivenSource):
         names = list(dict.fromkeys(name for row in rows for name in row))
         said = _said(args).over(preset.settings_for(names)).over(settings_of(table))
         columns, guessed = chosen_columns(names, said)
+        if "image" not in {*columns, *said.columns} and (
+            column := images.column_of_files(rows, names, str(table.folder.resolve()))
+        ):
+            columns, guessed = chosen_columns(names, replace(said, columns={**said.columns, "image": column}))
+            guessed.add("image")
         understood = Understood(
             table.path.absolute(), rows, columns, str(table.folder.resolve()), said,
-            table.lines, table.row_notes, table.row_problems,
+            table.lines, table.classes, table.row_notes, table.row_problems,
         )  # fmt: skip
         samples, facts = read_samples(understood, args.decimal)
         if any(sample.boxes for sample in samples):  # they have the frame of their own now
@@ -166,7 +181,7 @@ def _said(args: Namespace) -> Settings:
         frame=None if args.source_frame == "auto" else args.source_frame,
         labels=labels,
         separator=args.label_separator,
-        ask=args.ask,
+        ask=args.ask or "image",
     )
 
 
@@ -184,10 +199,16 @@ def _table(args: Namespace) -> Table:
 
 
 def _rewritten(samples: Sequence[Sample]) -> list[tuple[str, str]]:
-    """A note on the labels for answers, of which their question offers the letters: not one for every row."""
+    """Notes on labels of which the question offers the letters, and on odd ones among them: not one for every row."""
     changed = [sample for sample in samples if sample.target is not None]
+    if not changed:
+        return []
     said = f"{len(changed)} answers are trained on as another text, as "
-    return [("ANSWER_REWRITTEN", f"{said}{changed[0].answer[:80]!r} as {changed[0].target!r}")] if changed else []
+    notes = [("ANSWER_REWRITTEN", f"{said}{changed[0].answer[:80]!r} as {changed[0].target!r}")]
+    for label, count in Counter(sample.answer for sample in changed if is_placeholder(sample.answer)).items():
+        cure = "if values are missing there, leave them blank"
+        notes.append(("ANSWER_PLACEHOLDER", f"{label!r} is a label in {count} rows, and is offered; {cure}"))
+    return notes
 
 
 def _recorded(args: Namespace) -> dict[str, Any]:

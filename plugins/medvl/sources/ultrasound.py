@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medvl.errors import DataError, UsageError
-from medvl.sources.base import SPLITS, Contents, Found, GivenSource, Problem, Row, Sample, SourceFile, place_in
+from medvl.sources.base import Contents, Found, Problem, Row, Sample, SourceFile
 from medvl.sources.folders import split_named
+from medvl.sources.given import SPLITS, GivenSource
+from medvl.sources.places import place_in
 from medvl.sources.ultrasound_labels import LABELS, QUESTIONS, facts, normalise_answer, normality
 from medvl.sources.ultrasound_rows import Annotation, read_annotations
 from medvl.sources.ultrasound_samples import REPORT, Asked, Labelling, asked_for, make_sample
-from medvl.sources.ultrasound_splits import By, SplitFile, confounded, image_key
+from medvl.sources.ultrasound_splits import Kept, SplitFile, confounded, image_key
 from medvl.tasks import unknown_name
 
 
@@ -40,7 +42,7 @@ class Ultrasound(GivenSource):
         asked: What is asked, in order.
         labelling: How Q7 is read.
         split_file: Which image is in which split.
-        by: What stays together when training records are split.
+        kept: What stays together when training records are split.
     """
 
     name = "ultrasound"
@@ -54,7 +56,7 @@ class Ultrasound(GivenSource):
     asked: tuple[Asked, ...] = ()
     labelling: Labelling = field(default_factory=Labelling)
     split_file: SplitFile | None = None
-    by: By | None = None
+    kept: Kept | None = None
     max_side: int | None = None
     stated: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,7 +96,11 @@ class Ultrasound(GivenSource):
             help="JSON of splits, classes and images; without it all rows are for training, and --dev-fraction or "
             "--split-train split them by image",
         )
-        add("--by", choices=get_args(By), help="--dev-fraction and --split-train keep each folder or annotator whole")
+        add(
+            "--keep-together",
+            choices=get_args(Kept),
+            help="--dev-fraction and --split-train keep each folder, or each annotator's rows, in one split",
+        )
         add("--max-side", type=int, metavar="PIXELS", help="show larger images as copies no longer than this, e.g. 512")
 
     def configured(self, args: argparse.Namespace) -> "Ultrasound":
@@ -105,23 +111,23 @@ class Ultrasound(GivenSource):
             raise UsageError(f"--prompt says how q7 is asked, and --ask is {args.ask}")
         if args.max_side is not None and args.max_side < 32:
             raise UsageError(f"--max-side {args.max_side}: at least 32 pixels")
-        if args.by and not (args.dev_fraction or args.split_train):
-            raise UsageError(
-                "--by says what stays together when records are split; add --dev-fraction or --split-train"
-            )
+        if args.keep_together and not (args.dev_fraction or args.split_train):
+            raise UsageError("--keep-together is about splits that are made: add --dev-fraction or --split-train")
+        if args.keep_together and args.by == "image":
+            raise UsageError("--by image splits what --keep-together keeps; leave one of them out")
         if not args.images.is_dir():
             raise DataError(f"{args.images}: no such folder; --images is the one with a folder per class")
         answers = args.answers or ("phrase" if args.ask == REPORT else "label")
         if answers == "phrase" and args.guarded_prognosis != "normal":
             raise UsageError("--guarded-prognosis is about labels, and phrases are asked for: add --answers label")
-        names = ("ask", "prompt", "guarded_prognosis", "by", "max_side")
+        names = ("ask", "prompt", "guarded_prognosis", "keep_together", "max_side")
         stated = {name: getattr(args, name) for name in names} | {"answers": answers}
         return Ultrasound(
             images=args.images.resolve(),
             asked=tuple(asked_for(args.ask, list(dict.fromkeys(args.prompt)), label=answers == "label")),
             labelling=Labelling(args.guarded_prognosis),
             split_file=SplitFile(args.split_file) if args.split_file else None,
-            by=args.by,
+            kept=args.keep_together,
             max_side=args.max_side,
             stated=stated | {"split_file": str(args.split_file) if args.split_file else None},
         )
@@ -146,9 +152,9 @@ class Ultrasound(GivenSource):
         for question in self._asked(file).of:
             if question not in table.rows[0].answers:
                 raise DataError(f"{file.path}: no column for {question.upper()}; ask for the questions that are there")
-        notes = [("ROWS_EMPTY", f"{table.empty} rows without any value")] if table.empty else []
-        if self.by:
-            notes.append(("SPLIT_CONFOUNDED", confounded(table.rows, self.by)))
+        notes = list(table.notes)
+        if self.kept:
+            notes.append(("SPLIT_CONFOUNDED", confounded(table.rows, self.kept)))
         if self.split_file and file.split.name == "train" and (unused := self.split_file.unused(table.rows)):
             more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
             notes.append(("SPLIT_UNUSED", f"{', '.join(unused[:5])}{more}"))
@@ -191,13 +197,15 @@ class Ultrasound(GivenSource):
         asked = self._asked(file)
         place = self.asked.index(asked)
         seen = Counter(image_key(row.folder, row.image) for row in rows)
+        groups: dict[str, str] = {}  # an image that two annotators described would tie all of their rows together
         for row in rows:
             split, problems = self._split(row)
             if split != file.split.name:
                 continue
             if not row.image:
                 problems.append(Problem("images", "IMAGE_NAME", f"row {row.line} names no image"))
-            times = seen[image_key(row.folder, row.image)]
+            key = image_key(row.folder, row.image)
+            times, group = seen[key], groups.setdefault(key, row.folder if self.kept == "folder" else row.annotator)
             repeated = [("IMAGE_REPEATED", f"{times} rows are about {row.folder}/{row.image}")] if times > 1 else []
             yield make_sample(
                 file,
@@ -205,7 +213,7 @@ class Ultrasound(GivenSource):
                 asked,
                 self.labelling,
                 index=row.line * len(self.asked) + place,
-                group=(row.folder if self.by == "folder" else row.annotator) if self.by else None,
+                group=group if self.kept else None,
                 notes=repeated,
                 problems=problems,
             )

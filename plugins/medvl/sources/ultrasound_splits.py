@@ -14,7 +14,7 @@ from typing import Any, Literal
 from medvl.errors import DataError
 from medvl.sources.ultrasound_rows import Annotation
 
-By = Literal["folder", "annotator"]
+Kept = Literal["folder", "annotator"]
 _SPELLINGS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
               "test": "test", "testing": "test"}  # fmt: skip
 
@@ -91,7 +91,7 @@ def _images(path: Path, value: Any, where: str) -> Iterator[str]:
         raise DataError(f"{path}: {where} is {str(value)[:80]!r}; expected a list of image names, or one per class")
 
 
-def confounded(rows: Sequence[Annotation], by: By) -> str:
+def confounded(rows: Sequence[Annotation], kept: Kept) -> str:
     """What splitting by folder or annotator mixes up, in words."""
     folders = {row.folder for row in rows}
     annotators = {row.annotator for row in rows}
@@ -101,7 +101,7 @@ def confounded(rows: Sequence[Annotation], by: By) -> str:
     shared = sorted(folder for folder, seen in by_folder.items() if len(seen) > 1)
     counts = Counter(row.annotator for row in rows)
     who = ", ".join(f"{name or 'unnamed'} {count}" for name, count in counts.most_common(5))
-    if by == "folder":
+    if kept == "folder":
         return (
             f"each of the {len(folders)} folders is a view, so held-out views were never trained on: a low score may "
             "be the view's and not the model's"

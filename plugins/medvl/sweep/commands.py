@@ -14,7 +14,7 @@ from medvl.processes import CommandFailedError
 from medvl.sharegpt import to_json, write_atomic
 from medvl.sweep import plan
 from medvl.sweep.plan import Run, Score, Sweep, read_sweep
-from medvl.sweep.running import RunFolder, Runner, in_a_process, predict, run_folder, score, train
+from medvl.sweep.running import RunFolder, Runner, in_processes, predict, run_folder, score, track, train
 from medvl.sweep.search import search
 from medvl.sweep.table import Result, changed_keys, console_table, entry_of, result, write_table
 
@@ -53,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of --search (default: 0)")
 
 
-def run(args: argparse.Namespace, runner: Runner = in_a_process) -> int:
-    """Run the sweep; returns the exit code. `runner` runs the commands of its steps."""
+def run(args: argparse.Namespace, runner: Runner | None = None) -> int:
+    """Run the sweep; returns the exit code. `runner` runs the commands of its steps, by default as processes."""
     console = Console(stderr=True)
+    runner = runner or in_processes(args.sweep.stem)
     try:
         sweep = read_sweep(args.sweep)
         if args.commands:
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace, runner: Runner = in_a_process) -> int:
                 words = ["medvl", "sweep", str(args.sweep), "--out", str(args.out), "--only", item.name]
                 print(shlex.join(words))  # noqa: T201  (results go to standard output as they are)
             return OK
+        _refuse_absent_data(sweep)
         if args.only:
             states = _trained(sweep, [_named(sweep, args.only)], args.out, runner, console)
             return OK if set(states.values()) == {_FINISHED} else INCOMPLETE
@@ -79,6 +81,17 @@ def run(args: argparse.Namespace, runner: Runner = in_a_process) -> int:
     except (DataError, CommandFailedError, OSError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return REFUSED
+
+
+def _refuse_absent_data(sweep: Sweep) -> None:
+    """Before anything is trained: runs that cannot be judged would be trained for nothing."""
+    scores = filter(None, (sweep.score, *(item.score for item in sweep.runs)))
+    named = {data: None for score in scores for data in (score.val, score.test) if data}
+    if absent := [data for data in named if not Path(data).exists()]:
+        raise UsageError(
+            f"{sweep.path}: `score` names {', '.join(absent)}, which is not there; convert the data first, and start "
+            "in the folder that paths are relative to"
+        )
 
 
 def _named(sweep: Sweep, name: str) -> Run:
@@ -117,7 +130,7 @@ def _searched(sweep: Sweep, args: argparse.Namespace, runner: Runner, console: C
         state = _trained(sweep, [item], args.out, runner, console)[item.name]
         if state != _FINISHED:
             raise DataError(f"{item.name}: {state}")
-        score(folder, "val", how.val, how, runner)
+        _scored(folder, "val", how.val, how, runner, console)
         entry = entry_of(folder.metrics("val"), how)
         return _goodness(entry, how, item.name)
 
@@ -146,11 +159,11 @@ def _collected(sweep: Sweep, runs: Sequence[Run], args: argparse.Namespace, runn
     for folder in finished:
         if how := folder.run.score or sweep.score:
             same = folder is not finished[0] and how.val == (finished[0].run.score or sweep.score or how).val
-            score(folder, "val", how.val, how, runner, finished[0] if same else None)
+            _scored(folder, "val", how.val, how, runner, console, finished[0] if same else None)
     keys = changed_keys(folders)
     results = [result(f, keys, f.run.score or sweep.score, states[f.run.name]) for f in folders]
     if finished and len(finished) == len(folders) and all(entry.value is not None for entry in results):
-        results = _chosen(sweep, folders, results, runner, notes)
+        results = _chosen(sweep, folders, results, runner, notes, console)
     elif sweep.score:
         notes.append("None is chosen, and test is not looked at, before all are finished and have a value on val.")
     title = f"{sweep.path.stem}: {sweep.recipe_path}"
@@ -163,7 +176,12 @@ def _collected(sweep: Sweep, runs: Sequence[Run], args: argparse.Namespace, runn
 
 
 def _chosen(
-    sweep: Sweep, folders: Sequence[RunFolder], results: Sequence[Result], runner: Runner, notes: list[str]
+    sweep: Sweep,
+    folders: Sequence[RunFolder],
+    results: Sequence[Result],
+    runner: Runner,
+    notes: list[str],
+    console: Console,
 ) -> list[Result]:
     """The results with the best on val marked, and its value on test."""
     hows = [folder.run.score or sweep.score for folder in folders]
@@ -175,13 +193,32 @@ def _chosen(
     folder, how = folders[place], hows[place]
     best = msgspec.structs.replace(results[place], chosen=True)
     notes.append(f"{best.name} * is the best of {len(results)} on val, so that its value there is too good.")
+    if alike := [other.name for at, other in enumerate(results) if good[at] == good[place] and at != place]:
+        notes.append(f"As good on val: {', '.join(alike)}. The first of them is taken.")
     if how and how.test:
         predict(folder, "test", how.test, how, runner)
-        score(folder, "test", how.test, how, runner)
+        _scored(folder, "test", how.test, how, runner, console)
         entry = entry_of(folder.metrics("test"), how)
         best = msgspec.structs.replace(best, test=entry.get("value"), test_ci95=entry.get("ci95"))
         notes.append(_looked_at(folder, how.test))
     return [best if at == place else other for at, other in enumerate(results)]
+
+
+def _scored(
+    folder: RunFolder,
+    split: str,
+    data: str,
+    how: Score,
+    runner: Runner,
+    console: Console,
+    baseline: RunFolder | None = None,
+) -> None:
+    """Score a run, and tell its tracker; one that cannot be told is no reason to have no table."""
+    score(folder, split, data, how, runner, baseline)
+    try:
+        track(folder, split, runner)
+    except CommandFailedError as error:
+        console.print(f"{folder.run.name}: not tracked: {error}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _looked_at(folder: RunFolder, test: str) -> str:

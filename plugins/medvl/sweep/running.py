@@ -1,6 +1,8 @@
 """One run of a sweep: trained unless it is finished, predicted, scored. Every step is a command that users type too."""
 
 import hashlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ import yaml
 
 from medvl.errors import DataError
 from medvl.factory.run_card import RunCard, read_run_card
-from medvl.processes import repository_root, run_logged
+from medvl.factory.trackers import read_tracked
+from medvl.processes import environment, repository_root, run_logged
 from medvl.sharegpt import to_json, write_atomic
 from medvl.sweep.plan import Run, Score, Sweep
 
@@ -23,9 +26,19 @@ _ASKED = "asked.json"  # hash of the settings that a folder's run was begun with
 Runner = Callable[[str, Sequence[str], Path], object]
 
 
-def in_a_process(title: str, command: Sequence[str], log: Path) -> float:
-    """Run a command in the working folder, as recipes expect."""
-    return run_logged(command, title=title, cwd=Path.cwd(), log=log)
+def in_processes(name: str) -> Runner:
+    """Runs commands in the working folder, as recipes expect; what they track is grouped under `name`, unless told."""
+    groups = {"MLFLOW_EXPERIMENT_NAME": name, "WANDB_RUN_GROUP": name}
+
+    def run(title: str, command: Sequence[str], log: Path) -> object:
+        # As Ctrl-C: `kill` must not leave the training behind, which has a session of its own.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return run_logged(command, title=title, cwd=Path.cwd(), log=log, env=environment(**(groups | os.environ)))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,8 @@ def train(folder: RunFolder, runner: Runner) -> bool:
         return False
     write_atomic(asked, to_json({"settings": folder.fingerprint}))
     recipe = dict(folder.settings) | {"output_dir": str(folder.model), "medvl_run_card": True}
+    if recipe.get("report_to", "none") != "none":
+        recipe.setdefault("run_name", folder.run.name)
     write_atomic(folder.path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
     command = ["llamafactory-cli", "train", str(folder.path / RECIPE)]
     runner(f"training {folder.run.name}", command, folder.path / "train.log")
@@ -138,3 +153,20 @@ def score(
     if baseline is not None:
         command += ["--baseline", str(baseline.predictions(split))]
     runner(f"scoring {folder.run.name}", command, folder.path / f"score_{split}.log")
+
+
+def track(folder: RunFolder, split: str, runner: Runner) -> None:
+    """Let the scores of a split join the run that the training was tracked in, if it was and they are new to it.
+
+    Raises:
+        CommandFailedError: it failed; its log lies in the folder.
+    """
+    metrics = folder.metrics(split)
+    if metrics is None or not read_tracked(folder.model):
+        return
+    told, known = folder.path / f"tracked_{split}.json", to_json(metrics["tasks"])
+    if told.is_file() and told.read_bytes() == known:
+        return
+    command = ["medvl", "track", str(folder.model), str(folder.scores(split)), "--as", split]
+    runner(f"tracking {folder.run.name}", command, folder.path / f"track_{split}.log")
+    write_atomic(told, known)

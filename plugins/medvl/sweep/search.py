@@ -36,7 +36,7 @@ def search(
     try:
         import optuna
     except ImportError as error:
-        raise UsageError("--search needs Optuna: pip install 'medvl[sweep]'") from error
+        raise UsageError("--search needs Optuna: pip install --editable '.[sweep]' in the clone") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(

@@ -7,6 +7,7 @@ none, is trained on other data, and the run card tells only of the new one. Impo
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import msgspec
 
 from medvl.factory.run_card import DataFile, RunCard
 
+_WRITTEN_LAST = "trainer_state.json"  # of a checkpoint
 # Settings that shape the order and number of training records.
 _DATA_KEYS = ("max_samples", "val_size", "mix_strategy", "interleave_probs", "streaming", "packing", "mask_history")
+
+log = logging.getLogger("medvl")
 
 
 def resumed_checkpoint(training: Any) -> Path | None:
@@ -30,6 +34,22 @@ def resumed_checkpoint(training: Any) -> Path | None:
 
     last = get_last_checkpoint(training.output_dir)
     return Path(last) if last else None
+
+
+def skip_incomplete(training: Any, recipe: Any) -> None:
+    """Go on from the last whole checkpoint in output_dir; a run that is killed while it saves leaves one in parts.
+
+    LLaMA-Factory takes the one of the highest number, and fails to load it at every start. One that the recipe names is
+    left as it is.
+    """
+    taken = resumed_checkpoint(training)
+    named = "resume_from_checkpoint" in recipe.keys and training.resume_from_checkpoint is not True
+    if taken is None or named or (taken / _WRITTEN_LAST).is_file():
+        return
+    whole = [path.parent for path in taken.parent.glob(f"checkpoint-*/{_WRITTEN_LAST}")]
+    last = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    training.resume_from_checkpoint = str(last) if last else None
+    log.warning("%s was not written to its end: training goes on from %s", taken, last or "the beginning")
 
 
 def differences(old: RunCard, new: RunCard, recipe: Any) -> list[str]:

@@ -6,6 +6,7 @@ A file in this folder with a `LOSS` is a loss, and nothing else has to name it. 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from medvl.factory.recipe import KeyGroup
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class AddedLoss:
+class AddedLoss(ABC):
     """A loss at work in one run, added to the language-model loss of every training batch.
 
     Attributes:
@@ -25,6 +26,7 @@ class AddedLoss:
 
     in_batch: str | None = None
 
+    @abstractmethod
     def term(self, language: Tensor, outputs: Mapping[str, Any], labels: Tensor, found: Any) -> Tensor | None:
         """What is added for one micro-batch, a scalar on the device of `language`; None for nothing.
 
@@ -34,7 +36,6 @@ class AddedLoss:
             labels: (batch, length), -100 where nothing is trained.
             found: What stood in the batch under `in_batch`; None for nothing.
         """
-        raise NotImplementedError
 
     def logs(self) -> dict[str, float]:
         """What goes into the log beside `loss`: means since the last call. Every rank calls it."""
@@ -73,9 +74,10 @@ class Loss:
         return None
 
 
-class TermLoss(Loss):
+class TermLoss(Loss, ABC):
     """A loss that is computed from the logits of the supervised tokens alone: `terms` is all it needs."""
 
+    @abstractmethod
     def terms(self, keys: Any, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What is added to the loss, by the name under which each part is logged and plotted.
 
@@ -87,7 +89,6 @@ class TermLoss(Loss):
         Returns:
             Scalars, weighted already.
         """
-        raise NotImplementedError
 
     def added(self, trainer: Any) -> AddedLoss:
         """The terms of each batch."""

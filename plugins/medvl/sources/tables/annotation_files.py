@@ -10,6 +10,7 @@ import msgspec
 
 from medvl.errors import DataError
 from medvl.files import not_utf8, read_file
+from medvl.sources.tables.extra import needs
 from medvl.sources.tables.splits import split_in
 
 
@@ -50,6 +51,7 @@ def read_json(path: Path) -> Any:
 
 def read_xml(path: Path) -> Element:
     """The root of an XML file; raises `DataError` where it is none, or defines entities, which can be a bomb."""
+    needs("defusedxml", "XML")
     from defusedxml import DefusedXmlException, ElementTree  # an extra, for the forms that are XML
 
     try:

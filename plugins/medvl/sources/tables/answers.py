@@ -1,7 +1,7 @@
 """Rows with a question and an answer in words, a letter or a number, as samples."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,8 @@ class Answers:
         letter = letter_of(target or answer, texts)
         if letter is None and not self._is_verbatim(question):
             said = ", ".join(f"{letter}: {text}" for letter, text in texts.items())
-            raise DataError(f"{(target or answer)[:200]!r} is not one of {said[:300]}")
+            cure = f"; --labels {answer.strip()}=LETTER says which is meant" if is_number(answer) else ""
+            raise DataError(f"{(target or answer)[:200]!r} is not one of {said[:300]}{cure}")
         return question, letter or target
 
     def _is_verbatim(self, question: str) -> bool:
@@ -103,11 +104,10 @@ class Answers:
             return ("; ".join(found) or "none") if task is Task.MULTI_LABEL else found[0] if len(found) == 1 else None
         value = cells.data(table.value(row, "answer"))
         if task is Task.MULTI_LABEL:
-            listed = [cells.text(item) for item in value] if isinstance(value, list) else None
-            parts = listed or labels_of(answer, self.separator)
+            parts = labels_of(value, self.separator)
             named = [table.label(part) for part in parts]
-            changed = listed is not None or named != parts or self.separator not in (None, ";")
-            return "; ".join(named) if answer.strip() and changed else None
+            changed = isinstance(value, list) or named != parts or self.separator not in (None, ";")
+            return ("; ".join(named) or "none") if answer.strip() and changed else None
         if isinstance(value, list) and len(value) == 1:
             return table.label(cells.text(value[0]))
         if task.is_number and is_number(answer):
@@ -141,14 +141,15 @@ def marked(table: Understood, row: Mapping[str, Any]) -> list[str]:
 
 
 def all_labels(table: Understood, separator: str | None, task: Task) -> tuple[str, ...]:
-    """All labels that occur, numbers by size and words by the alphabet."""
+    """All labels that occur: those with names in the order of these, numbers by size, words by the alphabet."""
     columns = table.columns.get("answer", ())
     if len(columns) > 1:
         return tuple(map(table.label, columns))
-    answers: Sequence[str] = [table.text(row, "answer") for row in table.rows]
     several = separator if task is Task.MULTI_LABEL else None
-    found = {table.label(part) for answer in answers for part in labels_of(answer, several)}
-    return tuple(sorted(found, key=lambda label: (not is_number(label), _size(label), label.casefold(), label)))
+    found = {table.label(part) for row in table.rows for part in labels_of(table.value(row, "answer"), several)}
+    named = [label for label in dict.fromkeys(table.said.labels.values()) if label in found]
+    others = found - {*named}
+    return (*named, *sorted(others, key=lambda label: (not is_number(label), _size(label), label.casefold(), label)))
 
 
 def _size(label: str) -> float:

@@ -95,7 +95,9 @@ def letter_of(answer: str, texts: Mapping[str, str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def labels_of(answer: str, separator: str | None) -> list[str]:
-    """The labels that an answer lists; the one that it is, where nothing separates any."""
-    parts = answer.split(separator) if separator else [answer]
+def labels_of(answer: Any, separator: str | None) -> list[str]:
+    """The labels that an answer lists, as a list or as a text; the one that it is, where nothing separates any."""
+    value = cells.data(answer)
+    text = cells.text(answer)
+    parts = map(cells.text, value) if isinstance(value, list) else text.split(separator) if separator else [text]
     return [part.strip() for part in parts if part.strip()]

@@ -32,6 +32,7 @@ class Table:
         question: Question of all rows, where the form says it.
         box_format: Order of a box's numbers, where the form says it.
         frame: Frame of its numbers, where the form says it.
+        classes: Names that objects may have, where the form lists them, be there any or not.
         notes: Codes of `preprocess.report.CODES` and details: what is unusual about the file.
         lines: Row of the file that each row was made of, from 0, where several may be made of one.
         row_notes: Row -> codes and details of what is unusual about it; it is used.
@@ -49,6 +50,7 @@ class Table:
     notes: tuple[tuple[str, str], ...] = ()
     lines: Sequence[int] | None = None
     question: str | None = None
+    classes: tuple[str, ...] = ()
     row_notes: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     row_problems: Mapping[int, Problem] = field(default_factory=dict)
     refused: tuple[str, ...] = ()

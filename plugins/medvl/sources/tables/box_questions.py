@@ -62,7 +62,8 @@ def question_for(names: Sequence[str], task: Task | None = None, own: str | None
     text = own or (_MAP if task is Task.INSTANCE_DETECTION else _LIST)
     if "{names}" in text and len(names) > _MOST_NAMES:
         raise UsageError(f"{len(names)} classes are too many for one question; say --ask class, or --question TEXT")
-    return text.replace("{names}", ", ".join(names)), task
+    between = "; " if any("," in name for name in names) else ", "
+    return text.replace("{names}", between.join(names)), task
 
 
 def questions_for(

@@ -17,7 +17,8 @@ from medvl.sources.tables import cells, images
 from medvl.sources.tables.base import BoxFormat
 from medvl.sources.tables.box_order import Drawn, settle, xyxy
 from medvl.sources.tables.box_questions import BoxQuestion, questions_for
-from medvl.sources.tables.columns import format_of
+from medvl.sources.tables.columns import format_of, is_mask
+from medvl.sources.tables.masks import shapes_in_mask
 from medvl.sources.tables.numbers import Decimal
 from medvl.sources.tables.shapes import Shape, shape_of, shapes_in
 from medvl.sources.tables.understanding import Understood
@@ -71,8 +72,9 @@ class Boxes:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """All names of objects, sorted."""
-        return tuple(sorted({shape.label for row in self.rows for shape in row.shapes if shape.label}))
+        """All names of objects, sorted: those that the data lists too, so that every part of it is asked alike."""
+        listed = map(self.table.label, self.table.classes)
+        return tuple(sorted({*listed, *(shape.label for row in self.rows for shape in row.shapes if shape.label)}))
 
     def _samples(self, rows: Sequence[_BoxRow]) -> Iterator[Sample]:
         """The samples of one image: one, or one per class."""
@@ -130,7 +132,7 @@ class Boxes:
     def _size_differs(self, row: Mapping[str, Any], first: _BoxRow) -> tuple[tuple[Problem, ...], tuple[Note, ...]]:
         """Whether an image has another size than the table says; then its boxes in pixels lie elsewhere."""
         stated = _stated_size(self.table, row)
-        found = _size_at(images.find(self.table.folder, first.names[0]).path) if stated and first.names else None
+        found = _size_of(self.table, first.names) if stated else None
         if stated is None or found is None or stated == found:
             return (), ()
         detail = f"{first.names[0]} is {found[0]} x {found[1]}, and was {stated[0]} x {stated[1]} when boxes were drawn"
@@ -149,6 +151,8 @@ def read_boxes(table: Understood, task: Task | None, places: Sequence[int], deci
     rows = tuple(_box_row(table, index, table.rows[index], decimal) for index in places)
     said = table.said
     order = said.box_format or format_of(table.columns)
+    if is_mask(table.columns):
+        return Boxes(table, task, rows, "xyxy", Frame.PIXEL)
     known = bool(order and said.frame)
     drawn = [
         Drawn(row.index, row.shapes, None if known else _size(table, row)) for row in rows if row.shapes and row.names
@@ -162,7 +166,10 @@ def _box_row(table: Understood, index: int, row: Mapping[str, Any], decimal: Dec
     names, columns = table.image_names(row), table.columns["boxes"]
     try:
         values = [row.get(column) for column in columns]
-        shapes = shapes_in(values[0], decimal) if len(values) == 1 else shape_of(values, decimal)
+        if is_mask(table.columns):
+            shapes = shapes_in_mask(values[0], _size_of(table, names), table.folder)
+        else:
+            shapes = shapes_in(values[0], decimal) if len(values) == 1 else shape_of(values, decimal)
         return _BoxRow(index, names, _labelled(table, row, shapes))
     except (ValueError, UsageError) as error:
         return _BoxRow(index, names, (), str(error))
@@ -193,13 +200,18 @@ def _labelled(table: Understood, row: Mapping[str, Any], shapes: tuple[Shape, ..
 
 def _size(table: Understood, row: _BoxRow) -> Size | None:
     """Size of the first image of a row: as the table says it, else as the file does."""
-    return _stated_size(table, table.rows[row.index]) or _size_at(images.find(table.folder, row.names[0]).path)
+    return _stated_size(table, table.rows[row.index]) or _size_of(table, row.names)
 
 
 def _stated_size(table: Understood, row: Mapping[str, Any]) -> Size | None:
     """The size of its first image by its own columns; None where they do not say it."""
     width, height = (table.text(row, role).strip() for role in ("width", "height"))
     return (int(width), int(height)) if width.isdigit() and height.isdigit() and int(width) and int(height) else None
+
+
+def _size_of(table: Understood, names: Sequence[str]) -> Size | None:
+    """The size of the first image as it is; None where there is none, or it cannot be read."""
+    return _size_at(images.find(table.folder, names[0]).path) if names else None
 
 
 @lru_cache(maxsize=200_000)

@@ -79,6 +79,8 @@ def _questions(row: Row) -> Iterator[_Asked]:
             raise ValueError(f"{', '.join(media)}: records have images alone")
         if preferred := [name for name in ("chosen", "rejected") if name in row]:
             raise ValueError(f"{', '.join(preferred)}: a choice between answers, not an answer")
+        if key is None and "instruction" not in row:
+            raise ValueError("no conversation in this row")
         turns = turns_of(row[key]) if key else alpaca_turns(row)
         if row.get("system") and key:
             turns.insert(0, Turn("system", str(row["system"])))

@@ -38,8 +38,10 @@ def read(path: Path, images: Path | None = None) -> Table:  # noqa: ARG001  (one
         for home, split in homes.items()
         for kind, image in _images(home)
     ]
-    beside = [folder.name for folder in _folders(path) if splits and folder not in splits]
-    notes = [("FILE_UNREAD", f"folders beside those of the splits: {several(beside)}")] if beside else []
+    beside = [
+        part.name for part in visible(path) if splits and part not in splits and (part.is_dir() or is_image(part))
+    ]
+    notes = [("FILE_UNREAD", f"beside the folders of the splits: {several(beside)}")] if beside else []
     return Table(
         path=path,
         rows=rows,

@@ -48,14 +48,16 @@ def read(path: Path, images: Path | None = None) -> Table:
                   if file not in chosen]  # fmt: skip
         files = chosen
     rows: list[dict[str, Any]] = []
-    paths: list[Path] = []
+    paths, classes = list[Path](), set[str]()
     row_notes: dict[int, tuple[tuple[str, str], ...]] = {}
     for file in files:
         try:
-            found = list(_rows(file, read_json(file), refused))
+            content = read_json(file)
+            found = list(image_rows(file, content, refused))
         except DataError as error:
             refused.append(str(error))
             continue
+        classes |= _classes(content)
         split = split_in(file.stem) or (split_in(file.parent.name) if path.is_dir() and file.parent != path else None)
         folders = [images] if images else _image_folders(file, split)
         paths += find_images([row["file_name"] for row in found], folders)
@@ -71,6 +73,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         folder=folder,
         box_format="xywh",
         frame=Frame.PIXEL,
+        classes=tuple(sorted(classes)),
         notes=tuple(notes),
         row_notes=row_notes,
         refused=tuple(refused),
@@ -109,8 +112,8 @@ def _image_folders(file: Path, split: str | None) -> list[Path]:
     return places
 
 
-def _rows(file: Path, content: Any, refused: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file; what belongs to none of them is refused."""
+def image_rows(file: Path, content: Any, refused: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file, one per image; what belongs to none of them is refused."""
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
         raise DataError(f"{file}: expected an object with the lists {', '.join(_KEYS)}, as COCO has them")
     images = _by_id(file, "images", content["images"], "file_name", refused)
@@ -135,6 +138,14 @@ def _rows(file: Path, content: Any, refused: list[str]) -> Iterator[dict[str, An
     ]
     for name, image in images.items():
         yield _row(image, of_image[name], categories)
+
+
+def _classes(content: Mapping[str, Any]) -> set[str]:
+    """Names of the categories. Roboflow adds one above the others that nothing is of."""
+    used = {annotation.get("category_id") for annotation in content["annotations"] if isinstance(annotation, dict)}
+    known = [category for category in content["categories"] if isinstance(category, dict) and category.get("name")]
+    above = {category.get("supercategory") for category in known}
+    return {str(found["name"]) for found in known if found.get("id") in used or found["name"] not in above}
 
 
 def _by_id(file: Path, kind: str, items: Sequence[Any], name: str, refused: list[str]) -> dict[Any, Mapping[str, Any]]:

@@ -30,7 +30,10 @@ _NAMES: Mapping[Role, tuple[str, str]] = {
         "klasse",
         "classname findinglabels labelname category disease report findings impression caption grade befund wert value",
     ),
-    "boxes": ("boxes bbox bboxes box boundingbox boundingboxes bbox2d bboxaabb", "polygon polygons segmentation"),
+    "boxes": (
+        "boxes bbox bboxes box boundingbox boundingboxes bbox2d bboxaabb",
+        "polygon polygons segmentation rle encodedpixels",
+    ),
     "label": (
         "label labels class classname target diagnosis labelname category categories diagnose klasse",
         "name finding findings answer disease coarselesiontype",
@@ -52,6 +55,7 @@ _SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("xmin", "ymin", 
 _CENTRES = (("xcenter", "ycenter", "width", "height"), ("xcenter", "ycenter", "w", "h"), ("cx", "cy", "w", "h"),
             ("cx", "cy", "width", "height"), ("centerx", "centery", "width", "height"))  # fmt: skip
 _FORMATS: Mapping[BoxFormat, tuple[tuple[str, ...], ...]] = {"xyxy": _CORNERS, "xywh": _SIDES, "cxcywh": _CENTRES}
+MASKS = "rle encodedpixels mask masks maskpath maskfile maskname segmentationmask"
 _OPTION = re.compile(r"(?:option|choice|op|opt)?([a-z])", re.IGNORECASE)
 
 
@@ -122,6 +126,12 @@ def format_of(columns: Columns) -> BoxFormat | None:
     """The order of numbers that the names of four box columns say; None for others."""
     words = tuple(map(_plain, columns.get("boxes", ())))
     return next((order for order, known in _FORMATS.items() if words in known), None)
+
+
+def is_mask(columns: Columns) -> bool:
+    """Whether the boxes stand as masks, by the name of their column."""
+    names = columns.get("boxes", ())
+    return len(names) == 1 and _plain(names[0]) in MASKS.split()
 
 
 def _named(role: Role, column: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def read(path: Path, images: Path | None = None) -> Table:
     """
     rows: dict[str, dict[str, Any]] = {}
     root_folder = path if path.is_dir() else path.parent
+    classes: set[str] = set()
     refused, homes = list[str](), [root_folder / "images", root_folder]
     for file in _files(path):
         homes += [file.parent / "images", file.parent]
@@ -49,6 +50,7 @@ def read(path: Path, images: Path | None = None) -> Table:
             root = read_xml(file)
             if root.find("track") is not None:
                 raise DataError(f"{file}: tracks of a video; export it as CVAT for images 1.1")
+            classes |= {(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")}
             for image in root.findall("image"):
                 _add(rows, image, file, refused)
         except DataError as error:
@@ -66,6 +68,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         folder=folder,
         box_format="xyxy",
         frame=Frame.PIXEL,
+        classes=() if tagged else tuple(sorted(filter(None, classes))),
         row_notes={place: notes for place, row in enumerate(listed) if (notes := _notes(row))},
         row_problems={place: problem for place, row in enumerate(listed) if (problem := _problem(row))},
         refused=tuple(refused),

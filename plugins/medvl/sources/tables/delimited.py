@@ -17,6 +17,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", r"\t": "\t"}
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+_SAID = re.compile(r"sep=(.)\r?\n")
 _SNIFFED = 1000  # rows by which a separator is told
 _SHOWN = 5
 # Text of Western Europe in cp1252: accents stand alone or in pairs, and signs do not stand inside words. What another
@@ -42,6 +43,8 @@ def read(path: Path, encoding: str | None = None, separator: str | None = None) 
         DataError: encoding or separator are unclear, or there is no header.
     """
     text = decoded(path, encoding)
+    if said := _SAID.match(text):  # by Excel, which reads it and does not show it
+        text, separator = text[said.end() :], separator or said[1]
     chosen = _separator(path, text, separator)
     header, rows, refused = checked_header([], path), [], list[str]()
     try:

@@ -8,4 +8,6 @@ from medvl.errors import UsageError
 def needs(library: str, form: str) -> None:
     """Raise `UsageError` with the cure if a library is not installed."""
     if find_spec(library) is None:
-        raise UsageError(f'{form} is read by {library}, which is not installed: pip install "medvl[tables]"')
+        raise UsageError(
+            f"{form} is read by {library}, which is not installed: pip install --editable '.[tables]' in the clone"
+        )

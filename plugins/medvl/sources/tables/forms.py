@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from medvl.errors import DataError, UsageError
@@ -42,13 +43,14 @@ class Form:
 
 # The first that holds a path reads it: those that look into a file stand before those that go by its name.
 _IMAGES = frozenset({"images"})
+_FIRST = 20  # rows, one of which tells that they are conversations
 FORMS: tuple[Form, ...] = (
     Form("a dataset saved by the library datasets", arrow.is_saved, arrow.read_saved),
     Form("CSV or TSV", delimited.holds, delimited.read, frozenset({"encoding", "separator"})),
     Form("Excel", excel.holds, excel.read, frozenset({"sheet"})),
     Form("MedMNIST", medmnist.holds, medmnist.read),
     Form("COCO", coco.holds, coco.read, _IMAGES),
-    Form("Pascal VOC", voc.holds, voc.read, _IMAGES),
+    Form("Pascal VOC", voc.holds, voc.read, _IMAGES | {"pixels_from"}),
     Form("CVAT for images", cvat.holds, cvat.read, _IMAGES),
     Form("YOLO", yolo.holds, yolo.read, _IMAGES),
     Form("a folder per class", class_folders.holds, class_folders.read),
@@ -89,11 +91,11 @@ def read_table(path: Path, options: Mapping[str, str], images: Path | None = Non
     """
     form = form_of(path)
     if others := sorted(options.keys() - form.options):
-        raise UsageError(f"{path} is {form.name}, for which --{others[0]} says nothing; remove it")
+        raise UsageError(f"{path} is {form.name}, for which --{others[0].replace('_', '-')} says nothing; remove it")
     table = form.read(path, **options, **({"images": images} if images and "images" in form.options else {}))
     if images and "images" not in form.options:
         table = replace(table, folder=images)
-    if chat.is_chat(next(iter(table.rows), {})):
+    if any(map(chat.is_chat, islice(table.rows, _FIRST))):
         table = chat.as_questions(table)
     if not len(table.rows) and not table.refused:
         raise DataError(f"{path}: no rows in it")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from medvl.box_text import parse_boxes
 from medvl.choices import options
 from medvl.errors import UsageError
 from medvl.sources.tables.columns import Columns
@@ -11,6 +12,8 @@ from medvl.tasks import Task
 
 _MANY_WORDS = 12  # more on average: a report
 _MAX_CLASSES = 100
+_LOOKED_AT = 50  # answers, for boxes
+_FEW = 4  # answers: fewer tell nothing
 _SEPARATORS = ("|", ";")
 
 
@@ -36,23 +39,32 @@ def task_of_rows(columns: Columns, questions: Sequence[str], answers: Sequence[s
             f"all {len(answers)} answers are numbers, {answers[0]!r} the first: say --task counting, regression, "
             "or classification if they stand for classes (--labels 0=NAME names them)"
         )
+    if all(len(parse_boxes(answer).boxes) for answer in answers[:_LOOKED_AT]):
+        raise UsageError(f"answers are boxes, {answers[0][:80]!r} the first: say --task detection")
     asked = [question for question in questions if question]
     if asked and all(map(options, asked)):
         return Task.CLASSIFICATION, "the questions offer options"
     words = sum(len(answer.split()) for answer in answers) / len(answers)
     if words > _MANY_WORDS:
         return Task.REPORT, f"answers have {words:.0f} words on average"
+    if len(set(questions)) > 1:
+        return Task.VQA, "open questions with short answers"
+    return _task_of_labels(answers, asked=bool(asked))
+
+
+def _task_of_labels(answers: Sequence[str], *, asked: bool) -> tuple[Task, str]:
+    """The task of rows that all ask the same, or nothing; `asked`: whether they ask something."""
+    if separator := label_separator(answers):
+        return Task.MULTI_LABEL, f"answers list labels with {separator} between"
     classes = Counter(answers)
-    if not any(asked) or len(set(asked)) == 1:
-        if separator := label_separator(answers):
-            return Task.MULTI_LABEL, f"answers list labels with {separator} between"
-        if len(classes) <= _MAX_CLASSES and len(classes) <= max(2, len(answers) / 2):
-            return Task.CLASSIFICATION, f"{len(classes)} answers are given again and again"
-        raise UsageError(
-            f"{len(classes)} different answers in {len(answers)} rows, and no questions: say --task classification, "
-            "--task vqa or --task report_generation"
-        )
-    return Task.VQA, "open questions with short answers"
+    if len(answers) >= _FEW and 2 <= len(classes) <= min(_MAX_CLASSES, max(2, len(answers) / 2)):
+        return Task.CLASSIFICATION, f"{len(classes)} answers are given again and again"
+    if asked:
+        return Task.VQA, "a question with short answers"
+    raise UsageError(
+        f"{len(classes)} different answers in {len(answers)} rows, and no questions: say --task classification, "
+        "--task vqa or --task report_generation"
+    )
 
 
 def label_separator(answers: Sequence[str]) -> str | None:

@@ -4,13 +4,15 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from medvl.sources.tables import cells
 from medvl.sources.tables.header import IMAGE_SUFFIXES, is_blank
+
+_LOOKED_AT = 50  # rows
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,17 @@ def forget() -> None:
 
 def _is_there(folder: str, name: str) -> bool:
     return os.path.isfile(find(folder, name).path)  # noqa: PTH113
+
+
+def column_of_files(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], folder: str) -> str | None:
+    """The one column whose values are images below a folder, by its first rows; None for none, or several."""
+    found = []
+    for column in columns:
+        values = {cells.text(value).strip() for row in rows[:_LOOKED_AT] if isinstance(value := row.get(column), str)}
+        values.discard("")
+        if values and all(_is_there(folder, value) for value in values):
+            found.append(column)
+    return found[0] if len(found) == 1 else None
 
 
 def names(value: Any, folder: str) -> tuple[str, ...]:

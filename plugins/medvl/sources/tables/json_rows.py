@@ -38,7 +38,7 @@ def read(path: Path) -> Table:
     lines = path.suffix.lower() in _LINES
     try:
         content = None if lines else _DECODER.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         lines = len(text.strip().splitlines()) > 1 and text.lstrip().startswith("{")
         if not lines:
             raise DataError(f"{path}: not JSON: {_hint(text, error)}") from error
@@ -92,14 +92,14 @@ def _lines(path: Path, text: str) -> tuple[list[Any], list[str]]:
         if line.strip():
             try:
                 rows.append(_DECODER.decode(line))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 refused.append(f"{path}, line {number}: not JSON: {_hint(line, error)}")
     if len(refused) > _SHOWN:
         refused[_SHOWN:] = [f"{path}: {len(refused) - _SHOWN} more such lines"]
     return rows, refused
 
 
-def _hint(text: str, error: msgspec.DecodeError) -> str:
+def _hint(text: str, error: Exception) -> str:
     nan = re.search(r"[:,\[]\s*NaN\b", text)
     return f"{error}; NaN is not JSON: write null where a value is missing" if nan else str(error)
 

@@ -32,13 +32,14 @@ def decimal_of(texts: Iterable[str], what: str) -> Decimal:
 def with_point(text: str, decimal: Decimal) -> str:
     """A number with a decimal point and without signs between thousands; any other text as it is.
 
-    >>> with_point("1.234,5", "comma"), with_point("1,234", "point"), with_point("twelve", "comma")
-    ('1234.5', '1234', 'twelve')
+    >>> with_point("1.234,5 %", "comma"), with_point("1,234", "point"), with_point("twelve", "comma")
+    ('1234.5 %', '1234', 'twelve')
     """
-    bare = text.strip()
+    bare = text.strip().rstrip(" %")
+    unit = text.strip()[len(bare) :]
     if decimal == "comma" and _COMMA.fullmatch(bare):
-        return bare.replace(".", "").replace(" ", "").replace(",", ".")
-    return bare.replace(",", "") if decimal == "point" and _GROUPED.fullmatch(bare) else text
+        return bare.replace(".", "").replace(" ", "").replace(",", ".") + unit
+    return bare.replace(",", "") + unit if decimal == "point" and _GROUPED.fullmatch(bare) else text
 
 
 def is_number(text: str) -> bool:

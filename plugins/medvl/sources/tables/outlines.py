@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from medvl.sources.tables.extra import needs
+
 Box = list[float]
 
 
@@ -64,7 +66,8 @@ def around_segmentation(segmentation: Any, width: int, height: int) -> Box:
         return around(points)
     if not isinstance(segmentation, dict) or not {"counts", "size"} <= segmentation.keys():
         raise ValueError(f"the segmentation is neither polygons nor a run-length mask: {str(segmentation)[:80]}")
-    from pycocotools import mask  # an extra, and only masks need it
+    needs("pycocotools", "a mask")
+    from pycocotools import mask
 
     counts = segmentation["counts"]
     if isinstance(counts, str):

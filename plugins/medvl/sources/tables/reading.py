@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import msgspec
 
+from medvl.choices import normal
 from medvl.errors import UsageError
 from medvl.sources.base import Sample
 from medvl.sources.tables import cells
 from medvl.sources.tables.answers import Answers, all_labels, given_answer, marked
 from medvl.sources.tables.asked import with_labels
 from medvl.sources.tables.box_rows import read_boxes
+from medvl.sources.tables.columns import format_of
 from medvl.sources.tables.guess import label_separator, task_of_rows
 from medvl.sources.tables.numbers import Decimal, decimal_of, is_number
 from medvl.sources.tables.understanding import Understood
@@ -46,7 +48,10 @@ def read_samples(table: Understood, decimal: Decimal | None) -> tuple[list[Sampl
             facts = [fact for fact in facts if fact[0] != "task"]
             facts += [("task", ", ".join(dict.fromkeys(str(sample.task) for sample in found)), "")]
             facts += [("asked", found[0].question, "" if table.said.question else "made of the classes")]
-        facts += [("order of boxes", boxes.order, ""), ("frame of boxes", boxes.frame, "")]
+        told = f"told by {sum(len(row.shapes) for row in boxes.rows)} boxes"
+        by_name = "by the names of the columns" if format_of(table.columns) else told
+        facts.append(("order of boxes", boxes.order, "stated" if table.said.box_format else by_name))
+        facts.append(("frame of boxes", boxes.frame, "stated" if table.said.frame else told))
     else:
         others = list(range(len(table.rows)))
     if others:
@@ -88,6 +93,9 @@ def _guessed_task(table: Understood) -> tuple[Task, str]:
     if len(table.columns.get("answer", ())) > 1:
         one_each = all(len(marked(table, row)) == 1 for row in table.rows)
         return (Task.CLASSIFICATION if one_each else Task.MULTI_LABEL), "a column for each label"
+    lists = [value for row in table.rows if isinstance(value := cells.data(table.value(row, "answer")), list)]
+    if any(len(value) != 1 for value in lists):
+        return Task.MULTI_LABEL, "answers are lists"
     questions = [table.text(row, "question") for row in table.rows]
     answers = [text for row in table.rows if (text := table.label(table.text(row, "answer"))).strip()]
     return task_of_rows(table.columns, questions, answers)
@@ -111,6 +119,16 @@ def _decimal(table: Understood, stated: Decimal | None, role: str, rows: Sequenc
     return decimal_of([text for text in texts if is_number(text)], f"{table.path}, {', '.join(columns)}")
 
 
+def _refuse_alike(labels: Sequence[str]) -> None:
+    """Raise `UsageError` for labels that are read as one: no answer could say which of them is meant."""
+    first: dict[str, str] = {}
+    for label in labels:
+        if (other := first.setdefault(normal(label), label)) != label:
+            raise UsageError(
+                f"the labels {other!r} and {label!r} are read as one; make them one with --labels {label!r}={other!r}"
+            )
+
+
 def _answered(
     table: Understood, task: Task | None, rows: Sequence[int], decimal: Decimal | None
 ) -> tuple[list[Sample], Facts]:
@@ -126,6 +144,7 @@ def _answered(
         reader = replace(reader, decimal=_decimal(table, decimal, "answer", rows))
     if task in (Task.CLASSIFICATION, Task.MULTI_LABEL) and "options" not in table.columns and table.said.question:
         labels = all_labels(table, separator, task)
+        _refuse_alike(labels)
         if 1 < len(labels) <= _MAX_OFFERED:
             asked = with_labels(table.said.question, labels, several=task is Task.MULTI_LABEL)
             facts.append(("asked", asked, ""))

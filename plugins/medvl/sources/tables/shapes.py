@@ -5,6 +5,7 @@
 [[[10, 20], [30, 20], [30, 40]]]                 an outline; its hull is the box
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,9 +49,10 @@ def shapes_in(value: Any, decimal: Decimal = "point") -> tuple[Shape, ...]:
     value = cells.data(value)
     if is_blank(value):
         return ()
-    if isinstance(value, str):
-        return tuple(_in_text(value))
-    return tuple(_shapes(value, decimal))
+    shapes = tuple(_in_text(value) if isinstance(value, str) else _shapes(value, decimal))
+    if not all(math.isfinite(number) for shape in shapes for number in shape.numbers):
+        raise ValueError("a box with a number that is not finite")
+    return shapes
 
 
 def shape_of(four: Sequence[Any], decimal: Decimal) -> tuple[Shape, ...]:

@@ -2,11 +2,12 @@
 
 import re
 
-from medvl.sources.base import SPLITS, Split
+from medvl.sources.base import Split
+from medvl.sources.given import SPLITS
 
 _SPELLINGS = {"train": "train", "training": "train", "trn": "train", "tr": "train", "val": "val", "valid": "val",
               "validation": "val", "validate": "val", "dev": "val", "development": "val", "eval": "val", "test": "test",
-              "testing": "test", "tst": "test", "ts": "test"}  # fmt: skip
+              "testing": "test", "tests": "test", "tst": "test", "ts": "test"}  # fmt: skip
 EXPECTED = "train, val, validation, dev, test"
 
 

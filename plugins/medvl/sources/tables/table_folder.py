@@ -17,9 +17,13 @@ _FORMS = ((delimited.holds, delimited.read), (arrow.is_parquet, arrow.read_parqu
           (excel.holds, excel.read))  # fmt: skip
 
 
+_NO_TABLES = ("dataset_info.json", "dataset_infos.json")  # beside the Parquet files of a dataset of the Hub
+
+
 def _files(folder: Path) -> list[Path]:
     """All tables in a folder and its folders, less hidden ones."""
-    found = (path for path in sorted(folder.rglob("*")) if any(holds(path) for holds, _ in _FORMS))
+    paths = (path for path in sorted(folder.rglob("*")) if path.name not in _NO_TABLES)
+    found = (path for path in paths if any(holds(path) for holds, _ in _FORMS))
     return [path for path in found if not re.search(r"(?:^|/)\.", path.relative_to(folder).as_posix())]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medvl.errors import DataError
-from medvl.sources.base import SPLITS, Problem, SourceFile, Split
+from medvl.sources.base import Problem, SourceFile, Split
+from medvl.sources.given import SPLITS
 from medvl.sources.tables import cells, images
 from medvl.sources.tables.base import Role
 from medvl.sources.tables.columns import Columns
@@ -32,6 +33,7 @@ class Understood:
         folder: Names of images are relative to it.
         said: What was stated.
         lines: Row of the file that each row was made of; None where a row is a row.
+        classes: Names that objects may have, beside those that some have.
         row_notes: Row -> codes and details of what its reader found unusual.
         row_problems: Row -> why it cannot be used.
     """
@@ -42,6 +44,7 @@ class Understood:
     folder: str
     said: Settings
     lines: Sequence[int] | None = None
+    classes: tuple[str, ...] = ()
     row_notes: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     row_problems: Mapping[int, Problem] = field(default_factory=dict)
 

@@ -6,7 +6,8 @@
 
 VOC counts pixels from 1, and both corners are inside: `xmin=11, xmax=40` are 30 pixels. Half-open from 0 that is 10 to
 40: one is taken off xmin and ymin, and nothing off xmax and ymax. Some tools count from 0. Where any xmin or ymin of
-the data is 0 none can be 1-based, and all boxes are taken as they stand, with a finding.
+the data is 0 none can be 1-based, and all boxes are taken as they stand, with a finding; `--pixels-from 0` says it of
+others. A box without area has no place in this form: tools write one pixel for it.
 
 Objects that are difficult or truncated are kept, with a finding. No object is a negative. An image without an XML file
 is a row without an answer, which conversion drops and reports. `ImageSets/Main/train.txt` and folders named train,
@@ -35,12 +36,13 @@ def holds(path: Path) -> bool:
     return any(b"<annotation" in read_bytes(file) and b"<annotations" not in read_bytes(file) for file in _files(path))
 
 
-def read(path: Path, images: Path | None = None) -> Table:
+def read(path: Path, images: Path | None = None, pixels_from: str | None = None) -> Table:
     """A row per XML file, and one per image that has none. Refused: files that are no XML, or no annotation.
 
     Args:
         path: A folder, or one XML file.
         images: Where the images lie; the usual places are looked at if None.
+        pixels_from: What the files call the first pixel, `0` or `1`; told by all boxes if None.
     """
     root, refused, rows = path if path.is_dir() else path.parent, list[str](), list[dict[str, Any]]()
     splits = _listed_splits(root, refused)
@@ -58,7 +60,8 @@ def read(path: Path, images: Path | None = None) -> Table:
             )
             paths.append(lonely)
     folder, names = relative_to_all(paths, images or root)
-    zero_based = any(0 in box[:2] for row in rows for box in row["boxes"] or () if isinstance(box, list))
+    found_zero = any(0 in box[:2] for row in rows for box in row["boxes"] or () if isinstance(box, list))
+    zero_based = pixels_from == "0" or (pixels_from is None and found_zero)
     rows = [
         {"image": name, **row, "boxes": row["boxes"] and [_half_open(box, zero_based) for box in row["boxes"]]}
         for name, row in zip(names, rows, strict=True)
@@ -71,7 +74,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         folder=folder,
         box_format="xyxy",
         frame=Frame.PIXEL,
-        notes=(note,) if zero_based else (),
+        notes=(note,) if zero_based and not pixels_from else (),
         row_notes={place: notes for place, row in enumerate(rows) if (notes := _notes(row))},
         row_problems=without_answer(rows, "no XML file tells of this image"),
         refused=tuple(refused),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.boxes import Frame
-from medvl.sources.tables.annotation_files import read_text, several
+from medvl.sources.tables.annotation_files import read_bytes, several
 from medvl.sources.tables.base import Table, columns_called, without_answer
 from medvl.sources.tables.image_files import images_below, relative_to_all, visible
 from medvl.sources.tables.splits import split_in
@@ -37,7 +37,7 @@ from medvl.sources.tables.yolo_lines import Labels, read_labels
 def holds(path: Path) -> bool:
     """Whether a path is a `data.yaml` of this form, or a folder with one, or with labels beside images."""
     if path.is_file():
-        return path.suffix.lower() in YAML and "names" in read_text(path)
+        return path.suffix.lower() in YAML and b"names" in read_bytes(path)
     return path.is_dir() and (yaml_in(path) is not None or any(map(is_label, _texts_below(path))))
 
 
@@ -79,6 +79,7 @@ def read(path: Path, images: Path | None = None) -> Table:
         folder=folder,
         box_format="cxcywh",
         frame=Frame.NORM1,
+        classes=tuple(names.values()),
         notes=(("FILE_UNREAD", said),) if unlisted else (),
         row_notes=notes,
         row_problems=without_answer(rows, "no text file beside this image"),

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from medvl.errors import DataError
-from medvl.sources.tables.annotation_files import read_text, split_below
+from medvl.sources.tables.annotation_files import read_bytes, read_text, split_below
 from medvl.sources.tables.image_files import images_below, visible
 from medvl.yaml_files import read_yaml
 
 YAML = (".yaml", ".yml")
 _NAMES = ("classes.txt", "obj.names", "predefined_classes.txt")
 _SPLITS = ("train", "val", "test")
+_BEGINNING = 100_000  # bytes; the outline of one object may be long
 
 
 def yaml_in(folder: Path) -> Path | None:
     """The YAML file that names classes; the one called data or dataset if there are several."""
-    found = [file for file in visible(folder) if file.suffix.lower() in YAML and "names" in read_text(file)]
+    found = [file for file in visible(folder) if file.suffix.lower() in YAML and b"names" in read_bytes(file)]
     return next((file for file in found if file.stem.lower() in ("data", "dataset")), found[0] if found else None)
 
 
@@ -34,7 +35,7 @@ def is_label(file: Path) -> bool:
     """Whether a text's first line is numbers, five at least, the first of them whole."""
     if file.name in _NAMES:
         return False
-    words = next(iter(read_text(file).splitlines()), "").split()
+    words = next(iter(read_bytes(file)[:_BEGINNING].decode("latin-1").splitlines()), "").split()
     try:
         return len([float(word) for word in words]) >= 5 and words[0].isdigit()
     except ValueError:
@@ -76,7 +77,8 @@ def _listed(root: Path, content: Mapping[str, Any], place: str) -> list[Path]:
                 return list(images_below(at))
             if at.is_file():
                 lines = [line.strip() for line in read_text(at).splitlines() if line.strip()]
-                return [Path(os.path.abspath(home / line)) for line in lines]  # noqa: PTH100
+                beside = [at.parent if line.startswith("./") else home for line in lines]  # as Ultralytics reads them
+                return [Path(os.path.abspath(folder / line)) for folder, line in zip(beside, lines, strict=True)]  # noqa: PTH100
     raise DataError(f"{place} is not there, from {root}; expected a folder with images or a list of them")
 
 
