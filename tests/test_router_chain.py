@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,13 @@ def test_the_classifier_decides_first() -> None:
 
 
 def test_rules_decide_where_the_classifier_is_not_sure_but_does_not_object() -> None:
-    route = one(Router(stage(-9.0, -9.0, -9.0, -9.0, 0.5)), "How many cells are there?")  # counting 0.62 < 0.7
+    unsure = stage(*[-9.0] * 4, 0.5, 0.0)  # counting .62 < .7
+    route = one(Router(unsure), "How many cells are there?")
     assert (route.task, route.source, route.abstained) == ("counting", "rules", False)
-    assert route.confidence == chain.CONFIDENCE_VOUCHED
-    assert one(Router(stage(0.5)), "How many cells are there?").task == GENERAL  # counting 0.0
+    assert route.confidence == pytest.approx(1 / (1 + np.exp(-0.5)), abs=1e-3)
+    assert route.confidence > chain.VOUCHED
+    objecting = stage(0.5, 0.0)  # counting .0
+    assert one(Router(objecting), "How many cells are there?").task == GENERAL
 
 
 def test_without_a_classifier_rules_decide() -> None:
@@ -65,18 +69,19 @@ def test_without_a_classifier_rules_decide() -> None:
 
 
 def test_confidence_and_margin_are_the_scores_of_the_classifier() -> None:
-    route = one(Router(stage(-2.0, -2.0, 3.0)), UNDECIDED)
+    route = one(Router(stage(1.0, 0.0, 3.0)), UNDECIDED)
     assert (route.task, route.source) == ("detection", "gliclass")
-    assert route.confidence == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-5)
-    assert route.margin == pytest.approx(route.confidence - 1 / (1 + np.exp(2)), abs=1e-5)
+    shares = np.exp([3.0, 1.0, 0.0, *[-9.0] * (len(LABELS) - 3)])
+    shares /= shares.sum()
+    assert route.confidence == pytest.approx(shares[0], abs=1e-5)
+    assert route.margin == pytest.approx(shares[0] - shares[1], abs=1e-5)
     assert list(route.scores) == list(LABELS)
 
 
 @pytest.mark.parametrize(
     ("given", "question", "reason"),
     [
-        (stage(0.5), UNDECIDED, "not sure"),  # 0.62 < 0.7
-        (stage(1.2), UNDECIDED, "wanted 0.80"),  # 0.77: above 0.7, but the prompt names nothing of medicine
+        (stage(0.5, 0.0), UNDECIDED, "not sure: classification 0.62, wanted 0.70"),
         (stage(5.0, feature=(0.0, 1.0)), UNDECIDED, "unlike"),  # the similarity gate
         (stage(*[-9.0] * 8, 2.0), "What is the dose of ibuprofen?", "no task"),
         (None, UNDECIDED, "no rule"),
@@ -91,8 +96,16 @@ def test_abstention_goes_to_general_and_says_why(given: ClassifierStage | None, 
     assert reason in route.reason
 
 
-def test_a_medical_question_needs_its_threshold_alone() -> None:
-    assert one(Router(stage(1.2)), "Tell about the lesion, colleague.").source == "gliclass"
+def test_both_opinions_count() -> None:
+    class Counting:
+        def score(self, texts: Sequence[str]) -> Any:
+            return np.array([[5.0 * (label == "counting") for label in LABELS]] * len(texts), np.float32)
+
+    alone = stage(2.0, *[0.0] * 8, least=0.3)
+    both = replace(alone, wording=Counting())  # type: ignore[arg-type]
+    assert one(Router(both), UNDECIDED).task == one(Router(alone), UNDECIDED).task == "classification"  # weighs 0
+    both = replace(both, calibration=replace(both.calibration, wording=1.0))
+    assert one(Router(both), UNDECIDED).task == "counting"
 
 
 def test_metadata_decides_only_where_trusted() -> None:

@@ -41,10 +41,10 @@ def test_a_file_holds_its_profile_and_all_tasks_are_asked_alike() -> None:
     for path in QUESTIONS.glob("*.jsonl"):
         own = [it for it in written_questions() if it.profile == path.stem]
         assert len(own) == len(path.read_text().splitlines())
-        if path.stem != "chatter":  # asks for everything but images
+        if path.stem not in ("chatter", "curious"):  # ask for everything but images
             assert {it.task for it in own} == {*map(str, Task), GENERAL}
     counts = Counter(it.task for it in written_questions() if it.task != GENERAL)
-    assert min(counts.values()) > 0.75 * max(counts.values())
+    assert min(counts.values()) > 0.7 * max(counts.values())
 
 
 def test_no_question_stands_twice_or_in_another_set() -> None:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from medvl.instructions import GENERAL
 from medvl.router.labels import TASK_LABELS
-from medvl.router.request import asked, brief
+from medvl.router.request import brief
 from medvl.router.route import Route, abstain, margin, normalise
 from medvl.router.rules import match_rules, rules_fingerprint
-from medvl.router.scope import is_medical_image
 from medvl.tasks import UnknownNameError, canonical_task
 
 if TYPE_CHECKING:
@@ -25,18 +24,16 @@ if TYPE_CHECKING:
 
     from medvl.router.calibration import Calibration
     from medvl.router.gliclass import QuestionClassifier
+    from medvl.router.wording import WordingClassifier
 
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 4096
-# Share of right answers among those of the rules, on questions of professions that they were not written for
-# (medvl.router.written; benchmarks/RESULTS.md): alone 879 of 1,295, where the classifier does not object 46 of 56.
-CONFIDENCE_ALONE, CONFIDENCE_VOUCHED = 0.68, 0.82
-# What the classifier must reach where a prompt names nothing of medicine, say because of typos. Of 112 prompts
-# that are no task 3 were routed without it and 1 with it, of 457 questions with typos up to 1 % fewer rightly.
-OUT_OF_SCOPE = 0.8
-# Least score of the classifier for the task that a rule tells, where the classifier itself is not sure of any.
-VOUCHED = 0.3
+# Share of right answers among those of the rules alone, on questions of professions that they were not written for
+# (medvl.router.written; benchmarks/RESULTS.md).
+CONFIDENCE_ALONE = 0.68
+# Least share of the task that a rule tells, where the classifiers are sure of none.
+VOUCHED = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,33 +44,37 @@ class ClassifierStage:
         classifier: Scores questions.
         index: Unit features of the training questions, (rows, width).
         calibration: Temperature, thresholds, similarity gate.
+        wording: The second opinion, added to the scores.
     """
 
     classifier: QuestionClassifier
     index: NDArray[np.float32]
     calibration: Calibration
+    wording: WordingClassifier | None = None
+
+    def score(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (questions, labels) of both classifiers, and GLiClass's unit features, of normalised questions."""
+        logits, features = self.classifier.score([brief(text) for text in texts])
+        if self.wording is not None and self.calibration.wording:
+            logits = (logits + self.calibration.wording * self.wording.score(texts)).astype(logits.dtype)
+        return logits, features
 
     def decide(self, texts: Sequence[str]) -> list[Route]:
         """One route per normalised, non-empty question."""
         from medvl.router.calibration import probabilities
         from medvl.router.similarity import nearest
 
-        logits, features = self.classifier.score([brief(text) for text in texts])
+        logits, features = self.score(texts)
         scores = probabilities(logits, self.calibration.temperature)
         similar = nearest(features, self.index)
-        return [
-            self._decided(text, row.tolist(), float(near))
-            for text, row, near in zip(texts, scores, similar, strict=True)
-        ]
+        return [self._decided(row.tolist(), float(near)) for row, near in zip(scores, similar, strict=True)]
 
-    def _decided(self, text: str, row: list[float], similarity: float) -> Route:
+    def _decided(self, row: list[float], similarity: float) -> Route:
         scores = dict(zip(self.classifier.labels, row, strict=True))
         task = max(scores, key=scores.__getitem__)
         best, least = scores[task], self.calibration.thresholds[task]
         if task == GENERAL:
             return abstain(f"GLiClass takes it for no task: {best:.2f}", scores=scores)
-        if not is_medical_image(asked(text)):
-            least = max(least, OUT_OF_SCOPE)
         if best < least:
             return abstain(f"GLiClass is not sure: {task} {best:.2f}, wanted {least:.2f}", scores=scores)
         if similarity < self.calibration.similarity:
@@ -210,8 +211,9 @@ def _with_rules(text: str, guess: Route) -> Route:
     """The classifier's route; where it abstains, the rule's task unless the classifier speaks against it."""
     if not guess.abstained or (evidence := match_rules(text)) is None:
         return guess
-    task, confidence = str(evidence.task), CONFIDENCE_VOUCHED if guess.scores else CONFIDENCE_ALONE
-    if guess.scores and guess.scores[task] < VOUCHED:
+    task = str(evidence.task)
+    confidence = guess.scores[task] if guess.scores else CONFIDENCE_ALONE
+    if guess.scores and confidence < VOUCHED:
         return guess
     return Route(task, confidence, "rules", {task: confidence}, margin=confidence, reason=evidence.rule)
 
@@ -226,11 +228,12 @@ def load_router(folder: Path | str | None, *, device: str = "cpu", trust_metadat
         return Router(trust_metadata=trust_metadata)
     from medvl.router.folder import card_fingerprint, read_card
     from medvl.router.similarity import read_index
+    from medvl.router.wording import WordingClassifier
 
     folder = Path(folder)
     card = read_card(folder)
     from medvl.router.gliclass import QuestionClassifier
 
     classifier = QuestionClassifier.load(folder, dict(card.labels), device=device)
-    stage = ClassifierStage(classifier, read_index(folder), card.calibration)
+    stage = ClassifierStage(classifier, read_index(folder), card.calibration, WordingClassifier.load(folder))
     return Router(stage, trust_metadata=trust_metadata, version=card_fingerprint(card))

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medvl.router.augmentation import augmented, balanced
+from medvl.router.augmentation import augmented, balanced, varied
 from medvl.router.data import LabelledQuestion
 from medvl.router.labels import LABELS
 from medvl.router.options import TrainingOptions
 
 if TYPE_CHECKING:
     from medvl.router.gliclass import QuestionClassifier
+
+
+_VARIED = 0.5  # share of questions that GLiClass reads about something else, per epoch
 
 
 class TrainingError(RuntimeError):
@@ -89,7 +92,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
     planned = options.epochs * math.ceil(len(rows) / options.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, planned))
-    texts = [[augmented(row.text, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)]
+    texts = [[_another(row, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)]
     cached = [_frozen_features(classifier, version) for version in texts[:2]] if frozen else []
     label_features = classifier.label_features().detach() if frozen else None
     classifier.model.train()
@@ -130,6 +133,11 @@ def train(
     if options.preset is None and _labels_collapsed(classifier):
         raise TrainingError("all labels have one embedding, so all score alike; try another seed or learning_rate")
     return TrainingResult(step, losses, time.perf_counter() - start)
+
+
+def _another(row: LabelledQuestion, rng: random.Random) -> str:
+    text = varied(row.text, row.task, rng) if rng.random() < _VARIED else row.text
+    return augmented(text, rng)
 
 
 def _batches(number: int, size: int, rng: random.Random) -> list[list[int]]:
