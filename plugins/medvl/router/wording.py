@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ _REFUSED = re.compile(
 )
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
 
 def marked(text: str) -> str:
@@ -72,18 +72,26 @@ def _evidence(text: str) -> Iterator[str]:
     yield from (test.__name__ for test in (is_medical_image, asks_for_writing, asks_for_knowledge) if test(read))
 
 
-def _hashed(texts: Sequence[str]) -> tuple[Any, Any, Any]:
-    """Counts of words, letters and rules, each (texts, BUCKETS), sparse."""
-    from sklearn.feature_extraction.text import HashingVectorizer
+def _buckets(tokens: Sequence[str]) -> Indices:
+    """The buckets that tokens fall into, each once."""
+    from sklearn.utils import murmurhash3_32
 
-    def counts(analyzer: Any, of: Sequence[str]) -> Any:
-        hashing = HashingVectorizer(
-            analyzer=analyzer, n_features=BUCKETS, norm=None, alternate_sign=False, binary=True, dtype=np.float32
-        )
-        return hashing.transform(of)
+    return np.unique(np.array([abs(murmurhash3_32(token, 0)) % BUCKETS for token in tokens], np.intp))
 
-    read = [marked(text) for text in texts]
-    return counts(words, read), counts(letters, read), counts(evidence, texts)
+
+def _hashed(text: str) -> tuple[Indices, Indices, Indices]:
+    """The buckets of words, letters and rules."""
+    read = marked(text)
+    return _buckets(words(read)), _buckets(letters(read)), _buckets(evidence(text))
+
+
+def _features(hashed: tuple[Indices, Indices, Indices], rarity: Floats) -> tuple[Indices, Floats]:
+    """Columns and values: words and letters by rarity, either of length 1, and rules."""
+    of_words, of_letters, of_rules = hashed
+    columns = np.concatenate([of_words, of_letters + BUCKETS, of_rules + 2 * BUCKETS])
+    parts = [rarity[of_words], rarity[of_letters + BUCKETS]]
+    parts = [part / max(float(np.linalg.norm(part)), 1e-12) for part in parts]
+    return columns, np.concatenate([*parts, np.full(len(of_rules), _RULES_WEIGH, np.float32)])
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class WordingClassifier:
     """Scores questions against the labels.
 
     Attributes:
-        weights: (labels, 3 x BUCKETS): of words, letters, rules.
+        weights: (3 x BUCKETS, labels): of words, letters, rules.
         bias: (labels,).
         rarity: (2 x BUCKETS,), what a word or a run of letters counts: the more, the rarer it is in training.
     """
@@ -102,36 +110,25 @@ class WordingClassifier:
 
     def score(self, texts: Sequence[str]) -> Floats:
         """Log odds (questions, labels) of normalised questions."""
-        from scipy.special import logit, softmax
-
-        shares = softmax((_features(texts, self.rarity) @ self.weights.T + self.bias).astype(np.float64), axis=1)
-        scored: Floats = logit(np.clip(shares, _LEAST, 1 - _LEAST)).astype(np.float32)
+        summed = np.zeros((len(texts), len(self.bias)))
+        for row, text in enumerate(texts):
+            columns, values = _features(_hashed(text), self.rarity)
+            summed[row] = values @ self.weights[columns] + self.bias
+        shares = np.exp(summed - summed.max(1, keepdims=True))
+        shares = np.clip(shares / shares.sum(1, keepdims=True), _LEAST, 1 - _LEAST)
+        scored: Floats = np.log(shares / (1 - shares)).astype(np.float32)
         return scored
 
     def save(self, folder: Path) -> None:
         """Write it; half precision, which changes scores by less than a hundredth."""
-        parts = {"weights": self.weights.astype(np.float16), "bias": self.bias, "rarity": self.rarity}
+        parts = {"weights": self.weights.T.astype(np.float16), "bias": self.bias, "rarity": self.rarity}
         write_atomic(folder / FILE, save({name: np.ascontiguousarray(part) for name, part in parts.items()}))
 
     @classmethod
     def load(cls, folder: Path) -> WordingClassifier:
         """Read what `save` wrote."""
         parts = load_file(folder / FILE)
-        return cls(parts["weights"].astype(np.float32), parts["bias"], parts["rarity"])
-
-
-def _features(texts: Sequence[str], rarity: Floats) -> Any:
-    from scipy.sparse import hstack
-    from sklearn.preprocessing import normalize
-
-    of_words, of_letters, of_rules = _hashed(texts)
-    return hstack(
-        [
-            normalize(of_words.multiply(rarity[:BUCKETS]).tocsr()),
-            normalize(of_letters.multiply(rarity[BUCKETS:]).tocsr()),
-            of_rules * _RULES_WEIGH,
-        ]
-    ).tocsr()
+        return cls(np.ascontiguousarray(parts["weights"].T, np.float32), parts["bias"], parts["rarity"])
 
 
 def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str]) -> WordingClassifier:
@@ -142,12 +139,16 @@ def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str
         tasks: The label of each.
         labels: In the order of the scores.
     """
+    from scipy.sparse import csr_matrix
     from sklearn.linear_model import LogisticRegression
 
-    of_words, of_letters, _ = _hashed(texts)
-    rarity = np.concatenate([_rarity(counts) for counts in (of_words, of_letters)])
-    features = _features(texts, rarity)
-    weights = np.zeros((len(labels), features.shape[1]), np.float32)
+    hashed = [_hashed(text) for text in texts]
+    rarity = np.concatenate([_rarity([it[kind] for it in hashed]) for kind in (0, 1)])
+    rows = [_features(it, rarity) for it in hashed]
+    ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
+    columns, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    features = csr_matrix((values, columns, ends), shape=(len(texts), 3 * BUCKETS), dtype=np.float32)
+    weights = np.zeros((3 * BUCKETS, len(labels)), np.float32)
     bias = np.full(len(labels), _NEVER, np.float32)
     present = [label for label in labels if label in set(tasks)]
     if len(present) > 1:
@@ -156,12 +157,12 @@ def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str
         places = [list(labels).index(label) for label in present]
         # Of two classes scikit-learn keeps one row, the second's.
         both = len(present) == 2
-        weights[places] = np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_
+        weights[:, places] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
         bias[places] = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if both else fitted.intercept_
     return WordingClassifier(weights, bias, rarity)
 
 
-def _rarity(counts: Any) -> Floats:
-    seen = np.asarray((counts > 0).sum(0)).ravel()
-    rarity: Floats = (np.log((1 + counts.shape[0]) / (1 + seen)) + 1).astype(np.float32)
+def _rarity(hashed: Sequence[Indices]) -> Floats:
+    seen = np.bincount(np.concatenate(hashed), minlength=BUCKETS)
+    rarity: Floats = (np.log((1 + len(hashed)) / (1 + seen)) + 1).astype(np.float32)
     return rarity
