@@ -17,7 +17,7 @@ from tests.support.tiny_dataset import lora_recipe, write_tiny_dataset
 pytest_plugins = ["tests.support.tiers"]
 pytest.register_assert_rewrite("tests.support.flare_tree", "tests.support.scored_tree")
 # Time limits of examples say how busy the machine is, not what the code does.
-settings.register_profile("medvl", deadline=None)
+settings.register_profile("medvl", deadline=None, max_examples=40)
 settings.load_profile("medvl")
 # Before anything imports torch: two OpenMP threads on a busy two-core machine are ten times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

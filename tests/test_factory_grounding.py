@@ -187,9 +187,10 @@ def test_gradient_accumulation_divides_the_terms_as_one_batch(family: str, recip
 def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe, tmp_path: Path) -> None:
     """Through `llamafactory-cli train` and torchrun, as users type it; once, since three processes import torch.
 
-    Each process has other boxes, one of them none at times.
+    Each process has other boxes, one of them none at times. The order of the data is the same, of like length too.
     """
     more = {"plot_loss": True, "medvl_run_card": False}  # which the command line overrides
+    more |= {"train_sampling_strategy": "group_by_length"}
     settings = recipe("qwen3vl", **GROUNDING, **more, per_device_train_batch_size=1, max_steps=4)
     (tmp_path / "two.yaml").write_text(json.dumps(settings | {"output_dir": str(tmp_path / "two")}))
     environment = os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
@@ -201,7 +202,8 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe,
     one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-7)
-    logged = [[{key: entry[key] for key in PARTS & entry.keys()} for entry in history(tmp_path / name)[:4]]
+    names = PARTS | {"padding"}
+    logged = [[{key: entry[key] for key in names & entry.keys()} for entry in history(tmp_path / name)[:4]]
               for name in ("one", "two")]  # fmt: skip
     assert logged[1] == [pytest.approx(entry, abs=1e-4) for entry in logged[0]]
     card = read_run_card(tmp_path / "two")

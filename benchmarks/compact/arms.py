@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from medvl.losses.grounding import GroundingSettings
 
 CHECKED = 0.2  # share of the steps after which weights are compared bit for bit
+Order = Literal["raster", "random", "size"]
+
+
+@dataclass(frozen=True)
+class NumberTerms:
+    """Weights of the terms of `compact.numbers`; `sigma` in thousandths of the side."""
+
+    soft: float = 0.0
+    sigma: float = 5.0
+    distance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -14,14 +26,33 @@ class Arm:
     """One way to train; `settings` None is the language-model loss alone.
 
     Attributes:
+        numbers: Terms that are tried here and are not of the product.
+        order: Of the boxes in the answers that are learned.
         reference: Add the reference system's box loss, a number without gradient.
         share: Stop after this share of the steps.
     """
 
     name: str
     settings: GroundingSettings | None = None
+    numbers: NumberTerms | None = None
+    order: Order = "raster"
     reference: bool = False
     share: float = 1.0
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """All that makes it what it is, but its name."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
+
+
+_NO_W1 = GroundingSettings(w1=0.0)
+
+
+def _soft(sigma: float, weight: float, settings: GroundingSettings) -> Arm:
+    """Soft labels in place of W1, or beside it."""
+    name = ("w1+" if settings.w1 else "") + f"soft={sigma:g}x{weight:g}"
+    scaled = "" if settings.scale == GroundingSettings().scale else f",scale={settings.scale:g}"
+    return Arm(name + scaled, settings, NumberTerms(soft=weight, sigma=sigma))
 
 
 ARMS = {
@@ -35,5 +66,12 @@ ARMS = {
         *(Arm(f"beta={value:g}", GroundingSettings(beta=value)) for value in (0.0, 2.0, 8.0)),
         *(Arm(f"gamma={value:g}", GroundingSettings(gamma=value)) for value in (0.0, 4.0, 16.0)),
         *(Arm(f"scale={value:g}", GroundingSettings(scale=value)) for value in (0.2, 0.8)),
+        Arm("scale=0.2,beta=1", GroundingSettings(scale=0.2, beta=1.0)),
+        *(_soft(sigma, weight, _NO_W1) for sigma in (4.0, 10.0) for weight in (0.1, 0.5)),
+        _soft(4.0, 0.1, GroundingSettings()),
+        _soft(4.0, 0.1, GroundingSettings(w1=0.0, scale=0.2)),
+        _soft(4.0, 0.5, GroundingSettings(w1=0.0, scale=0.2)),
+        Arm("distance", _NO_W1, NumberTerms(distance=3.0)),
+        *(Arm(f"order={order}", GroundingSettings(), order=order) for order in ("random", "size")),
     )
 }

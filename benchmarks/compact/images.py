@@ -16,7 +16,7 @@ from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import Boxes, Frame, as_boxes, to_frame
 
 Pixels = npt.NDArray[np.float32]
-SIDE = 64
+SIDE = 128
 CHANNELS = 3
 # Share of images with 0, 1, … 6 objects: most have few, as findings do.
 COUNTS = (0.10, 0.25, 0.22, 0.17, 0.12, 0.08, 0.06)
@@ -35,7 +35,7 @@ _BCCD_TRAIN = ("training/Microscopy/bccd/bccd_questions_train.json",)
 
 @dataclass(frozen=True)
 class Scene:
-    """An image `(channels, 64, 64)` of about zero mean, and its boxes in norm1000, top to bottom."""
+    """An image `(channels, 128, 128)` of about zero mean, and its boxes in norm1000, top to bottom."""
 
     image: Pixels
     boxes: Boxes
@@ -54,7 +54,7 @@ def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
     ones costs false alarms, whatever the model.
     """
     objects, others = int(rng.choice(len(counts), p=counts)), int(rng.integers(0, 4))
-    canvas = rng.normal(0.0, 0.35, (SIDE, SIDE)).astype(np.float32)
+    canvas = rng.standard_normal((SIDE, SIDE), dtype=np.float32) * np.float32(0.35)
     taken: list[tuple[int, int, int, int]] = []
     found: list[tuple[int, int, int, int]] = []
     for number in range(objects + others):
@@ -67,7 +67,7 @@ def draw(rng: np.random.Generator, counts: Sequence[float] = COUNTS) -> Scene:
         if number < objects:
             found.append(box)
     boxes = to_frame(as_boxes(found), (SIDE, SIDE), Frame.NORM1000)
-    return _scene(np.repeat(canvas[None], CHANNELS, 0), boxes, [LABELS[0]] * len(boxes))
+    return _scene(np.broadcast_to(canvas, (CHANNELS, SIDE, SIDE)), boxes, [LABELS[0]] * len(boxes))
 
 
 def test_scenes(count: int) -> list[Scene]:
@@ -77,7 +77,7 @@ def test_scenes(count: int) -> list[Scene]:
 
 def _free_place(rng: np.random.Generator, taken: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int] | None:
     for _ in range(20):
-        width, height = rng.integers(10, 23, 2)
+        width, height = rng.integers(SIDE * 10 // 64, SIDE * 23 // 64, 2)
         x, y = int(rng.integers(0, SIDE - width + 1)), int(rng.integers(0, SIDE - height + 1))
         box = (x, y, x + int(width), y + int(height))
         if all(box[2] <= o[0] or o[2] <= box[0] or box[3] <= o[1] or o[3] <= box[1] for o in taken):
@@ -131,6 +131,15 @@ def turned(scene: Scene, rng: np.random.Generator) -> Scene:
     if rng.random() < 0.5:
         image, boxes = image.transpose(0, 2, 1), boxes[:, [1, 0, 3, 2]]
     return _scene(np.ascontiguousarray(image), boxes, list(scene.labels))
+
+
+def reordered(scene: Scene, order: str, rng: np.random.Generator) -> Scene:
+    """The scene with its boxes top to bottom (`raster`, as they are), at random, or the largest first (`size`)."""
+    if order == "raster":
+        return scene
+    sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
+    places = rng.permutation(len(sides)) if order == "random" else np.argsort(-sides.prod(1), kind="stable")
+    return Scene(scene.image, scene.boxes[places], tuple(scene.labels[i] for i in places))
 
 
 def _mirrored(boxes: Boxes) -> Boxes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compact.arms import Arm
-from compact.images import CHANNELS, LABELS, SIDE, START, Scene, stream
+from compact.images import CHANNELS, COMPARED, LABELS, SIDE, START, Scene, reordered, stream
 from compact.model import CompactDetector
+from compact.numbers import distance_loss, soft_loss
 from evaluation.matching import overlaps
 from medvl.box_text import format_boxes, parse_boxes
 from medvl.boxes import Frame, match_greedy
@@ -23,26 +25,32 @@ from medvl.demo.tokenizer import qwen3_tokenizer
 from medvl.losses.coordinates import IGNORED, Targets, Vocabulary, find_targets
 from medvl.losses.grounding import combine, grounding_terms
 
-BATCH = 32
+BATCH = 16
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 25
 # Of an arm's steps; holds back all but L_w1.
 TERMS_WARMUP = 0.1
+LOOK = 0.3  # weight of `look_loss`
 # (steps, batch, share of images with 0, 1, … objects) of the start's first stages. Given all objects at once, the
 # model takes hundreds of steps more to find out where to look.
-_CURRICULUM = ((250, 2 * BATCH, (0.0, 1.0)), (150, BATCH, (0.0, 0.5, 0.5)))
-START_STEPS = 900
+CURRICULUM = ((200, 2 * BATCH, (0.0, 1.0)), (100, BATCH, (0.0, 0.5, 0.5)))
+START_STEPS = 600
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images, token ids `(b, t)`, labels (not shifted, as LLaMA-Factory leaves them), and the loss's targets."""
+    """Images, token ids `(b, t)`, labels (not shifted, as LLaMA-Factory leaves them), and what finds the targets."""
 
     images: Tensor
     ids: Tensor
     labels: Tensor
-    targets: Targets
+    vocabulary: Vocabulary
     scenes: list[Scene]
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """The loss's targets; the language-model loss alone needs none, and they take a tenth of a step."""
+        return find_targets(self.labels, self.vocabulary)
 
 
 def make_tokenizer() -> Any:
@@ -64,25 +72,30 @@ def collate(scenes: list[Scene], tokenizer: Any, vocabulary: Vocabulary) -> Batc
         labels[row, 1 : len(answer) + 1] = ids[row, 1 : len(answer) + 1]
         labels[row, len(answer) + 1] = stop
     images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
-    return Batch(images, ids, labels, find_targets(labels, vocabulary), scenes)
+    return Batch(images, ids, labels, vocabulary, scenes)
 
 
 def train(
-    model: nn.Module,
+    model: CompactDetector,
     batches: Iterable[Batch],
     steps: int,
     arm: Arm,
     tokenizer: Any,
     on_step: Callable[[int, float], None],
-    decay: bool = True,
+    start: bool = False,
 ) -> None:
-    """AdamW with a short warm-up and, with `decay`, a linear way down to 0."""
-    optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
+    """AdamW with a short warm-up and a linear way down to 0; of a `start` without it, but shown where to look."""
+    optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01, fused=True)
     for step, batch in enumerate(itertools.islice(batches, round(steps * arm.share))):
-        rate = min(1.0, (step + 1) / WARMUP_STEPS) * ((1 - step / steps) if decay else 1.0)
+        rate = min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 if start else 1 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * rate
-        loss = _loss(model(batch.images, batch.ids), batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
+        if start:
+            logits, looked = model.watched(batch.images, batch.ids)
+            loss = _loss(logits, batch, arm, tokenizer, 0.0) + LOOK * look_loss(looked, batch.targets)
+        else:
+            logits = model(batch.images, batch.ids)
+            loss = _loss(logits, batch, arm, tokenizer, min(1.0, step / (TERMS_WARMUP * steps)))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -97,6 +110,12 @@ def _loss(logits: Tensor, batch: Batch, arm: Arm, tokenizer: Any, warmup: float)
     if arm.settings is not None and not batch.targets.empty:
         columns = logits.flatten(0, 1)[batch.targets.rows][:, batch.targets.columns]
         loss = loss + combine(grounding_terms(columns, batch.targets, arm.settings), arm.settings, warmup)
+        if arm.numbers is not None and batch.targets.boxes:
+            digits = columns[:, :10].log_softmax(-1)[batch.targets.digit_rows]
+            if arm.numbers.soft:
+                loss = loss + arm.numbers.soft * soft_loss(digits, batch.targets, arm.numbers.sigma)
+            if arm.numbers.distance:
+                loss = loss + arm.numbers.distance * distance_loss(digits, batch.targets)
     return loss
 
 
@@ -116,13 +135,49 @@ def reference_loss(logits: Tensor, batch: Batch, tokenizer: Any) -> float:
     return total / len(batch.scenes)
 
 
+def look_loss(looked: Tensor, targets: Targets) -> Tensor:
+    """How little of the look rests on the box whose digits are being written: mean of -log of its share.
+
+    Left to itself, the model takes hundreds of steps to find out that it must look at all. Of the start alone.
+
+    Args:
+        looked: Shape (b, t, places), places in rows of a square.
+        targets: Of the same batch, in norm1000.
+    """
+    if not targets.boxes:
+        return looked.new_zeros(())
+    side = round(looked.shape[-1] ** 0.5)
+    edges = torch.arange(side + 1) / side
+    boxes = (targets.places * targets.digits).sum(-1).to(looked)  # (n, 4)
+    columns, rows = ((edges[:-1] < boxes[:, i + 2, None]) & (edges[1:] > boxes[:, i, None]) for i in (0, 1))
+    inside = (rows[:, :, None] & columns[:, None, :]).flatten(1)  # (n, places)
+    of_digit = looked.flatten(0, 1)[targets.rows[targets.digit_rows]]  # (n, 4, k, places)
+    share = (of_digit * inside[:, None, None]).sum(-1).clamp(min=1e-6)
+    return -share.log()[targets.places != 0].mean()
+
+
+def arm_batches(
+    source: list[Scene] | None, arm: Arm, seed: int, steps: int, tokenizer: Any, vocabulary: Vocabulary
+) -> Iterator[Batch]:
+    """What the arms of a seed are trained on: the same images in the same order."""
+    rng = np.random.default_rng((COMPARED, seed))
+    batches = _drawn_once(seed, steps) if source is None else stream(source, (COMPARED, seed), BATCH)
+    for scenes in batches:
+        yield collate([reordered(scene, arm.order, rng) for scene in scenes], tokenizer, vocabulary)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn_once(seed: int, steps: int) -> list[list[Scene]]:
+    return list(itertools.islice(stream(None, (COMPARED, seed), BATCH), steps))
+
+
 def start_batches(seed: int, tokenizer: Any, vocabulary: Vocabulary) -> Iterator[Batch]:
     """What the common start of a seed is trained on."""
     stages = [
         itertools.islice(stream(None, (START, seed, stage), size, counts), steps)
-        for stage, (steps, size, counts) in enumerate(_CURRICULUM)
+        for stage, (steps, size, counts) in enumerate(CURRICULUM)
     ]
-    for scenes in itertools.chain(*stages, stream(None, (START, seed, len(_CURRICULUM)), BATCH)):
+    for scenes in itertools.chain(*stages, stream(None, (START, seed, len(CURRICULUM)), BATCH)):
         yield collate(scenes, tokenizer, vocabulary)
 
 
