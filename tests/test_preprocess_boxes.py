@@ -88,27 +88,32 @@ def test_what_no_box_can_say_is_set_aside(tmp_path: Path, answer: Any, said: str
 IMAGES = {"ImageName": [f"imagesTr/view{number}.png" for number in range(1, 5)]}
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "[[],[[10,20,40,60]],[],[[10,10,20,40]]]",
-        "[[[10,20,40,60]],[[10,10,20,40]],[[1,2,3,4]],[[1,2,3,4]]]",
-        "Image 2: [[10,20,40,60]]; image 4: [[10,10,20,40]]",
-        '{"image_1": [[10,20,40,60]], "image_2": []}',
-        '{"1": [[10,20,40,60]], "3": [[10,10,20,40]]}',
-        '{"view3.png": [[10,20,40,60]]}',
-        '[{"image": "b", "bbox": [10,20,40,60]}]',
-        '[{"image_index": 1, "bbox_2d": [10,20,40,60]}]',
-        "In the second view: [[10,20,40,60]]",
-        "[[],[[10,20,40,60]]]",
-    ],
-)
+PER_IMAGE = [
+    "[[],[[10,20,40,60]],[],[[10,10,20,40]]]",
+    "[[[10,20,40,60]],[[10,10,20,40]],[[1,2,3,4]],[[1,2,3,4]]]",
+    "Image 2: [[10,20,40,60]]; image 4: [[10,10,20,40]]",
+    '{"image_1": [[10,20,40,60]], "image_2": []}',
+    '{"1": [[10,20,40,60]], "3": [[10,10,20,40]]}',
+    '{"view3.png": [[10,20,40,60]]}',
+    '[{"image": "b", "bbox": [10,20,40,60]}]',
+    '[{"image_index": 1, "bbox_2d": [10,20,40,60]}]',
+    "In the second view: [[10,20,40,60]]",
+    "[[],[[10,20,40,60]]]",
+]
+
+
 @pytest.mark.parametrize(
     "options", [(), ("--max-images-per-sample", "1"), ("--frame", "pixel", "--box-style", "flare")]
 )
-def test_boxes_of_several_images_are_set_aside(tmp_path: Path, answer: str, options: tuple[str, ...]) -> None:
-    record, codes, _ = one(tmp_path, answer, *options, **IMAGES)
-    assert (record, codes[-1]) == (None, "BOXES_PER_IMAGE")
+def test_boxes_of_several_images_are_set_aside(tmp_path: Path, options: tuple[str, ...]) -> None:
+    rows = [row("BUSI-det", ImageName="imagesTr/good.png"),
+            *(row("BUSI-det", Answer=answer, **IMAGES) for answer in PER_IMAGE)]  # fmt: skip
+    write_tree(tmp_path / "tree", {"BUSI-det": rows})
+    report = convert(tmp_path / "tree", tmp_path / "out", *options, code=0)
+    assert [record.source.index for record in converted(tmp_path / "out", "all_train")] == [0]
+    for index, answer in enumerate(PER_IMAGE, 1):
+        codes = [finding["code"] for finding in report["findings"] if finding["index"] == index]
+        assert codes[-1] == "BOXES_PER_IMAGE", answer
 
 
 @pytest.mark.parametrize("answer", [GOOD, '{"lesion": [[10, 20, 50, 60]]}', "[10, 20, 50, 60]"])
@@ -148,30 +153,31 @@ def test_cleaning_keeps_an_instance_without_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("style", ["flare", "json", "internvl"])
 @pytest.mark.parametrize("frame", ["pixel", "norm1000", "norm1"])
 @pytest.mark.parametrize(
-    ("source", "answer"),
+    ("source", "answers"),
     [
-        ("norm1000", "[[100, 250, 500, 750]]"),
-        ("norm1000", "<|box_start|>(100,250),(500,750)<|box_end|>"),
-        ("norm1", "[[0.1, 0.25, 0.5, 0.75]]"),
-        ("pixel", "[[10, 20, 50, 60]]"),
-        ("pixel", '[{"box_2d": [250, 100, 750, 500]}]'),
-        ("norm1", '[{"box_2d": [250, 100, 750, 500]}]'),
-        ("auto", "[[0.1, 0.25, 0.5, 0.75]]"),
+        ("norm1000", ["[[100, 250, 500, 750]]", "<|box_start|>(100,250),(500,750)<|box_end|>"]),
+        ("norm1", ["[[0.1, 0.25, 0.5, 0.75]]", '[{"box_2d": [250, 100, 750, 500]}]']),
+        ("pixel", ["[[10, 20, 50, 60]]", '[{"box_2d": [250, 100, 750, 500]}]']),
+        ("auto", ["[[0.1, 0.25, 0.5, 0.75]]"]),
     ],
+    ids=["norm1000", "norm1", "pixel", "auto"],
 )
-def test_the_sources_frame(tmp_path: Path, source: str, answer: str, frame: str, style: str) -> None:
-    question = "Boxes of lesions. One is in the region [10, 20, 50, 60]."
-    rows = [row("BUSI-det", Answer=answer, Question=question)]
+def test_the_sources_frame(tmp_path: Path, source: str, answers: list[str], frame: str, style: str) -> None:
+    questions = [f"Boxes of {what}. One is in the region [10, 20, 50, 60]." for what in ("lesions", "masses")]
+    rows = [row("BUSI-det", Answer=answer, Question=question)
+            for answer, question in zip(answers, questions, strict=False)]  # fmt: skip
     write_tree(tmp_path / "tree", {"BUSI-det": rows})
     options = ("--source-frame", source, "--frame", frame, "--box-style", style)
     report = convert(tmp_path / "tree", tmp_path / "out", *options)
-    (record,) = converted(tmp_path / "out", "all_train")
     written = {"pixel": "10, 20, 50, 60", "norm1000": "100, 250, 500, 750", "norm1": "0.1, 0.25, 0.5, 0.75"}[frame]
-    numbers = record.target.replace('"bbox_2d"', "").replace(",", ", ").replace(",  ", ", ")
-    assert written in numbers
-    assert record.source.answer == (answer if source == "pixel" and "box_2d" not in answer else GOOD)
-    (reference,) = read_references(tmp_path / "out/flare_all_train.json").items
-    assert (reference.answer, reference.question) == (record.source.answer, question)
+    records = converted(tmp_path / "out", "all_train")
+    references = read_references(tmp_path / "out/flare_all_train.json").items
+    assert len(records) == len(references) == len(answers)
+    for record, reference, answer, question in zip(records, references, answers, questions, strict=False):
+        numbers = record.target.replace('"bbox_2d"', "").replace(",", ", ").replace(",  ", ", ")
+        assert written in numbers
+        assert record.source.answer == (answer if source == "pixel" and "box_2d" not in answer else GOOD)
+        assert (reference.answer, reference.question) == (record.source.answer, question)
     assert validate(tmp_path / "out", tmp_path / "out/dataset_info.json") == []
     assert [code for code in report["codes"] if code not in ("QUESTION_BOX", "QUESTION_BOX_UNCLEAR")] == (
         ["COORDINATE_RANGE"] if source == "auto" else []
