@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
+# The tests start some fifty programs; without compiled modules each spends up to 20 seconds on compiling.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test pytest quick lint format clean
 

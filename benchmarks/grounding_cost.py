@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,9 +66,12 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--fused", action="store_true", help="measure liger's fused cross entropy too")
     parser.add_argument("--json", action="store_true", help="results as one JSON line")
+    parser.add_argument("--out", type=Path, help="write them as JSON besides")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     results = [measure(args, boxes) for boxes in args.boxes]
+    if args.out:
+        args.out.write_text(json.dumps(results))
     sys.stdout.write(json.dumps(results) + "\n" if args.json else "\n".join(map(table, results)) + "\n")
     return 0
 

@@ -36,8 +36,9 @@ SIZES = {
     "tiny-qwen3vl": Size("qwen3vl", 2048, 64, 128, 2, 4, 2, True, (32, 64, 2, 2), 128),
     "tiny-internvl3": Size("internvl3", 2048, 64, 128, 2, 4, 2, False, (32, 64, 2, 2), 56),
     "small-qwen3vl": Size("qwen3vl", 151_936, 512, 1536, 4, 8, 4, True, (64, 128, 2, 2), 512),
-    # From the config.json of Qwen/Qwen3-VL-4B-Instruct and OpenGVLab/InternVL3-8B-hf.
+    # From the config.json of Qwen/Qwen3-VL-4B-Instruct, Qwen/Qwen3-VL-8B-Instruct and OpenGVLab/InternVL3-8B-hf.
     "qwen3vl-4b": Size("qwen3vl", 151_936, 2560, 9728, 36, 32, 8, True, (1024, 4096, 24, 16), 768),
+    "qwen3vl-8b": Size("qwen3vl", 151_936, 4096, 12288, 36, 32, 8, False, (1152, 4304, 27, 16), 768),
     "internvl3-8b": Size("internvl3", 151_674, 3584, 18944, 28, 28, 4, False, (1024, 4096, 24, 16), 448),
 }
 

@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,27 +70,70 @@ def one_at_a_time(
 
 
 def batched(
-    loaded: "InProcess", requests: Sequence[Request], size: int, classify: Callable[[list[str]], None]
+    loaded: "InProcess",
+    requests: Sequence[Request],
+    size: int | None,
+    classify: Callable[[list[str]], object],
+    **generating: Any,
 ) -> list[str]:
-    """Our loop, routing included; texts in the order of the questions."""
+    """Our loop, routing included; texts in the order of the questions.
+
+    Args:
+        loaded: The model.
+        requests: What is asked.
+        size: Questions at a time; None takes what the GPU's memory holds.
+        classify: What routing costs.
+        generating: Further settings of transformers' `GenerationConfig`.
+    """
     from medvl.predict.batching import Batches
 
     classify(sorted({item.question.text for item in requests}))
-    replies = {
-        item.question.id: reply.text
-        for batch in Batches(loaded).answers(batches(requests, size))
-        for item, reply in batch
-    }
-    return [replies[item.question.id] for item in requests]
+    backend = Batches(_Generating(loaded, generating) if generating else loaded)
+    planned = batches(requests, lambda longest: size or backend.at_once(longest))
+    replies = {item.question.id: reply for batch in backend.answers(planned) for item, reply in batch}
+    if lost := [reply.error for reply in replies.values() if reply.error]:
+        raise SystemExit(f"{len(lost)} questions were not answered, first: {lost[0]}")
+    return [replies[item.question.id].text for item in requests]
+
+
+class _Generating:
+    """A loaded model that generates with further settings."""
+
+    def __init__(self, loaded: "InProcess", more: Mapping[str, Any]) -> None:
+        self._loaded, self._more = loaded, more
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loaded, name)
+
+    def generate(self, batch: Mapping[str, Any], adapter: str | None, generation: Any) -> list[list[int]]:
+        generation.update(**self._more)
+        return self._loaded.generate(batch, adapter, generation)
 
 
 def compare(
-    setup: Any, requests: list[Request], batch_size: int, repeats: int, *, differing: float = 0.01
+    setup: Any,
+    requests: list[Request],
+    sizes: Sequence[int | None],
+    repeats: int,
+    *,
+    alone: int | None = None,
+    differing: float = 0.01,
+    static: bool = False,
 ) -> dict[str, float]:
     """Questions per second of each way, medians of `repeats` runs that take turns.
 
-    `differing` is the share of answers that may differ: in 16 bits the likeliest of nearly equal tokens depends on the
-    batch, and a model with random weights has nothing but nearly equal tokens.
+    Args:
+        setup: The model and its adapters.
+        requests: What is asked.
+        sizes: Batch sizes of our way, one after the other; None for what the GPU's memory holds.
+        repeats: Runs of each way.
+        alone: How many of the questions the ways that ask one at a time get; None for all.
+        differing: Share of answers that may differ: in 16 bits the likeliest of nearly equal tokens depends on the
+            batch, and a model with random weights has nothing but nearly equal tokens.
+        static: Measure transformers' static cache too, whose decoding is compiled on a GPU.
+
+    Raises:
+        SystemExit: the ways do not answer the same, or not at all.
     """
     from medvl.predict.in_process import InProcess
     from medvl.router.gliclass import QuestionClassifier, from_scratch
@@ -99,17 +142,24 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         from_scratch([item.question.text for item in requests], LABELS).save(Path(folder))
         router = QuestionClassifier.load(Path(folder), LABELS)
-        rates, different = _timed(loaded, router, requests, batch_size, repeats)
-    sys.stderr.write(f"{len(requests)} questions, {different} answers differ between the ways\n")
-    if different > differing * len(requests):
+        ways = _ways(loaded, router, sizes, static=static)
+        few = requests[:: max(1, len(requests) // alone)][:alone] if alone else requests
+        asked = [few if name.startswith("one") else requests for name in ways]
+        rates, answers = _timed(ways, asked, repeats)
+    first = {item.question.id: text for item, text in zip(few, answers[0], strict=True)}
+    different = max(
+        sum(first.get(item.question.id, text) != text for item, text in zip(questions, texts, strict=True))
+        for questions, texts in zip(asked, answers, strict=True)
+    )
+    sys.stderr.write(f"{len(requests)} questions, {different} answers of {len(few)} differ between the ways\n")
+    if different > differing * len(few):
         raise SystemExit("the ways do not answer the same; their times cannot be compared")
     return rates
 
 
-def _timed(
-    loaded: "InProcess", router: "QuestionClassifier", requests: list[Request], batch_size: int, repeats: int
-) -> tuple[dict[str, float], int]:
-    """Questions per second of each way, and how many answers differ between them."""
+def _ways(
+    loaded: "InProcess", router: "QuestionClassifier", sizes: Sequence[int | None], *, static: bool
+) -> dict[str, Callable[[Sequence[Request]], list[str]]]:
     from gliclass import ZeroShotClassificationPipeline
 
     labels = list(LABELS.values())
@@ -120,24 +170,35 @@ def _timed(
         )
         pipeline(text, labels, threshold=0.1)
 
-    ways: dict[str, Callable[[], list[str]]] = {
-        "one at a time, pipeline rebuilt (ME-VLIP)": lambda: one_at_a_time(loaded, requests, pipeline_anew),
-        "one at a time, no router": lambda: one_at_a_time(loaded, requests, None),
-        f"medvl predict, batches of {batch_size}": lambda: batched(
-            loaded, requests, batch_size, lambda texts: router.score(texts) and None
-        ),
+    ways: dict[str, Callable[[Sequence[Request]], list[str]]] = {
+        "one at a time, pipeline rebuilt (ME-VLIP)": lambda asked: one_at_a_time(loaded, asked, pipeline_anew),
+        "one at a time, no router": lambda asked: one_at_a_time(loaded, asked, None),
     }
-    one_at_a_time(loaded, requests[:4], pipeline_anew)  # first calls load and compile
+    for size in sizes:
+        name = f"medvl predict, batches of {size or 'what the memory holds'}"
+        ways[name] = lambda asked, size=size: batched(loaded, asked, size, router.score)  # type: ignore[misc]
+        if static:
+            ways[f"{name}, static cache"] = lambda asked, size=size: batched(  # type: ignore[misc]
+                loaded, asked, size, router.score, cache_implementation="static"
+            )
+    return ways
+
+
+def _timed(
+    ways: Mapping[str, Callable[[Sequence[Request]], list[str]]], asked: Sequence[list[Request]], repeats: int
+) -> tuple[dict[str, float], list[list[str]]]:
+    """Questions per second of each way, and what each answered to its questions."""
+    for way, questions in zip(ways.values(), asked, strict=True):
+        way(questions[:4])  # first calls load and compile
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    answers: dict[str, list[str]] = {}
+    answers: list[list[str]] = [[] for _ in ways]
     for _ in range(repeats):
-        for name, way in ways.items():
+        for place, (name, way) in enumerate(ways.items()):
             started = time.perf_counter()
-            answers[name] = way()
+            answers[place] = way(asked[place])
             seconds[name].append(time.perf_counter() - started)
-    first, *others = answers.values()
-    different = max(sum(a != b for a, b in zip(first, other, strict=True)) for other in others)
-    return {name: len(requests) / statistics.median(spent) for name, spent in seconds.items()}, different
+    counts = dict(zip(ways, map(len, asked), strict=True))
+    return {name: counts[name] / statistics.median(spent) for name, spent in seconds.items()}, answers
 
 
 def show(rates: dict[str, float]) -> None:
@@ -175,7 +236,7 @@ def main() -> None:
             find_adapters((*LABELS, GENERAL), models / "adapters"),
             ModelOptions(str(models / "base"), bits=args.quantization),
         )
-        show(compare(setup, plan(tree, setup, args.new_tokens, args.questions), args.batch_size, args.repeats))
+        show(compare(setup, plan(tree, setup, args.new_tokens, args.questions), [args.batch_size], args.repeats))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from medvl.argument_types import positive
+from medvl.argument_types import positive, registry_file
 from medvl.box_text import BoxStyle
 from medvl.boxes import Frame
 from medvl.sources.base import Source
@@ -108,8 +108,8 @@ def _output_arguments(source: Source, add: Add) -> None:
     )
     add(
         "--dataset-info",
-        type=Path,
-        help="registry to merge the entries into (default: dataset_info/dataset_info.json; with --validate the one "
-        "that the manifest names)",
+        type=registry_file,
+        help="registry to merge the entries into, a file or its folder (default: dataset_info/dataset_info.json; with "
+        "--validate the one that the manifest names)",
     )
     add("--dry-run", action="store_true", help="show ten records as they would be, and write and register no entries")

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import PIL
 
+from medvl.argument_types import registry_file
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATASET_INFO = REPOSITORY / "dataset_info" / "dataset_info.json"
 STAMP = ".last_run"
@@ -55,14 +57,9 @@ class Stamp(NamedTuple):
 def read_command(source: str, words: Sequence[str]) -> Command | None:
     """What the words of a command line for a source say; None if they are not understood here."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option, default in (
-        ("--root", None),
-        ("--out", None),
-        ("--name", source),
-        ("--dataset-info", DATASET_INFO),
-        ("--workers", None),
-    ):
+    for option, default in (("--root", None), ("--out", None), ("--name", source), ("--workers", None)):
         parser.add_argument(option, default=default)
+    parser.add_argument("--dataset-info", type=registry_file, default=DATASET_INFO)
     try:
         known, options = parser.parse_known_args(words)
     except argparse.ArgumentError:

@@ -17,7 +17,7 @@ from tests.support.tiny_dataset import lora_recipe, write_tiny_dataset
 pytest_plugins = ["tests.support.tiers"]
 pytest.register_assert_rewrite("tests.support.flare_tree", "tests.support.scored_tree")
 # Time limits of examples say how busy the machine is, not what the code does.
-settings.register_profile("medvl", deadline=None)
+settings.register_profile("medvl", deadline=None, max_examples=40)
 settings.load_profile("medvl")
 # Before anything imports torch: two OpenMP threads on a busy two-core machine are ten times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +31,14 @@ def pytest_collection_finish() -> None:
     """What is there before the first test is no garbage: looking through it costs more than half of a training run."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outlives_a_power_cut() -> Iterator[None]:
+    """What tests write need not be on the disk before they go on: thousands of times they would wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

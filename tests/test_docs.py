@@ -14,13 +14,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from tests.support.clones import copy_code
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted(
@@ -215,10 +218,8 @@ def test_commands_that_do_not_exist_are_found(text: str, fault: list[str]) -> No
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """What a newcomer has after cloning, without the tests."""
-    for folder in ("preprocess", "plugins", "evaluation", "recipes", "dataset_info", "docs", "benchmarks"):
-        ignore = shutil.ignore_patterns("__pycache__", "dataset_info.json*")
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=ignore)
-    return tmp_path
+    folders = ("preprocess", "plugins", "evaluation", "recipes", "dataset_info", "docs", "benchmarks")
+    return copy_code(REPOSITORY, tmp_path, *folders)
 
 
 @pytest.fixture
@@ -267,21 +268,49 @@ def run_recipe(recipe: str, values: list[str]) -> None:
     run_exp(arguments)
 
 
+# What several pages begin with, and the folder that it makes: run for the first of them, copied for the others.
+BEGINNINGS = {
+    "python -m medvl.demo.images data/example --train 12 --val 4": "data/example",
+    "python -m medvl.demo.checkpoints qwen3vl data/tiny": "data/tiny",
+}
+
+
+@pytest.fixture(scope="module")
+def begin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path, Callable[[str], None]], None]:
+    """`begin(line, clone, run)`: run a line of BEGINNINGS, or copy what it made for an earlier page."""
+    made: dict[str, Path] = {}
+
+    def work(line: str, clone: Path, run: Callable[[str], None]) -> None:
+        if line in made:
+            shutil.copytree(made[line], clone / BEGINNINGS[line])
+        else:
+            run(line)
+            made[line] = tmp_path_factory.mktemp("made") / "folder"
+            shutil.copytree(clone / BEGINNINGS[line], made[line])
+
+    return work
+
+
 RUN, RUN_PYTHON, RUN_TORCH = RUNS = "bash run", "python run", "bash run torch"
 
 
 @pytest.mark.training
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUNS)], ids=lambda page: page.name)
-def test_blocks_marked_run_do_run(page: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
+def test_blocks_marked_run_do_run(
+    page: Path, clone: Path, begin: Callable[..., None], monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
     monkeypatch.chdir(clone)
     if blocks(page, RUN_TORCH):
         pytest.importorskip("llamafactory")
         request.getfixturevalue("pristine_templates")
     for info, text in blocks(page, *RUNS):
-        if info == RUN:
-            bash(text, clone)
-        elif info == RUN_PYTHON:
+        if info == RUN_PYTHON:
             bash(f"python -c {shlex.quote(text)}", clone)
-        else:
-            for line in text.splitlines():
-                here(line, monkeypatch)
+            continue
+        run = partial(bash, clone=clone) if info == RUN else partial(here, patch=monkeypatch)
+        first, _, rest = text.partition("\n")
+        if first in BEGINNINGS:
+            begin(first, clone, run)
+        remaining = rest if first in BEGINNINGS else text
+        for part in [remaining] if info == RUN else remaining.splitlines():
+            run(part)

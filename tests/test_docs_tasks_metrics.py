@@ -4,13 +4,14 @@ import doctest
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.clones import copy_code
 
 pytestmark = pytest.mark.subprocess
 
@@ -24,9 +25,7 @@ def diff_of(page: Path) -> str:
 
 def applied(repository: Path, name: str, folder: Path) -> Path:
     """A copy of the clone with the diff of a page applied."""
-    clone = folder / "clone"
-    for part in ("plugins", "evaluation", "preprocess"):
-        shutil.copytree(repository / part, clone / part, ignore=shutil.ignore_patterns("__pycache__"))
+    clone = copy_code(repository, folder / "clone", "plugins", "evaluation", "preprocess")
     diff = diff_of(repository / "docs" / name)
     subprocess.run(["git", "apply", "-"], cwd=clone, input=diff, text=True, check=True)
     return clone

@@ -12,7 +12,11 @@ pytest.importorskip("llamafactory")
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
-from transformers import AutoModelForImageTextToText
+from transformers import (
+    AutoModelForImageTextToText,
+    InternVLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
 from medvl.factory import fused
 from medvl.factory.column_logits import ColumnLogits
@@ -122,7 +126,8 @@ def torch_loss(states: torch.Tensor, weight: torch.Tensor, target: torch.Tensor,
 def stand_in(model: Any) -> None:
     """A patch that, as liger's, takes the loss from the hidden states and returns no logits."""
 
-    def forward(self: Any, labels: torch.Tensor, **inputs: Any) -> dict[str, Any]:
+    def forward(self: Any, labels: torch.Tensor, num_items_in_batch: Any = None, **inputs: Any) -> dict[str, Any]:
+        assert num_items_in_batch is None, "LLaMA-Factory averages over micro-batches for these families"
         states = self.model(**inputs)[0][:, :-1].flatten(0, 1)
         return {"loss": torch_loss(states, self.lm_head.weight, labels[:, 1:].flatten()), "logits": None}
 
@@ -140,8 +145,6 @@ def liger(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     transformers = pytest.importorskip("liger_kernel.transformers", reason="the extra `fused` is not installed")
     from functools import partial
 
-    from transformers.models.internvl.modeling_internvl import InternVLForConditionalGeneration
-
     forward = InternVLForConditionalGeneration.forward
     monkeypatch.setattr(InternVLForConditionalGeneration, "forward", forward)  # liger replaces it for good
     monkeypatch.setattr("liger_kernel.transformers.functional.liger_fused_linear_cross_entropy", torch_loss)
@@ -158,7 +161,7 @@ def test_fused_loss_leaves_the_terms_as_they_are(family: str, liger: None, load:
         one = copy.deepcopy(model)
         columns = ColumnLogits(one)
         if fusing:
-            fused.fuse(one, columns)
+            fused.fuse(one)
         outputs = one(**batch())
         assert (outputs.get("logits") is None) is fusing
         logits = columns(ROWS, COLUMNS, outputs)
@@ -169,17 +172,56 @@ def test_fused_loss_leaves_the_terms_as_they_are(family: str, liger: None, load:
 
 def test_fusing_is_refused_where_it_cannot_be_done(load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = load("qwen3vl")
-    columns = ColumnLogits(model)
     with pytest.raises(ValueError, match="enable_liger_kernel: liger's kernels need a GPU"):
-        fused.fuse(model, columns)
+        fused.fuse(model)
     monkeypatch.setattr(fused, "gpu", lambda: True)
     monkeypatch.setitem(__import__("sys").modules, "liger_kernel.transformers", SimpleNamespace())
     with pytest.raises(ValueError, match="this liger-kernel has no apply_liger_kernel_to_qwen3_vl"):
-        fused.fuse(model, columns)
+        fused.fuse(model)
     monkeypatch.setattr(fused, "PATCHES", {"qwen3_vl": "__doc__"})
-    columns.sharded = True
     with pytest.raises(ValueError, match="are sharded"):
-        fused.fuse(model, columns)
+        fused.fuse(model, sharded=True)
     monkeypatch.setattr(fused, "PATCHES", {"internvl": "x"})
     with pytest.raises(ValueError, match="medvl fuses internvl, this model is `qwen3_vl`"):
-        fused.fuse(model, columns)
+        fused.fuse(model)
+
+
+Recipe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLaMA-Factory looks for liger-kernel when it parses the recipe; a stand-in will do."""
+    from llamafactory.hparams import parser
+
+    monkeypatch.setattr(parser, "check_version", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recipe_trains_the_same_fused_with_and_without_the_grounding_loss(
+    family: str, liger: None, installed: None, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llamafactory.train.tuner import run_exp
+    from safetensors.torch import load_file
+
+    asked: list[Any] = []
+    monkeypatch.setattr(fused, "fuse", lambda model, _fuse=fused.fuse, **more: asked.append(_fuse(model, **more)))
+    forward = {kind: kind.forward for kind in (InternVLForConditionalGeneration, Qwen3VLForConditionalGeneration)}
+    keys = {"medvl_run_card": True, "use_grounding_loss": family == "qwen3vl"}
+    for fusing in (False, True):
+        run_exp(tiny_recipe(family, **keys, enable_liger_kernel=fusing, output_dir=str(tmp_path / str(fusing))))
+        assert len(asked) == fusing
+    plain, ours = (load_file(tmp_path / str(name) / "adapter_model.safetensors") for name in (False, True))
+    for name, weight in plain.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-3, atol=1e-6)
+    assert all(kind.forward is stock for kind, stock in forward.items()), "later models of the process are left alone"
+
+
+def test_fusing_is_refused_beside_a_loss_that_needs_all_logits(installed: None, tiny_recipe: Recipe) -> None:
+    from llamafactory.train.tuner import run_exp
+
+    keys = {"medvl_run_card": True, "enable_liger_kernel": True, "use_asft_loss": True}
+    with pytest.raises(ValueError, match="enable_liger_kernel: the ASFT loss needs the logits"):
+        run_exp(tiny_recipe("qwen3vl", **keys))
+    with pytest.raises(ValueError, match="enable_liger_kernel: liger's kernels need a GPU"):
+        run_exp(tiny_recipe("internvl3", **keys | {"use_asft_loss": False}))

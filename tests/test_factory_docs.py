@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.clones import copy_code
 
 pytestmark = pytest.mark.training
 
@@ -20,9 +21,7 @@ MOST = 15  # lines of a diff that are added or removed
 @pytest.fixture
 def tree(repository: Path, tmp_path: Path) -> Path:
     """A copy of what the pages change."""
-    for folder in ("plugins", "recipes"):
-        shutil.copytree(repository / folder, tmp_path / "tree" / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "tree"
+    return copy_code(repository, tmp_path / "tree", "plugins", "recipes")
 
 
 def apply(page: Path, tree: Path) -> None:

@@ -51,7 +51,7 @@ BOXES = [
 
 @pytest.fixture(scope="module")
 def box_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """dataset_info.json with `boxes` and `more` (the 8 records above) and `letters` (8 records without a box)."""
+    """dataset_info.json with `boxes` and `more` (the 8 records above), `few` (3 of them) and `letters` (8, no box)."""
     folder = tmp_path_factory.mktemp("box_data")
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
     shape = {"formatting": "sharegpt", "columns": {"messages": "conversations", "images": "images"}, "tags": tags}
@@ -63,6 +63,7 @@ def box_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.save(folder / f"{index}.png")
         scaled = as_boxes(boxes) / 64 * 1000
         answers["boxes"].append(format_boxes(scaled, ["lesion"] * len(boxes), "json", "norm1000"))
+    answers["few"] = answers["boxes"][:3]
     for name, texts in answers.items():
         records = [
             {
@@ -187,9 +188,10 @@ def test_gradient_accumulation_divides_the_terms_as_one_batch(family: str, recip
 def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe, tmp_path: Path) -> None:
     """Through `llamafactory-cli train` and torchrun, as users type it; once, since three processes import torch.
 
-    Each process has other boxes, one of them none at times.
+    Each process has other boxes, one of them none at times. The order of the data is the same, of like length too.
     """
     more = {"plot_loss": True, "medvl_run_card": False}  # which the command line overrides
+    more |= {"train_sampling_strategy": "group_by_length"}
     settings = recipe("qwen3vl", **GROUNDING, **more, per_device_train_batch_size=1, max_steps=4)
     (tmp_path / "two.yaml").write_text(json.dumps(settings | {"output_dir": str(tmp_path / "two")}))
     environment = os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
@@ -201,7 +203,8 @@ def test_two_processes_train_as_one_with_twice_the_micro_batches(recipe: Recipe,
     one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-7)
-    logged = [[{key: entry[key] for key in PARTS & entry.keys()} for entry in history(tmp_path / name)[:4]]
+    names = PARTS | {"padding"}
+    logged = [[{key: entry[key] for key in names & entry.keys()} for entry in history(tmp_path / name)[:4]]
               for name in ("one", "two")]  # fmt: skip
     assert logged[1] == [pytest.approx(entry, abs=1e-4) for entry in logged[0]]
     card = read_run_card(tmp_path / "two")
@@ -234,11 +237,11 @@ def test_head_that_is_trained_gets_the_gradient_of_the_whole_logits(
 
 def test_tiny_model_reaches_exact_boxes(recipe: Recipe, tmp_path: Path) -> None:
     """And so do the generated answers that `grounding_eval_steps` asks for, in batches of unequal prompts."""
-    learn = {"per_device_train_batch_size": 8, "learning_rate": 5.0e-3, "max_steps": 150, "adam_beta2": 0.98}
+    learn = {"per_device_train_batch_size": 3, "learning_rate": 5.0e-3, "max_steps": 100, "adam_beta2": 0.98}
     whole = {"finetuning_type": "full", "freeze_vision_tower": False, "disable_gradient_checkpointing": True}
-    ask = {"eval_dataset": "boxes", "grounding_eval_steps": 150, "per_device_eval_batch_size": 8}
-    settings = recipe("qwen3vl", logging_steps=50, lr_scheduler_type="cosine", **learn, **whole, **ask, **GROUNDING)
-    run_exp({key: value for key, value in settings.items() if not key.startswith("lora_")})
+    ask = {"eval_dataset": "few", "grounding_eval_steps": 100, "per_device_eval_batch_size": 3}
+    keys = {"dataset": "few", "logging_steps": 50, "lr_scheduler_type": "cosine"} | learn | whole | ask | GROUNDING
+    run_exp({key: value for key, value in recipe("qwen3vl", **keys).items() if not key.startswith("lora_")})
     asked = next(entry for entry in history(tmp_path / "out") if "eval_boxes_f1" in entry)
     assert (asked["eval_boxes_f1"], asked["eval_boxes_iou_all"], asked["eval_boxes_iou"]) == (1, 1, 1)
     assert (asked["eval_boxes_fp"], asked["eval_boxes_fn"], asked["eval_boxes_unreadable"]) == (0, 0, 0)

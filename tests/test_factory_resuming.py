@@ -163,11 +163,11 @@ class Defaults:
     """A recipe without any of the keys that shape the data."""
 
     def owner(self, key: str) -> Any:
-        from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments
+        from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
 
         return next(
             it
-            for it in (DataArguments, ModelArguments, FinetuningArguments)
+            for it in (DataArguments, ModelArguments, FinetuningArguments, TrainingArguments)
             if hasattr(it, key) or key in it.__dataclass_fields__
         )
 

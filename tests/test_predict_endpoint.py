@@ -35,8 +35,8 @@ TASKS = [*(str(task) for task in Task if task is not Task.VQA), "general"]  # of
 class Server:
     """A server of models that answer with their name; `failures` are answered first, by status.
 
-    `body` takes the place of every answer, `listed` of the list of models; `drip` sends the answer by the byte, with so
-    many seconds between, from its headers or its body on, and never ends.
+    `body` takes the place of every answer, `bodies` of one each, `listed` of the list of models; `drip` sends the
+    answer by the byte, with so many seconds between, from its headers or its body on, and never ends.
     """
 
     models: list[str] | None = field(default_factory=lambda: TASKS)
@@ -45,6 +45,7 @@ class Server:
     delay: float = 0.0
     key: str | None = None
     body: bytes | None = None
+    bodies: list[bytes] = field(default_factory=list)
     listed: bytes | None = None
     drip: float = 0.0
     drips_from: str = "body"
@@ -83,7 +84,8 @@ def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
             status, body = state.reply(self)
-            raw = state.listed if self.command == "GET" else state.body
+            answer = state.bodies.pop(0) if state.bodies and self.command == "POST" else state.body
+            raw = state.listed if self.command == "GET" else answer
             content = json.dumps(body).encode() if raw is None else raw
             if state.drip and self.command == "POST":
                 self.drop(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
@@ -263,40 +265,44 @@ def test_a_server_that_never_ends_its_answer_is_given_up(
     assert time.monotonic() - started < 6
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param("null", id="null"),
-        pytest.param("[]", id="a list"),
-        pytest.param("{}", id="an empty object"),
-        pytest.param('"hello"', id="a text"),
-        pytest.param("", id="nothing"),
-        pytest.param("<html>busy</html>", id="a page"),
-        pytest.param('{"choices":5}', id="a number of choices"),
-        pytest.param('{"choices":{}}', id="an object of choices"),
-        pytest.param('{"choices":null}', id="null choices"),
-        pytest.param('{"choices":[null]}', id="a null choice"),
-        pytest.param('{"choices":["A"]}', id="a text for a choice"),
-        pytest.param('{"choices":[{"message":null}]}', id="a null message"),
-        pytest.param('{"choices":[{"message":"A"}]}', id="a text for a message"),
-        pytest.param('{"choices":[{"message":{"content":["A"]}}]}', id="a list for content"),
-        pytest.param('{"choices":[{"message":{"content":7}}]}', id="a number for content"),
-        pytest.param('{"choices":[{"message":{"content":{"text":"A"}}}]}', id="an object for content"),
-        pytest.param("[" * 100_000, id="deep"),
-        pytest.param('{"error":{"message":"no such model"}}', id="an error without its status"),
-    ],
-)
-def test_200_without_an_answer_is_recorded_and_asked_again(
-    server: Server, question_tree: Path, tmp_path: Path, body: str
-) -> None:
-    server.body = body.encode()
-    code, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "2")
-    assert (code, [row.prediction for row in rows]) == (4, ["", ""])
-    assert all("the server sent no answer in OpenAI's form" in (row.error or "") for row in rows)
-    assert all(body[:20] in (row.error or "") for row in rows), "what it sent instead is told"
-    server.body = None
-    code, rows = predict(server, question_tree, tmp_path / "p.jsonl", "--limit", "2")
-    assert (code, [row.prediction for row in rows]) == (0, TASKS[:2])
+NO_ANSWERS = {
+    "null": "null",
+    "a list": "[]",
+    "an empty object": "{}",
+    "a text": '"hello"',
+    "nothing": "",
+    "a page": "<html>busy</html>",
+    "a number of choices": '{"choices":5}',
+    "an object of choices": '{"choices":{}}',
+    "null choices": '{"choices":null}',
+    "a null choice": '{"choices":[null]}',
+    "a text for a choice": '{"choices":["A"]}',
+    "a null message": '{"choices":[{"message":null}]}',
+    "a text for a message": '{"choices":[{"message":"A"}]}',
+    "a list for content": '{"choices":[{"message":{"content":["A"]}}]}',
+    "a number for content": '{"choices":[{"message":{"content":7}}]}',
+    "an object for content": '{"choices":[{"message":{"content":{"text":"A"}}}]}',
+    "deep": "[" * 100_000,
+    "an error without its status": '{"error":{"message":"no such model"}}',
+}
+
+
+def test_200_without_an_answer_is_recorded_and_asked_again(server: Server, question_tree: Path, tmp_path: Path) -> None:
+    kinds = list(NO_ANSWERS)
+    for part in range(0, len(kinds), len(TASKS)):
+        asked = kinds[part : part + len(TASKS)]
+        server.bodies = [NO_ANSWERS[kind].encode() for kind in asked]
+        options = ["--limit", str(len(asked)), "--concurrency", "1"]
+        code, rows = predict(server, question_tree, tmp_path / f"{part}.jsonl", *options)
+        assert (code, len(rows), server.bodies) == (4, len(asked), [])
+        assert {row.prediction for row in rows} == {""}
+        errors = [row.error or "" for row in rows]
+        assert all("the server sent no answer in OpenAI's form" in error for error in errors)
+        for kind in asked:
+            sent = f"but {NO_ANSWERS[kind][:50]!r}"[:-1]
+            assert any(sent in error for error in errors), f"{kind}: it is told what was sent"
+    code, rows = predict(server, question_tree, tmp_path / "0.jsonl")
+    assert (code, [row.prediction for row in rows]) == (0, TASKS)
 
 
 @pytest.mark.parametrize("listed", ["null", "[]", '{"data":5}', '{"data":[null]}', '{"data":[{"id":3}]}', "<html>"])

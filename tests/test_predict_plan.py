@@ -421,6 +421,10 @@ def test_another_adapter_is_another_fingerprint(base: Path, tmp_path: Path) -> N
 # --- What is asked together -------------------------------------------------------------------------------------------
 
 
+def pairs(longest: Request) -> int:
+    return 2
+
+
 def test_batches_are_by_adapter_then_profile_then_length(base: Path) -> None:
     items = [
         asked(base, task, number=number, text="word " * length)
@@ -428,14 +432,20 @@ def test_batches_are_by_adapter_then_profile_then_length(base: Path) -> None:
             [("counting", 10), ("detection", 50), ("counting", 90), ("detection", 5), ("counting", 40)]
         )
     ]
-    planned = [[item.question.id for item in batch] for batch in batches(items, 2)]
+    planned = [[item.question.id for item in batch] for batch in batches(items, pairs)]
     assert planned == [["q2", "q4"], ["q0"], ["q1", "q3"]]
-    assert batches(items[::-1], 2) == batches(items, 2), "the order of the questions does not matter"
+    assert batches(items[::-1], pairs) == batches(items, pairs), "the order of the questions does not matter"
+
+
+def test_a_batch_is_as_large_as_its_longest_question_lets_it_be(base: Path) -> None:
+    items = [asked(base, number=number, text="word " * (40 - number)) for number in range(6)]
+    planned = batches(items, lambda longest: 1 if longest.question.id == "q0" else 4)
+    assert [[item.question.id for item in batch] for batch in planned] == [["q0"], ["q1", "q2", "q3", "q4"], ["q5"]]
 
 
 def test_what_remains_is_asked_in_the_batches_of_before(base: Path) -> None:
     items = [asked(base, number=number, text="word " * (9 - number)) for number in range(6)]
-    planned = batches(items, 2)
+    planned = batches(items, pairs)
 
     def ids(batches: list[Any]) -> list[list[str]]:
         return [[item.question.id for item in batch] for batch in batches]
@@ -451,6 +461,6 @@ def test_larger_images_come_first_unless_they_cost_the_same(base: Path, tmp_path
         paths.append(tmp_path / f"{side}.png")
         Image.new("L", (side, side)).save(paths[-1])
     items = [asked(base, number=number, images=(path,)) for number, path in enumerate(paths)]
-    assert [item.question.id for item in batches(items, 2)[0]] == ["q1", "q0"]
+    assert [item.question.id for item in batches(items, pairs)[0]] == ["q1", "q0"]
     fixed = [replace(item, adapter_spec=replace(item.adapter_spec, max_tiles=1)) for item in items]
-    assert [item.question.id for item in batches(fixed, 2)[0]] == ["q0", "q1"]
+    assert [item.question.id for item in batches(fixed, pairs)[0]] == ["q0", "q1"]

@@ -222,7 +222,7 @@ def sized(tmp_path: Path, answers: list[str], size: tuple[int, int]) -> Path:
     rows = [row("BUSI-det", ImageName=f"imagesTr/{i}.png", Answer=answer) for i, answer in enumerate(answers)]
     write_tree(tmp_path / "tree", {"BUSI-det": rows})
     for image in (tmp_path / "tree").rglob("*.png"):
-        Image.new("RGB", size).save(image)
+        Image.new("1", size).save(image)
     return tmp_path / "tree"
 
 

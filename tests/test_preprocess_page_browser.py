@@ -47,8 +47,7 @@ def opened(browser: Any, report: Path, *, quiet: bool = True, **options: Any) ->
         yield page, trouble[1:]
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
 def test_it_fits_fetches_nothing_and_all_can_read_it(browser: Any, report: Path, width: int, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

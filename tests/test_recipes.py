@@ -42,7 +42,7 @@ PMC = sorted(FOLDER.glob("pmc_*.yaml"))
 ULTRASOUND = sorted(FOLDER.glob("ultrasound_*.yaml"))
 SWEEPS = sorted(FOLDER.glob("sweeps/*.yaml"))
 # What a machine without a GPU cannot do as written; nothing else is overridden for parsing.
-ON_CPU = {"use_cpu": True, "deepspeed": None}
+ON_CPU = {"use_cpu": True, "deepspeed": None, "enable_liger_kernel": False}
 
 all_recipes = pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 flare_recipes = pytest.mark.parametrize("file", FLARE, ids=lambda file: file.stem)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from medvl.router.calibration import Calibration
 from medvl.router.chain import ClassifierStage, Router, load_router
 from medvl.router.folder import RouterFolderError
 from medvl.router.labels import LABELS
+from medvl.router.route import Route
 from medvl.tasks import Task
 
 UNDECIDED = "Tell about it, colleague."  # no rule matches
@@ -42,36 +44,46 @@ def stage(*logits: float, feature: Sequence[float] = (1.0, 0.0), least: float = 
     return ClassifierStage(Scores(row, feature), np.array([[1.0, 0.0]], np.float32), calibration)  # type: ignore[arg-type]
 
 
-def one(router: Router, question: str) -> chain.Route:
+def one(router: Router, question: str) -> Route:
     (route,) = router.route([question])
     return route
 
 
-def test_rules_decide_first() -> None:
-    router = Router(stage(9.0))
-    route = one(router, "How many cells are there?")
+def test_the_classifier_decides_first() -> None:
+    route = one(Router(stage(9.0)), "How many cells are there?")
+    assert (route.task, route.source) == ("classification", "gliclass")
+
+
+def test_rules_decide_where_the_classifier_is_not_sure_but_does_not_object() -> None:
+    unsure = stage(*[-9.0] * 4, 0.5, 0.0)  # counting .62 < .7
+    route = one(Router(unsure), "How many cells are there?")
     assert (route.task, route.source, route.abstained) == ("counting", "rules", False)
-    assert 0.9 < route.confidence < 1
-    assert router.stage is not None
-    assert router.stage.classifier.asked == []  # type: ignore[attr-defined]
+    assert route.confidence == pytest.approx(1 / (1 + np.exp(-0.5)), abs=1e-3)
+    assert route.confidence > chain.VOUCHED
+    objecting = stage(0.5, 0.0)  # counting .0
+    assert one(Router(objecting), "How many cells are there?").task == GENERAL
 
 
-def test_the_classifier_decides_what_rules_leave() -> None:
-    route = one(Router(stage(-2.0, -2.0, 3.0)), UNDECIDED)
+def test_without_a_classifier_rules_decide() -> None:
+    assert one(Router(), "How many cells are there?").source == "rules"
+
+
+def test_confidence_and_margin_are_the_scores_of_the_classifier() -> None:
+    route = one(Router(stage(1.0, 0.0, 3.0)), UNDECIDED)
     assert (route.task, route.source) == ("detection", "gliclass")
-    assert route.confidence == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-5)
-    assert route.margin == pytest.approx(route.confidence - 1 / (1 + np.exp(2)), abs=1e-5)
+    shares = np.exp([3.0, 1.0, 0.0, *[-9.0] * (len(LABELS) - 3)])
+    shares /= shares.sum()
+    assert route.confidence == pytest.approx(shares[0], abs=1e-5)
+    assert route.margin == pytest.approx(shares[0] - shares[1], abs=1e-5)
     assert list(route.scores) == list(LABELS)
 
 
 @pytest.mark.parametrize(
     ("given", "question", "reason"),
     [
-        (stage(0.5), UNDECIDED, "not sure"),  # 0.62 < 0.7
-        (stage(1.2), UNDECIDED, "wanted 0.80"),  # 0.77: above 0.7, but the prompt names nothing of medicine
+        (stage(0.5, 0.0), UNDECIDED, "not sure: classification 0.62, wanted 0.70"),
         (stage(5.0, feature=(0.0, 1.0)), UNDECIDED, "unlike"),  # the similarity gate
-        (stage(9.0), "Compose a haiku on ultrasound.", "something else"),
-        (stage(9.0), "What is the dose of ibuprofen?", "something else"),
+        (stage(*[-9.0] * 8, 2.0), "What is the dose of ibuprofen?", "no task"),
         (None, UNDECIDED, "no rule"),
         (stage(9.0), "  <image>\n ", "empty"),
         (stage(9.0), "", "empty"),
@@ -84,8 +96,16 @@ def test_abstention_goes_to_general_and_says_why(given: ClassifierStage | None, 
     assert reason in route.reason
 
 
-def test_a_medical_question_needs_its_threshold_alone() -> None:
-    assert one(Router(stage(1.2)), "Tell about the lesion, colleague.").source == "gliclass"
+def test_both_opinions_count() -> None:
+    class Counting:
+        def score(self, texts: Sequence[str]) -> Any:
+            return np.array([[5.0 * (label == "counting") for label in LABELS]] * len(texts), np.float32)
+
+    alone = stage(2.0, *[0.0] * 8, least=0.3)
+    both = replace(alone, wording=Counting())  # type: ignore[arg-type]
+    assert one(Router(both), UNDECIDED).task == one(Router(alone), UNDECIDED).task == "classification"  # weighs 0
+    both = replace(both, calibration=replace(both.calibration, wording=1.0))
+    assert one(Router(both), UNDECIDED).task == "counting"
 
 
 def test_metadata_decides_only_where_trusted() -> None:
@@ -107,9 +127,20 @@ def test_metadata_for_each_question() -> None:
         Router().route(["a", "b"], metadata=[None])
 
 
+class ByWord(Scores):
+    """Counting for cells, a report for lungs, else several labels."""
+
+    def score(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        logits, features = super().score(texts)
+        for row, text in zip(logits, texts, strict=True):
+            task = "counting" if "cells" in text else "report_generation" if "lungs" in text else None
+            row[list(LABELS).index(task or "multi_label_classification")] = 4.0
+        return logits, features
+
+
 def test_order_and_duplicates() -> None:
     questions = ["How many cells?", UNDECIDED, "", "Describe the lungs.", UNDECIDED, "How many cells?"]
-    routes = Router(stage(-9.0, 4.0)).route(questions)
+    given = ClassifierStage(ByWord([-9.0] * len(LABELS)), stage().index, stage().calibration)  # type: ignore[arg-type]
     expected = [
         "counting",
         "multi_label_classification",
@@ -118,7 +149,7 @@ def test_order_and_duplicates() -> None:
         "multi_label_classification",
         "counting",
     ]
-    assert [route.task for route in routes] == expected
+    assert [route.task for route in Router(given).route(questions)] == expected
     assert Router().route([]) == []
 
 

@@ -26,7 +26,8 @@ from medvl.router.gliclass import LONGEST, QuestionClassifier, bi_encoder_config
 from medvl.router.labels import LABELS
 from medvl.router.options import TrainingOptions, read_options
 from medvl.router.route import normalise
-from medvl.router.training import TrainingError, build, train
+from medvl.router.training import TrainingError, _frozen_features, build, train
+from medvl.router.written import held_out
 
 QUESTIONS = [
     ("How many cells are there?", "counting"),
@@ -237,8 +238,7 @@ def test_training_learns_and_is_reproducible() -> None:
         assert losses[-1] < 0.2 * losses[0]
     assert np.array_equal(*results)
     tasks = list(LABELS)
-    assert [tasks[place] for place in results[0][:-1].argmax(1)] == [row.task for row in questions[:-1]]
-    assert results[0][-1].max() < results[0][:-1].max(1).min()  # no label applies to a prompt that is no task
+    assert [tasks[place] for place in results[0].argmax(1)] == [row.task for row in questions]
 
 
 @pytest.fixture(scope="module")
@@ -299,9 +299,8 @@ def test_the_card_says_what_was_trained_on_what(trained: Path) -> None:
     assert len(card.data.files) == 2
     assert card.data.tasks[GENERAL]["synthetic"] > 100
     assert {"gliclass", "transformers", "torch"} <= set(card.versions)
-    assert {"model.safetensors", "similarity.safetensors", "config.json", "label_tokenizer/tokenizer.json"} <= set(
-        card.files
-    )
+    parts = {"model.safetensors", "similarity.safetensors", "wording.safetensors", "config.json"}
+    assert parts | {"label_tokenizer/tokenizer.json"} <= set(card.files)
     assert card.metrics["steps"] > 0
     assert card.options["focal_alpha"] == -1
 
@@ -322,9 +321,12 @@ def test_a_stale_or_damaged_folder_is_refused(copied: Path) -> None:
     edit(copied, labels=labels, thresholds={})
     with pytest.raises(RouterFolderError, match="calibrate it again"):
         load_router(copied)
-    (copied / "router.json").write_text("{")
-    with pytest.raises(RouterFolderError, match="train the router again"):
-        load_router(copied)
+    card = json.loads((copied / "router.json").read_text())
+    del card["wording"]  # as a router of an earlier version
+    for damaged in (json.dumps(card), "{"):
+        (copied / "router.json").write_text(damaged)
+        with pytest.raises(RouterFolderError, match="train the router again"):
+            load_router(copied)
 
 
 def test_changed_or_missing_files_are_refused(copied: Path) -> None:
@@ -422,6 +424,26 @@ def test_train_reports_what_is_synthetic(trained: Path) -> None:
     assert report["tasks"][GENERAL]["synthetic"] > 100
 
 
+@pytest.fixture
+def no_veto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch on ten questions leaves a classifier that objects to every rule."""
+    monkeypatch.setattr("medvl.router.chain.VOUCHED", 0.0)
+
+
+def test_features_of_a_frozen_encoder_come_in_the_order_of_the_questions() -> None:
+    given = untrained()
+    texts = [
+        "Count every single one of the lesions.",
+        "Where?",
+        *(f"How many {'cells ' * n}?" for n in range(70, 0, -1)),
+    ]
+    found = _frozen_features(given, texts)
+    for place in (0, 1, 2, 40, 71):
+        with torch.no_grad():
+            assert torch.allclose(found[place], given.features([texts[place]])[0], atol=TOLERANCE)
+
+
+@pytest.mark.usefixtures("no_veto")
 def test_route(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [
         {"question": "How many cells are there?", "TaskType": "detection"},
@@ -433,9 +455,8 @@ def test_route(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     command = ["router", "route", str(file), "--router", str(trained / "router"), "--out", str(out)]
     assert main(command) == 0
     found = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [(line["task"], line["source"]) for line in found] == [
-        ("counting", "rules"), (GENERAL, "none"), ("classification", "rules"),
-    ]  # fmt: skip
+    assert [line["task"] for line in found] == ["counting", GENERAL, "classification"]
+    assert found[1]["source"] == "none"
     assert [set(line) for line in found] == [{"task", "confidence", "source"}] * 3
     assert main([*command, "--trust-metadata"]) == 0
     found = [json.loads(line) for line in out.read_text().splitlines()]
@@ -459,19 +480,25 @@ def test_calibrate_changes_the_card(copied: Path, tmp_path: Path, capsys: pytest
     assert "temperature" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_veto")
 def test_evaluate_prints_and_writes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = Path(__file__).parent / "data"
     command = ["router", "evaluate", "--router", str(trained / "router"), "--data", str(trained / "tree"),
                "--paraphrases", str(data / "router_paraphrases.jsonl"),
                "--out-of-domain", str(data / "router_out_of_domain.jsonl"),
-               "--json", str(tmp_path / "e.json")]  # fmt: skip
+               "--held-out", "--json", str(tmp_path / "e.json")]  # fmt: skip
     assert main(command) == 0
     report = json.loads((tmp_path / "e.json").read_text())
     assert report["sets"]["paraphrases"]["accuracy"] >= 0.9
     assert report["sets"]["out of domain"]["accuracy"] >= 11 / 12
     assert report["sets"]["data"]["confusion"]["counting"] == {"counting": 4}
+    found = report["sets"]["held-out professions"]
+    assert found["questions"] == len(held_out())
+    assert 0 < found["tasks_right"] < 1 - found["tasks_wrong"]
+    assert found["kept_out"] > 0.8
     printed = capsys.readouterr().out
     assert "Coverage and accuracy" in printed
+    assert "of prompts that are none" in printed
     assert "out of domain" in printed
 
 
@@ -486,6 +513,7 @@ REFUSED = [
     (["train", "--data", "{tmp}", "--out", "{tmp}"], 3, "something else than a router"),
     (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--recipe", "{tmp}/r.yaml"], 2, "unknown key 'alpha'"),
     (["train", "--data", "{tmp}", "--out", "{tmp}/r", "--epochs", "0"], 2, "expected more than 0"),
+    (["train", "--out", "{tmp}/r", "--no-written"], 2, "nothing to train on: give --data"),
     (["evaluate"], 2, "evaluate needs"),
     (["evaluate", "--lodo"], 2, "--lodo needs --data"),
     (["calibrate", "--router", "{tmp}"], 2, "calibrate needs"),

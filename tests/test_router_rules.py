@@ -21,6 +21,7 @@ from medvl.router.rules import match_rules, rules_fingerprint
 from medvl.router.spelling import corrected
 from medvl.router.templates import make_questions, wordings
 from medvl.sources.flare import FLARE
+from medvl.sources.ultrasound_samples import asked_for
 from medvl.tasks import Task, canonical_task
 
 DATA = Path(__file__).parent / "data"
@@ -103,6 +104,12 @@ NOT_ASKED = [
     ),
     ("The earlier report described 3 nodules of 5 mm. How would you grade the fracture?", "classification"),
     ("Her previous CT had the box [x_min, y_min, x_max, y_max]. Count the nodules.", "counting"),
+    ("Without boxing anything, say how many nodules there are.", "counting"),
+    ("I don't want the number of follicles, only the diameter of the largest cyst.", "regression"),
+    ("Not the size of the polyps but their number of lesions.", "counting"),
+    ("Do not return labels or boxes, describe the whole film in words.", "report_generation"),
+    ("Each mitosis as its own entry with coordinates", "instance_detection"),
+    ("No contrast was given. Is there a mass? A. yes, no doubt B. no", "classification"),
 ]
 
 
@@ -166,6 +173,11 @@ def test_every_template_names_its_own_task_or_none() -> None:
     made = [(text, str(task)) for task in Task for text, _ in make_questions(task, wordings(task))]
     wrong = [(text, task) for text, task in made if routed(text) not in (task, GENERAL)]
     assert len(wrong) <= 0.02 * len(made), wrong
+
+
+def test_the_report_in_sections_that_ultrasound_asks_for() -> None:
+    """Its headings name an age and a measure; it was taken for regression."""
+    assert [routed(asked.question) for asked in asked_for("report", [], label=False)] == ["report_generation"]
 
 
 def test_all_real_questions(shared_data: Path) -> None:

@@ -30,20 +30,21 @@ def bare(text: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split()) or text
 
 
-def test_there_are_as_many_as_promised_and_a_fifth_are_no_task() -> None:
+def test_there_are_as_many_as_promised_and_a_fifth_or_more_are_no_task() -> None:
     questions = written_questions()
     assert len(questions) >= 3000
-    assert 0.18 <= sum(it.task == GENERAL for it in questions) / len(questions) <= 0.22
+    assert 0.2 <= sum(it.task == GENERAL for it in questions) / len(questions) <= 0.25
     assert all(it.question.strip() for it in questions)
 
 
-def test_a_file_holds_its_profile_and_every_task_alike() -> None:
+def test_a_file_holds_its_profile_and_all_tasks_are_asked_alike() -> None:
     for path in QUESTIONS.glob("*.jsonl"):
         own = [it for it in written_questions() if it.profile == path.stem]
         assert len(own) == len(path.read_text().splitlines())
-        counts = Counter(it.task for it in own)
-        assert set(counts) == {*map(str, Task), GENERAL}
-        assert min(counts.values()) >= 15
+        if path.stem not in ("chatter", "curious"):  # ask for everything but images
+            assert {it.task for it in own} == {*map(str, Task), GENERAL}
+    counts = Counter(it.task for it in written_questions() if it.task != GENERAL)
+    assert min(counts.values()) > 0.7 * max(counts.values())
 
 
 def test_no_question_stands_twice_or_in_another_set() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clones import copy_code
 from tests.support.flare_tree import row, write_tree
 
 pytestmark = pytest.mark.subprocess
@@ -19,9 +20,7 @@ MARK = "this is the second clone"
 @pytest.fixture(scope="module")
 def second_clone(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the clone whose plugins say so when they are imported; and a tree beside it."""
-    clone = tmp_path_factory.mktemp("clones") / "second"
-    for folder in ("preprocess", "plugins", "evaluation"):
-        shutil.copytree(repository / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    clone = copy_code(repository, tmp_path_factory.mktemp("clones") / "second", "preprocess", "plugins", "evaluation")
     with (clone / "plugins/medvl/console.py").open("a") as file:
         file.write(f"\nprint({MARK!r})\n")
     write_tree(clone.parent / "tree", {"BUSI": [row("BUSI")]})

@@ -43,7 +43,7 @@ COMPLETIONS = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Running:
-    """A server under test."""
+    """A server under test. Clients verify nothing: loading certificates takes longer than most answers."""
 
     url: str
     engine: Engine
@@ -53,7 +53,7 @@ class Running:
         self, content: Any, timeout: float = 30, headers: dict[str, str] | None = None, **fields: Any
     ) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": content}], **fields}
-        return httpx.post(self.url + COMPLETIONS, json=body, timeout=timeout, headers=headers)
+        return httpx.post(self.url + COMPLETIONS, json=body, timeout=timeout, headers=headers, verify=False)
 
     def ask(self, content: Any, **fields: Any) -> str:
         answer = self.post(content, **fields)
@@ -62,7 +62,7 @@ class Running:
 
     def stream(self, content: Any, **fields: Any) -> contextlib.AbstractContextManager[httpx.Response]:
         body = {"messages": [{"role": "user", "content": content}], "stream": True, **fields}
-        return httpx.stream("POST", self.url + COMPLETIONS, json=body, timeout=30)
+        return httpx.stream("POST", self.url + COMPLETIONS, json=body, timeout=30, verify=False)
 
     def streamed(self, content: Any, **fields: Any) -> tuple[str, str | None, httpx.Headers]:
         """The text, why it ended, and the headers."""
@@ -239,7 +239,7 @@ def test_router_that_fails_sends_to_general_and_is_counted(
 
 def test_concurrent_requests_never_meet_each_others_adapter(talking: Running) -> None:
     """Streams and whole answers to all tasks at once: one letter of another adapter would show."""
-    names = [PROFILES[place % len(PROFILES)] for place in range(32)]
+    names = 2 * [*PROFILES]  # nine: each is asked once for a stream, once for a whole answer
 
     def ask(place: int) -> tuple[str, str]:
         name, fields = names[place], {"model": names[place], "max_tokens": 12}
@@ -532,10 +532,9 @@ def test_requests_that_wait_share_memory(endless: Path) -> None:
 def test_control_tokens_of_the_model_are_refused(family: str, marked_adapters: Callable[[str], Path]) -> None:
     with serving(marked_adapters(family)) as server:
         assert set(server.engine.loaded.tokenizer.all_special_tokens) <= server.engine.control_tokens
-        for token in sorted(server.engine.control_tokens):
-            for stream in (False, True):
-                refused = server.post(shown(f"Is {token} red?"), stream=stream)
-                assert (refused.status_code, token in refused.json()["error"]["message"]) == (400, True), token
+        for place, token in enumerate(sorted(server.engine.control_tokens)):
+            refused = server.post(shown(f"Is {token} red?"), stream=place % 2 == 1)
+            assert (refused.status_code, token in refused.json()["error"]["message"]) == (400, True), token
 
 
 EXTREMES: dict[str, list[Any]] = {

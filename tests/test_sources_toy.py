@@ -6,7 +6,6 @@ The toy source stands in docs/add_a_dataset.md alone, whose files and diff are a
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from medvl.sharegpt import read_records
 from medvl.tasks import Task
+from tests.support.clones import copy_code
 
 pytestmark = pytest.mark.training
 
@@ -63,9 +63,7 @@ def code_blocks(page: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def clone(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code with the toy source added as the page says."""
-    folder = tmp_path_factory.mktemp("clone")
-    for name in ("plugins", "preprocess", "evaluation"):
-        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = copy_code(repository, tmp_path_factory.mktemp("clone"), "plugins", "preprocess", "evaluation")
     blocks = code_blocks(repository / "docs" / "add_a_dataset.md")
     (folder / "plugins/medvl/sources/toy.py").write_text(blocks["python"])
     (folder / "preprocess/toy.py").write_text(blocks["script"])

@@ -77,7 +77,7 @@ def sweep(data: Path, tiny_recipe: Recipe, tmp_path: Path) -> Callable[..., Path
     recipe = tiny_recipe("qwen3vl", dataset="s_all_train", dataset_dir=str(data / "out"), max_steps=1)
     del recipe["output_dir"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    val = str(data / "out/s_all_val.json")
+    val = str(data / "out/s_classification_val.json")
     predict = ["--no-router", "--profiles", str(data / "profiles.yaml")]
 
     def write(**keys: Any) -> Path:

@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": ("medvl.predict.commands", "questions to predictions: routed, batched, resumable"),
     "router": ("medvl.router.commands", "which task a question asks for: train, calibrate, evaluate, route"),
     "serve": ("medvl.serve.commands", "answer questions over HTTP, with the router in front"),
+    "fit": ("medvl.fit.commands", "the fastest setting of a recipe on this GPU that trains the same"),
     "sweep": ("medvl.sweep.commands", "one recipe under many settings, and one table of what came of it"),
     "track": ("medvl.factory.track_command", "scores join the run of their model in MLflow, W&B or TensorBoard"),
     "doctor": ("medvl.doctor.commands", "check versions, GPU, LLaMA-Factory hook, disk"),

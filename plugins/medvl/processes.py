@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _TAIL_LINES = 30
@@ -14,7 +15,16 @@ _GRACE_SECONDS = 10
 
 
 class CommandFailedError(RuntimeError):
-    """A command ended with an exit code other than 0; the message holds the end of its output."""
+    """A command ended with an exit code other than 0; the message holds the end of its output.
+
+    Attributes:
+        code: The exit code; a signal's number, negative, for one that was killed.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        """The message, and the code."""
+        super().__init__(message)
+        self.code = code
 
 
 def repository_root() -> Path:
@@ -67,8 +77,20 @@ def run_logged(
             _end(process)
     if process.returncode != 0:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
-        raise CommandFailedError(f"{tail}\n\n{title}: exit code {process.returncode}. Whole output: {log}")
+        raise CommandFailedError(
+            f"{tail}\n\n{title}: exit code {process.returncode}. Whole output: {log}", process.returncode
+        )
     return time.monotonic() - started
+
+
+@contextmanager
+def killed_as_interrupted() -> Iterator[None]:
+    """While it lasts, `kill` ends this process as Ctrl-C does: commands of `run_logged` are not left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

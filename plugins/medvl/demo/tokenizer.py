@@ -6,14 +6,18 @@ the published checkpoints, and `special` is set on the same ones, so that predic
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AddedToken, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+Bpe = tuple[dict[str, int], list[tuple[str, str]]]  # vocabulary and merges
 
 CHAT_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 QWEN_SPECIAL = [
@@ -58,7 +62,7 @@ def default_corpus(seed: int, sentences: int = 2000) -> Iterator[str]:
         )
 
 
-def train_bpe(corpus: Iterable[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def train_bpe(corpus: Iterable[str], vocab_size: int) -> Bpe:
     """Vocabulary and merges of a byte-level BPE with Qwen2's own pre-tokenizer, which splits numbers into digits."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -74,12 +78,29 @@ def train_bpe(corpus: Iterable[str], vocab_size: int) -> tuple[dict[str, int], l
     return dict(model["vocab"]), [(left, right) for left, right in model["merges"]]
 
 
+def read_bpe(path: Path) -> Bpe:
+    """The BPE of a published `tokenizer.json`, which may be compressed by gzip."""
+    raw = path.read_bytes()
+    model = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)["model"]
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+    return dict(model["vocab"]), [(left, right) for left, right in pairs]
+
+
 def qwen3_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
+    """`qwen3_tokenizer_of` a BPE trained on `corpus`."""
+    return qwen3_tokenizer_of(train_bpe(corpus, vocab_size))
+
+
+def internvl3_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
+    """`internvl3_tokenizer_of` a BPE trained on `corpus`."""
+    return internvl3_tokenizer_of(train_bpe(corpus, vocab_size))
+
+
+def qwen3_tokenizer_of(bpe: Bpe) -> Any:
     """A `Qwen2Tokenizer` with Qwen3-VL's special tokens and chat template."""
-    vocab, merges = train_bpe(corpus, vocab_size)
     tokenizer = Qwen2Tokenizer(
-        vocab=vocab,
-        merges=merges,
+        vocab=bpe[0],
+        merges=bpe[1],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=[*CHAT_SPECIAL[1:], *QWEN_SPECIAL],
@@ -90,12 +111,11 @@ def qwen3_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
     return tokenizer
 
 
-def internvl3_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
+def internvl3_tokenizer_of(bpe: Bpe) -> Any:
     """A `Qwen2Tokenizer` with InternVL3's image tokens, special tokens and chat template."""
-    vocab, merges = train_bpe(corpus, vocab_size)
     tokenizer = Qwen2Tokenizer(
-        vocab=vocab,
-        merges=merges,
+        vocab=bpe[0],
+        merges=bpe[1],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={

@@ -9,6 +9,7 @@ keys on any machine.
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,6 +17,9 @@ from medvl.boxes import Frame
 from medvl.factory.data import texts
 from medvl.factory.losses import LOSSES
 from medvl.factory.recipe import KeyGroup, Recipe, is_number
+
+# Keys of LLaMA-Factory and transformers that replace the loss function.
+OTHER_LOSSES = ("use_dft_loss", "use_eaft_loss", "use_asft_loss", "label_smoothing_factor")
 
 
 @dataclass
@@ -51,6 +55,47 @@ class SafeguardArguments(KeyGroup):
             return []
         names = [*(self.setting("dataset") or []), *(self.setting("eval_dataset") or [])]
         return texts.problems(names, str(self.setting("dataset_dir")), str(self.setting("model_name_or_path")))
+
+
+@dataclass
+class LossGroupArguments(KeyGroup):
+    """Micro-batches of another size that train the same."""
+
+    medvl_loss_group: int = field(
+        default=0,
+        metadata={
+            "help": "Average the language-model loss over each so many records, as a per_device_train_batch_size of "
+            "that number does, whatever the micro-batch is; `medvl fit` sets it where it changes the micro-batch. "
+            "Without it other micro-batches are another loss where answers differ in length. 0: off."
+        },
+    )
+
+    def problems(self) -> list[str]:
+        """Groups that are none, that the micro-batches are anyhow, or that no device has whole."""
+        group = self.medvl_loss_group
+        if group == 0 and type(group) is int:
+            return []
+        if type(group) is not int or group < 0:
+            return [f"medvl_loss_group: {group!r} is not a whole number of at least 0"]
+        batch, accumulation = self.setting("per_device_train_batch_size"), self.setting("gradient_accumulation_steps")
+        if not self.setting("do_train"):
+            return []
+        found = []
+        if batch == group:
+            found.append(f"medvl_loss_group: does nothing, per_device_train_batch_size is {group} too; remove it")
+        elif batch * accumulation % group:
+            found.append(
+                f"medvl_loss_group: {group} does not divide the {batch} x {accumulation} records of a step and device"
+            )
+        elif batch % group and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            found.append(
+                f"medvl_loss_group: on several devices, per_device_train_batch_size must be a multiple of {group}, "
+                f"not {batch}"
+            )
+        other = "it divides the loss in another way"
+        asked = requested_keys(self)
+        switches = [loss.switch for loss in LOSSES if not loss.by_record and loss.switch in asked]
+        return found + self.clashing("medvl_loss_group", dict.fromkeys((*OTHER_LOSSES, *switches), other))
 
 
 @dataclass
@@ -133,6 +178,7 @@ class AugmentArguments(KeyGroup):
 KEY_GROUPS: tuple[type[KeyGroup], ...] = (
     RunCardArguments,
     SafeguardArguments,
+    LossGroupArguments,
     PredictionArguments,
     AugmentArguments,
     *(loss.keys for loss in LOSSES),

@@ -18,6 +18,15 @@ from medvl.factory.checks.adapter_fit import without_adapter
 from medvl.factory.families import FAMILIES
 
 
+def whole_head(head: Any) -> bool:
+    """Whether an output head is a plain layer with all its weights in this process."""
+    if type(head) is not torch.nn.Linear:
+        return False
+    weight = head.weight
+    whole = weight.shape == (head.out_features, head.in_features) and not hasattr(weight, "ds_id")
+    return bool(whole and weight.is_floating_point())
+
+
 class ColumnLogits:
     """Watches one model; asked once after every forward pass of training."""
 
@@ -75,11 +84,7 @@ class ColumnLogits:
 
     def usable(self) -> bool:
         """Whether this process holds the head's plain weights: not quantised, adapted, or split by ZeRO-3 or FSDP."""
-        if self.sharded or type(self.head) is not torch.nn.Linear:
-            return False
-        weight = self.head.weight
-        whole = weight.shape == (self.head.out_features, self.head.in_features) and not hasattr(weight, "ds_id")
-        return bool(whole and weight.is_floating_point())
+        return not self.sharded and whole_head(self.head)
 
     def _keep(self, module: Any, _args: Any, output: Any) -> None:
         if module.training and torch.is_grad_enabled():

@@ -19,7 +19,7 @@ class Family:
         pan_and_scan: Whether `image_do_pan_and_scan` cuts large images into crops.
         plain_product: Whether its logits are the head's product with the final states and nothing else, so that the
             grounding loss need not read all of them.
-        liger: liger-kernel's function for it, which the grounding loss calls under `enable_liger_kernel`.
+        liger: liger-kernel's function for it, which is called under `enable_liger_kernel` if LLaMA-Factory does not.
         fused_by_llamafactory: Whether LLaMA-Factory 0.9.5 itself acts on `enable_liger_kernel`.
     """
 

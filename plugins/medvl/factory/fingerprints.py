@@ -26,6 +26,7 @@ PACKAGES = (
     "bitsandbytes",
     "deepspeed",
     "datasets",
+    "liger-kernel",
 )
 CLONE = Path(__file__).resolve().parents[3]
 

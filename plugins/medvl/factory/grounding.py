@@ -16,7 +16,6 @@ from medvl.boxes import Frame
 from medvl.factory.collator import WrappedCollator
 from medvl.factory.column_logits import ColumnLogits
 from medvl.factory.data.frames import require_frame
-from medvl.factory.fused import fuse
 from medvl.factory.grounding_eval import BoxEvaluation
 from medvl.factory.grounding_log import GroundingLog, panels
 from medvl.factory.losses.base import AddedLoss
@@ -72,8 +71,6 @@ class GroundingLoss(AddedLoss):
         self.trainer, self.weights = trainer, settings_of(keys)
         self.column_logits = ColumnLogits(trainer.model, sharded=trainer.is_fsdp_enabled)
         self.record = GroundingLog()
-        if keys.setting("enable_liger_kernel"):
-            fuse(trainer.model, self.column_logits)
         self.box_evaluation = None
         if keys.grounding_eval_steps:
             collator = tell_token_types(trainer.data_collator, trainer.model)

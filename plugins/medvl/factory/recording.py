@@ -21,6 +21,7 @@ from medvl.factory import run_card
 from medvl.factory.checks.resuming import differences, require_same, resumed_checkpoint
 from medvl.factory.checks.trained import trained_parts
 from medvl.factory.fingerprints import base_model, describe_data, git_revision, versions
+from medvl.factory.frozen import idle_parts
 from medvl.factory.recipe import Recipe
 from medvl.factory.tracking import track
 
@@ -167,7 +168,7 @@ def describe(recipe: Recipe, text: Text, vision: run_card.Vision, model: Any, ru
             double_quantization=models.double_quantization,
         ),
         finetuning=_finetuning(tuning, model),
-        training=_training(training, models, run.world_size),
+        training=_training(training, models, tuning, model, run.world_size),
         recipe=written(recipe),
         data=[
             *describe_data(data.dataset, "train", data.dataset_dir),
@@ -235,7 +236,7 @@ def _finetuning(tuning: Any, model: Any) -> run_card.Finetuning:
     )
 
 
-def _training(training: Any, models: Any, world_size: int) -> run_card.Training:
+def _training(training: Any, models: Any, tuning: Any, model: Any, world_size: int) -> run_card.Training:
     per_device, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
     return run_card.Training(
         batch_size=per_device * accumulation * world_size,
@@ -248,6 +249,10 @@ def _training(training: Any, models: Any, world_size: int) -> run_card.Training:
         seed=training.seed,
         dtype=str(models.compute_dtype or torch.float32).removeprefix("torch."),
         deepspeed=str(training.deepspeed) if training.deepspeed else None,
+        without_gradients=idle_parts(model),
+        gradient_checkpointing=bool(training.gradient_checkpointing or not models.disable_gradient_checkpointing),
+        fused_loss=bool(models.enable_liger_kernel),
+        loss_group=tuning.medvl_loss_group or per_device,
     )
 
 

@@ -104,7 +104,12 @@ class Finetuning(msgspec.Struct, frozen=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices."""
+    """How the weights were trained; `batch_size` is the number of records per optimiser step over all devices.
+
+    `without_gradients` are the frozen parts that no gradient passes through; empty in cards of earlier versions.
+    `loss_group` is the number of records over whose tokens the loss was averaged: the micro-batch, unless
+    `medvl_loss_group` said another. The last three are None in cards of earlier versions.
+    """
 
     batch_size: int
     per_device_train_batch_size: int
@@ -116,6 +121,10 @@ class Training(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     deepspeed: str | None
+    without_gradients: list[str] = msgspec.field(default_factory=list)
+    gradient_checkpointing: bool | None = None
+    fused_loss: bool | None = None
+    loss_group: int | None = None
 
 
 class DataFile(msgspec.Struct, frozen=True):

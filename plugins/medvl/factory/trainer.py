@@ -49,19 +49,28 @@ class TrainerFactory:
 
                 callbacks.append(augment_training(kwargs))
             trainer_class = with_losses(trainer_class, [loss for loss in LOSSES if loss.switch in requested], kwargs)
+            if "medvl_loss_group" in requested:
+                from medvl.factory.loss_groups import grouping_trainer
+
+                trainer_class = grouping_trainer(trainer_class)
         return self._guarded(trainer_class, callbacks, args, kwargs)
 
     def _guarded(self, trainer_class: type, callbacks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The trainer with what every medvl key brings: safeguards, and a run card if it is asked for."""
+        from medvl.factory.batching import batching_trainer
         from medvl.factory.checks.trained import problems
+        from medvl.factory.frozen import DropHooks
+        from medvl.factory.fused import fuse_if_asked
         from medvl.factory.recording import Text, record
         from medvl.factory.safeguards import guard
 
         arguments = kwargs["finetuning_args"]
         if kwargs["args"].do_train and (found := problems(arguments, kwargs["model"])):
             raise ValueError("\n".join(found))
-        trainer = guard(trainer_class, kwargs)(*args, **kwargs)
-        for callback in callbacks:
+        trainer = guard(batching_trainer(trainer_class), kwargs)(*args, **kwargs)
+        if kwargs["args"].do_train:
+            fuse_if_asked(trainer)
+        for callback in [*callbacks, DropHooks()]:
             trainer.add_callback(callback)
         text = Text(kwargs["data_collator"].template, kwargs["tokenizer"])
         record(trainer, arguments, text, getattr(kwargs["processor"], "image_processor", None))

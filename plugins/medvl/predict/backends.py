@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """What answers questions."""
 
+    def at_once(self, longest: Request, /) -> int:
+        """How many questions it takes together, by the longest of them."""
+
     def answers(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[tuple[Request, Reply]]]:
         """Replies, some at a time, one for every question."""
 

@@ -16,11 +16,13 @@ from PIL import Image
 from medvl.images import decode, shown
 from medvl.predict.adapter_spec import vision_budget
 from medvl.predict.in_process import Encoded, InProcess, is_out_of_memory
-from medvl.predict.plan import Request
+from medvl.predict.memory import questions_at_once
+from medvl.predict.plan import Request, prompt_tokens
 from medvl.predict.reply import Reply, failed
 
 log = logging.getLogger("medvl")
 
+ON_CPU = 8  # questions at a time
 _AHEAD = 2  # batches that are prepared while one is answered
 
 Ready = tuple[Request, Encoded]
@@ -48,6 +50,12 @@ class Batches:
         """`limit` is how many questions fitted into the memory at a time when more did not."""
         self.loaded = loaded
         self.limit: int | None = None
+
+    def at_once(self, longest: Request, /) -> int:
+        """What the GPU's memory holds of such questions; `ON_CPU` without one."""
+        # Prompts are estimated; languages without spaces have more tokens than a quarter of their letters.
+        tokens = 2 * prompt_tokens(longest) + longest.generation.max_new_tokens
+        return questions_at_once(self.loaded.model, tokens) or ON_CPU
 
     def answers(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[tuple[Request, Reply]]]:
         """The replies of every batch, in order. The questions of one have the same adapter and profile."""

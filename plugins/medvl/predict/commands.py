@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OK, USAGE, REFUSED, INCOMPLETE, INTERRUPTED = 0, 2, 3, 4, 130
 _SHOWN = 5
 # Options that one back end alone follows -> what holds where they are not given.
-_IN_PROCESS = {"batch_size": 8, "quantization": None, "dtype": None, "template": None}
+_IN_PROCESS = {"batch_size": None, "quantization": None, "dtype": None, "template": None}
 _AT_ENDPOINT = {
     "model_name": None,
     "concurrency": 8,
@@ -99,7 +99,8 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
         "--batch-size",
         type=positive,
         metavar="N",
-        help=f"questions at a time (default: {_IN_PROCESS['batch_size']}); halved when memory runs out",
+        help="questions at a time (default: what the GPU's memory holds, 64 at most; 8 without a GPU); halved when "
+        "memory runs out",
     )
     add("--quantization", choices=["4", "8", "none"], help="bits of the base model (default: as trained)")
     add("--dtype", choices=["auto", "bfloat16", "float16", "float32"], help="of its weights (default: as trained)")

@@ -131,6 +131,10 @@ class Endpoint:
             reason = error.__cause__ or error
             raise UsageError(f"{self.connection.url}: no server answers there: {reason}") from error
 
+    def at_once(self, _: Request, /) -> int:
+        """Whatever: the server decides what it computes together."""
+        return self.connection.concurrency
+
     def answers(self, batches: Iterable[Sequence[Request]]) -> Iterator[list[tuple[Request, Reply]]]:
         """Replies as they come. `batches` only give the order in which questions are sent.
 

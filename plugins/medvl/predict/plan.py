@@ -102,19 +102,26 @@ def _prompt(head: str, text: str, profile: Profile) -> str:
     return head + line_break + instruct(text, profile.instruction)
 
 
-def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
+def batches(requests: Sequence[Request], size: Callable[[Request], int]) -> list[list[Request]]:
     """What is asked together: by adapter, then profile, then length, longest first.
 
     Adapters are switched once each. Equal lengths need little padding. The longest come first, so that a model too
     large for them shows it at once.
+
+    Args:
+        requests: All questions.
+        size: How many are asked together, by the longest of them.
     """
     groups: dict[tuple[str, str], list[Request]] = {}
     for item in requests:
         groups.setdefault((item.adapter_spec.name or "", item.profile.name), []).append(item)
     planned = []
     for _, group in sorted(groups.items()):
-        ordered = sorted(group, key=lambda item: (-_length(item), item.question.id))
-        planned += [ordered[first : first + size] for first in range(0, len(ordered), size)]
+        ordered = sorted(group, key=lambda item: (-prompt_tokens(item), item.question.id))
+        while ordered:
+            most = size(ordered[0])
+            planned.append(ordered[:most])
+            ordered = ordered[most:]
     return planned
 
 
@@ -124,7 +131,7 @@ def remaining(planned: Sequence[Sequence[Request]], wanted: set[str], *, whole: 
     return [batch if whole else wanted_ones for batch, wanted_ones in zip(planned, kept, strict=True) if wanted_ones]
 
 
-def _length(item: Request) -> int:
+def prompt_tokens(item: Request) -> int:
     """About how many tokens a prompt has: text by fours of letters, an image by 1,024 pixels within its budget."""
     if item.adapter_spec.max_tiles == 1:  # every image has the same number
         images = 256 * len(item.question.images)

@@ -53,10 +53,11 @@ def predict(args: argparse.Namespace, errors: Console) -> dict[str, Row | None]:
                 f"{other[0]}; choose another --out, or replace them with --redo"
             )
         wanted = set(fingerprints) - done(predictions.rows, fingerprints)
-        planned = [] if args.ask_nothing else batches(asked, args.batch_size)
-        todo = remaining(planned, wanted, whole=backend_spec.together)
-        if todo:
-            write_answers(backend_spec.start().answers(todo), predictions, wanted, errors)
+        if wanted and not args.ask_nothing:
+            backend = backend_spec.start()
+            planned = batches(asked, lambda longest: args.batch_size or backend.at_once(longest))
+            todo = remaining(planned, wanted, whole=backend_spec.together)
+            write_answers(backend.answers(todo), predictions, wanted, errors)
         if args.frame:
             predictions.reframe(done(predictions.rows, fingerprints), args.frame)
         predictions.finish([question.id for question in questions])

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from medvl.instructions import GENERAL
 
-PRECISION = 0.98  # of what the classifier routes, on wordings it was not trained on
-LEAST, MOST = 0.6, 0.95
-_GATED = 0.01  # share of held-out questions that the gate may stop
+PRECISION = 0.93  # of what the classifier routes, on wordings it was not trained on
+LEAST, MOST = 0.3, 0.95
+_GATED = 0.002  # share of held-out questions that the gate may stop
 
 Floats = NDArray[np.float32]
 
@@ -21,7 +23,8 @@ class Calibration:
     """How scores are read.
 
     Attributes:
-        temperature: What logits are divided by before the sigmoid.
+        temperature: What logits are divided by before the softmax.
+        wording: What those of `medvl.router.wording` weigh that are added to GLiClass's before.
         thresholds: Task -> least score with which it is routed to.
         similarity: Least cosine to the nearest training question.
     """
@@ -29,15 +32,23 @@ class Calibration:
     temperature: float
     thresholds: dict[str, float]
     similarity: float
+    wording: float = 0.0
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
-    """Sigmoid of the logits: every label on its own, so that all can be low for a prompt that is no task."""
-    return (1 / (1 + np.exp(-logits.astype(np.float64) / temperature))).astype(np.float32)
+    """Shares of the labels, which sum to 1; `general` is one of them, for a prompt that is no task."""
+    shares: Floats = softmax(logits.astype(np.float64) / temperature, axis=-1).astype(np.float32)
+    return shares
 
 
 def calibrate(
-    logits: Floats, similarities: Floats, tasks: Sequence[str], labels: Sequence[str], *, precision: float = PRECISION
+    logits: Floats,
+    similarities: Floats,
+    tasks: Sequence[str],
+    labels: Sequence[str],
+    *,
+    wording: Floats | None = None,
+    precision: float = PRECISION,
 ) -> Calibration:
     """The calibration that held-out questions ask for.
 
@@ -46,6 +57,7 @@ def calibrate(
         similarities: (questions,), cosine to the nearest training question.
         tasks: The true task of each, `general` for prompts that are none.
         labels: In the order of the columns.
+        wording: (questions, labels), log odds by the words alone.
         precision: Wanted share of right routes per task.
 
     Raises:
@@ -55,6 +67,8 @@ def calibrate(
     if not known.any():
         raise ValueError("no held-out question has a task; give more questions")
     truth = np.array([[task == label for label in labels] for task in tasks], np.float32)
+    weight = 0.0 if wording is None else fit_weight(logits, wording, truth)
+    logits = logits if wording is None else logits + np.float32(weight) * wording
     temperature = fit_temperature(logits, truth)
     scores = probabilities(logits, temperature)
     best, routed = scores.max(1), scores.argmax(1)
@@ -63,17 +77,29 @@ def calibrate(
         label: _threshold(best[routed == place], right[routed == place], precision)
         for place, label in enumerate(labels)
     }
-    return Calibration(temperature, thresholds, float(np.quantile(similarities[known], _GATED)))
+    return Calibration(temperature, thresholds, float(np.quantile(similarities[known], _GATED)), weight)
+
+
+def fit_weight(logits: Floats, wording: Floats, truth: Floats) -> float:
+    """What `wording` weighs beside `logits`, 0 to 10, with the least cross-entropy at its best temperature."""
+
+    def loss(weight: float) -> float:
+        return _cross_entropy((logits + weight * wording) / fit_temperature(logits + weight * wording, truth), truth)
+
+    return float(minimize_scalar(loss, bounds=(0, 10), method="bounded", options={"xatol": 0.02}).x)
 
 
 def fit_temperature(logits: Floats, truth: Floats) -> float:
-    """The temperature, 0.05 to 20, with the least binary cross-entropy over all labels."""
+    """The temperature, 0.05 to 20, with the least cross-entropy."""
 
     def loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - truth * scaled))
+        return _cross_entropy(logits.astype(np.float64) / np.exp(log_temperature), truth)
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def _cross_entropy(logits: NDArray[np.floating[Any]], truth: Floats) -> float:
+    return float(-np.mean(np.sum(truth * log_softmax(logits, axis=1), axis=1)))
 
 
 def _threshold(scores: Floats, right: NDArray[np.bool_], precision: float) -> float:

@@ -1,4 +1,4 @@
-"""The chain of stages: trusted metadata, rules, GLiClass above its calibrated threshold, else abstain to `general`."""
+"""The chain of stages: trusted metadata, GLiClass above its calibrated threshold, rules, else abstain to `general`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from medvl.router.labels import LABELS
-from medvl.router.request import asked, brief
+from medvl.instructions import GENERAL
+from medvl.router.labels import TASK_LABELS
+from medvl.router.request import brief
 from medvl.router.route import Route, abstain, margin, normalise
 from medvl.router.rules import match_rules, rules_fingerprint
-from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_image
 from medvl.tasks import UnknownNameError, canonical_task
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from medvl.router.calibration import Calibration
     from medvl.router.gliclass import QuestionClassifier
+    from medvl.router.wording import WordingClassifier
 
 log = logging.getLogger(__name__)
 
 CACHE_SIZE = 4096
-# Share of right answers among the rules' on tests/data/router_paraphrases.jsonl at first sight, by the rule of
-# succession: 38 of 38 where the form was stated, 44 of 45 where a request was worded.
-CONFIDENCE_OF_FORMS, CONFIDENCE_OF_REQUESTS = 39 / 40, 45 / 47
-# What the classifier must reach where a prompt names nothing of medicine, say because of typos. Of 112 prompts
-# that are no task 3 were routed without it and 1 with it, of 457 questions with typos up to 1 % fewer rightly.
-OUT_OF_SCOPE = 0.8
+# Share of right answers among those of the rules alone, on questions of professions that they were not written for
+# (medvl.router.written; benchmarks/RESULTS.md): 404 of 489.
+CONFIDENCE_ALONE = 0.83
+# Least share of the task that a rule tells, where the classifiers are sure of none.
+VOUCHED = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,33 +44,37 @@ class ClassifierStage:
         classifier: Scores questions.
         index: Unit features of the training questions, (rows, width).
         calibration: Temperature, thresholds, similarity gate.
+        wording: The second opinion, added to the scores.
     """
 
     classifier: QuestionClassifier
     index: NDArray[np.float32]
     calibration: Calibration
+    wording: WordingClassifier | None = None
+
+    def score(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (questions, labels) of both classifiers, and GLiClass's unit features, of normalised questions."""
+        logits, features = self.classifier.score([brief(text) for text in texts])
+        if self.wording is not None and self.calibration.wording:
+            logits = (logits + self.calibration.wording * self.wording.score(texts)).astype(logits.dtype)
+        return logits, features
 
     def decide(self, texts: Sequence[str]) -> list[Route]:
         """One route per normalised, non-empty question."""
         from medvl.router.calibration import probabilities
         from medvl.router.similarity import nearest
 
-        logits, features = self.classifier.score([brief(text) for text in texts])
+        logits, features = self.score(texts)
         scores = probabilities(logits, self.calibration.temperature)
         similar = nearest(features, self.index)
-        return [
-            self._decided(text, row.tolist(), float(near))
-            for text, row, near in zip(texts, scores, similar, strict=True)
-        ]
+        return [self._decided(row.tolist(), float(near)) for row, near in zip(scores, similar, strict=True)]
 
-    def _decided(self, text: str, row: list[float], similarity: float) -> Route:
+    def _decided(self, row: list[float], similarity: float) -> Route:
         scores = dict(zip(self.classifier.labels, row, strict=True))
         task = max(scores, key=scores.__getitem__)
         best, least = scores[task], self.calibration.thresholds[task]
-        if not is_medical_image(asked(text)):
-            least = max(least, OUT_OF_SCOPE)
-        if asks_for_writing(asked(text)) or asks_for_knowledge(asked(text)):
-            return abstain("asks for something else than what a picture shows", source="none", scores=scores)
+        if task == GENERAL:
+            return abstain(f"GLiClass takes it for no task: {best:.2f}", scores=scores)
         if best < least:
             return abstain(f"GLiClass is not sure: {task} {best:.2f}, wanted {least:.2f}", scores=scores)
         if similarity < self.calibration.similarity:
@@ -96,14 +100,14 @@ class Router:
         fingerprint: Changes whenever a decision may change: rules, weights, thresholds.
         failures: How many questions went to `general` because a stage failed.
         trust_metadata: Whether a task that comes with a question decides.
-        stage: The classifier after the rules; None: rules only.
+        stage: The classifier before the rules; None: rules only.
     """
 
     def __init__(
         self, stage: ClassifierStage | None = None, *, trust_metadata: bool = False, version: str = ""
     ) -> None:
-        """Rules, and a `stage` after them whose weights and calibration `version` names."""
-        self.labels: tuple[str, ...] = tuple(LABELS)
+        """Rules, and a `stage` before them whose weights and calibration `version` names."""
+        self.labels: tuple[str, ...] = tuple(TASK_LABELS)
         self.fingerprint = hashlib.sha256(f"{rules_fingerprint()}/{version}".encode()).hexdigest()[:12]
         self.failures = 0
         self.trust_metadata = trust_metadata
@@ -138,36 +142,42 @@ class Router:
         for place, question in enumerate(questions):
             try:
                 text = normalise(question)
-                route = self._cached(text) or _by_rules(text)
+                route = self._cached(text) if text else abstain("an empty question")
             except Exception as error:  # a router must never end a prediction run
-                route = self._failed(error, 1)
-                text = ""
+                route, text = _error(error), ""
+                self._count_failures([route])
             found.append(route)
             if route is None:
                 left.setdefault(text, []).append(place)
-            elif text:
-                self._keep(text, route)
-        for text, route in zip(left, self._by_classifier(list(left)), strict=True):
+        for text, route in zip(left, self._decided(list(left)), strict=True):
             for place in left[text]:
                 found[place] = route
         return [route for route in found if route is not None]
 
-    def _by_classifier(self, texts: list[str]) -> list[Route]:
-        if self.stage is None or not texts:
-            return [abstain("no rule matched") for _ in texts]
+    def _decided(self, texts: list[str]) -> list[Route]:
+        if not texts:
+            return []
         try:
-            routes = self.stage.decide(texts)
-        except Exception as error:  # as above
-            return [self._failed(error, len(texts))] * len(texts)
-        for text, route in zip(texts, routes, strict=True):
-            self._keep(text, route)
+            guesses = self.stage.decide(texts) if self.stage else [abstain("no rule matched") for _ in texts]
+        except Exception as error:  # as above; the rules are still there
+            guesses = [_error(error)] * len(texts)
+        routes = []
+        for text, guess in zip(texts, guesses, strict=True):
+            try:
+                routes.append(_with_rules(text, guess))
+            except Exception as error:  # as above
+                routes.append(_error(error))
+            if "error" not in (guess.source, routes[-1].source):
+                self._keep(text, routes[-1])
+        self._count_failures(routes)
         return routes
 
-    def _failed(self, error: Exception, questions: int) -> Route:
-        log.warning("routing failed, %d questions go to general: %s: %s", questions, type(error).__name__, error)
-        with self._lock:
-            self.failures += questions
-        return abstain(f"{type(error).__name__}: {error}", source="error")
+    def _count_failures(self, routes: Sequence[Route]) -> None:
+        failed = [route for route in routes if route.source == "error"]
+        if failed:
+            log.warning("routing failed, %d questions go to general: %s", len(failed), failed[0].reason)
+            with self._lock:
+                self.failures += len(failed)
 
     def _cached(self, text: str) -> Route | None:
         with self._lock:
@@ -193,13 +203,18 @@ def _by_metadata(name: str | None) -> Route | None:
     return Route(task, 1.0, "metadata", {task: 1.0}, margin=1.0, reason="the record's own task")
 
 
-def _by_rules(text: str) -> Route | None:
-    if not text:
-        return abstain("an empty question")
-    evidence = match_rules(text)
-    if evidence is None:
-        return None
-    task, confidence = str(evidence.task), CONFIDENCE_OF_FORMS if evidence.strong else CONFIDENCE_OF_REQUESTS
+def _error(error: Exception) -> Route:
+    return abstain(f"{type(error).__name__}: {error}", source="error")
+
+
+def _with_rules(text: str, guess: Route) -> Route:
+    """The classifier's route; where it abstains, the rule's task unless the classifier speaks against it."""
+    if not guess.abstained or (evidence := match_rules(text)) is None:
+        return guess
+    task = str(evidence.task)
+    confidence = guess.scores[task] if guess.scores else CONFIDENCE_ALONE
+    if guess.scores and confidence < VOUCHED:
+        return guess
     return Route(task, confidence, "rules", {task: confidence}, margin=confidence, reason=evidence.rule)
 
 
@@ -213,11 +228,12 @@ def load_router(folder: Path | str | None, *, device: str = "cpu", trust_metadat
         return Router(trust_metadata=trust_metadata)
     from medvl.router.folder import card_fingerprint, read_card
     from medvl.router.similarity import read_index
+    from medvl.router.wording import WordingClassifier
 
     folder = Path(folder)
     card = read_card(folder)
     from medvl.router.gliclass import QuestionClassifier
 
     classifier = QuestionClassifier.load(folder, dict(card.labels), device=device)
-    stage = ClassifierStage(classifier, read_index(folder), card.calibration)
+    stage = ClassifierStage(classifier, read_index(folder), card.calibration, WordingClassifier.load(folder))
     return Router(stage, trust_metadata=trust_metadata, version=card_fingerprint(card))

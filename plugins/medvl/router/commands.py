@@ -19,6 +19,7 @@ OK, USAGE, REFUSED, INCOMPLETE = 0, 2, 3, 4
 
 _EPILOG = """
 examples:
+  medvl router train --out saves/router
   medvl router train --data /data/FLARE-MLLM-2D --out saves/router
   medvl router train --data a_questions_train.json b_questions_train.json --encoder BAAI/bge-small-en-v1.5 --out OUT
   medvl router route questions.jsonl --router saves/router --out routes.jsonl
@@ -55,7 +56,7 @@ def _data_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    _data_arguments(parser)
+    _data_arguments(parser, required=False)
     add = parser.add_argument
     add(
         "--out",
@@ -90,6 +91,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     _data_arguments(parser, required=False)
     add("--paraphrases", type=Path, metavar="JSONL", help='lines {"question", "task"}')
     add("--out-of-domain", type=Path, metavar="JSONL", help='lines {"question"} that are no task: general is right')
+    add("--held-out", action="store_true", help="the project's own questions of professions that training never reads")
     add("--lodo", action="store_true", help="train anew without each dataset of --data in turn (a minute each)")
     add("--recipe", type=Path, metavar="YAML", help="options of training for --lodo (default: the router's own)")
     add("--json", type=Path, metavar="FILE", help="also write everything as JSON")
@@ -155,7 +157,7 @@ def _route(args: argparse.Namespace, errors: Console) -> int:
 
 
 def _train(args: argparse.Namespace, errors: Console) -> int:
-    from medvl.router.data import read_question_set
+    from medvl.router.data import QuestionSet, read_question_set
     from medvl.router.fitting import fit, save
     from medvl.router.folder import check_replaceable
     from medvl.router.options import read_options
@@ -175,8 +177,10 @@ def _train(args: argparse.Namespace, errors: Console) -> int:
             "warning: focal_alpha 1 gives negatives no gradient; every label tends to a score of 1 (preset mevlip)",
             style="yellow", markup=False,
         )  # fmt: skip
+    if not args.data and not options.written:
+        raise ValueError("nothing to train on: give --data, or the project's own questions (written: true)")
     check_replaceable(args.out)
-    questions = read_question_set(args.data, args.splits)
+    questions = read_question_set(args.data, args.splits) if args.data else QuestionSet([], 0, {}, [])
     with _progress(errors) as progress:
         fitted = fit(questions.questions, options, device=args.device, progress=progress)
     card = save(args.out, fitted, questions, options)
@@ -204,7 +208,7 @@ def _calibrate(args: argparse.Namespace, errors: Console) -> int:
         rows.append(LabelledQuestion(normalise(text), task, args.questions.stem, phrasing_group(text)))
     stage = load_router(args.router).stage
     assert stage is not None, "a folder always holds a classifier"
-    calibration, metrics = calibrated(stage.classifier, stage.index, rows)
+    calibration, metrics = calibrated(stage, rows)
     card = recalibrate(args.router, calibration, metrics)
     report = {
         "metrics": card.metrics,
@@ -226,6 +230,7 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
     from medvl.router.lines import read_labelled
     from medvl.router.options import TrainingOptions, read_options
     from medvl.router.tables import print_evaluation, print_left_out
+    from medvl.router.written import held_out
 
     if args.lodo and not args.data:
         raise ValueError("--lodo needs --data with at least two datasets")
@@ -237,8 +242,10 @@ def _evaluate(args: argparse.Namespace, errors: Console) -> int:
         sets["paraphrases"] = read_labelled(args.paraphrases)
     if args.out_of_domain:
         sets["out of domain"] = read_labelled(args.out_of_domain, general=True)
+    if args.held_out:
+        sets["held-out professions"] = [(it.question, it.task) for it in held_out()]
     if not sets:
-        raise ValueError("evaluate needs --data, --paraphrases or --out-of-domain")
+        raise ValueError("evaluate needs --data, --paraphrases, --out-of-domain or --held-out")
     router = load_router(args.router)
     report: dict[str, Any] = {"router": router.fingerprint, "sets": {}}
     for name, questions in sets.items():

@@ -160,7 +160,7 @@ def with_templates(questions: Sequence[LabelledQuestion], kind: str, *, seed: in
     made = [
         LabelledQuestion(normalise(text), task, _SYNTHETIC, f"{_SYNTHETIC}/{task}/{wording}")
         for task in [*tasks, GENERAL]
-        for text, wording in make_questions(task, TEMPLATE_QUESTIONS, seed)
+        for text, wording in make_questions(task, TEMPLATE_QUESTIONS * (2 if task == GENERAL else 1), seed)
     ]
     return [*questions, *made]
 

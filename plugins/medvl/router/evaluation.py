@@ -37,6 +37,9 @@ class Evaluation(msgspec.Struct, frozen=True):
         accuracy: Share routed rightly; for a prompt that is no task, `general` is right.
         abstained: Share sent to `general`, of questions that have a task.
         wrong: Share routed to a wrong task.
+        tasks_right: Share routed rightly, of questions that have a task; None if there is none.
+        tasks_wrong: Share routed to another task, of the same.
+        kept_out: Share sent to `general`, of prompts that are no task; None if there is none.
         sources: Stage -> questions it decided.
         confusion: True task -> routed task -> questions.
         curve: Coverage and accuracy by confidence, over questions that have a task.
@@ -47,6 +50,9 @@ class Evaluation(msgspec.Struct, frozen=True):
     accuracy: float
     abstained: float
     wrong: float
+    tasks_right: float | None
+    tasks_wrong: float | None
+    kept_out: float | None
     sources: dict[str, int]
     confusion: dict[str, dict[str, int]]
     curve: list[Point]
@@ -90,6 +96,9 @@ def judge(questions: Sequence[tuple[str, str]], routes: Sequence[Route]) -> Eval
         accuracy=float(right.mean()),
         abstained=float(abstained[known].mean()) if known.any() else 0.0,
         wrong=float((~right & ~abstained).mean()),
+        tasks_right=_share(right[known]),
+        tasks_wrong=_share((~right & ~abstained)[known]),
+        kept_out=_share(abstained[~known]),
         sources=dict(Counter(route.source for route in routes)),
         confusion={task: dict(row) for task, row in sorted(confusion.items())},
         curve=_curve(confidence[known], right[known], ~abstained[known]),
@@ -97,6 +106,10 @@ def judge(questions: Sequence[tuple[str, str]], routes: Sequence[Route]) -> Eval
             (text, task, routed) for (text, _), (task, routed) in zip(questions, pairs, strict=True) if task != routed
         ][:50],
     )
+
+
+def _share(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _curve(confidence: np.ndarray, right: np.ndarray, routed: np.ndarray) -> list[Point]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvl.instructions import GENERAL
+from medvl.router.augmentation import augmented, varied
 from medvl.router.calibration import Calibration, calibrate, expected_calibration_error, probabilities
 from medvl.router.chain import ClassifierStage, Router
 from medvl.router.data import (
@@ -23,15 +25,18 @@ from medvl.router.data import (
     with_written,
 )
 from medvl.router.folder import RouterCard, TrainingData, save_router
+from medvl.router.labels import LABELS
 from medvl.router.options import TrainingOptions, stated
 from medvl.router.request import brief
+from medvl.router.route import normalise
 from medvl.router.similarity import nearest
 from medvl.router.training import build, train
+from medvl.router.wording import WordingClassifier, fit_wording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medvl.router.gliclass import QuestionClassifier
+_UNCALIBRATED = Calibration(1.0, dict.fromkeys(LABELS, 1.0), 0.0)
 
 # Called with (what is done, steps taken, steps planned).
 Progress = Callable[[str, int, int], None]
@@ -69,43 +74,54 @@ def fit(questions: Sequence[LabelledQuestion], options: TrainingOptions, *, devi
     rows = with_templates(questions, options.templates, seed=options.seed)
     rows = with_written(rows) if options.written else rows
     known, held = split_for_calibration(rows, options.holdout, seed=options.seed)
-    trial, trial_index, _ = _trained(known, options, device, progress, "training without held-out wordings")
-    calibration, metrics = calibrated(trial, trial_index, held)
-    classifier, index, steps = _trained(rows, options, device, progress, "training on all wordings")
+    trial, _ = _trained(known, options, device, progress, "training without held-out wordings")
+    calibration, metrics = calibrated(trial, held)
+    stage, steps = _trained(rows, options, device, progress, "training on all wordings")
     metrics |= {
         "steps": steps,
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - start_cpu, 1),
     }
-    return Fitted(ClassifierStage(classifier, index, calibration), rows, metrics)
+    return Fitted(replace(stage, calibration=calibration), rows, metrics)
 
 
 def _trained(
     rows: Sequence[LabelledQuestion], options: TrainingOptions, device: str, progress: Progress | None, what: str
-) -> tuple[QuestionClassifier, NDArray[np.float32], int]:
+) -> tuple[ClassifierStage, int]:
+    wording = _wording(rows, options)
     rows = [replace(row, text=brief(row.text)) for row in rows]
     classifier = build(options, [row.text for row in rows], device=device)
     result = train(
         classifier, rows, options, on_step=progress and (lambda step, planned, _: progress(what, step, planned))
     )
     _, index = classifier.score([row.text for row in rows if row.task != GENERAL])
-    return classifier, index, result.steps
+    return ClassifierStage(classifier, index, _UNCALIBRATED, wording), result.steps
 
 
-def calibrated(
-    classifier: QuestionClassifier, index: NDArray[np.float32], questions: Sequence[LabelledQuestion]
-) -> tuple[Calibration, dict[str, Any]]:
+def _wording(rows: Sequence[LabelledQuestion], options: TrainingOptions) -> WordingClassifier:
+    """Trained on the questions, and once more on each about something else."""
+    texts, tasks = [row.text for row in rows], [row.task for row in rows]
+    if options.augment:
+        rng = random.Random(options.seed)
+        texts += [normalise(augmented(varied(row.text, row.task, rng), rng)) or row.text for row in rows]
+    return fit_wording(texts, tasks * (len(texts) // len(rows)), list(LABELS))
+
+
+def calibrated(stage: ClassifierStage, questions: Sequence[LabelledQuestion]) -> tuple[Calibration, dict[str, Any]]:
     """The calibration that questions ask for which the classifier was not trained on, and what is then measured."""
-    labels, tasks = list(classifier.labels), [row.task for row in questions]
-    logits, features = classifier.score([brief(row.text) for row in questions])
-    similarity = nearest(features, index)
-    calibration = calibrate(logits, similarity, tasks, labels)
+    labels, tasks = list(stage.classifier.labels), [row.task for row in questions]
+    logits, features = stage.classifier.score([brief(row.text) for row in questions])
+    wording = stage.wording.score([row.text for row in questions]) if stage.wording else None
+    similarity = nearest(features, stage.index)
+    calibration = calibrate(logits, similarity, tasks, labels, wording=wording)
+    logits = logits if wording is None else logits + np.float32(calibration.wording) * wording
     scores = probabilities(logits, calibration.temperature)
     places, best = scores.argmax(1), scores.max(1)
     right = np.array([labels[place] == task for place, task in zip(places, tasks, strict=True)])
     known = np.array([task != GENERAL for task in tasks])
     least = np.array([calibration.thresholds[labels[place]] for place in places])
-    routed = (best >= least) & (similarity >= calibration.similarity)
+    is_task = np.array([labels[place] != GENERAL for place in places])
+    routed = is_task & (best >= least) & (similarity >= calibration.similarity)
     real = known & np.array([not row.is_synthetic for row in questions])
     return calibration, {
         "held_out": len(questions),
@@ -131,11 +147,13 @@ def save(folder: Path, fitted: Fitted, questions: QuestionSet, options: Training
         tasks=counts_by_task(fitted.questions),
     )
     stage = fitted.stage
+    assert stage.wording is not None, "every training makes one"
     return save_router(
         folder,
         stage.classifier,
         stage.index,
         stage.calibration,
+        stage.wording,
         options=stated(options),
         data=data,
         metrics=fitted.metrics,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medvl.router.gliclass import QuestionClassifier
+    from medvl.router.wording import WordingClassifier
 
 CARD = "router.json"
 _PACKAGES = ("gliclass", "transformers", "torch", "tokenizers")
@@ -57,6 +58,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
         temperature: See `medvl.router.calibration.Calibration`, as the next two.
         thresholds: Task -> least score.
         similarity: Least cosine to the nearest training question.
+        wording: See `medvl.router.calibration.Calibration`.
         options: Of training.
         data: Of training.
         metrics: Measured on held-out wordings before the last training.
@@ -72,6 +74,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     thresholds: dict[str, float]
     similarity: float
+    wording: float
     options: dict[str, Any]
     data: TrainingData
     metrics: dict[str, Any]
@@ -81,7 +84,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def calibration(self) -> Calibration:
         """How scores are read."""
-        return Calibration(self.temperature, self.thresholds, self.similarity)
+        return Calibration(self.temperature, self.thresholds, self.similarity, self.wording)
 
 
 def save_router(
@@ -89,6 +92,7 @@ def save_router(
     classifier: QuestionClassifier,
     index: NDArray[np.float32],
     calibration: Calibration,
+    wording: WordingClassifier,
     *,
     options: dict[str, Any],
     data: TrainingData,
@@ -108,6 +112,7 @@ def save_router(
         made.mkdir()
         classifier.save(made)
         save_index(made, index)
+        wording.save(made)
         names = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
         card = RouterCard(
             labels=list(classifier.labels.items()),
@@ -117,6 +122,7 @@ def save_router(
             temperature=calibration.temperature,
             thresholds=calibration.thresholds,
             similarity=calibration.similarity,
+            wording=calibration.wording,
             options=options,
             data=data,
             metrics=metrics,
@@ -175,6 +181,7 @@ def recalibrate(folder: Path, calibration: Calibration, metrics: dict[str, Any])
         temperature=calibration.temperature,
         thresholds=calibration.thresholds,
         similarity=calibration.similarity,
+        wording=calibration.wording,
         metrics=metrics,
     )
     write_atomic(folder / CARD, to_json(card))
@@ -183,5 +190,5 @@ def recalibrate(folder: Path, calibration: Calibration, metrics: dict[str, Any])
 
 def card_fingerprint(card: RouterCard) -> str:
     """Changes with weights, labels and calibration, not with what was measured."""
-    decides = [card.labels, card.files, card.temperature, card.thresholds, card.similarity]
+    decides = [card.labels, card.files, card.temperature, card.thresholds, card.similarity, card.wording]
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:12]

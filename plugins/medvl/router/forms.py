@@ -21,6 +21,7 @@ class _Forms:
     location: re.Pattern[str]
     map: re.Pattern[str]
     mark: re.Pattern[str]
+    named: re.Pattern[str]
     only_one: re.Pattern[str]
     select: re.Pattern[str]
     separated: re.Pattern[str]
@@ -59,6 +60,8 @@ def _selects(text: str) -> bool:
 def _maps_boxes(text: str) -> bool:
     maps = bool(_SHOWS.map.search(text) or _SHOWS.arrow_or_braces.search(text))
     has_box = bool(_SHOWS.box.search(text))
+    if has_box and _SHOWS.each.search(text) and _SHOWS.named.search(text):
+        return True  # "each nucleus with its type and coordinates"
     if not _SHOWS.json.search(text):
         return maps and has_box
     if maps and (has_box or _SHOWS.location.search(text)):

@@ -33,7 +33,7 @@ class TrainingOptions:
     encoder: str | None = None
     label_encoder: str | None = None
     full: bool = False
-    epochs: int = 5
+    epochs: int = 4
     batch_size: int = 32
     learning_rate: float = 1e-3
     encoder_learning_rate: float = 2e-5

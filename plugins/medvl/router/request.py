@@ -19,6 +19,7 @@ class _Parts:
     polite: re.Pattern[str]
     question_marker: re.Pattern[str]
     refused: re.Pattern[str]
+    refused_clause: re.Pattern[str]
     role: re.Pattern[str]
     sentence_end: re.Pattern[str]
     told: re.Pattern[str]
@@ -31,10 +32,12 @@ _PARTS = read_patterns(FOLDER / "request.yaml", _Parts)
 def focus(question: str) -> str:
     """The part of a normalised question that asks for something; all of it where nothing else would be left.
 
-    Dropped are claims about the task ("task: detection"), orders to a router, roles ("You are a radiologist"),
-    greetings, told case histories, and what stands before the last "Question:".
+    Dropped are claims about the task ("task: detection"), what is refused, orders to a router, roles ("You are a
+    radiologist"), greetings, told case histories, and what stands before the last "Question:".
     """
     text = _PARTS.claim.sub(" ", question)
+    if not option_marks(text):  # an option may well begin with "no"
+        text = _PARTS.refused_clause.sub("", text).strip() or text
     text = _PARTS.refused.sub("", text).strip() or text
     *_, last = _PARTS.question_marker.split(text)
     text = last if len(last.split()) > 2 else text

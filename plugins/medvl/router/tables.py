@@ -54,6 +54,12 @@ def print_evaluation(name: str, found: Evaluation) -> None:
     console.print(table)
     sources = ", ".join(f"{source} {number}" for source, number in sorted(found.sources.items()))
     console.print(f"abstained {found.abstained:.3f}, wrong {found.wrong:.3f}; decided by {sources}", markup=False)
+    if found.kept_out is not None and found.tasks_right is not None:
+        console.print(
+            f"of tasks {_number(found.tasks_right)} right, {_number(found.tasks_wrong)} to another task; "
+            f"of prompts that are none {_number(found.kept_out)} kept out",
+            markup=False,
+        )
     if found.curve:
         curve = Table("confidence at least", "coverage", "accuracy", title="Coverage and accuracy")
         for point in found.curve:

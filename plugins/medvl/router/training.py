@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medvl.router.augmentation import augmented, balanced
+from medvl.router.augmentation import augmented, balanced, varied
 from medvl.router.data import LabelledQuestion
 from medvl.router.labels import LABELS
 from medvl.router.options import TrainingOptions
 
 if TYPE_CHECKING:
     from medvl.router.gliclass import QuestionClassifier
+
+
+_VARIED = 0.5  # share of questions that GLiClass reads about something else, per epoch
 
 
 class TrainingError(RuntimeError):
@@ -58,7 +61,7 @@ def train(
     *,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> TrainingResult:
-    """Fit the classifier to questions; a `general` prompt is one to which no label applies.
+    """Fit the classifier to questions; `general` is a label like the tasks.
 
     Args:
         classifier: Changed in place.
@@ -89,7 +92,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
     planned = options.epochs * math.ceil(len(rows) / options.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, planned))
-    texts = [[augmented(row.text, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)]
+    texts = [[_another(row, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)]
     cached = [_frozen_features(classifier, version) for version in texts[:2]] if frozen else []
     label_features = classifier.label_features().detach() if frozen else None
     classifier.model.train()
@@ -132,6 +135,11 @@ def train(
     return TrainingResult(step, losses, time.perf_counter() - start)
 
 
+def _another(row: LabelledQuestion, rng: random.Random) -> str:
+    text = varied(row.text, row.task, rng) if rng.random() < _VARIED else row.text
+    return augmented(text, rng)
+
+
 def _batches(number: int, size: int, rng: random.Random) -> list[list[int]]:
     # Not grouped by length, which would be faster: length goes with task here, and such batches do not train.
     order = list(range(number))
@@ -158,5 +166,10 @@ def _frozen_features(classifier: QuestionClassifier, texts: Sequence[str]) -> An
     import torch
 
     classifier.model.eval()
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # batches of one length need little padding
     with torch.no_grad():
-        return torch.cat([classifier.features(texts[start : start + 64]) for start in range(0, len(texts), 64)])
+        found = [classifier.features([texts[place] for place in order[start : start + 64]])
+                 for start in range(0, len(order), 64)]  # fmt: skip
+    places = torch.empty(len(order), dtype=torch.long)
+    places[order] = torch.arange(len(order))
+    return torch.cat(found)[places.to(classifier.device)]

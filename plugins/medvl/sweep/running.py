@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import yaml
 from medvl.errors import DataError
 from medvl.factory.run_card import RunCard, read_run_card
 from medvl.factory.trackers import read_tracked
-from medvl.processes import environment, repository_root, run_logged
+from medvl.processes import environment, killed_as_interrupted, repository_root, run_logged
 from medvl.sharegpt import to_json, write_atomic
 from medvl.sweep.plan import Run, Score, Sweep
 
@@ -31,12 +30,8 @@ def in_processes(name: str) -> Runner:
     groups = {"MLFLOW_EXPERIMENT_NAME": name, "WANDB_RUN_GROUP": name}
 
     def run(title: str, command: Sequence[str], log: Path) -> object:
-        # As Ctrl-C: `kill` must not leave the training behind, which has a session of its own.
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
+        with killed_as_interrupted():
             return run_logged(command, title=title, cwd=Path.cwd(), log=log, env=environment(**(groups | os.environ)))
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     return run
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medvl.factory.families import FAMILIES, THINKING
+from medvl.factory.families import FAMILIES, THINKING, Family
 from medvl.factory.recipe import Recipe
 
 # Keys of a recipe -> what adapter_config.json calls them.
@@ -80,9 +80,8 @@ def _of_config(recipe: Recipe, config: dict[str, Any]) -> list[str]:
     text = (config.get("text_config") or {}).get("model_type")
     if recipe.asks("moe_aux_loss_coef") and text != "qwen3_moe":
         found.append(f"moe_aux_loss_coef: does nothing for `{kind}` with a `{text}` language model; remove it")
-    fused = family.fused_by_llamafactory or recipe.value("use_grounding_loss")
-    if recipe.asks("enable_liger_kernel") and not fused:
-        found.append(f"enable_liger_kernel: does nothing for `{kind}` without `use_grounding_loss: true`; remove it")
+    if recipe.asks("enable_liger_kernel") and not family.fused_by_llamafactory:
+        found += _unfused(recipe, family, kind)
     if recipe.value("template") not in THINKING:
         found += [
             f"{key}: does nothing with `template: {recipe.value('template')}`, which does not think; remove it"
@@ -90,6 +89,15 @@ def _of_config(recipe: Recipe, config: dict[str, Any]) -> list[str]:
             if recipe.asks(key)
         ]
     return found
+
+
+def _unfused(recipe: Recipe, family: Family, kind: str | None) -> list[str]:
+    """Why medvl does not fuse a model that LLaMA-Factory leaves as it is."""
+    if family.liger is None:
+        return [f"enable_liger_kernel: does nothing for `{kind}`; remove it"]
+    if recipe.asks("use_asft_loss"):
+        return ["enable_liger_kernel: the ASFT loss needs the logits that are never built; remove one of the two"]
+    return []
 
 
 def _of_adapter(recipe: Recipe, adapter: Path) -> list[str]:

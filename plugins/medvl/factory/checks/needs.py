@@ -157,10 +157,16 @@ NEEDS: tuple[Need, ...] = (
     Need(("eval_on_each_dataset",), _on("eval_dataset"), "`eval_dataset`", "eval_dataset"),
     Need(("remove_unused_columns",), lambda _: False, "a text model: LLaMA-Factory sets it to false for every recipe"),
     Need(
-        ("length_column_name",),
-        _is("train_sampling_strategy", "group_by_length"),
-        "`train_sampling_strategy: group_by_length`",
+        ("train_sampling_strategy",),
+        lambda recipe: _is("train_sampling_strategy", "random")(recipe) or not recipe.value("disable_shuffling"),
+        "removing `disable_shuffling: true`, which keeps the order of the file",
     ),
+    Need(
+        ("train_sampling_strategy",),
+        lambda recipe: _is("train_sampling_strategy", "random")(recipe) or not recipe.value("streaming"),
+        "`streaming: false`: a stream has no order to choose",
+    ),
+    Need(("length_column_name",), lambda _: False, "a column of lengths, which LLaMA-Factory's data never has"),
     Need(("dataloader_persistent_workers",), _on("dataloader_num_workers"), "`dataloader_num_workers`"),
     # The run
     Need(("num_train_epochs",), lambda recipe: recipe.value("max_steps") <= 0, "`max_steps: -1`", refused=False),

@@ -17,7 +17,10 @@ from medvl.factory.run_card import DataFile, RunCard
 
 _WRITTEN_LAST = "trainer_state.json"  # of a checkpoint
 # Settings that shape the order and number of training records.
-_DATA_KEYS = ("max_samples", "val_size", "mix_strategy", "interleave_probs", "streaming", "packing", "mask_history")
+_DATA_KEYS = (
+    *("max_samples", "val_size", "mix_strategy", "interleave_probs", "streaming", "packing", "mask_history"),
+    "train_sampling_strategy",
+)
 
 log = logging.getLogger("medvl")
 

@@ -63,6 +63,7 @@ class Balance(Loss):
     """Weighs the training set, and computes the language-model loss with its weights."""
 
     keys, switch = BalanceArguments, "loss_balance"
+    by_record = True
 
     def prepare(self, keywords: dict[str, Any]) -> None:
         """Weights as columns of the training set, which the collator keeps beside the batch."""

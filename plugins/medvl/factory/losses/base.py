@@ -56,10 +56,13 @@ class Loss:
     Attributes:
         keys: Its keys in a recipe, `-h` and on the command line.
         switch: The one of them that asks for it, by another value than its default.
+        by_record: Whether a step's loss stays the same however its records are divided into micro-batches, but for the
+            language-model loss, which `medvl_loss_group` keeps.
     """
 
     keys: ClassVar[type[KeyGroup]]
     switch: ClassVar[str]
+    by_record: ClassVar[bool] = False
 
     def prepare(self, keywords: dict[str, Any]) -> None:
         """Change what LLaMA-Factory builds its trainer from: `train_dataset`, `data_collator`."""

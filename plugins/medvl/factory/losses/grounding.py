@@ -142,6 +142,7 @@ class Grounding(Loss):
     """Finds the boxes of each batch in its labels, and adds the terms to the loss."""
 
     keys, switch = GroundingArguments, "use_grounding_loss"
+    by_record = True
 
     def prepare(self, keywords: dict[str, Any]) -> None:
         """A collator that finds the boxes; ValueError for data in another frame than `grounding_frame`."""
