@@ -90,6 +90,11 @@ OTHER = {
     "vision budget": ({"image_max_pixels": 2048}, "vision, image_max_pixels: 2048 instead of 4096"),
     "cutoff": ({"cutoff_len": 400}, "cutoff_len: 400 instead of 512"),
     "learning rate": ({"learning_rate": 1e-2}, "learning_rate: 0.01 instead of 0.001"),
+    "loss": ({"use_grounding_loss": True}, "use_grounding_loss: True instead of False"),
+    "micro-batch": (
+        {"per_device_train_batch_size": 4},
+        "records whose loss is averaged together (medvl_loss_group): 4 instead of 2",
+    ),
 }
 
 
@@ -160,16 +165,12 @@ def changed(card: RunCard, part: str, **values: Any) -> RunCard:
 
 
 class Defaults:
-    """A recipe without any of the keys that shape the data."""
+    """A recipe without any of the keys that shape the data or the loss."""
 
     def owner(self, key: str) -> Any:
-        from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
+        from llamafactory.hparams.parser import _TRAIN_ARGS
 
-        return next(
-            it
-            for it in (DataArguments, ModelArguments, FinetuningArguments, TrainingArguments)
-            if hasattr(it, key) or key in it.__dataclass_fields__
-        )
+        return next(it for it in _TRAIN_ARGS if hasattr(it, key) or key in it.__dataclass_fields__)
 
 
 CHANGES: dict[str, tuple[Callable[[RunCard], RunCard], str | None]] = {

@@ -314,12 +314,13 @@ def test_a_setting_as_keys() -> None:
     assert changes(own, own, recipe) == {}
     fast = changes(Setting(2, 4, False, True, None), own, recipe)
     assert words(fast).split() == [
-        *("per_device_train_batch_size=2", "gradient_accumulation_steps=4", "medvl_loss_group=null"),
+        *("per_device_train_batch_size=2", "gradient_accumulation_steps=4", "medvl_loss_group=0"),
         *("disable_gradient_checkpointing=true", "use_reentrant_gc=null", "enable_liger_kernel=true"),
         *("quantization_bit=null", "double_quantization=null"),
     ]
     assert applied(recipe, fast) == {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
-                                     "disable_gradient_checkpointing": True, "enable_liger_kernel": True}  # fmt: skip
+                                     "medvl_loss_group": 0, "disable_gradient_checkpointing": True,
+                                     "enable_liger_kernel": True}  # fmt: skip
     assert own_setting(applied(recipe, fast)) == Setting(2, 4, False, True, None)
 
 

@@ -1,6 +1,7 @@
 """benchmarks/gpu without a GPU: every kind of row once, the next call, and what a failed setting leaves."""
 
 import importlib
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -120,3 +121,38 @@ def test_checkpoints_and_their_adapters_load(gpu: Callable[[str], ModuleType], s
     assert AutoProcessor.from_pretrained(base).image_processor is not None
     model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), tmp_path / "adapters" / "two")
     assert not unloaded(model, tmp_path / "adapters" / "two", "default")
+
+
+def test_nothing_goes_on_when_the_benchmark_is_stopped(
+    gpu: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting that runs, what it started, and the next one, which waits."""
+    run, settings = gpu("run"), gpu("settings")
+    sleeps = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    processes: dict[str, Any] = {}
+    where = settings.Where(tmp_path, True, tmp_path, "drawn", None)
+    first = settings.Setting(name="sleeps", **row_of(sleeps))
+    second = settings.Setting(name="waits", waits=True, **row_of(WAITS))
+
+    def interrupted(self: Any, *_: Any, **__: Any) -> None:
+        stopped.append(self)
+        raise KeyboardInterrupt
+
+    stopped: list[Any] = []
+    monkeypatch.setattr(run.subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.measure(first, [second], processes, where)
+    assert stopped[0].returncode == -9
+    run.end(processes["waits"])
+    assert processes["waits"].returncode == -9
+    run.end(processes["waits"])  # has ended already
+
+
+def test_a_setting_whose_starter_has_ended_is_not_measured(
+    gpu: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = gpu("train")
+    monkeypatch.setattr(train, "measure", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr(sys, "argv", ["train.py", "{}"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    train.main()

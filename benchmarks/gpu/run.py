@@ -18,6 +18,7 @@ import datetime
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,19 +47,21 @@ def main() -> int:
     done = {row["name"] for row in read(rows) if row["card"] == card and "error" not in row}
     missing = [setting for setting in settings if setting.name not in done]
     processes: dict[str, subprocess.Popen[str]] = {}
-    for place, setting in enumerate(missing):
-        if time.monotonic() > until:
-            say(f"time is up: {len(missing) - place} settings are left; the same command goes on with them")
-            break
-        build(where, setting.size, args.tokenizer)
-        following = missing[place + 1 : place + 2]
-        row = measure(setting, [it for it in following if it.waits and it.size == setting.size], processes, where)
-        line = {"part": setting.part, "name": setting.name, "card": card, "date": str(datetime.date.today()), **row}
-        with rows.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        say(f"{setting.part}: {setting.name}: {row.get('error') or summary(row)}")
-    for process in processes.values():
-        process.kill()
+    try:
+        for place, setting in enumerate(missing):
+            if time.monotonic() > until:
+                say(f"time is up: {len(missing) - place} settings are left; the same command goes on with them")
+                break
+            build(where, setting.size, args.tokenizer)
+            following = missing[place + 1 : place + 2]
+            row = measure(setting, [it for it in following if it.waits and it.size == setting.size], processes, where)
+            line = {"part": setting.part, "name": setting.name, "card": card, "date": str(datetime.date.today()), **row}
+            with rows.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            say(f"{setting.part}: {setting.name}: {row.get('error') or summary(row)}")
+    finally:  # also on Ctrl-C, which does not reach them
+        for process in processes.values():
+            end(process)
     latest = {row["name"]: row for row in read(rows) if row["card"] == card}
     told = [latest[setting.name] for setting in settings if setting.name in latest]
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
@@ -122,8 +125,9 @@ def measure(
     try:
         process.communicate("go\n" if setting.waits else None, timeout=LONGEST_S)
     except subprocess.TimeoutExpired:
-        process.kill()
         return {"error": f"took more than {LONGEST_S} s"}
+    finally:
+        end(process)
     if process.returncode or not out.exists():
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return {"error": f"exit code {process.returncode}: {' | '.join(lines[-3:])[-600:]}", "log": str(log)}
@@ -144,9 +148,16 @@ def start(
     with log.open("w") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, env=paths() | setting.environment, stdin=subprocess.PIPE if setting.waits else None,
-            stdout=file, stderr=file, text=True,
+            stdout=file, stderr=file, text=True, start_new_session=True,
         )  # fmt: skip
     return process, log, out
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process that runs, and what it started: torchrun's processes, the data loader's."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def paths() -> dict[str, str]:

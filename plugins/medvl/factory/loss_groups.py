@@ -67,8 +67,13 @@ class GroupingMixin(Stock):  # type: ignore[misc]
     """What is put before LLaMA-Factory's trainer, or a subclass of it that adds losses."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As the stock trainer; ValueError for several GPUs in one process."""
+        """As the stock trainer; ValueError for several GPUs in one process, and a loss that needs no groups."""
         super().__init__(*args, **kwargs)
+        if self.model_accepts_loss_kwargs:  # LLaMA-Factory says no for models with a processor
+            raise ValueError(
+                "medvl_loss_group: this model has no processor for images, and its loss is a mean over the tokens of a "
+                "step, whatever the micro-batch is; remove the key"
+            )
         if self.args.n_gpu > 1:
             raise ValueError("medvl_loss_group: start several GPUs of one machine with FORCE_TORCHRUN=1")
         self.group: int = self.finetuning_args.medvl_loss_group

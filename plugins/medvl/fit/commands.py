@@ -17,19 +17,22 @@ from medvl.errors import DataError, UsageError
 from medvl.fit import memory, preparing, report
 from medvl.fit.identity import identity
 from medvl.fit.preparing import Facts
-from medvl.fit.recipe import cpu_trains, fixed_batch, has_weights, read_recipe
+from medvl.fit.recipe import cpu_trains, fixed_batch, has_weights, read_recipe, tokenised
 from medvl.fit.report import Row, best, computed_rows, console_table
 from medvl.fit.settings import Setting, candidates, changes, own_setting, words
 from medvl.fit.trial import REFUSED as REFUSED_BY_TRAINING
 from medvl.fit.trying import (
+    RESULTS,
     How,
     Kept,
     Runner,
     Tried,
     Tries,
+    alone,
     devices,
     in_process,
     prepare,
+    prepared,
     read_kept,
     write_kept,
 )
@@ -112,15 +115,21 @@ class _Fit:
             raise UsageError("--memory: there is no GPU to limit; without it, memory is computed for every setting")
         if self.out.suffix not in (".yaml", ".yml"):
             raise UsageError(f"--out {self.out}: the name of a recipe ends in .yaml")
-        self.own_rows = not recipe.get("tokenized_path")
-        rows = str(recipe.get("tokenized_path") or self.folder / "rows")
-        self.how = How(args.steps, args.memory, devices(), rows)
+        there = tokenised(recipe)
+        self.own_rows = there is None
+        self.how = How(args.steps, args.memory, devices(), there or str(self.folder / "rows"))
         if recipe.get("deepspeed") and self.how.world == 1 and self.gpu:
             self.console.print("DeepSpeed on one device. For more, FORCE_TORCHRUN=1, as with llamafactory-cli train.")
         self.timed = self.gpu or (cpu_trains(recipe) and has_weights(str(recipe["model_name_or_path"])))
 
     def run(self) -> int:
         """All of it."""
+        if self.out.exists() and not (self.folder / RESULTS).is_file():
+            raise UsageError(f"{self.out} exists. Delete it, or choose another --out")
+        with alone(self.folder):
+            return self._run()
+
+    def _run(self) -> int:
         kept, changed = read_kept(self.folder, identity(self.recipe, self.how, self.gpu))
         if self.out.exists() and not (kept.written and kept.written == file_sha256(self.out)):
             other = f" It is of another {', '.join(changed)}." if changed else ""
@@ -170,7 +179,7 @@ class _Fit:
         for number, setting in enumerate(wanted, 1):
             if tries.known(setting) or tries.pruned(setting):
                 continue
-            if not Path(self.how.rows).is_dir():  # of a fit that had ended
+            if self.own_rows and not prepared(self.folder, self.how.rows):  # of a fit that had ended
                 self._prepared()
             with self.console.status(f"{number} of {len(wanted)}: {setting}"):
                 measured = tries.measure(setting, self.folder, facts, self.how, self.runner)

@@ -13,6 +13,7 @@ import msgspec
 from medvl.factory.checks.model import model_config
 from medvl.factory.data.entries import read_entries, registry
 from medvl.factory.fingerprints import versions
+from medvl.fit.recipe import tokenised
 from medvl.fit.trying import How
 
 
@@ -24,20 +25,30 @@ def identity(recipe: Mapping[str, Any], how: How, gpu: bool) -> dict[str, Any]:
         how: Steps, limit and devices.
         gpu: Whether a GPU is used.
     """
-    names = recipe.get("dataset") or []
-    names = names.split(",") if isinstance(names, str) else names
-    folder = str(recipe.get("dataset_dir", "data"))
-    files = [file for entry in read_entries([str(name).strip() for name in names], folder) for file in entry.files]
-    revision = str(recipe.get("model_revision", "main"))
+    revision = str(recipe.get("model_revision") or "main")
     return {
         "recipe": _hash(recipe),
-        "data": _hash([[str(file), _state(file)] for file in (registry(folder), *files)]),
+        "data": _hash([[str(file), _state(file)] for file in _files(recipe)]),
         "model": _hash(model_config(str(recipe["model_name_or_path"]), revision, recipe.get("cache_dir"))),
         "GPU": [_cards() if gpu else None, how.world],
         "version": versions(),
         "--steps": how.steps,
         "--memory": how.memory,
     }
+
+
+def _files(recipe: Mapping[str, Any]) -> list[Path]:
+    """What the training rows are read from, as far as it lies on this machine."""
+    if folder := tokenised(recipe):
+        return sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    names = recipe.get("dataset") or []
+    names = names.split(",") if isinstance(names, str) else names
+    folder = str(recipe.get("dataset_dir") or "data")
+    try:
+        entries = read_entries([str(name).strip() for name in names], folder)
+    except msgspec.DecodeError:  # LLaMA-Factory says so when it reads it
+        entries = []
+    return [registry(folder), *(file for entry in entries for file in entry.files)]
 
 
 def _cards() -> str:

@@ -19,7 +19,7 @@ import msgspec
 from medvl.factory.arguments import requested_keys
 from medvl.factory.fingerprints import versions
 from medvl.fit.memory import Sizes
-from medvl.fit.recipe import LIKE_LENGTH
+from medvl.fit.recipe import LIKE_LENGTH, training_alone
 from medvl.sharegpt import to_json, write_atomic
 
 LONGEST = 2  # steps of the longest records: the first allocates what all later ones need, the second has the peak
@@ -109,8 +109,7 @@ def prepare(spec: Spec) -> Facts:
 
 def _keys(spec: Spec) -> dict[str, Any]:
     """The recipe as it is parsed: its data written to `rows`; where nothing is loaded, for any machine."""
-    keys = {key: value for key, value in spec.recipe.items() if key not in ("eval_dataset", "resume_from_checkpoint")}
-    keys |= {"do_eval": False, "eval_strategy": "no", "load_best_model_at_end": False, "report_to": "none"}
+    keys = training_alone(spec.recipe)
     if spec.weights:
         return keys | {"tokenized_path": spec.rows}
     keys.pop("deepspeed", None)
@@ -154,7 +153,11 @@ def _places(lengths: Any, spec: Spec, training: Any) -> tuple[list[int], list[in
 def _steps(rows: int, spec: Spec, training: Any) -> int:
     if training.max_steps > 0:
         return int(training.max_steps)
-    return math.ceil(math.ceil(rows / spec.records) * float(training.num_train_epochs))
+    micro = training.per_device_train_batch_size * spec.world
+    batches = rows // micro if training.dataloader_drop_last else math.ceil(rows / micro)
+    steps: int = max(1, math.ceil(batches / training.gradient_accumulation_steps))
+    epochs: float = training.num_train_epochs
+    return math.ceil(steps * epochs)
 
 
 def _fuses(models: Any, ours: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from medvl.fit.memory import computed_gib
@@ -150,7 +151,7 @@ def write_recipe(
     lines = [
         f"{path.name} in the fastest setting that `medvl fit` found on {datetime.now(UTC):%Y-%m-%d}.",
         "",
-        f"  llamafactory-cli train {out}",
+        f"  llamafactory-cli train {shlex.quote(str(out))}",
         "",
         f"Chosen    {chosen.setting}: {_told(chosen)}",
         *([f"As it is  {before.setting}: {_told(before)}"] if before else []),
@@ -166,7 +167,8 @@ def write_recipe(
         f"What the keys cost or buy: see {path}.",
     ]
     header = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-    body = yaml.safe_dump(applied(recipe, changed), sort_keys=False, allow_unicode=True, width=1000)
+    # Quotes text that LLaMA-Factory would read as a number, as 1e5.
+    body = OmegaConf.to_yaml(OmegaConf.create(applied(recipe, changed)))
     return f"{header}\n{body}".encode()
 
 

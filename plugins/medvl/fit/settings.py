@@ -106,7 +106,9 @@ def changes(setting: Setting, own: Setting, recipe: Mapping[str, Any]) -> dict[s
         found |= {_BATCH: setting.batch, _ACCUMULATION: setting.accumulation}
         # The loss stays the mean over what was a micro-batch.
         group = recipe.get("medvl_loss_group") or own.batch
-        found["medvl_loss_group"] = None if group == setting.batch else group
+        # 0 is off; null is refused.
+        off = 0 if "medvl_loss_group" in recipe else None
+        found["medvl_loss_group"] = off if group == setting.batch else group
     if setting.checkpointing != own.checkpointing:
         found[_NO_CHECKPOINTING] = not setting.checkpointing
         found |= {} if setting.checkpointing else {key: None for key in _CHECKPOINTING_KEYS if key in recipe}
@@ -119,8 +121,9 @@ def changes(setting: Setting, own: Setting, recipe: Mapping[str, Any]) -> dict[s
 
 
 def applied(recipe: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with some keys changed; those that are None are taken away."""
-    return {key: value for key, value in (dict(recipe) | dict(changed)).items() if value is not None}
+    """The recipe with some keys changed; those that are changed to None are taken away."""
+    away = {key for key, value in changed.items() if value is None}
+    return {key: value for key, value in (dict(recipe) | dict(changed)).items() if key not in away}
 
 
 def words(changed: Mapping[str, Any]) -> str:

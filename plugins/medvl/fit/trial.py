@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from medvl.fit.preparing import UNTIMED, is_main
+from medvl.fit.recipe import training_alone
 from medvl.sharegpt import to_json, write_atomic
 
 OK, OUT_OF_MEMORY, REFUSED, FAILED, KILLED = "ok", "out of memory", "refused", "failed", "killed"
@@ -72,41 +73,27 @@ class _DoneError(Exception):
 
 def trial_keys(recipe: dict[str, Any], *, rows: str, out: str, steps: int) -> dict[str, Any]:
     """The recipe of a trial: the same training, without all that is not a step."""
-    left = {key: value for key, value in recipe.items() if key not in _LEFT_OUT}
+    left = {key: value for key, value in training_alone(recipe).items() if key not in _LEFT_OUT}
     return left | {
         "tokenized_path": rows,
         "output_dir": out,
         "overwrite_output_dir": True,
         "max_steps": steps,
-        "do_eval": False,
-        "do_predict": False,
-        "predict_with_generate": False,
-        "eval_strategy": "no",
         "save_strategy": "no",
         "logging_strategy": "no",
         "logging_first_step": True,
-        "load_best_model_at_end": False,
-        "report_to": "none",
         "plot_loss": False,
         "push_to_hub": False,
         "auto_find_batch_size": False,
         "disable_tqdm": True,
-        **{key: value for key, value in _OFF_IF_THERE.items() if key in recipe},
+        # The order is the trial's own.
+        **({"train_sampling_strategy": "random"} if "train_sampling_strategy" in recipe else {}),
     }
 
 
 # Of libraries that have no class for it.
 _MEMORY_WORDS = ("out of memory", "alloc_failed")
-# What only evaluation, saving or going on reads, and would be refused without it.
-_OFF_IF_THERE = {"grounding_eval_steps": 0, "train_sampling_strategy": "random"}  # the order is the trial's own
-_LEFT_OUT = (
-    "length_column_name",
-    "eval_dataset",
-    "val_size",
-    "resume_from_checkpoint",
-    "early_stopping_steps",
-    "metric_for_best_model",
-)
+_LEFT_OUT = ("length_column_name", "val_size")
 
 
 def measure(spec: Spec) -> Measured:

@@ -6,14 +6,17 @@ versions or the options are other ones: then it says which, and starts anew.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from medvl.errors import UsageError
 from medvl.fit import preparing, trial
 from medvl.fit.preparing import Facts
 from medvl.fit.settings import Setting, applied, changes
@@ -24,6 +27,7 @@ from medvl.sharegpt import to_json, write_atomic
 # (title, command, log): runs a command to its end; raises CommandFailedError.
 Runner = Callable[[str, Sequence[str], Path], object]
 RESULTS = "results.json"
+_FACTS = "facts.json"
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -79,13 +83,32 @@ def prepare(spec: preparing.Spec, folder: Path, runner: Runner) -> Facts | str:
     Raises:
         CommandFailedError: it broke; its log lies in the folder.
     """
-    given, result = folder / "prepare.json", folder / "facts.json"
+    given, result = folder / "prepare.json", folder / _FACTS
     result.unlink(missing_ok=True)
     write_atomic(given, to_json(spec))
     command = launch("medvl.fit.preparing", given, result, spec.world)
     runner("preparing the data", command, folder / "prepare.log")
     told = msgspec.json.decode(result.read_bytes(), type=dict[str, Any])
     return str(told["refused"]) if "refused" in told else msgspec.convert(told["facts"], Facts)
+
+
+def prepared(folder: Path, rows: str) -> bool:
+    """Whether `prepare` came to its end, and its rows are there."""
+    return (folder / _FACTS).is_file() and Path(rows).is_dir()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """While it lasts, no other fit has this folder; UsageError if one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder}: another `medvl fit` runs there; wait for it, or choose another --out"
+            ) from None
+        yield
 
 
 def read_kept(folder: Path, of: dict[str, Any]) -> tuple[Kept, list[str]]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from medvl.factory.arguments import OTHER_LOSSES
+from medvl.factory.losses import LOSSES
 from medvl.factory.run_card import DataFile, RunCard
 
 _WRITTEN_LAST = "trainer_state.json"  # of a checkpoint
@@ -21,6 +23,8 @@ _DATA_KEYS = (
     *("max_samples", "val_size", "mix_strategy", "interleave_probs", "streaming", "packing", "mask_history"),
     "train_sampling_strategy",
 )
+# Settings that make another loss of the same records.
+_LOSS_KEYS = (*OTHER_LOSSES, *(loss.switch for loss in LOSSES))
 
 log = logging.getLogger("medvl")
 
@@ -91,7 +95,7 @@ def _compared(card: RunCard, old: RunCard, recipe: Any) -> dict[str, Any]:
         "adapters trained on": [_last(name) for name in model.adapters],
         "quantisation": bits,
         "training data": [_data(file) for file in card.data if file.role == "train"],
-        **{key: _value(card, key, recipe) for key in _DATA_KEYS},
+        **{key: _value(card, key, recipe) for key in (*_DATA_KEYS, *_LOSS_KEYS)},
         "prompt": repr(prompt.rendered),
         "cutoff_len": prompt.cutoff_len,
         **{f"vision, {name}": value for name, value in msgspec.to_builtins(card.vision).items()},
@@ -104,6 +108,9 @@ def _compared(card: RunCard, old: RunCard, recipe: Any) -> dict[str, Any]:
         "records per step": card.training.batch_size,
         "seed": card.training.seed,
     }
+    if old.training.loss_group is not None:
+        # The micro-batch, unless the key said another.
+        compared["records whose loss is averaged together (medvl_loss_group)"] = card.training.loss_group
     if old.model.config_sha256 is not None:
         compared["config.json of the model"] = model.config_sha256
     return compared
