@@ -1,5 +1,7 @@
 """Tiny checkpoints are real checkpoints: they load by the Auto classes, tokenize as the real ones do and see images."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from medvl.demo.checkpoints import Family, build_checkpoint  # noqa: E402
+from medvl.demo.tokenizer import read_bpe, train_bpe  # noqa: E402
 
 FAMILIES: list[Family] = ["qwen3vl", "internvl3"]
 
@@ -61,3 +64,14 @@ def test_the_random_state_of_the_caller_is_left_alone(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     build_checkpoint("internvl3", tmp_path / "checkpoint", corpus=["a b c"])
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("joined", [False, True], ids=["pairs", "joined by a blank"])
+def test_a_published_tokenizer_is_read(packed: bool, joined: bool, tmp_path: Path) -> None:
+    vocab, merges = train_bpe(["Find every lesion, lesion, lesion."], 270)
+    listed = [" ".join(pair) if joined else list(pair) for pair in merges]
+    raw = json.dumps({"model": {"vocab": vocab, "merges": listed}}).encode()
+    file = tmp_path / ("tokenizer.json.gz" if packed else "tokenizer.json")
+    file.write_bytes(gzip.compress(raw) if packed else raw)
+    assert merges and read_bpe(file) == (vocab, merges)
