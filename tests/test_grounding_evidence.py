@@ -275,3 +275,12 @@ def test_arms_of_the_families_are_recipe_keys(families: ModuleType) -> None:
     assert keys["use_grounding_loss"] is True
     assert (keys["grounding_beta"], keys["grounding_scale"]) == (2.0, 0.05)
     assert keys.keys() <= defaults().keys()
+
+
+def test_kept_runs_are_of_the_arms_as_they_are(quality: ModuleType, repository: Path) -> None:
+    rows = read_rows(sorted((repository / "benchmarks/evidence").glob("*.jsonl")))
+    assert len(rows) > 40
+    changed = {
+        row["arm"] for row in rows if row["plan"] != quality.fingerprint([row["common"], quality.ARMS[row["arm"]].plan])
+    }
+    assert changed == set()

@@ -45,13 +45,22 @@ class Arm:
         return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
 
 
-_NO_W1 = GroundingSettings(w1=0.0)
+# Written out: were the product's defaults to change, the arms of the runs that are kept would not.
+_FULL = GroundingSettings(alpha=1.0, beta=0.5, gamma=1.0, w1=0.3, scale=0.05, iou="giou")
+
+
+def _but(**changes: float) -> GroundingSettings:
+    """`full` but for these."""
+    return dataclasses.replace(_FULL, **changes)  # type: ignore[arg-type]
+
+
+_NO_W1 = _but(w1=0.0)
 
 
 def _soft(sigma: float, weight: float, settings: GroundingSettings) -> Arm:
     """Soft labels in place of W1, or beside it."""
     name = ("w1+" if settings.w1 else "") + f"soft={sigma:g}x{weight:g}"
-    scaled = "" if settings.scale == GroundingSettings().scale else f",scale={settings.scale:g}"
+    scaled = "" if settings.scale == _FULL.scale else f",scale={settings.scale:g}"
     return Arm(name + scaled, settings, NumberTerms(soft=weight, sigma=sigma))
 
 
@@ -60,18 +69,18 @@ ARMS = {
     for arm in (
         Arm("lm"),
         Arm("reference", reference=True, share=CHECKED),
-        Arm("w1", GroundingSettings(scale=0.0)),
-        Arm("w1+iou", GroundingSettings(beta=0.0, gamma=0.0)),
-        Arm("full", GroundingSettings()),
-        *(Arm(f"beta={value:g}", GroundingSettings(beta=value)) for value in (0.0, 2.0, 8.0)),
-        *(Arm(f"gamma={value:g}", GroundingSettings(gamma=value)) for value in (0.0, 4.0, 16.0)),
-        *(Arm(f"scale={value:g}", GroundingSettings(scale=value)) for value in (0.2, 0.8)),
-        Arm("scale=0.2,beta=1", GroundingSettings(scale=0.2, beta=1.0)),
+        Arm("w1", _but(scale=0.0)),
+        Arm("w1+iou", _but(beta=0.0, gamma=0.0)),
+        Arm("full", _FULL),
+        *(Arm(f"beta={value:g}", _but(beta=value)) for value in (0.0, 2.0, 8.0)),
+        *(Arm(f"gamma={value:g}", _but(gamma=value)) for value in (0.0, 4.0, 16.0)),
+        *(Arm(f"scale={value:g}", _but(scale=value)) for value in (0.2, 0.8)),
+        Arm("scale=0.2,beta=1", _but(scale=0.2, beta=1.0)),
         *(_soft(sigma, weight, _NO_W1) for sigma in (4.0, 10.0) for weight in (0.1, 0.5)),
-        _soft(4.0, 0.1, GroundingSettings()),
-        _soft(4.0, 0.1, GroundingSettings(w1=0.0, scale=0.2)),
-        _soft(4.0, 0.5, GroundingSettings(w1=0.0, scale=0.2)),
+        _soft(4.0, 0.1, _FULL),
+        _soft(4.0, 0.1, _but(w1=0.0, scale=0.2)),
+        _soft(4.0, 0.5, _but(w1=0.0, scale=0.2)),
         Arm("distance", _NO_W1, NumberTerms(distance=3.0)),
-        *(Arm(f"order={order}", GroundingSettings(), order=order) for order in ("random", "size")),
+        *(Arm(f"order={order}", _FULL, order=order) for order in ("random", "size")),
     )
 }
