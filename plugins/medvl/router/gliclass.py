@@ -22,6 +22,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as hub_logging
 
+from medvl.router.encoder import SmallEncoder
+
 LABEL_TOKENIZER = "label_tokenizer"
 LONGEST = 256  # tokens; the request stands at the end, and the options of FLARE's longest question take 110
 
@@ -54,6 +56,7 @@ class QuestionClassifier:
         self.max_length = longest_input(model.config.encoder_config)
         self.tokenizer.truncation_side = "left"  # of a long prompt, the end asks
         self._label_embeddings: Tensor | None = None
+        self._small: SmallEncoder | None = None
 
     def features(self, texts: Sequence[str]) -> Tensor:
         """Masked mean of the encoder's last layer, shape (questions, encoder width)."""
@@ -110,19 +113,27 @@ class QuestionClassifier:
     def _score(self, texts: Sequence[str], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         if self._label_embeddings is None:
             self._label_embeddings = self.label_embeddings(self.label_features())
+            self._small = SmallEncoder.of(self.model.model.encoder_model) if self.device == "cpu" else None
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         logits = np.zeros((len(texts), len(self.labels)), np.float32)
         features = np.zeros((len(texts), self.model.config.encoder_config.hidden_size), np.float32)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            found = self.features([texts[place] for place in places])
+            found = self._inferred([texts[place] for place in places])
             logits[places] = self.logits(self.text_embeddings(found), self._label_embeddings).float().cpu().numpy()
             features[places] = torch.nn.functional.normalize(found.float(), dim=-1).cpu().numpy()
         return logits, features
 
+    def _inferred(self, texts: list[str]) -> Tensor:
+        """`features`, faster where the encoder is small."""
+        if self._small is None:
+            return self.features(texts)
+        ids = self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        return torch.from_numpy(self._small.features(ids))
+
     def forget_labels(self) -> None:
-        """Encode the labels anew at the next `score`: their encoder has changed."""
-        self._label_embeddings = None
+        """Encode the labels anew and read the encoder's weights again at the next `score`: they have changed."""
+        self._label_embeddings = self._small = None
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and both tokenizers; nothing in them names another folder."""
