@@ -344,14 +344,10 @@ def test_a_batch_gives_the_answers_of_single_questions(
 
 @pytest.mark.parametrize("precision", [["--quantization", "4"], ["--dtype", "bfloat16"]], ids=" ".join)
 def test_a_model_of_fewer_bits_answers(
-    precision: list[str], question_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: list[str], question_tree: Path, tmp_path: Path, marked_adapters: Marked
 ) -> None:
-    from medvl.demo import adapters, checkpoints
-
-    # bitsandbytes quantises blocks of 64 numbers; on a CPU its rows must hold whole ones.
-    shape = replace(checkpoints.SHAPES["internvl3", "micro"], vision_hidden=64)
-    monkeypatch.setitem(checkpoints.SHAPES, ("internvl3", "micro"), shape)
-    marked = adapters.build_marked("internvl3", tmp_path / "marked", LETTERS)
+    """Also with layers that have no whole blocks of bitsandbytes, as the vision tower of Qwen3-VL-8B."""
+    marked = marked_adapters("internvl3")
     options = ["--profiles", str(short_profiles(tmp_path)), *precision, "--limit", "4"]
     _, rows = predict(tmp_path / "p.jsonl", question_tree, marked, *options)
     assert [(row.prediction, row.error) for row in rows] == [(letter, None) for letter in "ABCD"]

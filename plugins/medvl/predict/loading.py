@@ -57,6 +57,7 @@ def load(setup: Setup) -> Loaded:
     tokenizer.padding_side = "left"
     template = get_template_and_fix_tokenizer(tokenizer, data_args)
     base = load_model(tokenizer, model_args, finetuning_args, is_trainable=False)
+    _leave_unpacked(base)
     # The config of a hub's model is there by now.
     check_base({name: adapter_spec.card for name, adapter_spec in setup.adapters.items()}, setup.model)
     if broken := why_broken(base):
@@ -65,6 +66,16 @@ def load(setup: Setup) -> Loaded:
     base.generation_config = GenerationConfig()
     model, names = _with_adapters(base, setup, model_args.compute_dtype)
     return Loaded(tokenizer, processor, template, model, names)
+
+
+def _leave_unpacked(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes 0.50 from packing layers for a CPU's AVX512-BF16 that have no whole blocks, where it fails.
+
+    Qwen3-VL-8B's vision tower has such: 4,304 is no multiple of 64.
+    """
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False) and (layer.out_features % 32 or layer.in_features % 64):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _arguments(setup: Setup) -> dict[str, Any]:
