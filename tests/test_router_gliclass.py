@@ -299,7 +299,7 @@ def test_the_card_says_what_was_trained_on_what(trained: Path) -> None:
     assert len(card.data.files) == 2
     assert card.data.tasks[GENERAL]["synthetic"] > 100
     assert {"gliclass", "transformers", "torch"} <= set(card.versions)
-    parts = {"model.safetensors", "similarity.safetensors", "wording.safetensors", "config.json"}
+    parts = {"model.safetensors", "similarity.safetensors", "words.safetensors", "config.json"}
     assert parts | {"label_tokenizer/tokenizer.json"} <= set(card.files)
     assert card.metrics["steps"] > 0
     assert card.options["focal_alpha"] == -1

@@ -11,7 +11,7 @@ from medvl.instructions import GENERAL
 from medvl.router.augmentation import FILE, read_topics, varied
 from medvl.router.calibration import calibrate, fit_weight
 from medvl.router.labels import LABELS
-from medvl.router.wording import WordingClassifier, evidence, fit_wording, letters, marked, words
+from medvl.router.wording import WordingClassifier, evidence, fit_wording, letters, marked, shapes, topics, words
 from medvl.tasks import Task
 
 ASKED = {
@@ -45,6 +45,12 @@ def test_refused_words_are_other_words(text: str, expected: str) -> None:
 def test_what_is_counted() -> None:
     assert words("a b") == ["^", "a", "b", "$", "^ a", "a b", "b $", "^ a b", "a b $"]
     assert set(letters("ab cup")) == {" ab", "ab ", " ab ", " cu", "cup", "up ", " cup", "cup ", " cup "}
+    assert topics("the tumour") == topics("the cyst") != topics("the cat")
+    assert topics("the tumour") != topics(marked("not the tumour"))[2:]
+    assert "no_<singular>" in topics(marked("Is it a stone, not a tumour?"))
+    common = {"where", "is", "the"}.__contains__
+    assert shapes("where is the small round tumour", common) == shapes("where is the cat", common)
+    assert shapes("where is it", common) != shapes("is it where", common)
     assert "how many" in evidence("How many cells are in this image?")
     assert f"decides: {Task.COUNTING}" in evidence("How many cells are in this image?")
     assert "decides: None" in evidence("Tell me a joke.")

@@ -68,8 +68,14 @@ def read_topics(path: Path = FILE) -> Topics:
 
 
 @cache
+def topic_lists() -> dict[str, str]:
+    """Word of the project's own topics -> the list that it stands in."""
+    return read_topics().list_of
+
+
+@cache
 def _swapped_words() -> tuple[re.Pattern[str], dict[str, str]]:
-    lists = read_topics().list_of
+    lists = topic_lists()
     longest_first = sorted(map(re.escape, lists), key=len, reverse=True)
     return re.compile(rf"\b(?:{'|'.join(longest_first)})\b", re.IGNORECASE), lists
 

@@ -36,6 +36,7 @@ from medvl.router.wording import WordingClassifier, fit_wording
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_VARIATIONS = 3  # of a question, that words and letters are learnt from
 _UNCALIBRATED = Calibration(1.0, dict.fromkeys(LABELS, 1.0), 0.0)
 
 # Called with (what is done, steps taken, steps planned).
@@ -99,10 +100,10 @@ def _trained(
 
 
 def _wording(rows: Sequence[LabelledQuestion], options: TrainingOptions) -> WordingClassifier:
-    """Trained on the questions, and once more on each about something else."""
+    """Trained on the questions, and `_VARIATIONS` times more on each about something else."""
     texts, tasks = [row.text for row in rows], [row.task for row in rows]
-    if options.augment:
-        rng = random.Random(options.seed)
+    rng = random.Random(options.seed)
+    for _ in range(_VARIATIONS if options.augment else 0):
         texts += [normalise(augmented(varied(row.text, row.task, rng), rng)) or row.text for row in rows]
     return fit_wording(texts, tasks * (len(texts) // len(rows)), list(LABELS))
 

@@ -37,7 +37,7 @@ REQUESTS = read_rules(FOLDER / "rules.yaml")  # within one request, in this orde
 _SPECIFIC = (Task.COUNTING, Task.REGRESSION, Task.DETECTION, Task.MULTI_LABEL, Task.CLASSIFICATION, Task.REPORT)
 if unranked := {rule.task for rule in REQUESTS} - set(_SPECIFIC):
     raise ValueError(f"{FOLDER / 'rules.yaml'}: rules: rules.py does not say how specific {', '.join(unranked)} is")
-_FILES = ("forms", "languages", "patterns", "request", "rules", "scope", "spelling")
+_FILES = ("forms", "languages", "patterns", "request", "rules", "scope", "spelling", "topics")
 
 
 def match_rules(question: str) -> Evidence | None:

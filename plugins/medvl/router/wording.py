@@ -5,24 +5,29 @@ It knows no order beyond three words and no meaning, so it errs elsewhere than G
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
+from medvl.router.augmentation import topic_lists
 from medvl.router.forms import FORMS
 from medvl.router.request import asked, brief, requests
 from medvl.router.rules import REQUESTS, match_rules
 from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_image
 from medvl.sharegpt import write_atomic
 
-FILE = "wording.safetensors"
+FILE = "words.safetensors"
 BUCKETS = 2**16  # of hashed features, per kind
-_RULES_WEIGH = 0.3  # beside words and letters, which weigh 1 each
+_KINDS = 5
+_RULES_WEIGH = 0.3  # beside the other kinds, which weigh 1 each
+_COMMON = 6.9  # rarity of the words that show the shape of a question, about 400
 _STRENGTH = 10.0  # inverse of the regularisation
 _NEVER = -20.0  # of a label that no question of training has
 _LEAST = 1e-4  # share of a label, so that one classifier never overrules the other for good
@@ -47,8 +52,41 @@ def marked(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Runs of one to three words of a marked text."""
-    found = ["^", *_WORD.findall(text), "$"]
-    return [" ".join(found[at : at + size]) for size in (1, 2, 3) for at in range(len(found) - size + 1)]
+    return _runs(_WORD.findall(text), (1, 2, 3))
+
+
+def _runs(found: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    edged = ["^", *found, "$"]
+    return [" ".join(edged[at : at + size]) for size in sizes for at in range(len(edged) - size + 1)]
+
+
+def topics(text: str) -> list[str]:
+    """Runs of one to four words, where words that topics.yaml swaps for each other are one.
+
+    >>> topics("the tumour")[4:7]
+    ['^ the', 'the <singular>', '<singular> $']
+    """
+    lists = topic_lists()
+    return _runs([_topic(word, lists) for word in _WORD.findall(text)], (1, 2, 3, 4))
+
+
+def _topic(word: str, lists: Mapping[str, str]) -> str:
+    refused, kept = ("no_", word[3:]) if word.startswith("no_") else ("", word)
+    return f"{refused}<{lists[kept]}>" if kept in lists else word
+
+
+def shapes(text: str, is_common: Callable[[str], bool]) -> list[str]:
+    """Runs of two to five words, where rare words beside each other are one star.
+
+    >>> shapes("where is the small tumour", {"where", "is", "the"}.__contains__)[:5]
+    ['^ where', 'where is', 'is the', 'the *', '* $']
+    """
+    found: list[str] = []
+    for word in _WORD.findall(text):
+        kept = word if is_common(word) else "*"
+        if kept != "*" or found[-1:] != ["*"]:
+            found.append(kept)
+    return _runs(found, (2, 3, 4, 5))
 
 
 def letters(text: str) -> list[str]:
@@ -72,26 +110,35 @@ def _evidence(text: str) -> Iterator[str]:
     yield from (test.__name__ for test in (is_medical_image, asks_for_writing, asks_for_knowledge) if test(read))
 
 
+@cache
+def _hash() -> Callable[[str, int], int]:
+    from sklearn.utils import murmurhash3_32  # takes long to import
+
+    return murmurhash3_32  # type: ignore[no-any-return]
+
+
+def _bucket(token: str) -> int:
+    return abs(_hash()(token, 0)) % BUCKETS
+
+
 def _buckets(tokens: Sequence[str]) -> Indices:
     """The buckets that tokens fall into, each once."""
-    from sklearn.utils import murmurhash3_32
-
-    return np.unique(np.array([abs(murmurhash3_32(token, 0)) % BUCKETS for token in tokens], np.intp))
+    return np.unique(np.array([_bucket(token) for token in tokens], np.intp))
 
 
-def _hashed(text: str) -> tuple[Indices, Indices, Indices]:
-    """The buckets of words, letters and rules."""
+def _hashed(text: str, rarity_of_words: Floats) -> list[Indices]:
+    """The buckets of words, letters, topics, shapes and rules."""
     read = marked(text)
-    return _buckets(words(read)), _buckets(letters(read)), _buckets(evidence(text))
+    shaped = shapes(read, lambda word: bool(rarity_of_words[_bucket(word)] <= _COMMON))
+    return [_buckets(found) for found in (words(read), letters(read), topics(read), shaped, evidence(text))]
 
 
-def _features(hashed: tuple[Indices, Indices, Indices], rarity: Floats) -> tuple[Indices, Floats]:
-    """Columns and values: words and letters by rarity, either of length 1, and rules."""
-    of_words, of_letters, of_rules = hashed
-    columns = np.concatenate([of_words, of_letters + BUCKETS, of_rules + 2 * BUCKETS])
-    parts = [rarity[of_words], rarity[of_letters + BUCKETS]]
-    parts = [part / max(float(np.linalg.norm(part)), 1e-12) for part in parts]
-    return columns, np.concatenate([*parts, np.full(len(of_rules), _RULES_WEIGH, np.float32)])
+def _features(hashed: Sequence[Indices], rarity: Floats) -> tuple[Indices, Floats]:
+    """Columns and values: words, letters, topics and shapes by rarity, each kind of length 1, and rules."""
+    columns = [buckets + kind * BUCKETS for kind, buckets in enumerate(hashed)]
+    parts = [rarity[own] for own in columns[:-1]]
+    parts = [part / max(math.sqrt(float(part @ part)), 1e-12) for part in parts]
+    return np.concatenate(columns), np.concatenate([*parts, np.full(len(columns[-1]), _RULES_WEIGH, np.float32)])
 
 
 @dataclass(frozen=True)
@@ -99,9 +146,9 @@ class WordingClassifier:
     """Scores questions against the labels.
 
     Attributes:
-        weights: (3 x BUCKETS, labels): of words, letters, rules.
+        weights: (5 x BUCKETS, labels): of words, letters, topics, shapes, rules.
         bias: (labels,).
-        rarity: (2 x BUCKETS,), what a word or a run of letters counts: the more, the rarer it is in training.
+        rarity: (4 x BUCKETS,), what a feature but a rule counts: the more, the rarer it is in training.
     """
 
     weights: Floats
@@ -112,7 +159,7 @@ class WordingClassifier:
         """Log odds (questions, labels) of normalised questions."""
         summed = np.zeros((len(texts), len(self.bias)))
         for row, text in enumerate(texts):
-            columns, values = _features(_hashed(text), self.rarity)
+            columns, values = _features(_hashed(text, self.rarity), self.rarity)
             summed[row] = values @ self.weights[columns] + self.bias
         shares = np.exp(summed - summed.max(1, keepdims=True))
         shares = np.clip(shares / shares.sum(1, keepdims=True), _LEAST, 1 - _LEAST)
@@ -142,13 +189,14 @@ def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str
     from scipy.sparse import csr_matrix
     from sklearn.linear_model import LogisticRegression
 
-    hashed = [_hashed(text) for text in texts]
-    rarity = np.concatenate([_rarity([it[kind] for it in hashed]) for kind in (0, 1)])
+    rarity_of_words = _rarity([_buckets(words(marked(text))) for text in texts])
+    hashed = [_hashed(text, rarity_of_words) for text in texts]
+    rarity = np.concatenate([_rarity([it[kind] for it in hashed]) for kind in range(_KINDS - 1)])
     rows = [_features(it, rarity) for it in hashed]
     ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
     columns, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    features = csr_matrix((values, columns, ends), shape=(len(texts), 3 * BUCKETS), dtype=np.float32)
-    weights = np.zeros((3 * BUCKETS, len(labels)), np.float32)
+    features = csr_matrix((values, columns, ends), shape=(len(texts), _KINDS * BUCKETS), dtype=np.float32)
+    weights = np.zeros((_KINDS * BUCKETS, len(labels)), np.float32)
     bias = np.full(len(labels), _NEVER, np.float32)
     present = [label for label in labels if label in set(tasks)]
     if len(present) > 1:

@@ -19,7 +19,8 @@ QUESTIONS = FOLDER / "questions"
 HELD_OUT_PROFILES = ("ophthalmologist", "organiser", "patient")
 HELD_OUT_STYLES = ("spoken",)
 # Kept from the first training, on whose answers temperature, thresholds and gate are fitted; then trained on too.
-CALIBRATION_PROFILES = ("engineer", "foreign", "nurse", "radiologist", "student")
+# Nobody who wrote questions for training may have read what the router makes of these, or thresholds are too low.
+CALIBRATION_PROFILES = ("caregiver", "dermatologist", "pathologist", "researcher", "typist")
 
 
 @dataclass(frozen=True)
