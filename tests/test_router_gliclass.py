@@ -322,6 +322,11 @@ def test_a_stale_or_damaged_folder_is_refused(copied: Path) -> None:
     with pytest.raises(RouterFolderError, match="calibrate it again"):
         load_router(copied)
     card = json.loads((copied / "router.json").read_text())
+    card["thresholds"] = dict.fromkeys(LABELS, 0.5)
+    card["files"]["wording.safetensors"] = card["files"].pop("words.safetensors")
+    (copied / "router.json").write_text(json.dumps(card))
+    with pytest.raises(RouterFolderError, match=r"without words\.safetensors; train the router again"):
+        load_router(copied)
     del card["wording"]  # as a router of an earlier version
     for damaged in (json.dumps(card), "{"):
         (copied / "router.json").write_text(damaged)

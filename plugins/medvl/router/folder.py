@@ -16,6 +16,7 @@ import msgspec
 
 from medvl.router.calibration import Calibration
 from medvl.router.labels import LABELS
+from medvl.router.wording import FILE as WORDING
 from medvl.sharegpt import file_sha256, to_json, write_atomic
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def read_card(folder: Path) -> RouterCard:
         raise RouterFolderError(
             f"{path}: thresholds are missing for {', '.join(set(LABELS) ^ set(card.thresholds))}; calibrate it again"
         )
+    if WORDING not in card.files:
+        raise RouterFolderError(f"{folder}: trained by an earlier version, without {WORDING}; train the router again")
     for name, expected in card.files.items():
         if not (folder / name).is_file():
             raise RouterFolderError(f"{folder / name}: is missing; copy the whole folder or train the router again")

@@ -1,6 +1,6 @@
 """A second opinion on a question, by its words alone: n-grams and the rules it matches, under one linear classifier.
 
-It knows no order beyond three words and no meaning, so it errs elsewhere than GLiClass, and its training takes seconds.
+It knows no order beyond five words and no meaning, so it errs elsewhere than GLiClass, and its training takes a minute.
 """
 
 from __future__ import annotations
