@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = {"qwen3vl": "qwen3_vl_nothink", "internvl3": "intern_vl"}
 SCRIPTS = Path(sys.executable).parent
+CARD = "medvl_run_card.json"  # by which a model is asked as it was trained
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=24, help="questions per dataset")
     args = parser.parse_args()
     for out, command in commands(args):
-        if not out.exists():
+        if not out.exists() or not out.stat().st_size:
             sys.stderr.write(f"-> {out}\n")
             subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     predicted = [str(args.work / args.family / f"{way}.jsonl") for way in ("quantised", "bf16", "merged")]
@@ -76,6 +77,7 @@ def commands(args: argparse.Namespace) -> list[tuple[Path, list[str]]]:
                                              f"output_dir={model / 'start'}", f"max_steps={args.start_steps}"]),
         (model / "adapter/adapter_model.safetensors", [*train, *lora]),
         (model / "merged", merge),
+        (model / "merged" / CARD, ["cp", str(model / "adapter" / CARD), str(model / "merged")]),
         (model / "quantised.jsonl", [*ask, *adapter, "--out", str(model / "quantised.jsonl")]),
         (model / "bf16.jsonl", [*ask, *adapter, *bf16, "--out", str(model / "bf16.jsonl")]),
         (model / "merged.jsonl", [*ask, *merged, "--out", str(model / "merged.jsonl")]),
