@@ -31,10 +31,13 @@ SMOOTH_L1_KNEE = 0.01  # of the frame's side; linear beyond
 
 @dataclass(frozen=True)
 class GroundingSettings:
-    """Weights of the terms; see the module's formula. alpha, beta and gamma are the reference system's own values."""
+    """Weights of the terms; see the module's formula. alpha and gamma are the reference system's own.
+
+    Its beta of 0.5 was worse by the rule of benchmarks/RESULTS.md.
+    """
 
     alpha: float = 1.0
-    beta: float = 0.5
+    beta: float = 2.0
     gamma: float = 1.0
     w1: float = 0.3
     scale: float = 0.05
