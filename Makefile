@@ -35,7 +35,7 @@ test: $(STAMP)
 pytest: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# What starts no other program and loads no LLaMA-Factory: while developing.
+# What starts no other process and loads no LLaMA-Factory: while developing.
 quick: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not (subprocess or training or browser)"
 

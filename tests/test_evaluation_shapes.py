@@ -20,6 +20,8 @@ from medvl.tasks import Task
 from preprocess.flare import main as convert
 from tests.support.scored_tree import build_tree
 
+pytestmark = pytest.mark.subprocess
+
 WRONG = {
     Task.CLASSIFICATION: "C",
     Task.MULTI_LABEL: "Pulp Diseases; Nodule",

@@ -81,6 +81,7 @@ def test_all_reasons_are_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "challenge" not in json.dumps(error) and "references/000030" in error
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("converted", [False, True], ids=["tree", "converted records"])
 @pytest.mark.parametrize(
     ("answer", "frame"),

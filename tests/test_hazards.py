@@ -33,6 +33,7 @@ def codes(report: dict[str, Any]) -> list[str]:
     return [finding["code"] for finding in report["findings"]]
 
 
+@pytest.mark.subprocess
 def test_zip_slip_links_and_shell_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image_file = one_row(tmp_path / "tree")
     home = image_file.parent.parent
@@ -55,6 +56,7 @@ def test_zip_slip_links_and_shell_characters(tmp_path: Path, capsys: pytest.Capt
     assert len(list((home / "imagesTr").iterdir())) == 2
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "name",
     ["../../../../etc/passwd", "imagesTr/../../../x.png", "/etc/passwd", "..\\..\\x.png", "C:\\x.png",
@@ -68,6 +70,7 @@ def test_image_names_that_lead_out_of_the_dataset(tmp_path: Path, name: str) -> 
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["IMAGE_OUTSIDE"]
 
 
+@pytest.mark.subprocess
 def test_links_in_the_users_own_tree_are_followed(tmp_path: Path) -> None:
     image_file = one_row(tmp_path / "tree")  # as the Hugging Face cache lays files out
     image_file.rename(tmp_path / "blob")
@@ -75,18 +78,21 @@ def test_links_in_the_users_own_tree_are_followed(tmp_path: Path) -> None:
     assert convert(tmp_path / "tree", tmp_path / "out")["counts"]["kept"] == 1
 
 
+@pytest.mark.subprocess
 def test_names_differ_by_case(tmp_path: Path) -> None:
     image_file = one_row(tmp_path / "tree")
     image_file.rename(image_file.with_name("X.png"))
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["IMAGE_MISSING"]
 
 
+@pytest.mark.subprocess
 def test_decompression_bomb(tmp_path: Path) -> None:
     Image.new("1", (20_000, 10_000)).save(one_row(tmp_path / "tree"))
     report = convert(tmp_path / "tree", tmp_path / "out")
     assert (codes(report), report["counts"]["quarantined"]) == (["IMAGE_TOO_LARGE"], 1)
 
 
+@pytest.mark.subprocess
 def test_truncated_jpeg_passes_verify_but_not_here(tmp_path: Path) -> None:
     image_file = one_row(tmp_path / "tree")
     noise = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
@@ -97,6 +103,7 @@ def test_truncated_jpeg_passes_verify_but_not_here(tmp_path: Path) -> None:
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["IMAGE_UNREADABLE"]
 
 
+@pytest.mark.subprocess
 def test_boxes_and_pixels_stand_the_same_way_up(tmp_path: Path) -> None:
     image_file = one_row(tmp_path / "tree", "BUSI-det", Answer="[[0, 0, 40, 50]]")
     exif = Image.Exif()
@@ -109,6 +116,7 @@ def test_boxes_and_pixels_stand_the_same_way_up(tmp_path: Path) -> None:
     assert record.target == "[[0, 0, 40, 50]]"
 
 
+@pytest.mark.subprocess
 def test_16_bit_images_are_not_clipped_to_white(tmp_path: Path) -> None:
     image_file = one_row(tmp_path / "tree")
     Image.fromarray(np.linspace(3000, 9000, 8000).astype(np.uint16).reshape(80, 100)).save(image_file)
@@ -132,6 +140,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("records.json", b"old")]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("answer", ["No", "yes", "null", "true", "1e-4", "NaN", "E"])
 def test_words_that_parsers_like_to_convert_stay_text(tmp_path: Path, answer: str) -> None:
     one_row(tmp_path / "tree", "CMMD", Answer=answer)
@@ -139,6 +148,7 @@ def test_words_that_parsers_like_to_convert_stay_text(tmp_path: Path, answer: st
     assert converted(tmp_path / "out", "all_train")[0].target == answer
 
 
+@pytest.mark.subprocess
 def test_json_with_byte_order_mark_windows_lines_and_other_scripts(tmp_path: Path) -> None:
     one_row(tmp_path / "tree")
     rows = [row("BUSI", ImageName="imagesTr/x.png", Question="Größe? Ã¤ 囊肿 \U0001fa7b A: a, B: b")]
@@ -148,6 +158,7 @@ def test_json_with_byte_order_mark_windows_lines_and_other_scripts(tmp_path: Pat
     assert converted(tmp_path / "out", "all_train")[0].question == rows[0]["Question"]  # mojibake is not "repaired"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("where", ["Question", "Answer"])
 @pytest.mark.parametrize("tag", ["<image>", "<video>", "<audio>"])
 def test_literal_media_tags(tmp_path: Path, where: str, tag: str) -> None:
@@ -155,6 +166,7 @@ def test_literal_media_tags(tmp_path: Path, where: str, tag: str) -> None:
     assert "LITERAL_TAG" in codes(convert(tmp_path / "tree", tmp_path / "out"))
 
 
+@pytest.mark.subprocess
 def test_a_row_twice_keeps_both_under_different_ids(tmp_path: Path) -> None:
     write_tree(tmp_path / "tree", {"periapical": [row("periapical")] * 2})
     assert codes(convert(tmp_path / "tree", tmp_path / "out")) == ["ROW_REPEATED"]
@@ -165,6 +177,7 @@ HOSTILE = {"brackets": "[", "braces": '{"1": ', "digits": "9", "numbers": "1, ",
 ASKED = ["BUSI-det", "chromosome", "boneresorption", "retino", "chestdr", "IU_XRay"]
 
 
+@pytest.mark.subprocess
 def test_hostile_answers_are_kept_or_refused_one_by_one(tmp_path: Path) -> None:
     answers = [unit * (10_000 // len(unit)) for unit in HOSTILE.values()]
     write_tree(tmp_path / "tree", {name: [row(name, Answer=answer) for answer in answers] for name in ASKED})
@@ -185,6 +198,7 @@ def test_time_of_a_hostile_answer_is_linear_in_its_length(dataset: str, unit: st
     assert min(seconds(40_000) for _ in range(3)) < 10 * min(seconds(10_000) for _ in range(3)) + 0.002
 
 
+@pytest.mark.subprocess
 def test_unknown_tasks_are_refused_not_guessed(tmp_path: Path) -> None:
     one_row(tmp_path / "tree", TaskType="Clasification")
     report = convert(tmp_path / "tree", tmp_path / "out")
@@ -192,6 +206,7 @@ def test_unknown_tasks_are_refused_not_guessed(tmp_path: Path) -> None:
     assert "did you mean 'classification'" in report["findings"][0]["detail"]
 
 
+@pytest.mark.subprocess
 def test_metadata_does_not_travel_into_copies(tmp_path: Path) -> None:
     image_file = one_row(tmp_path / "tree")
     exif = Image.Exif()
@@ -211,6 +226,7 @@ def small_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.subprocess
 def test_every_kind_of_dirt_is_found_and_every_row_accounted_for(small_tree: Path, tmp_path: Path) -> None:
     report = convert(small_tree, tmp_path / "out")
     found = {(finding["id"], finding["code"]): finding["action"] for finding in report["findings"]}

@@ -85,6 +85,7 @@ def test_keys_inside_are_not_repeated_either(tmp_path: Path) -> None:
         read_yaml(tmp_path / "gone.yaml")
 
 
+@pytest.mark.subprocess
 def test_converter_asks_in_all_splits_and_says_so(profiles: Path, tmp_path: Path) -> None:
     build_tree(tmp_path / "tree", train=2, val=1)
     command = ["--root", str(tmp_path / "tree"), "--workers", "1", "--contamination", "off"]
@@ -103,6 +104,7 @@ def test_converter_asks_in_all_splits_and_says_so(profiles: Path, tmp_path: Path
     assert plain_manifest["options"]["profiles_fingerprint"] is None
 
 
+@pytest.mark.subprocess
 def test_converter_refuses_a_bad_file_before_it_reads_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def one(
     return (records[0] if records else None), [item["code"] for item in found], str([item["detail"] for item in found])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("answer", "target", "codes"),
     [
@@ -61,6 +62,7 @@ def test_one_object_is_one_box(tmp_path: Path, answer: Any, target: str, codes: 
     assert validate(tmp_path / "out", tmp_path / "out/dataset_info.json") == []
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -102,6 +104,7 @@ PER_IMAGE = [
 ]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "options", [(), ("--max-images-per-sample", "1"), ("--frame", "pixel", "--box-style", "flare")]
 )
@@ -116,6 +119,7 @@ def test_boxes_of_several_images_are_set_aside(tmp_path: Path, options: tuple[st
         assert codes[-1] == "BOXES_PER_IMAGE", answer
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("answer", [GOOD, '{"lesion": [[10, 20, 50, 60]]}', "[10, 20, 50, 60]"])
 def test_boxes_without_a_image_are_said_to_lie_on_the_first(tmp_path: Path, answer: str) -> None:
     record, codes, _ = one(tmp_path, answer, **IMAGES)
@@ -123,12 +127,14 @@ def test_boxes_without_a_image_are_said_to_lie_on_the_first(tmp_path: Path, answ
     assert (record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["BOXES_ON_FIRST"])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("answer", ["[]", "[[],[],[],[]]"])
 def test_nothing_on_any_image_needs_no_first(tmp_path: Path, answer: str) -> None:
     record, codes, _ = one(tmp_path, answer, **IMAGES)
     assert (record and record.target, codes) == ("[]", [])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("style", "target"),
     [
@@ -144,12 +150,14 @@ def test_an_instance_without_boxes_keeps_its_place(tmp_path: Path, style: str, t
     assert (record and record.target, codes) == (target, [])
 
 
+@pytest.mark.subprocess
 def test_cleaning_keeps_an_instance_without_boxes(tmp_path: Path) -> None:
     answer = '{"RBC": [[50, 60, 10, 20]], "WBC": []}'
     record, codes, _ = one(tmp_path, answer, "--clean", dataset="chromosome")
     assert (record and record.target, codes) == ('{"RBC":[[100,250,500,750]],"WBC":[]}', ["CLEANED"])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("style", ["flare", "json", "internvl"])
 @pytest.mark.parametrize("frame", ["pixel", "norm1000", "norm1"])
 @pytest.mark.parametrize(
@@ -184,6 +192,7 @@ def test_the_sources_frame(tmp_path: Path, source: str, answers: list[str], fram
     )
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("stated", "box", "answer"),
     [
@@ -202,11 +211,13 @@ def test_cleaning_leaves_the_box_of_the_question_alone(tmp_path: Path, stated: s
     assert (record.source.question, record.source.frame) == (question, stated)
 
 
+@pytest.mark.subprocess
 def test_cleaning_in_another_frame(tmp_path: Path) -> None:
     record, codes, _ = one(tmp_path, "[[500, 750, 100, 250]]", "--clean", "--source-frame", "norm1000")
     assert (record and record.target, codes) == ('[{"bbox_2d":[100,250,500,750],"label":"lesion"}]', ["CLEANED"])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("stated", "answer", "named"),
     [
@@ -235,6 +246,7 @@ def sized(tmp_path: Path, answers: list[str], size: tuple[int, int]) -> Path:
 LARGE = [json.dumps([[i, 2 * i, 500 + i, 960 + i]]) for i in range(40)]  # 0-1000, and within images of 2000 pixels
 
 
+@pytest.mark.subprocess
 def test_a_whole_file_in_another_frame_is_found_where_no_box_is(tmp_path: Path) -> None:
     report = convert(sized(tmp_path, LARGE, (2000, 2000)), tmp_path / "out")
     (finding,) = report["findings"]
@@ -243,6 +255,7 @@ def test_a_whole_file_in_another_frame_is_found_where_no_box_is(tmp_path: Path) 
     assert "--source-frame norm1000" in finding["detail"]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("answers", "size", "said", "target"),
     [

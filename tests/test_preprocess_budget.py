@@ -176,6 +176,7 @@ def tokenised(checkpoint: str, recipe: dict[str, Any], records: list[Record]) ->
 
 
 class TestCommandLine:
+    @pytest.mark.subprocess
     def test_without_options_both_families_have_a_histogram(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path)
         assert [section["name"] for section in report["tokens"]] == ["qwen3_vl", "intern_vl"]
@@ -184,12 +185,14 @@ class TestCommandLine:
                 assert sum(bar["records"] for bar in split["histogram"]) == split["records"]
                 assert split["median"] <= split["p90"] <= split["p99"] <= split["max"]
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize("recipe", sorted(path.name for path in (REPOSITORY / "recipes").glob("flare_*.yaml")))
     def test_every_flare_recipe_can_be_counted_for(self, tree: Path, tmp_path: Path, recipe: str) -> None:
         _, report = convert(tree, tmp_path, "--recipe", str(REPOSITORY / "recipes" / recipe))
         (section,) = report["tokens"]
         assert (section["method"], section["over_cutoff_len"]) == ("formula", 0)
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         ("policy", "train"), [("flag", "kept"), ("drop", "dropped"), ("quarantine", "quarantined")]
     )
@@ -201,10 +204,12 @@ class TestCommandLine:
         assert all(part["kept"] == part["in"] for part in report["datasets"] if part["split"] != "training")
         assert {finding["code"] for finding in report["findings"]} >= {"OVER_BUDGET"}
 
+    @pytest.mark.subprocess
     def test_error_writes_nothing(self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert convert(tree, tmp_path, "--cutoff-len", "20", "--over-budget", "error") == (3, {})
         assert "20" in capsys.readouterr().err
 
+    @pytest.mark.subprocess
     def test_the_processor_of_a_recipe(
         self, tree: Path, tmp_path: Path, tiny_checkpoint: Callable[[str], Path]
     ) -> None:
@@ -217,6 +222,7 @@ class TestCommandLine:
         assert (section["method"], section["over_cutoff_len"]) == ("processor", len(over))
         assert sum(part["records"] for part in section["splits"].values()) == report["counts"]["kept"]
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -231,6 +237,7 @@ class TestCommandLine:
         assert convert(tree, tmp_path, *options) == (2, {})
         assert message in capsys.readouterr().err
 
+    @pytest.mark.subprocess
     def test_a_template_without_a_formula(self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "recipe.yaml").write_text("template: llava\n")
         assert convert(tree, tmp_path / "out", "--recipe", str(tmp_path / "recipe.yaml"))[0] == 2

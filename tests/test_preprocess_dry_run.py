@@ -7,6 +7,8 @@ import pytest
 from preprocess.flare import main
 from tests.support.flare_tree import ROWS, row, write_tree
 
+pytestmark = pytest.mark.subprocess
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:

@@ -49,6 +49,7 @@ REASONS: dict[str, tuple[str, list[Any], list[tuple[int, str]]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("dataset", "answers", "expected"), REASONS.values(), ids=REASONS.keys())
 def test_every_reason_is_a_finding_and_changes_nothing(
     tmp_path: Path, dataset: str, answers: list[Any], expected: list[tuple[int, str]]
@@ -61,6 +62,7 @@ def test_every_reason_is_a_finding_and_changes_nothing(
     assert [record.source.answer for record in converted(tmp_path / "out", "all_train")] == answers
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("second", "expected"),
     [
@@ -83,6 +85,7 @@ class TestExclude:
         write_tree(tmp_path / "tree", {"retino": rows("retino", "A", "Q", "A B"), "BUSI": rows("BUSI", "A")})
         return tmp_path / "tree"
 
+    @pytest.mark.subprocess
     def test_the_table_for_review_is_what_is_handed_back(self, tree: Path, tmp_path: Path) -> None:
         convert(tree, tmp_path / "out")
         with (tmp_path / "out/audit.csv").open(newline="") as file:
@@ -99,6 +102,7 @@ class TestExclude:
         assert codes(report, "dropped") == [(2, "EXCLUDED")]
         assert report["counts"] == {"in": 4, "kept": 3, "dropped": 1, "quarantined": 0}
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         "write",
         [
@@ -121,6 +125,7 @@ class TestExclude:
         heading, first, *rest = table.read_text().splitlines()
         table.write_text("\n".join([heading, f"x{first}", *rest, ""]))
 
+    @pytest.mark.subprocess
     def test_a_table_that_is_marked_where_it_lies_can_be_handed_back_again(self, tree: Path, tmp_path: Path) -> None:
         table = tmp_path / "out/audit.csv"
         convert(tree, tmp_path / "out")
@@ -132,6 +137,7 @@ class TestExclude:
         convert(tree, tmp_path / "out", "--exclude-audit", str(table), "--seed", "2")
         assert table.read_bytes() == written
 
+    @pytest.mark.subprocess
     def test_marks_that_a_run_does_not_follow_are_kept_beside(
         self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -142,6 +148,7 @@ class TestExclude:
         assert (tmp_path / "out/audit.marked.csv").read_bytes() == marked
         assert "audit.marked.csv" in "".join(capsys.readouterr().err.split())
 
+    @pytest.mark.subprocess
     def test_a_contradiction_that_a_person_resolved_is_none_any_more(self, tmp_path: Path) -> None:
         write_tree(tmp_path / "tree", {"retino": [row("retino", Answer="A"), row("retino", Answer="B")]})
         (tmp_path / "ids").write_text("flare/training/Retinography/retino/000000\n")
@@ -149,21 +156,25 @@ class TestExclude:
         assert [item.target for item in converted(tmp_path / "out", "all_train")] == ["B"]
         assert codes(report) == [(0, "ROWS_CONTRADICT")]
 
+    @pytest.mark.subprocess
     def test_a_plain_list(self, tree: Path, tmp_path: Path) -> None:
         (tmp_path / "ids").write_text("# reviewed\nflare/training/Retinography/retino/000001  a typo\n")
         report = convert(tree, tmp_path / "out", "--exclude-audit", str(tmp_path / "ids"))
         assert codes(report, "dropped") == [(1, "EXCLUDED")]
 
+    @pytest.mark.subprocess
     def test_a_list_may_name_rows_that_the_limit_leaves_out(self, tree: Path, tmp_path: Path) -> None:
         (tmp_path / "ids").write_text("".join(f"flare/training/Retinography/retino/00000{row}\n" for row in range(3)))
         report = convert(tree, tmp_path / "out", "--limit", "2", "--exclude-audit", str(tmp_path / "ids"))
         assert (report["counts"]["in"], report["counts"]["kept"]) == (3, 1)
 
+    @pytest.mark.subprocess
     def test_a_list_may_name_datasets_that_are_not_converted(self, tree: Path, tmp_path: Path) -> None:
         (tmp_path / "ids").write_text("flare/training/Retinography/retino/000001\n")
         report = convert(tree, tmp_path / "out", "--datasets", "BUSI", "--exclude-audit", str(tmp_path / "ids"))
         assert report["counts"]["kept"] == 1
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         ("content", "message"),
         [
@@ -206,6 +217,7 @@ CLEANED: dict[str, tuple[str, str, str | None]] = {
 
 
 class TestClean:
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(("dataset", "before", "after"), CLEANED.values(), ids=CLEANED.keys())
     def test_before_and_after(self, tmp_path: Path, dataset: str, before: str, after: str | None) -> None:
         write_tree(tmp_path / "tree", {dataset: rows(dataset, before), "BUSI": rows("BUSI", "A")})
@@ -223,12 +235,14 @@ class TestClean:
         for record in kept:  # the source's own answer travels on, untouched
             assert (record.target, record.source.answer) == (after, before)
 
+    @pytest.mark.subprocess
     def test_names_of_a_list_of_boxes_are_kept(self, tmp_path: Path) -> None:
         write_tree(tmp_path / "tree", {"chromosome": rows("chromosome", '[{"label": "X", "bbox": [80, 60, 20, 10]}]')})
         convert(tmp_path / "tree", tmp_path / "out", "--clean")
         (kept,) = converted(tmp_path / "out", "all_train")
         assert kept.target == '{"X":[[200,125,800,750]]}'
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         "question", ["Which? A: Ulcer, B: Erosion, C: Polyp, D: Tumor, E: None", "Which one is it?"]
     )
@@ -238,6 +252,7 @@ class TestClean:
         assert [(change["before"], change["after"]) for change in report["changes"]] == [("T", "D"), ("A B", None)]
         assert [record.target for record in converted(tmp_path / "out", "endo_train")] == ["D", "C"]
 
+    @pytest.mark.subprocess
     def test_outlier_and_contradictions_are_dropped(self, tmp_path: Path) -> None:
         questions = rows("boneresorption", *range(20, 40), 2085.5)
         questions.append(questions[3] | {"Answer": 99})
@@ -248,6 +263,7 @@ class TestClean:
         ]  # fmt: skip
         assert report["counts"] == {"in": 22, "kept": 19, "dropped": 3, "quarantined": 0}
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize("folder", ["validation-public", "validation-hidden", "testing"])
     def test_other_splits_are_left_alone_unless_named(self, tmp_path: Path, folder: str) -> None:
         name = {"validation-public": "val", "validation-hidden": "hidden", "testing": "test"}[folder]
@@ -256,11 +272,13 @@ class TestClean:
         report = convert(tmp_path / "tree", tmp_path / "out", "--clean", "--clean-splits", "train", name)
         assert report["counts"]["dropped"] == 1
 
+    @pytest.mark.subprocess
     def test_without_it_nothing_is_changed(self, tmp_path: Path) -> None:
         write_tree(tmp_path / "tree", {"endo": rows("endo", "T", "A B")})
         report = convert(tmp_path / "tree", tmp_path / "out")
         assert (report["counts"]["kept"], report["changes"]) == (2, [])
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -284,6 +302,7 @@ def test_images_are_spread_evenly(count: int | None, places: str) -> None:
     assert "".join(spread(tuple("abcdefgh"), count)) == places
 
 
+@pytest.mark.subprocess
 def test_fewer_and_numbered_images(tmp_path: Path) -> None:
     names = [f"imagesTr/frame-{i}.png" for i in range(5)]
     write_tree(tmp_path / "tree", {"endo": [row("endo", ImageName=names, Answer="A")], "BUSI": [row("BUSI")]})

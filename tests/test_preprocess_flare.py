@@ -18,6 +18,8 @@ from preprocess.flare import main
 from preprocess.unchanged import REPOSITORY
 from tests.support.flare_tree import ROWS, convert, converted, row, write_tree
 
+pytestmark = pytest.mark.subprocess
+
 SHARED = REPOSITORY.parent / "shared" / "data"
 
 

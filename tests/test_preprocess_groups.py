@@ -72,6 +72,7 @@ def test_no_name_takes_the_entry_of_another(parts: list[tuple[str, str, str]], e
     assert found["flare_all_train"] == len(parts)
 
 
+@pytest.mark.subprocess
 def test_the_other_name_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tree(tmp_path / "tree", {"neurips22cell": [row("neurips22cell")], "retino": [row("retino")]})
     folder = tmp_path / "tree" / "training" / "Retinography"

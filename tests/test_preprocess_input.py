@@ -54,6 +54,7 @@ def left_over(dataset: Path) -> list[str]:
     return sorted(path.name for path in dataset.iterdir() if path.name.startswith("."))
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "top",
     [
@@ -75,6 +76,7 @@ def test_a_folder_that_is_there_is_left_alone(dataset: Path) -> None:
     assert unpack_all(FLARE, [question_file(dataset)]) == []
 
 
+@pytest.mark.subprocess
 def test_a_folder_in_a_folder_is_found(dataset: Path, tmp_path: Path) -> None:
     (dataset / "imagesTr").rename(dataset / "inner")
     (dataset / "imagesTr").mkdir()
@@ -209,6 +211,7 @@ def test_a_damaged_archive_names_itself_and_the_cure(dataset: Path) -> None:
         unpack_all(FLARE, [question_file(dataset)])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("wrapper", ["data", "questions", "annotations", "items"])
 def test_an_object_around_the_rows_is_a_finding(dataset: Path, tmp_path: Path, wrapper: str) -> None:
     path = question_file(dataset).path
@@ -244,6 +247,7 @@ def test_files_that_are_refused_say_why(dataset: Path, content: bytes, message: 
         FLARE.read(file)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("folders", ["training", "training/Xray", "training/.cache/x", "training/Xray/a"])
 def test_a_tree_without_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: str) -> None:
     (tmp_path / "tree" / folders).mkdir(parents=True)
@@ -252,6 +256,7 @@ def test_a_tree_without_a_dataset_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "expected training/<Category>/<dataset>/" in said or "expected a_questions_train.json" in said
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["BUSI_questions_train.json", "imagesTr.zip"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(dataset: Path, tmp_path: Path, name: str) -> None:
     shutil.rmtree(dataset / "imagesTr")
@@ -260,6 +265,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(dataset: Path, tmp_path
     convert(tmp_path / "tree", tmp_path / "out", code=3)
 
 
+@pytest.mark.subprocess
 def test_a_folder_whose_name_is_not_utf8_is_refused(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +274,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused(
     assert "its name is not UTF-8; rename the folder" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["x" * 250, "\u7ec6" * 83], ids=["letters", "Chinese"])
 def test_a_copy_of_a_image_with_a_long_name(dataset: Path, tmp_path: Path, name: str) -> None:
     path = question_file(dataset).path
@@ -303,6 +310,7 @@ def test_byte_order_mark_and_windows_line_ends_are_read(dataset: Path) -> None:
     assert (len(samples), notes) == (3, ())
 
 
+@pytest.mark.subprocess
 def test_every_problem_of_a_tree_is_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "tree"
     write_tree(root, {name: [row(name)] for name in ("BUSI", "dental", "retino", "fundus")})
@@ -327,6 +335,7 @@ def test_good_files_come_before_the_errors_of_others(tmp_path: Path) -> None:
 
 
 class TestDownload:
+    @pytest.mark.subprocess
     def test_fetches_the_splits_that_are_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: dict[str, Any] = {}
 

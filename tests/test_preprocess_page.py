@@ -18,6 +18,8 @@ from medvl.demo.images import build_tree
 from preprocess.flare import main
 from preprocess.page import bars, thumbnail, token_bars
 
+pytestmark = pytest.mark.subprocess
+
 HOSTILE = "<script>alert('x')</script><img src=http://elsewhere/x.png>"
 
 

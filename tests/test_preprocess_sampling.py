@@ -213,6 +213,7 @@ class TestCommandLine:
                 for name in ("dataset_info.json", "report.json")]  # fmt: skip
         return code, read[0], read[1]
 
+    @pytest.mark.subprocess
     def test_num_samples_come_and_go_and_a_users_own_stays(self, tree: Path, tmp_path: Path) -> None:
         _, entries, report = self.convert(tree, tmp_path, "--sample", "BUSI=0.5", "endo=3")
         assert {name: entry["num_samples"] for name, entry in entries.items() if "num_samples" in entry} == {
@@ -227,6 +228,7 @@ class TestCommandLine:
         assert {name: entry["num_samples"] for name, entry in entries.items() if "num_samples" in entry} == {
             "flare_endo_train": 7}  # fmt: skip
 
+    @pytest.mark.subprocess
     def test_balance_and_flatten_keep_the_counts_of_rows(self, tree: Path, tmp_path: Path) -> None:
         _, _, report = self.convert(tree, tmp_path, "--balance", "small", "--flatten-multi-image")
         trained = read_records(tmp_path / "flare_all_train.json")
@@ -236,6 +238,7 @@ class TestCommandLine:
         assert all(len(item.images) == 1 for item in trained)
         assert main(["--validate", str(tmp_path), "--dataset-info", str(tmp_path / "dataset_info.json")]) == 0
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         ("options", "code"),
         [

@@ -268,6 +268,7 @@ def test_a_pair_of_files_is_told_what_to_become(tmp_path: Path, name: str) -> No
     assert info.detail.endswith("no image of a known format; save a pair of .hdr and .img as .nii")
 
 
+@pytest.mark.subprocess
 def test_a_missing_extra_is_told_once_and_not_remembered(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,6 +288,7 @@ def test_frames_of_a_file_without_suffix_are_not_left_out_in_silence() -> None:
     assert said.startswith("DICOM, frame 0 of 3 alone, since only names that end in .dcm")
 
 
+@pytest.mark.subprocess
 def test_images_whose_names_differ_in_a_hash_sign_have_copies_of_their_own(tree: Path, tmp_path: Path) -> None:
     folder = tree / "training/Retinography/fundus/imagesTr"
     rows = [row("fundus", ImageName=f"imagesTr/{name}.png") for name in ("a#1", "a-1")]
@@ -329,6 +331,7 @@ def convert(tree: Path, out: Path, *options: str) -> tuple[list[Any], dict[str, 
     return read_records(out / "flare_all_train.json"), json.loads((out / "report.json").read_text())
 
 
+@pytest.mark.subprocess
 def test_a_source_may_name_scans(tree: Path, tmp_path: Path) -> None:
     records, report = convert(tree, tmp_path / "out")
     codes = [finding["code"] for finding in report["findings"]]
@@ -343,6 +346,7 @@ def test_a_source_may_name_scans(tree: Path, tmp_path: Path) -> None:
     assert "slices" not in report["options"]
 
 
+@pytest.mark.subprocess
 def test_all_frames_are_images_of_their_own(tree: Path, tmp_path: Path) -> None:
     records, report = convert(tree, tmp_path / "out", "--slices", "all", "--number-images")
     assert [len(record.images) for record in records] == [1, 1, 3]
@@ -351,6 +355,7 @@ def test_all_frames_are_images_of_their_own(tree: Path, tmp_path: Path) -> None:
     assert report["options"]["slices"] == "all"
 
 
+@pytest.mark.subprocess
 def test_another_window_is_looked_at_anew(tree: Path, tmp_path: Path) -> None:
     first, _ = convert(tree, tmp_path / "out")
     before = Path(first[1].images[0]).read_bytes()
@@ -358,6 +363,7 @@ def test_another_window_is_looked_at_anew(tree: Path, tmp_path: Path) -> None:
     assert Path(again[1].images[0]).read_bytes() != before
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("words", ["40", "a,b", "40,0"])
 def test_windows_that_are_none(words: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -176,6 +176,7 @@ def convert(tree: Path, out: Path, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 class TestCommandLine:
+    @pytest.mark.subprocess
     def test_leaks_are_reported_with_pairs_and_nothing_is_left_out(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out")
         pairs = [(pair["kind"], Path(pair["picture"]).name, Path(pair["other_picture"]).name, pair["other_split"])
@@ -184,6 +185,7 @@ class TestCommandLine:
         assert Counter(finding["code"] for finding in report["findings"]) == {"LEAK_EXACT": 2, "LEAK_NEAR": 2}
         assert report["counts"]["kept"] == 46
 
+    @pytest.mark.subprocess
     def test_excluded_leaks_are_dropped_with_their_reason(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out", "--exclude-contaminated")
         assert report["counts"] == {"in": 46, "kept": 42, "dropped": 4, "quarantined": 0}
@@ -191,6 +193,7 @@ class TestCommandLine:
         assert not {"p0.png", "p1.png"} & {Path(item.images[0]).name for item in trained}
         assert len(read_records(tmp_path / "out" / "flare_all_val.json")) == 6
 
+    @pytest.mark.subprocess
     def test_leaks_are_not_excluded_where_there_is_nothing_to_compare_with(
         self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -201,6 +204,7 @@ class TestCommandLine:
             == 0
         )
 
+    @pytest.mark.subprocess
     def test_a_leak_in_a_drawn_split_names_it_and_the_entries_are_listed(
         self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -221,10 +225,12 @@ class TestCommandLine:
         listed = ", ".join(f"flare_all_{name} ({records} records)" for name, records in sizes.items())
         assert f"for recipes: {listed}" in capsys.readouterr().out
 
+    @pytest.mark.subprocess
     def test_exact_leaks_alone(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out", "--contamination", "exact")
         assert [pair["kind"] for pair in report["leaks"]] == ["exact"]
 
+    @pytest.mark.subprocess
     def test_dev_fraction_holds_images_out(self, tree: Path, tmp_path: Path) -> None:
         _, report = convert(tree, tmp_path / "out", "--dev-fraction", "0.2")
         images = {
@@ -235,6 +241,7 @@ class TestCommandLine:
         assert not images["train"] & images["dev"]
         assert [(row["split"], row["records"]) for row in report["splits"]] == [("dev", 8), ("train", 32)]
 
+    @pytest.mark.subprocess
     def test_named_splits_that_take_all_leave_no_train(self, tree: Path, tmp_path: Path) -> None:
         convert(tree, tmp_path / "out", "--split-train", "true_test=0.1", "A=0.45", "B=0.45")
         entries = json.loads((tmp_path / "out" / "dataset_info.json").read_text())
@@ -243,6 +250,7 @@ class TestCommandLine:
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
         assert manifest["options"]["split_train"] == {"true_test": 0.1, "A": 0.45, "B": 0.45}
 
+    @pytest.mark.subprocess
     @pytest.mark.parametrize(
         "options",
         [
@@ -258,6 +266,7 @@ class TestCommandLine:
     def test_splits_that_cannot_be_made_are_refused(self, tree: Path, tmp_path: Path, options: list[str]) -> None:
         assert convert(tree, tmp_path / "out", *options) == (2, {})
 
+    @pytest.mark.subprocess
     def test_two_entries_never_share_a_name(
         self, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -267,6 +276,7 @@ class TestCommandLine:
         assert convert(tree, tmp_path / "out", "--split-train", "a_train=0.5") == (3, {})
         assert "would both be the entry flare_busi_a_train" in capsys.readouterr().err
 
+    @pytest.mark.subprocess
     def test_same_bytes_with_two_workers(self, tree: Path, tmp_path: Path) -> None:
         outputs = []
         for number, workers in enumerate(("1", "2")):
@@ -275,6 +285,7 @@ class TestCommandLine:
         assert outputs[0] == outputs[1]
 
 
+@pytest.mark.subprocess
 def test_blood_smears_hold_one_pair_of_near_duplicates(shared_data: Path, tmp_path: Path) -> None:
     _, report = convert(shared_data / "bccd_flare", tmp_path)
     (pair,) = report["leaks"]

@@ -124,6 +124,7 @@ class TestCheckpoint:
         with pytest.raises(UsageError, match=r"tokenizer\.json"):
             chosen_tokens(Namespace(recipe=recipe, processor=None))
 
+    @pytest.mark.subprocess
     def test_conversion_and_validation_know_them(self, tmp_path: Path) -> None:
         recipe = self.recipe(tmp_path, model_name_or_path=str(tmp_path))
         texts = ["A: a, B: b", "[SEG] A: a, B: b", "<IMG_CONTEXT> A: a, B: b"]

@@ -13,6 +13,8 @@ from medvl.sources.base import Source, SourceFile
 from preprocess import conversion
 from tests.support.flare_tree import convert, row, write_tree
 
+pytestmark = pytest.mark.subprocess
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:

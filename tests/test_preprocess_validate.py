@@ -17,6 +17,8 @@ from preprocess.flare import main
 from preprocess.outputs import decode_hashes, encode_hashes
 from preprocess.validate import validate
 
+pytestmark = pytest.mark.subprocess
+
 Change = Callable[[dict[str, Any]], Any]
 FILE = "flare_all_train.json"
 
@@ -157,7 +159,6 @@ def test_a_image_replaced_by_another_of_its_size(converted: Path, folder: Path) 
     assert codes(converted / "out") == set()
 
 
-@pytest.mark.subprocess
 def test_hashes_of_images_are_those_that_sha256sum_checks(converted: Path) -> None:
     command = ["sha256sum", "--check", "--quiet", "--strict", str(converted / "out" / "images.sha256")]
     assert subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0

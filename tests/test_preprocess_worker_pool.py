@@ -13,6 +13,7 @@ import pytest
 from preprocess.worker_pool import work
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_jobs(workers: int, capsys: pytest.CaptureFixture[str]) -> None:
     def later_ones_first(job: int) -> int:
@@ -23,6 +24,7 @@ def test_results_come_in_the_order_of_the_jobs(workers: int, capsys: pytest.Capt
     assert "squares" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
 def test_jobs_are_shared_out(tmp_path: Path) -> None:
     def who(_: int) -> int:
         time.sleep(0.05)
@@ -36,6 +38,7 @@ def test_one_job_is_done_at_once() -> None:
     assert list(work(lambda _: os.getpid(), [], 4, "")) == []
 
 
+@pytest.mark.subprocess
 def test_an_error_ends_the_work_and_what_has_not_begun_is_left(tmp_path: Path) -> None:
     def fail_early(job: int) -> None:
         if job == 0:
@@ -48,6 +51,7 @@ def test_an_error_ends_the_work_and_what_has_not_begun_is_left(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) < 20
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_is_answered_by_the_parent_alone() -> None:
     def interrupted(job: int) -> int:
         os.kill(os.getpid(), signal.SIGINT)

@@ -127,6 +127,7 @@ def converted(tree: Path, frame: Frame) -> tuple[Path, dict[str, Any]]:
     return out / "flare_all_val.json", json.loads((out / "report.json").read_text())
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("frame", ["norm1000", "norm1", "pixel"])
 def test_training_and_prediction_ask_alike(tree: Path, frame: Frame) -> None:
     file, _ = converted(tree, frame)
@@ -140,6 +141,7 @@ def test_training_and_prediction_ask_alike(tree: Path, frame: Frame) -> None:
         assert next(source_rows([question]))["Question"] == QUESTION
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("of_data", ["norm1000", "pixel"])
 def test_prediction_follows_the_frame_of_the_model_not_of_the_data(tree: Path, of_data: Frame) -> None:
     (question,) = read_questions(converted(tree, of_data)[0])
@@ -148,6 +150,7 @@ def test_prediction_follows_the_frame_of_the_model_not_of_the_data(tree: Path, o
     assert asked.prompt == f"<image>\n{ASKED}"
 
 
+@pytest.mark.subprocess
 def test_conversion_tells_and_scoring_joins(tree: Path) -> None:
     file, report = converted(tree, "norm1000")
     assert [finding["code"] for finding in report["findings"]] == ["QUESTION_BOX"]
@@ -167,12 +170,14 @@ def test_a_box_that_the_model_has_said_is_in_its_frame_already() -> None:
     assert conversation.in_frame("norm1000", [SIZE]) == conversation
 
 
+@pytest.mark.subprocess
 def test_a_records_own_question_is_left_out_where_the_prompt_says_it(tree: Path) -> None:
     for frame, kept in (("norm1000", True), ("pixel", False)):
         file, _ = converted(tree, frame)  # type: ignore[arg-type]
         assert ('"question":' in file.read_text()) is kept
 
 
+@pytest.mark.subprocess
 def test_prediction_knows_what_it_left_as_it_is(tree: Path) -> None:
     file = tree / "validation-public/Ultrasound/BUSI/BUSI_questions_val.json"
     file.write_text(file.read_text().replace("the box", "the box in pixels"))

@@ -1,5 +1,6 @@
-"""A test is in the tier that it says it is in: `make quick` starts no program and loads no LLaMA-Factory."""
+"""A test is in the tier that it says it is in: `make quick` starts no process and loads no LLaMA-Factory."""
 
+import os
 import subprocess
 import sys
 
@@ -8,9 +9,11 @@ import pytest
 from tests.support.tiers import QUICK, TIERS
 
 
-def test_an_unmarked_test_cannot_start_a_program() -> None:
-    with pytest.raises(RuntimeError, match=r"starts a program, .*: mark it pytest\.mark\.subprocess"):
+def test_an_unmarked_test_cannot_start_a_process() -> None:
+    with pytest.raises(RuntimeError, match=r"starts a process, .*: mark it pytest\.mark\.subprocess"):
         subprocess.run([sys.executable, "--version"], check=False)
+    with pytest.raises(RuntimeError, match=r"starts a process, os\.fork: mark it pytest\.mark\.subprocess"):
+        os.fork()
 
 
 def test_an_unmarked_test_cannot_load_llamafactory(monkeypatch: pytest.MonkeyPatch) -> None:

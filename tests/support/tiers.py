@@ -1,8 +1,9 @@
 """The tiers of the tests, and what keeps a test in its own.
 
-subprocess: starts another program. training: loads LLaMA-Factory, to train or to ask a model. browser: opens a page.
+subprocess: starts another process, as a whole conversion does. training: trains, or loads LLaMA-Factory. browser: opens
+a page.
 `make quick` runs what has none of these marks. A test has a mark by `pytestmark` or `pytest.mark`, or by a fixture of
-FIXTURES. An unmarked test that starts a program or loads LLaMA-Factory fails and says so.
+FIXTURES. An unmarked test that starts a process or loads LLaMA-Factory fails and says so.
 """
 
 import re
@@ -17,11 +18,11 @@ import pytest
 TIERS = ("subprocess", "training", "browser")
 QUICK = f"not ({' or '.join(TIERS)})"
 FIXTURES = {"browser": "browser", "tiny_recipe": "training", "marked_adapters": "training",
-            "trained_adapter": "training"}  # fmt: skip
+            "trained_adapter": "training", "trained": "training"}  # fmt: skip
 MINUTES = 10  # that a marked test may take on a busy machine; others have `timeout` of pyproject.toml
 
 _WHOLE_FILE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(TIERS)})$", re.MULTILINE)
-_PROGRAMS = {"subprocess.Popen", "os.system", "os.posix_spawn", "os.exec"}
+_PROCESSES = {"subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork"}
 _running: list[set[str]] = []  # the marks of the test that runs
 
 
@@ -61,8 +62,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if not _running:
         return
-    if event in _PROGRAMS and not _running[-1] & set(TIERS):
-        raise RuntimeError(f"an unmarked test starts a program, {arguments[0]}: mark it pytest.mark.subprocess")
+    if event in _PROCESSES and not _running[-1] & set(TIERS):
+        started = str(arguments[0]) if arguments else event
+        raise RuntimeError(f"an unmarked test starts a process, {started}: mark it pytest.mark.subprocess")
     loads = event == "import" and arguments[0].partition(".")[0] == "llamafactory"
     if loads and not _running[-1] & {"subprocess", "training"}:
         raise RuntimeError("an unmarked test loads LLaMA-Factory: mark it pytest.mark.training")
