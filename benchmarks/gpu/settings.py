@@ -64,7 +64,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1")
 # What a CPU takes in the place of what is stated.
 TINY = {"bf16": False, "use_cpu": True, "max_steps": 3, "max_samples": 24, "dataloader_num_workers": 0,
         "enable_liger_kernel": None, "quantization_bit": None, "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 1}  # fmt: skip
+        "gradient_accumulation_steps": 1, "medvl_loss_group": None}  # fmt: skip
 
 
 def _train(
