@@ -65,7 +65,7 @@ def commands(args: argparse.Namespace) -> list[tuple[Path, list[str]]]:
     merge += [f"template={TEMPLATES[args.family]}", f"export_dir={model / 'merged'}", "infer_dtype=bfloat16"]
     ask = [str(SCRIPTS / "medvl"), "predict", "--data", str(work / "data/drawn_all_val.json"), "--no-router"]
     adapter, bf16 = ["--adapter", str(model / "adapter")], ["--quantization", "none", "--dtype", "bfloat16"]
-    merged = ["--model", str(model / "merged"), "--dtype", "bfloat16"]
+    merged = ["--model", str(model / "merged"), *bf16]  # its card says 4 bits, as the adapter was trained
     draw = [python, "-m", "medvl.demo.images", str(work / "tree"), "--train", "320", "--val", str(args.val)]
     return [
         (work / "tree", draw),
