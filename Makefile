@@ -37,7 +37,7 @@ pytest: $(STAMP)
 
 # What starts no other process and loads no LLaMA-Factory: while developing.
 quick: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not (subprocess or training or browser)"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not (subprocess or training or browser or slow)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

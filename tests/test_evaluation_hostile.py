@@ -85,6 +85,7 @@ def test_long_answers_take_linear_time(unit: str) -> None:
             assert seconds(task, text, rules) < 1, (task, rules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", known_rules())
 @pytest.mark.parametrize(("task", "unit"), [
     (Task.DETECTION, "[10, 10, 20, 20], "), (Task.REPORT, "normal heart "), (Task.CLASSIFICATION, "[["),
@@ -93,6 +94,7 @@ def test_a_megabyte_is_scored(task: Task, unit: str, rules: str) -> None:
     assert seconds(task, unit * (1_000_000 // len(unit)), rules) < 5
 
 
+@pytest.mark.slow
 def test_hostile_files_go_through_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = build_tree(tmp_path / "tree")
     texts = [*ANSWERS.values(), "[[" * 100_000, "x" * 1_000_000]

@@ -72,6 +72,7 @@ def test_page_holds_every_sample_that_lost_points_and_none_other(tmp_path: Path)
     assert len(embedded(page)) == len(lost) > 0
 
 
+@pytest.mark.slow
 def test_large_input_makes_a_small_page_that_says_what_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_large_input_makes_a_small_page_that_says_what_it_leaves_out(
     assert len(page) < 2_000_000
 
 
+@pytest.mark.slow
 def test_images_are_limited_small_and_their_absence_is_said(tmp_path: Path) -> None:
     page = scored(tmp_path / "without", "--images", "5")
     assert page.count("<figure") == 5 and page.count("No image: it is not there") == 5

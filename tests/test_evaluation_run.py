@@ -312,6 +312,7 @@ def test_runs_as_a_script_from_anywhere(tmp_path: Path, repository: Path) -> Non
     assert "balanced_accuracy" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bccd_flare", "flare_records"])
 def test_real_references_against_themselves_are_perfect(tmp_path: Path, shared_data: Path, name: str) -> None:
     """Dirt included: zero-area boxes, an outlier, 98 exact zeros."""
@@ -326,6 +327,7 @@ def test_real_references_against_themselves_are_perfect(tmp_path: Path, shared_d
     assert_perfect(metrics)
 
 
+@pytest.mark.slow
 def test_real_model_outputs_are_scored_against_each_other(tmp_path: Path, shared_data: Path) -> None:
     """Both directions: long prose as truth, and as prediction."""
     files = sorted((shared_data / "flare_predictions").glob("*.json"))

@@ -460,6 +460,7 @@ def test_the_same_labels_are_looked_at_once_until_others_push_them_out(monkeypat
     assert (vocabulary.answer(rows[0]).positions == first.positions).all()
 
 
+@pytest.mark.slow
 def test_time_grows_with_the_length_not_its_square() -> None:
     def seconds(count: int) -> float:
         boxes = np.random.default_rng(0).integers(0, 1001, (count, 4)).astype(float)

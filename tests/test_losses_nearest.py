@@ -69,6 +69,7 @@ FRAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frame", "decimals", "top", "numbers"), FRAMES.values(), ids=FRAMES)
 @settings(max_examples=25)
 @given(data=st.data(), negative=st.booleans())

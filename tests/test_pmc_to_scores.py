@@ -18,6 +18,8 @@ from medvl.sharegpt import read_records
 from preprocess import pmc
 from tests.support.templates import pristine_templates  # noqa: F401  (used by every test)
 
+pytestmark = pytest.mark.training
+
 
 def convert(data: Path, folder: Path, name: str, *more: str) -> None:
     words = [

@@ -93,7 +93,7 @@ def server() -> Iterator[Server]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
-            if status in (429, 503):
+            if status in (429, 500, 503):
                 self.send_header("retry-after-ms", "5")
             self.end_headers()
             self.wfile.write(content)
@@ -113,8 +113,11 @@ def server() -> Iterator[Server]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
+    class Http(ThreadingHTTPServer):
+        request_queue_size = 64  # with the standard library's 5, a client that finds it full tries again a second later
+        daemon_threads = True
+
+    http = Http(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{http.server_port}/v1"
@@ -251,6 +254,7 @@ def test_a_server_that_takes_too_long_is_given_up(server: Server, question_tree:
     assert time.monotonic() - started < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["headers", "body"])
 def test_a_server_that_never_ends_its_answer_is_given_up(
     server: Server, question_tree: Path, tmp_path: Path, place: str
@@ -458,6 +462,7 @@ def test_no_server_is_said_at_once(question_tree: Path, tmp_path: Path, capsys: 
     assert "no server answers there" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_at_once_whatever_is_under_way(server: Server, question_tree: Path, tmp_path: Path) -> None:
     server.delay, started = 8.0, time.monotonic()
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -225,6 +225,7 @@ def test_trap_12_more_labels_than_the_library_says_it_takes(classifier: Question
 # --- training ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.training
 def test_training_learns_and_is_reproducible() -> None:
     questions = [LabelledQuestion(text, task, "d", text) for text, task in QUESTIONS] + rows(
         "hello there", task=GENERAL
@@ -414,6 +415,7 @@ def test_the_classifier_alone_needs_one(trained: Path) -> None:
         classifier_alone(load_router(None), ["Count."])
 
 
+@pytest.mark.training
 def test_without_held_out_questions_nothing_is_trained() -> None:
     with pytest.raises(ValueError, match="no held-out question"):
         fit(rows("one question"), TrainingOptions(epochs=1, templates="none", written=False))

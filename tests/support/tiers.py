@@ -1,7 +1,7 @@
 """The tiers of the tests, and what keeps a test in its own.
 
 subprocess: starts another process, as a whole conversion does. training: trains, or loads LLaMA-Factory. browser: opens
-a page.
+a page. slow: takes more than a second of itself.
 `make quick` runs what has none of these marks. A test has a mark by `pytestmark` or `pytest.mark`, or by a fixture of
 FIXTURES. An unmarked test that starts a process or loads LLaMA-Factory fails and says so.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-TIERS = ("subprocess", "training", "browser")
+TIERS = ("subprocess", "training", "browser", "slow")
 QUICK = f"not ({' or '.join(TIERS)})"
 FIXTURES = {"browser": "browser", "tiny_recipe": "training", "marked_adapters": "training",
             "trained_adapter": "training", "trained": "training"}  # fmt: skip
@@ -62,7 +62,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if not _running:
         return
-    if event in _PROCESSES and not _running[-1] & set(TIERS):
+    if event in _PROCESSES and not _running[-1] & {"subprocess", "training", "browser"}:
         started = str(arguments[0]) if arguments else event
         raise RuntimeError(f"an unmarked test starts a process, {started}: mark it pytest.mark.subprocess")
     loads = event == "import" and arguments[0].partition(".")[0] == "llamafactory"
