@@ -19,6 +19,7 @@ import torch
 from benchmarks.compact.numbers import distance_loss, soft_labels, soft_loss
 from benchmarks.compact.rows import append_row, code_fingerprint, key_of, parse_seeds, read_rows
 from benchmarks.compact.table import Difference, cells_of, gain, markdown, replaces
+from medvl.box_text import parse_boxes
 from medvl.demo.tokenizer import default_corpus, qwen3_tokenizer
 from medvl.losses.coordinates import Vocabulary, find_targets
 
@@ -319,6 +320,36 @@ def test_noise_is_learned_but_for_its_numbers_and_is_in_no_score(quality: Module
         assert (labels[ignored] == -100).all()
         numbers = noisy.boxes[len(scene.boxes) :].round().astype(int)
         assert tokenizer.decode(all_labels[ignored]) == "".join(",".join(map(str, box)) for box in numbers.tolist())
+
+
+def test_boxes_read_askew_leave_all_else_alone(quality: ModuleType) -> None:
+    training, images, denoising = (
+        importlib.import_module(f"compact.{name}") for name in ("training", "images", "denoising")
+    )
+    tokenizer = training.make_tokenizer()
+    vocabulary = Vocabulary.of(tokenizer)
+    boxes = np.array([[0, 9, 57, 100], [102, 300, 899, 1000], [5, 40, 999, 960]] * 20, float)
+    scenes = [images.Scene(np.zeros((3, 8, 8), np.float32), boxes[:count], ("cell",) * count) for count in (60, 0, 1)]
+    batch = training.collate(scenes, tokenizer, vocabulary)
+    labels, targets = batch.labels.clone(), batch.targets
+    none = training.collate(scenes[1:2] * 2, tokenizer, vocabulary)
+    same = denoising.askew(none.ids, none.targets, vocabulary, 20.0, np.random.default_rng(0))
+    assert torch.equal(same, none.ids)
+    read = denoising.askew(batch.ids, targets, vocabulary, 20.0, np.random.default_rng(0))
+    assert torch.equal(batch.labels, labels)
+    assert read.shape == batch.ids.shape
+    changed = (read != batch.ids).nonzero()
+    places = targets.rows[targets.digit_rows] + 1
+    behind_first = set(places[..., 1:][targets.places[..., 1:] > 0].tolist())
+    assert {row * read.shape[1] + column for row, column in changed.tolist()} <= behind_first
+    text = tokenizer.decode([token for token in read[0].tolist() if token != tokenizer.eos_token_id])
+    moved = parse_boxes(text).boxes
+    off = np.abs(moved - boxes)
+    assert 15 < off.any(1).sum() < 45
+    assert off[:, :2][boxes[:, :2] < 10].max() == 0
+    assert moved.max() == 1000
+    assert 5 < np.std((moved - boxes)[1::3, 1][off[1::3].any(1)]) < 30
+    assert [len(str(int(n))) for n in moved.ravel()] == [len(str(int(n))) for n in boxes.ravel()]
 
 
 def test_an_arm_learns_what_it_says(quality: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ class Arm:
         share: Stop after this share of the steps.
         matched: Learn the order that costs least; see `compact.matching`.
         noise: Drawn boxes behind the objects of each answer; see `compact.denoising`.
+        askew: Standard deviation, in thousandths, by which boxes are off when they are read; see there.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Arm:
     share: float = 1.0
     matched: bool = False
     noise: int = 0
+    askew: float = 0.0
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Arm:
 
 
 # Added after runs were kept: an arm without them has the plan that these runs have.
-_ADDED = ("matched", "noise")
+_ADDED = ("matched", "noise", "askew")
 
 
 # Written out: were the product's defaults to change, the arms of the runs that are kept would not.
@@ -94,5 +96,6 @@ ARMS = {
         *(Arm(f"beta=2,order={order}", _but(beta=2.0), order=order) for order in ("random", "size")),
         Arm("beta=2,matched", _but(beta=2.0), matched=True),
         Arm("beta=2,noise=2", _but(beta=2.0), noise=2),
+        Arm("beta=2,askew=20", _but(beta=2.0), askew=20.0),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compact.arms import Arm
-from compact.denoising import noisy, without_noise_numbers
+from compact.denoising import askew, noisy, without_noise_numbers
 from compact.images import CHANNELS, COMPARED, LABELS, SIDE, START, Scene, reordered, stream
 from compact.matching import cheapest
 from compact.model import CompactDetector
@@ -186,7 +187,9 @@ def arm_batches(
     batches = _drawn_once(seed, steps) if source is None else stream(source, (COMPARED, seed), BATCH)
     for scenes in batches:
         told = [noisy(reordered(scene, arm.order, rng), arm.noise, rng) for scene in scenes]
-        yield collate(told, tokenizer, vocabulary)
+        batch = collate(told, tokenizer, vocabulary)
+        ids = askew(batch.ids, batch.targets, vocabulary, arm.askew, rng) if arm.askew else batch.ids
+        yield dataclasses.replace(batch, ids=ids)
 
 
 @functools.lru_cache(maxsize=1)
