@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.compact.numbers import distance_loss, soft_labels, soft_loss
 from benchmarks.compact.rows import append_row, code_fingerprint, key_of, parse_seeds, read_rows
-from benchmarks.compact.table import Difference, cells_of, gain, markdown, replaces
+from benchmarks.compact.table import Difference, Rule, cells_of, gain, markdown
 from medvl.box_text import parse_boxes
 from medvl.demo.tokenizer import default_corpus, qwen3_tokenizer
 from medvl.losses.coordinates import Vocabulary, find_targets
@@ -95,18 +95,31 @@ def test_a_gain_is_shown_by_eight_seeds_and_no_fewer() -> None:
 
 
 def test_a_candidate_replaces_the_defaults_where_it_gains_and_nowhere_loses() -> None:
+    def rule(*candidates: str, base: str = "full", more: tuple[tuple[str, str], ...] = ()) -> Rule:
+        return Rule(tuple(range(8)), base, candidates, (CELL, *more))
+
     rows = [*eight("lm", [0.0] * 8), *eight("full", NOISE), *eight("new", BETTER)]
     cells = cells_of(rows, range(8))
-    assert replaces(cells, "new", [CELL], 1).startswith("yes, +0.050")
-    assert replaces(cells, "lm", [CELL], 1).startswith("no, ")
-    assert replaces(cells, "new", [CELL, ("compact", "bccd")], 1).endswith("8 of 8 seeds missing in compact/bccd")
+    assert rule("new").verdict(cells, "new").startswith("yes, +0.050")
+    assert rule("lm").verdict(cells, "lm").startswith("no, ")
+    assert rule("full", base="new").verdict(cells, "full").startswith("no, -0.050")
+    bccd = ("compact", "bccd")
+    assert rule("new", more=(bccd,)).verdict(cells, "new").endswith("8 of 8 seeds missing in compact/bccd")
     worse = [found | {"family": "internvl3"} for found in [*eight("full", NOISE), *eight("new", [-0.05] * 8)]]
-    told = replaces(cells_of([*rows, *worse], range(8)), "new", [CELL], 1)
+    told = rule("new").verdict(cells_of([*rows, *worse], range(8)), "new")
     assert told.endswith("but it loses f1_50 in internvl3/drawn")
     # Many candidates have wider intervals than one.
     wide = cells_of([*eight("full", [0.0] * 8), *eight("new", [0.013 + noise for noise in NOISE])], range(8))
-    assert replaces(wide, "new", [CELL], 1).startswith("yes")
-    assert replaces(wide, "new", [CELL], 50).startswith("no")
+    assert rule("new").verdict(wide, "new").startswith("yes")
+    assert rule("new", *map(str, range(49))).verdict(wide, "new").startswith("no")
+
+
+def test_later_seeds_have_a_rule_of_their_own() -> None:
+    later = [found | {"seed": found["seed"] + 8} for found in [*eight("beta=2", NOISE), *eight("new", BETTER)]]
+    rule = Rule(tuple(range(8, 16)), "beta=2", ("new",), (CELL,))
+    assert rule.verdict(cells_of(later, range(16)), "new").startswith("yes")
+    assert rule.verdict(cells_of(later[:-3], range(16)), "new") == "undecided, 3 of 8 seeds missing in compact/drawn"
+    assert "| new - beta=2 | 8 | +0.050" in markdown(cells_of(later, range(8, 16))[CELL], ["lm", "beta=2"])
 
 
 def test_runs_of_two_plans_are_not_compared() -> None:
