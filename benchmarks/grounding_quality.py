@@ -55,7 +55,8 @@ KEPT = ROOT / "benchmarks/evidence/compact.jsonl"
 MAIN = ("lm", "full")
 LONGEST = 320  # tokens; eight boxes with labels
 TEST_IMAGES = 500  # drawn ones
-PARTS = ("images", "model", "numbers", "scoring", "training")  # of the benchmark, whose code shapes a run
+# Of the benchmark, whose code shapes a run.
+PARTS = ("denoising", "images", "matching", "model", "numbers", "scoring", "training")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The benchmark of the grounding loss: kept runs, their tables and the rule, and the losses on numbers it tries."""
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -17,7 +18,8 @@ import torch
 
 from benchmarks.compact.numbers import distance_loss, soft_labels, soft_loss
 from benchmarks.compact.rows import append_row, code_fingerprint, key_of, parse_seeds, read_rows
-from benchmarks.compact.table import Difference, cells_of, gain, markdown, replaces
+from benchmarks.compact.table import Difference, Rule, cells_of, gain, markdown
+from medvl.box_text import parse_boxes
 from medvl.demo.tokenizer import default_corpus, qwen3_tokenizer
 from medvl.losses.coordinates import Vocabulary, find_targets
 
@@ -93,18 +95,31 @@ def test_a_gain_is_shown_by_eight_seeds_and_no_fewer() -> None:
 
 
 def test_a_candidate_replaces_the_defaults_where_it_gains_and_nowhere_loses() -> None:
+    def rule(*candidates: str, base: str = "full", more: tuple[tuple[str, str], ...] = ()) -> Rule:
+        return Rule(tuple(range(8)), base, candidates, (CELL, *more))
+
     rows = [*eight("lm", [0.0] * 8), *eight("full", NOISE), *eight("new", BETTER)]
     cells = cells_of(rows, range(8))
-    assert replaces(cells, "new", [CELL], 1).startswith("yes, +0.050")
-    assert replaces(cells, "lm", [CELL], 1).startswith("no, ")
-    assert replaces(cells, "new", [CELL, ("compact", "bccd")], 1).endswith("8 of 8 seeds missing in compact/bccd")
+    assert rule("new").verdict(cells, "new").startswith("yes, +0.050")
+    assert rule("lm").verdict(cells, "lm").startswith("no, ")
+    assert rule("full", base="new").verdict(cells, "full").startswith("no, -0.050")
+    bccd = ("compact", "bccd")
+    assert rule("new", more=(bccd,)).verdict(cells, "new").endswith("8 of 8 seeds missing in compact/bccd")
     worse = [found | {"family": "internvl3"} for found in [*eight("full", NOISE), *eight("new", [-0.05] * 8)]]
-    told = replaces(cells_of([*rows, *worse], range(8)), "new", [CELL], 1)
+    told = rule("new").verdict(cells_of([*rows, *worse], range(8)), "new")
     assert told.endswith("but it loses f1_50 in internvl3/drawn")
     # Many candidates have wider intervals than one.
     wide = cells_of([*eight("full", [0.0] * 8), *eight("new", [0.013 + noise for noise in NOISE])], range(8))
-    assert replaces(wide, "new", [CELL], 1).startswith("yes")
-    assert replaces(wide, "new", [CELL], 50).startswith("no")
+    assert rule("new").verdict(wide, "new").startswith("yes")
+    assert rule("new", *map(str, range(49))).verdict(wide, "new").startswith("no")
+
+
+def test_later_seeds_have_a_rule_of_their_own() -> None:
+    later = [found | {"seed": found["seed"] + 8} for found in [*eight("beta=2", NOISE), *eight("new", BETTER)]]
+    rule = Rule(tuple(range(8, 16)), "beta=2", ("new",), (CELL,))
+    assert rule.verdict(cells_of(later, range(16)), "new").startswith("yes")
+    assert rule.verdict(cells_of(later[:-3], range(16)), "new") == "undecided, 3 of 8 seeds missing in compact/drawn"
+    assert "| new - beta=2 | 8 | +0.050" in markdown(cells_of(later, range(8, 16))[CELL], ["lm", "beta=2"])
 
 
 def test_runs_of_two_plans_are_not_compared() -> None:
@@ -253,6 +268,130 @@ def test_an_order_moves_boxes_with_their_labels(quality: ModuleType) -> None:
     by_label = dict(zip(scene.labels, boxes.tolist(), strict=True))
     moved = images.reordered(scene, "random", rng)
     assert dict(zip(moved.labels, moved.boxes.tolist(), strict=True)) == by_label
+
+
+@pytest.mark.slow
+def test_of_two_boxes_the_cheaper_order_is_learned_and_no_answer_gets_dearer(quality: ModuleType) -> None:
+    training, images = (importlib.import_module(f"compact.{name}") for name in ("training", "images"))
+    tokenizer = training.make_tokenizer()
+    vocabulary = Vocabulary.of(tokenizer)
+    scenes = [images.draw(np.random.default_rng((9, index)), (0, 0, 0.5, 0, 0.5)) for index in range(6)]
+    scenes.append(images.draw(np.random.default_rng(9), (1.0,)))
+    model = training.new_model(0, len(tokenizer))
+
+    def costs(told: list[Any]) -> list[float]:
+        trial = training.collate(told, tokenizer, vocabulary)
+        with torch.no_grad():
+            logits = model(trial.images, trial.ids).log_softmax(-1)
+        wanted = [(row != -100).nonzero()[:, 0].tolist() for row in trial.labels]
+        return [-sum(float(logits[i, at - 1, trial.labels[i, at]]) for at in places) for i, places in enumerate(wanted)]
+
+    learned = training.matched(training.collate(scenes, tokenizer, vocabulary), model, tokenizer).scenes
+    before, after = costs(scenes), costs(learned)
+    assert all(new <= old + 1e-3 for old, new in zip(before, after, strict=True))
+    assert sum(new < old - 1e-3 for old, new in zip(before, after, strict=True)) >= 2
+    for scene, chosen, cost in zip(scenes, learned, after, strict=True):
+        assert sorted(chosen.boxes.tolist()) == sorted(scene.boxes.tolist())
+        if len(scene.boxes) == 2:
+            turned = dataclasses.replace(scene, boxes=scene.boxes[::-1].copy())
+            assert cost == pytest.approx(min(costs([scene, turned])), abs=1e-3)
+
+
+def test_moves_of_single_boxes_find_an_order(quality: ModuleType) -> None:
+    images, matching = (importlib.import_module(f"compact.{name}") for name in ("images", "matching"))
+    scene = images.Scene(np.zeros((3, 8, 8)), np.array([[n, n, n + 9, n + 9.0] for n in range(4)]), tuple("abcd"))
+    asked: list[int] = []
+
+    def costs(scenes: list[Any]) -> list[float]:  # how far the labels are from their places in "dbca"
+        asked.append(len(scenes))
+        return [sum(abs(place - "dbca".index(label)) for place, label in enumerate(told.labels)) for told in scenes]
+
+    found, same = matching.cheapest([scene, dataclasses.replace(scene, boxes=scene.boxes[:1], labels=("a",))], costs)
+    assert "".join(found.labels) == "dbca"
+    assert found.boxes[:, 0].tolist() == [3, 1, 2, 0]
+    assert same.labels == ("a",)
+    assert asked == [2, 3, 2, 1]
+
+
+def test_noise_is_learned_but_for_its_numbers_and_is_in_no_score(quality: ModuleType) -> None:
+    training, images, denoising, scoring = (
+        importlib.import_module(f"compact.{name}") for name in ("training", "images", "denoising", "scoring")
+    )
+    tokenizer = training.make_tokenizer()
+    vocabulary = Vocabulary.of(tokenizer)
+    rng = np.random.default_rng(0)
+    scenes = [images.draw(np.random.default_rng((9, count)), (0,) * count + (1.0,)) for count in (0, 1, 3)]
+    told = [denoising.noisy(scene, 2, rng) for scene in scenes]
+    assert [scene.labels[-2:] for scene in told] == [("#noise", "#noise")] * 3
+    assert denoising.noisy(scenes[1], 0, rng) is scenes[1]
+    assert scoring.scores(scenes, [scene.text for scene in told]) == scoring.scores(scenes, [s.text for s in scenes])
+
+    batch = training.collate(told, tokenizer, vocabulary)
+    learned = denoising.without_noise_numbers(batch.labels, vocabulary)
+    assert batch.targets.boxes == sum(len(scene.boxes) for scene in scenes)
+    for scene, noisy, labels, all_labels in zip(scenes, told, learned, batch.labels, strict=True):
+        ignored = (labels != all_labels).nonzero()[:, 0]
+        assert (labels[ignored] == -100).all()
+        numbers = noisy.boxes[len(scene.boxes) :].round().astype(int)
+        assert tokenizer.decode(all_labels[ignored]) == "".join(",".join(map(str, box)) for box in numbers.tolist())
+
+
+def test_boxes_read_askew_leave_all_else_alone(quality: ModuleType) -> None:
+    training, images, denoising = (
+        importlib.import_module(f"compact.{name}") for name in ("training", "images", "denoising")
+    )
+    tokenizer = training.make_tokenizer()
+    vocabulary = Vocabulary.of(tokenizer)
+    boxes = np.array([[0, 9, 57, 100], [102, 300, 899, 1000], [5, 40, 999, 960]] * 20, float)
+    scenes = [images.Scene(np.zeros((3, 8, 8), np.float32), boxes[:count], ("cell",) * count) for count in (60, 0, 1)]
+    batch = training.collate(scenes, tokenizer, vocabulary)
+    labels, targets = batch.labels.clone(), batch.targets
+    none = training.collate(scenes[1:2] * 2, tokenizer, vocabulary)
+    same = denoising.askew(none.ids, none.targets, vocabulary, 20.0, np.random.default_rng(0))
+    assert torch.equal(same, none.ids)
+    read = denoising.askew(batch.ids, targets, vocabulary, 20.0, np.random.default_rng(0))
+    assert torch.equal(batch.labels, labels)
+    assert read.shape == batch.ids.shape
+    changed = (read != batch.ids).nonzero()
+    places = targets.rows[targets.digit_rows] + 1
+    behind_first = set(places[..., 1:][targets.places[..., 1:] > 0].tolist())
+    assert {row * read.shape[1] + column for row, column in changed.tolist()} <= behind_first
+    text = tokenizer.decode([token for token in read[0].tolist() if token != tokenizer.eos_token_id])
+    moved = parse_boxes(text).boxes
+    off = np.abs(moved - boxes)
+    assert 15 < off.any(1).sum() < 45
+    assert off[:, :2][boxes[:, :2] < 10].max() == 0
+    assert moved.max() == 1000
+    assert 5 < np.std((moved - boxes)[1::3, 1][off[1::3].any(1)]) < 30
+    assert [len(str(int(n))) for n in moved.ravel()] == [len(str(int(n))) for n in boxes.ravel()]
+
+
+@pytest.mark.slow
+def test_an_arm_learns_what_it_says(quality: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, images = (importlib.import_module(f"compact.{name}") for name in ("training", "images"))
+    tokenizer = training.make_tokenizer()
+    scenes = [images.draw(np.random.default_rng((9, index)), (0, 0, 0, 1.0)) for index in range(2)]
+    monkeypatch.setattr(training, "stream", lambda *_: iter([scenes]))
+
+    def of(name: str) -> tuple[list[Any], float]:
+        arm, losses = quality.ARMS[name], []
+        model = training.new_model(0, len(tokenizer))
+        batches = list(training.arm_batches([], arm, 0, 1, tokenizer, Vocabulary.of(tokenizer)))
+        training.train(model, batches, 1, arm, tokenizer, lambda _, loss: losses.append(loss))
+        return batches[0].scenes, losses[0]
+
+    (plain, loss), (told, noisy), (same, matched) = map(of, ("beta=2", "beta=2,noise=2", "beta=2,matched"))
+    assert [len(scene.boxes) for scene in plain] == [3, 3]
+    assert [len(scene.boxes) for scene in told] == [5, 5]
+    assert [scene.text for scene in same] == [scene.text for scene in plain]  # its order is found in training
+    assert len({loss, noisy, matched}) == 3
+    batch = training.collate(told, tokenizer, Vocabulary.of(tokenizer))
+    with torch.no_grad():
+        logits = training.new_model(0, len(tokenizer))(batch.images, batch.ids)
+        arms = (quality.ARMS[name] for name in ("beta=2,noise=2", "beta=2"))
+        masked, all_learned = (float(training._loss(logits, batch, arm, tokenizer, 0.0)) for arm in arms)
+    assert masked == pytest.approx(noisy)
+    assert abs(masked - all_learned) > 1e-4
 
 
 def test_without_the_smears_a_call_says_so(

@@ -30,6 +30,9 @@ class Arm:
         order: Of the boxes in the answers that are learned.
         reference: Add the reference system's box loss, a number without gradient.
         share: Stop after this share of the steps.
+        matched: Learn the order that costs least; see `compact.matching`.
+        noise: Drawn boxes behind the objects of each answer; see `compact.denoising`.
+        askew: Standard deviation, in thousandths, by which boxes are off when they are read; see there.
     """
 
     name: str
@@ -38,11 +41,19 @@ class Arm:
     order: Order = "raster"
     reference: bool = False
     share: float = 1.0
+    matched: bool = False
+    noise: int = 0
+    askew: float = 0.0
 
     @property
     def plan(self) -> dict[str, Any]:
         """All that makes it what it is, but its name."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
+        values = dataclasses.asdict(self).items()
+        return {key: value for key, value in values if key != "name" and (value or key not in _ADDED)}
+
+
+# Added after runs were kept: an arm without them has the plan that these runs have.
+_ADDED = ("matched", "noise", "askew")
 
 
 # Written out: were the product's defaults to change, the arms of the runs that are kept would not.
@@ -82,5 +93,9 @@ ARMS = {
         _soft(4.0, 0.5, _but(w1=0.0, scale=0.2)),
         Arm("distance", _NO_W1, NumberTerms(distance=3.0)),
         *(Arm(f"order={order}", _FULL, order=order) for order in ("random", "size")),
+        *(Arm(f"beta=2,order={order}", _but(beta=2.0), order=order) for order in ("random", "size")),
+        Arm("beta=2,matched", _but(beta=2.0), matched=True),
+        Arm("beta=2,noise=2", _but(beta=2.0), noise=2),
+        Arm("beta=2,askew=20", _but(beta=2.0), askew=20.0),
     )
 }

@@ -73,15 +73,15 @@ def differences(arms: Mapping[str, Scores], arm: str, base: str, metric: str) ->
     return [ours[seed][metric] - theirs[seed][metric] for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def markdown(arms: Mapping[str, Scores]) -> str:
-    """Values of each arm (mean ± standard deviation), then the differences to LM and to the defaults."""
+def markdown(arms: Mapping[str, Scores], bases: Sequence[str] = (BASE, DEFAULTS)) -> str:
+    """Values of each arm (mean ± standard deviation), then the differences to the bases: LM and the defaults."""
     lines = _head(("arm", "seeds", *METRICS))
     for arm, by_seed in arms.items():
         values = [[scores[metric] for scores in by_seed.values()] for metric in METRICS]
         cells = [f"{mean(v):.3f}" + (f" ± {stdev(v):.3f}" if len(v) > 1 else "") for v in values]
         lines.append(_line((arm, str(len(by_seed)), *cells)))
     lines += ["", *_head(("difference within a seed", "seeds", *METRICS))]
-    for base in (BASE, DEFAULTS):
+    for base in bases:
         for arm in arms:
             both = len(arms[arm].keys() & arms.get(base, {}).keys())
             if arm not in (BASE, base) and both:
@@ -108,27 +108,36 @@ def gain(arms: Mapping[str, Scores], arm: str) -> str:
     return "shown" if not failed else f"not shown in {' and '.join(failed)}"
 
 
-def replaces(cells: Mapping[Cell, Mapping[str, Scores]], arm: str, required: Sequence[Cell], tried: int) -> str:
-    """Whether a candidate becomes the defaults: `yes`, or why not (yet).
+@dataclass(frozen=True)
+class Rule:
+    """What RESULTS.md wrote down before some seeds were run.
 
-    Args:
-        cells: All of them.
-        arm: The candidate.
+    Attributes:
+        seeds: They; all must be there.
+        base: The arm whose place candidates would take.
+        candidates: Their number widens the intervals: 1 - 0.05 / candidates.
         required: The cells whose mean decides: within a seed, of F1@.5 and F1@.75 over these cells.
-        tried: How many candidates there are; the interval is of 1 - 0.05 / tried.
     """
-    for cell in required:
-        arms = cells.get(cell, {})
-        missing = len(SEEDS) - len(arms.get(arm, {}).keys() & arms.get(DEFAULTS, {}).keys() & set(SEEDS))
-        if missing:
-            return f"undecided, {missing} of {len(SEEDS)} seeds missing in {'/'.join(cell)}"
-    table = [differences(cells[cell], arm, DEFAULTS, metric) for cell in required for metric in JUDGED]
-    found = Difference.of([float(value) for value in np.mean(table, axis=0)], 1 - 0.05 / tried)
-    if found.low <= 0:
-        return f"no, {found}"
-    for cell, arms in cells.items():
-        for metric in JUDGED:
-            values = differences(arms, arm, DEFAULTS, metric)
-            if len(values) == len(SEEDS) and Difference.of(values).high < 0:
-                return f"no, {found}, but it loses {metric} in {'/'.join(cell)}"
-    return f"yes, {found}"
+
+    seeds: tuple[int, ...]
+    base: str
+    candidates: tuple[str, ...]
+    required: tuple[Cell, ...]
+
+    def verdict(self, cells: Mapping[Cell, Mapping[str, Scores]], arm: str) -> str:
+        """Whether a candidate takes the base's place: `yes`, or why not (yet)."""
+        for cell in self.required:
+            arms = cells.get(cell, {})
+            missing = len(set(self.seeds) - (arms.get(arm, {}).keys() & arms.get(self.base, {}).keys()))
+            if missing:
+                return f"undecided, {missing} of {len(self.seeds)} seeds missing in {'/'.join(cell)}"
+        table = [differences(cells[cell], arm, self.base, metric) for cell in self.required for metric in JUDGED]
+        found = Difference.of([float(value) for value in np.mean(table, axis=0)], 1 - 0.05 / len(self.candidates))
+        if found.low <= 0:
+            return f"no, {found}"
+        for cell, arms in cells.items():
+            for metric in JUDGED:
+                values = differences(arms, arm, self.base, metric)
+                if len(values) == len(self.seeds) and Difference.of(values).high < 0:
+                    return f"no, {found}, but it loses {metric} in {'/'.join(cell)}"
+        return f"yes, {found}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compact.arms import Arm
+from compact.denoising import askew, noisy, without_noise_numbers
 from compact.images import CHANNELS, COMPARED, LABELS, SIDE, START, Scene, reordered, stream
+from compact.matching import cheapest
 from compact.model import CompactDetector
 from compact.numbers import distance_loss, soft_loss
 from evaluation.matching import overlaps
@@ -75,6 +78,23 @@ def collate(scenes: list[Scene], tokenizer: Any, vocabulary: Vocabulary) -> Batc
     return Batch(images, ids, labels, vocabulary, scenes)
 
 
+def matched(batch: Batch, model: CompactDetector, tokenizer: Any) -> Batch:
+    """The batch with the boxes of each answer in the order that costs the model least; see `compact.matching`."""
+
+    @torch.no_grad()
+    def costs(scenes: list[Scene]) -> list[float]:
+        trial = collate(scenes, tokenizer, batch.vocabulary)
+        return answer_costs(model(trial.images, trial.ids), trial.labels).tolist()  # type: ignore[no-any-return]
+
+    return collate(cheapest(batch.scenes, costs), tokenizer, batch.vocabulary)
+
+
+def answer_costs(logits: Tensor, labels: Tensor) -> Tensor:
+    """The language-model loss of each answer, summed over its tokens; shape (b,)."""
+    logits = logits[:, :-1].transpose(1, 2)
+    return functional.cross_entropy(logits, labels[:, 1:], ignore_index=IGNORED, reduction="none").sum(-1)
+
+
 def train(
     model: CompactDetector,
     batches: Iterable[Batch],
@@ -90,6 +110,8 @@ def train(
         rate = min(1.0, (step + 1) / WARMUP_STEPS) * (1.0 if start else 1 - step / steps)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * rate
+        if arm.matched:
+            batch = matched(batch, model, tokenizer)
         if start:
             logits, looked = model.watched(batch.images, batch.ids)
             loss = _loss(logits, batch, arm, tokenizer, 0.0) + LOOK * look_loss(looked, batch.targets)
@@ -104,7 +126,8 @@ def train(
 
 
 def _loss(logits: Tensor, batch: Batch, arm: Arm, tokenizer: Any, warmup: float) -> Tensor:
-    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED)
+    labels = without_noise_numbers(batch.labels, batch.vocabulary) if arm.noise else batch.labels
+    loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
     if arm.reference:
         loss = loss + reference_loss(logits.detach(), batch, tokenizer)
     if arm.settings is not None and not batch.targets.empty:
@@ -163,7 +186,10 @@ def arm_batches(
     rng = np.random.default_rng((COMPARED, seed))
     batches = _drawn_once(seed, steps) if source is None else stream(source, (COMPARED, seed), BATCH)
     for scenes in batches:
-        yield collate([reordered(scene, arm.order, rng) for scene in scenes], tokenizer, vocabulary)
+        told = [noisy(reordered(scene, arm.order, rng), arm.noise, rng) for scene in scenes]
+        batch = collate(told, tokenizer, vocabulary)
+        ids = askew(batch.ids, batch.targets, vocabulary, arm.askew, rng) if arm.askew else batch.ids
+        yield dataclasses.replace(batch, ids=ids)
 
 
 @functools.lru_cache(maxsize=1)
