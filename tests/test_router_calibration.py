@@ -6,9 +6,12 @@ import pytest
 from medvl.instructions import GENERAL
 from medvl.router.calibration import (
     LEAST,
+    LEAST_ALONE,
     MOST,
+    NEVER_ALONE,
     calibrate,
     expected_calibration_error,
+    fit_alone,
     fit_temperature,
     probabilities,
 )
@@ -86,3 +89,19 @@ def test_nothing_to_calibrate_on() -> None:
 def test_nearest_is_the_largest_cosine() -> None:
     index = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)
     assert nearest(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32), index) == pytest.approx([0.8, 1.0])
+
+
+def test_words_decide_alone_from_where_they_are_as_often_right() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 3000)]
+    words = (2 * truth + rng.normal(0, 1, truth.shape)).astype(np.float32)
+    right = words.argmax(1) == truth.argmax(1)
+    share, temperature = fit_alone(words, truth, right)
+    assert share == LEAST_ALONE
+    best = probabilities(words, temperature).max(1)
+    better = right | (best < 0.9)  # both together mend what the words say up to here
+    share, _ = fit_alone(words, truth, better)
+    passed = best >= share
+    assert LEAST_ALONE < share < NEVER_ALONE
+    assert right[passed].sum() >= better[passed].sum()
+    assert fit_alone(words, truth, np.ones(len(words), bool))[0] == NEVER_ALONE

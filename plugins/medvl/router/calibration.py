@@ -1,7 +1,7 @@
 """From scores to decisions: temperature, a threshold per task and the similarity gate, fitted on held-out wordings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from medvl.instructions import GENERAL
 
 PRECISION = 0.93  # of what the classifier routes, on wordings it was not trained on
 LEAST, MOST = 0.3, 0.95
+LEAST_ALONE, NEVER_ALONE = 0.8, 2.0
 _GATED = 0.002  # share of held-out questions that the gate may stop
 
 Floats = NDArray[np.float32]
@@ -27,12 +28,16 @@ class Calibration:
         wording: What those of `medvl.router.wording` weigh that are added to GLiClass's before.
         thresholds: Task -> least score with which it is routed to.
         similarity: Least cosine to the nearest training question.
+        alone: Least share with which the words decide without GLiClass; above 1 they never do.
+        alone_temperature: What their scores are divided by before that.
     """
 
     temperature: float
     thresholds: dict[str, float]
     similarity: float
     wording: float = 0.0
+    alone: float = NEVER_ALONE
+    alone_temperature: float = 1.0
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
@@ -77,7 +82,25 @@ def calibrate(
         label: _threshold(best[routed == place], right[routed == place], precision)
         for place, label in enumerate(labels)
     }
-    return Calibration(temperature, thresholds, float(np.quantile(similarities[known], _GATED)), weight)
+    found = Calibration(temperature, thresholds, float(np.quantile(similarities[known], _GATED)), weight)
+    if wording is None:
+        return found
+    sure = best >= np.array([thresholds[labels[place]] for place in routed])
+    decided = np.where(sure, routed, labels.index(GENERAL)) if GENERAL in labels else routed
+    alone, alone_temperature = fit_alone(wording, truth, truth[np.arange(len(tasks)), decided] == 1)
+    return replace(found, alone=alone, alone_temperature=alone_temperature)
+
+
+def fit_alone(wording: Floats, truth: Floats, together: NDArray[np.bool_]) -> tuple[float, float]:
+    """(share, temperature): from which share on the words alone are right as often as both classifiers `together`."""
+    temperature = fit_temperature(wording, truth)
+    scores = probabilities(wording, temperature)
+    right, best = truth[np.arange(len(scores)), scores.argmax(1)] == 1, scores.max(1)
+    for share in np.arange(LEAST_ALONE, 1, 0.01):
+        passed = best >= share
+        if passed.any() and right[passed].sum() >= together[passed].sum():
+            return round(float(share), 2), temperature
+    return NEVER_ALONE, temperature
 
 
 def fit_weight(logits: Floats, wording: Floats, truth: Floats) -> float:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from medvl.router.augmentation import topic_lists
-from medvl.router.forms import FORMS
-from medvl.router.request import asked, brief, requests
-from medvl.router.rules import REQUESTS, match_rules
+from medvl.router.request import asked, brief
+from medvl.router.rules import all_rules
 from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_image
 from medvl.sharegpt import write_atomic
 
@@ -91,46 +91,46 @@ def shapes(text: str, is_common: Callable[[str], bool]) -> list[str]:
 
 def letters(text: str) -> list[str]:
     """Runs of three to five letters within the words of a marked text."""
-    edged = [f" {word} " for word in text.split()]
-    return [word[at : at + size] for word in edged for size in (3, 4, 5) for at in range(max(1, len(word) - size + 1))]
+    return [run for word in text.split() for run in _letters(word)]
+
+
+def _letters(word: str) -> list[str]:
+    edged = f" {word} "
+    return [edged[at : at + size] for size in (3, 4, 5) for at in range(max(1, len(edged) - size + 1))]
 
 
 def evidence(text: str) -> list[str]:
     """The names of all rules that a normalised question matches, and of the one that would decide."""
-    return list(_evidence(text))
-
-
-def _evidence(text: str) -> Iterator[str]:
-    read = asked(text)
-    yield from (rule.name for rule in FORMS if rule.matches(read))
-    singles = requests(read)
-    yield from (rule.name for rule in REQUESTS if any(rule.matches(single) for single in singles))
-    decides = match_rules(text)
-    yield f"decides: {decides.task if decides else None}"
-    yield from (test.__name__ for test in (is_medical_image, asks_for_writing, asks_for_knowledge) if test(read))
-
-
-@cache
-def _hash() -> Callable[[str, int], int]:
-    from sklearn.utils import murmurhash3_32  # takes long to import
-
-    return murmurhash3_32  # type: ignore[no-any-return]
+    shown, decides = all_rules(text)
+    tests = (is_medical_image, asks_for_writing, asks_for_knowledge)
+    said = (test.__name__ for test in tests if test(asked(text)))
+    return [*shown, f"decides: {decides.task if decides else None}", *said]
 
 
 def _bucket(token: str) -> int:
-    return abs(_hash()(token, 0)) % BUCKETS
+    return crc32(token.encode()) % BUCKETS
 
 
-def _buckets(tokens: Sequence[str]) -> Indices:
+def _buckets(tokens: Iterable[str]) -> Indices:
     """The buckets that tokens fall into, each once."""
-    return np.unique(np.array([_bucket(token) for token in tokens], np.intp))
+    return _array({crc32(token.encode()) % BUCKETS for token in tokens})
+
+
+def _array(buckets: set[int]) -> Indices:
+    return np.fromiter(buckets, np.intp, len(buckets))
+
+
+@lru_cache(maxsize=2**14)  # most words come again and again
+def _letter_buckets(word: str) -> frozenset[int]:
+    return frozenset(map(_bucket, _letters(word)))
 
 
 def _hashed(text: str, rarity_of_words: Floats) -> list[Indices]:
     """The buckets of words, letters, topics, shapes and rules."""
     read = marked(text)
     shaped = shapes(read, lambda word: bool(rarity_of_words[_bucket(word)] <= _COMMON))
-    return [_buckets(found) for found in (words(read), letters(read), topics(read), shaped, evidence(text))]
+    spelt = _array(set().union(*map(_letter_buckets, read.split())))
+    return [_buckets(words(read)), spelt, *map(_buckets, (topics(read), shaped, evidence(text)))]
 
 
 def _features(hashed: Sequence[Indices], rarity: Floats) -> tuple[Indices, Floats]:
@@ -201,11 +201,12 @@ def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str
     present = [label for label in labels if label in set(tasks)]
     if len(present) > 1:
         fitted = LogisticRegression(C=_STRENGTH, max_iter=100, class_weight="balanced")
-        fitted.fit(features, [present.index(task) for task in tasks])
+        again = np.flatnonzero(np.bincount(columns) > 1)  # what shows once teaches nothing and takes half of the time
+        fitted.fit(features[:, again], [present.index(task) for task in tasks])
         places = [list(labels).index(label) for label in present]
         # Of two classes scikit-learn keeps one row, the second's.
         both = len(present) == 2
-        weights[:, places] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
+        weights[np.ix_(again, places)] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
         bias[places] = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if both else fitted.intercept_
     return WordingClassifier(weights, bias, rarity)
 
