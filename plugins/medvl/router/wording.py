@@ -206,7 +206,7 @@ def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str
         places = [list(labels).index(label) for label in present]
         # Of two classes scikit-learn keeps one row, the second's.
         both = len(present) == 2
-        weights[np.ix_(again, places)] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
+        weights[again[:, None], places] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
         bias[places] = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if both else fitted.intercept_
     return WordingClassifier(weights, bias, rarity)
 
