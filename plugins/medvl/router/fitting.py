@@ -105,7 +105,7 @@ def _wording(rows: Sequence[LabelledQuestion], options: TrainingOptions) -> Word
     rng = random.Random(options.seed)
     for _ in range(_VARIATIONS if options.augment else 0):
         texts += [normalise(augmented(varied(row.text, row.task, rng), rng)) or row.text for row in rows]
-    return fit_wording(texts, tasks * (len(texts) // len(rows)), list(LABELS))
+    return fit_wording(texts, tasks * (len(texts) // len(rows)), list(LABELS), seed=options.seed)
 
 
 def calibrated(stage: ClassifierStage, questions: Sequence[LabelledQuestion]) -> tuple[Calibration, dict[str, Any]]:
