@@ -441,6 +441,16 @@ def no_veto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medvl.router.chain.VOUCHED", 0.0)
 
 
+def test_hidden_tokens_are_read_as_unknown_ones() -> None:
+    given = untrained()
+    text = "Count the lesions."
+    unknown = " ".join([given.tokenizer.unk_token] * (len(given.tokenizer(text)["input_ids"]) - 2))
+    with torch.no_grad():
+        expected = given.features([unknown])
+        assert torch.allclose(given.features([text], hidden=1.0), expected, atol=TOLERANCE)
+        assert not torch.allclose(given.features([text]), expected, atol=TOLERANCE)
+
+
 def test_features_of_a_frozen_encoder_come_in_the_order_of_the_questions() -> None:
     given = untrained()
     texts = [
