@@ -23,7 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from rich.console import Console
 from rich.table import Table
 
-from medvl.router import request, spelling
+from medvl.router import request, scope, spelling
 from medvl.router.chain import Router, load_router
 from medvl.router.lines import read_labelled
 from medvl.router.route import normalise
@@ -48,7 +48,7 @@ def milliseconds(ask: Callable[[str], object], questions: Iterable[str]) -> list
 
 def forget() -> None:
     """Empty the caches of what is read of a question."""
-    for cached in (request.focus, request.asked, spelling.corrected, request.brief):
+    for cached in (request.focus, request.asked, spelling.corrected, request.brief, scope.is_medical_image):
         cached.cache_clear()
 
 

@@ -6,9 +6,12 @@ import pytest
 from medvl.instructions import GENERAL
 from medvl.router.calibration import (
     LEAST,
+    LEAST_ALONE,
     MOST,
+    NEVER_ALONE,
     calibrate,
     expected_calibration_error,
+    fit_alone,
     fit_temperature,
     probabilities,
 )
@@ -46,18 +49,28 @@ def test_calibration_error_by_hand() -> None:
     assert expected_calibration_error(confidences, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45, abs=1e-6)
 
 
-def test_thresholds_are_as_strict_as_each_task_needs() -> None:
+def test_the_threshold_is_as_strict_as_it_needs_to_be() -> None:
     sure = [([9.0, -9.0], "counting")] * 50
     doubtful = [([-1.0, 2.0], "detection")] * 50 + [([0.0, 1.0], "counting")] * 20
     rows = sure + doubtful
     logits = np.array([row for row, _ in rows], np.float32)
     found = calibrate(logits, np.ones(len(rows), np.float32), [task for _, task in rows], LABELS)
     wrong, right = probabilities(np.array([[0.0, 1.0], [-1.0, 2.0]], np.float32), found.temperature)[:, 1]
-    assert found.thresholds["counting"] == LEAST
-    assert wrong < found.thresholds["detection"] <= right + 0.01
+    assert set(found.thresholds) == set(LABELS)
+    assert wrong < found.thresholds["counting"] == found.thresholds["detection"] <= right + 0.01
+    found = calibrate(logits[:100], np.ones(100, np.float32), [task for _, task in rows[:100]], LABELS)
+    assert set(found.thresholds.values()) == {LEAST}
 
 
-def test_a_task_never_routed_to_rightly_is_as_strict_as_can_be() -> None:
+def test_what_is_kept_out_needs_no_threshold() -> None:
+    labels = [*LABELS, GENERAL]
+    logits = np.array([[5.0, 0.0, 0.0]] * 20 + [[0.0, 0.0, 5.0]] * 20, np.float32)  # half of these are none
+    tasks = ["counting"] * 20 + ["detection", GENERAL] * 10
+    found = calibrate(logits, np.ones(40, np.float32), tasks, labels)
+    assert set(found.thresholds.values()) == {LEAST}
+
+
+def test_where_nothing_is_routed_rightly_the_threshold_is_as_strict_as_can_be() -> None:
     logits = np.array([[5.0, -9.0], [5.0, -9.0]], np.float32)
     found = calibrate(logits, np.ones(2, np.float32), ["detection", GENERAL], LABELS)
     assert found.thresholds == {"counting": MOST, "detection": MOST}
@@ -86,3 +99,19 @@ def test_nothing_to_calibrate_on() -> None:
 def test_nearest_is_the_largest_cosine() -> None:
     index = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)
     assert nearest(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32), index) == pytest.approx([0.8, 1.0])
+
+
+def test_words_decide_alone_from_where_they_are_as_often_right() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 3000)]
+    words = (2 * truth + rng.normal(0, 1, truth.shape)).astype(np.float32)
+    right = words.argmax(1) == truth.argmax(1)
+    share, temperature = fit_alone(words, truth, right)
+    assert share == LEAST_ALONE
+    best = probabilities(words, temperature).max(1)
+    better = right | (best < 0.9)  # both together mend what the words say up to here
+    share, _ = fit_alone(words, truth, better)
+    passed = best >= share
+    assert LEAST_ALONE < share < NEVER_ALONE
+    assert right[passed].sum() >= better[passed].sum()
+    assert fit_alone(words, truth, np.ones(len(words), bool))[0] == NEVER_ALONE

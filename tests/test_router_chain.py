@@ -108,6 +108,32 @@ def test_both_opinions_count() -> None:
     assert one(Router(both), UNDECIDED).task == "counting"
 
 
+class Words:
+    """Stands for the words: sure of counting for cells and of no task for poems, else of nothing."""
+
+    def score(self, texts: Sequence[str]) -> Any:
+        sure = ["counting" if "cells" in text else GENERAL if "poem" in text else None for text in texts]
+        return np.array([[6.0 if label == task else -3.0 for label in LABELS] for task in sure], np.float32)
+
+
+def test_sure_words_decide_without_the_classifier() -> None:
+    given = stage(9.0)
+    calibration = replace(given.calibration, wording=0.1, alone=0.9)
+    given = replace(given, wording=Words(), calibration=calibration)  # type: ignore[arg-type]
+    questions = ["A poem.", UNDECIDED, "The cells."]
+    routes = Router(given).route(questions)
+    assert [(route.task, route.source) for route in routes] == [
+        (GENERAL, "none"), ("classification", "gliclass"), ("counting", "wording"),
+    ]  # fmt: skip
+    assert given.classifier.asked == [UNDECIDED]  # type: ignore[attr-defined]
+    assert routes[2].confidence == pytest.approx(1 / (1 + (len(LABELS) - 1) * np.exp(-9)), abs=1e-5)
+    assert routes[0].abstained
+    assert "no task" in routes[0].reason
+    assert routes == [one(Router(given), question) for question in questions]
+    hotter = replace(given, calibration=replace(calibration, alone_temperature=6.0))
+    assert {route.source for route in Router(hotter).route(questions)} == {"gliclass"}
+
+
 def test_metadata_decides_only_where_trusted() -> None:
     lie, said = "How many cells are there?", "Multi-label Classification"
     (route,) = Router(trust_metadata=True).route([lie], metadata=[said])

@@ -27,6 +27,7 @@ from medvl.router.labels import LABELS
 from medvl.router.options import TrainingOptions, read_options
 from medvl.router.route import normalise
 from medvl.router.training import TrainingError, _frozen_features, build, train
+from medvl.router.wording import WordingClassifier
 from medvl.router.written import held_out
 
 QUESTIONS = [
@@ -328,7 +329,7 @@ def test_a_stale_or_damaged_folder_is_refused(copied: Path) -> None:
     (copied / "router.json").write_text(json.dumps(card))
     with pytest.raises(RouterFolderError, match=r"without words\.safetensors; train the router again"):
         load_router(copied)
-    del card["wording"]  # as a router of an earlier version
+    del card["alone"]  # as a router of an earlier version
     for damaged in (json.dumps(card), "{"):
         (copied / "router.json").write_text(damaged)
         with pytest.raises(RouterFolderError, match="train the router again"):
@@ -358,8 +359,11 @@ def test_the_fingerprint_is_of_what_decides(copied: Path) -> None:
     before = load_router(copied).fingerprint
     edit(copied, metrics={})
     assert load_router(copied).fingerprint == before
-    edit(copied, temperature=3.0)
-    assert load_router(copied).fingerprint not in (before, Router().fingerprint)
+    for changed in ({"temperature": 3.0}, {"alone": 0.5}, {"alone_temperature": 2.0}):
+        edit(copied, **changed)
+        fingerprint = load_router(copied).fingerprint
+        assert fingerprint not in (before, Router().fingerprint)
+        before = fingerprint
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------
@@ -435,6 +439,16 @@ def test_train_reports_what_is_synthetic(trained: Path) -> None:
 def no_veto(monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch on ten questions leaves a classifier that objects to every rule."""
     monkeypatch.setattr("medvl.router.chain.VOUCHED", 0.0)
+
+
+def test_hidden_tokens_are_read_as_unknown_ones() -> None:
+    given = untrained()
+    text = "Count the lesions."
+    unknown = " ".join([given.tokenizer.unk_token] * (len(given.tokenizer(text)["input_ids"]) - 2))
+    with torch.no_grad():
+        expected = given.features([unknown])
+        assert torch.allclose(given.features([text], hidden=1.0), expected, atol=TOLERANCE)
+        assert not torch.allclose(given.features([text]), expected, atol=TOLERANCE)
 
 
 def test_features_of_a_frozen_encoder_come_in_the_order_of_the_questions() -> None:
@@ -542,7 +556,8 @@ def test_refusals_say_why(
 
 
 def test_a_failure_shows_in_the_exit_code(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(QuestionClassifier, "score", lambda *args: (_ for _ in ()).throw(RuntimeError("boom")))
+    for part in (QuestionClassifier, WordingClassifier):
+        monkeypatch.setattr(part, "score", lambda *args: (_ for _ in ()).throw(RuntimeError("boom")))
     file, out = tmp_path / "q.jsonl", tmp_path / "r.jsonl"
     file.write_text('{"question": "Tell about it, colleague."}\n{"question": "How many cells?"}\n')
     assert main(["router", "route", str(file), "--router", str(trained / "router"), "--out", str(out)]) == 4

@@ -10,6 +10,7 @@ import yaml
 from medvl.instructions import GENERAL
 from medvl.router.augmentation import FILE, read_topics, varied
 from medvl.router.calibration import calibrate, fit_weight
+from medvl.router.hidden import HiddenLayer, fit_hidden
 from medvl.router.labels import LABELS
 from medvl.router.wording import WordingClassifier, evidence, fit_wording, letters, marked, shapes, topics, words
 from medvl.tasks import Task
@@ -137,3 +138,18 @@ def test_calibration_reads_both_opinions() -> None:
     assert found.wording > 0
     assert max(found.thresholds.values()) < 0.95
     assert calibrate(sure, gate, tasks, labels).wording == 0
+
+
+def test_the_hidden_layer_learns_what_comes_together() -> None:
+    """Exclusive or of two features, which no linear classifier tells."""
+    pairs = [(first, second) for first in (0, 1) for second in (0, 1)] * 100
+    rows = [(np.array([first, 2 + second]), np.ones(2, np.float32)) for first, second in pairs]
+    truth = [first ^ second for first, second in pairs]
+    layer = fit_hidden(rows, truth, width=4, number=3, epochs=60)
+    scores = np.stack([layer.score(*row) for row in rows])
+    assert scores.argmax(1).tolist() == truth
+    assert (scores[:, 2] < scores[:, :2].min(1) - 10).all()  # no row had it
+    again = fit_hidden(rows, truth, width=4, number=3, epochs=60)
+    np.testing.assert_array_equal(layer.inner, again.inner)
+    kept = HiddenLayer.of(layer.parts())
+    np.testing.assert_allclose(kept.score(*rows[0]), layer.score(*rows[0]), atol=0.05)

@@ -32,7 +32,7 @@ def bare(text: str) -> str:
 
 def test_there_are_as_many_as_promised_and_a_fifth_or_more_are_no_task() -> None:
     questions = written_questions()
-    assert len(questions) >= 8000
+    assert len(questions) >= 13000
     assert 0.2 <= sum(it.task == GENERAL for it in questions) / len(questions) <= 0.25
     assert all(it.question.strip() for it in questions)
 
@@ -44,7 +44,9 @@ def test_a_file_holds_its_profile_and_no_task_is_asked_much_more_than_others() -
         if path.stem not in ("chatter", "curious"):  # ask for everything but images
             assert {it.task for it in own} == {*map(str, Task), GENERAL}
     counts = Counter(it.task for it in written_questions() if it.task != GENERAL)
-    assert min(counts.values()) > 0.6 * max(counts.values())  # open questions are the hardest, so there are more
+    assert min(counts.values()) > 0.5 * max(
+        counts.values()
+    )  # open questions and classes are the hardest, so there are more
 
 
 def test_no_question_stands_twice_or_in_another_set() -> None:

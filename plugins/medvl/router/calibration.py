@@ -1,7 +1,7 @@
-"""From scores to decisions: temperature, a threshold per task and the similarity gate, fitted on held-out wordings."""
+"""From scores to decisions: temperature, the threshold and the similarity gate, fitted on held-out wordings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from scipy.special import log_softmax, softmax
 
 from medvl.instructions import GENERAL
 
-PRECISION = 0.93  # of what the classifier routes, on wordings it was not trained on
+PRECISION = 0.96  # of what the classifiers route, on wordings that they were not trained on
 LEAST, MOST = 0.3, 0.95
+LEAST_ALONE, NEVER_ALONE = 0.8, 2.0
 _GATED = 0.002  # share of held-out questions that the gate may stop
 
 Floats = NDArray[np.float32]
@@ -25,14 +26,19 @@ class Calibration:
     Attributes:
         temperature: What logits are divided by before the softmax.
         wording: What those of `medvl.router.wording` weigh that are added to GLiClass's before.
-        thresholds: Task -> least score with which it is routed to.
+        thresholds: Task -> least score with which it is routed to. `calibrate` gives all the same: of scores that are
+            shares, one threshold is best for all, and those of single tasks follow the chance of few questions.
         similarity: Least cosine to the nearest training question.
+        alone: Least share with which the words decide without GLiClass; above 1 they never do.
+        alone_temperature: What their scores are divided by before that.
     """
 
     temperature: float
     thresholds: dict[str, float]
     similarity: float
     wording: float = 0.0
+    alone: float = NEVER_ALONE
+    alone_temperature: float = 1.0
 
 
 def probabilities(logits: Floats, temperature: float) -> Floats:
@@ -58,7 +64,7 @@ def calibrate(
         tasks: The true task of each, `general` for prompts that are none.
         labels: In the order of the columns.
         wording: (questions, labels), log odds by the words alone.
-        precision: Wanted share of right routes per task.
+        precision: Wanted share of right ones among the routes.
 
     Raises:
         ValueError: no question of a task is among them.
@@ -73,11 +79,28 @@ def calibrate(
     scores = probabilities(logits, temperature)
     best, routed = scores.max(1), scores.argmax(1)
     right = truth[np.arange(len(tasks)), routed] == 1
-    thresholds = {
-        label: _threshold(best[routed == place], right[routed == place], precision)
-        for place, label in enumerate(labels)
-    }
-    return Calibration(temperature, thresholds, float(np.quantile(similarities[known], _GATED)), weight)
+    is_task = np.array([label != GENERAL for label in labels])[routed]
+    threshold = _threshold(best[is_task], right[is_task], precision)
+    gate = float(np.quantile(similarities[known], _GATED))
+    found = Calibration(temperature, dict.fromkeys(labels, threshold), gate, weight)
+    if wording is None:
+        return found
+    # Where they are not sure, they keep out what is no task.
+    together = np.where(best >= threshold, right, ~known)
+    alone, alone_temperature = fit_alone(wording, truth, together)
+    return replace(found, alone=alone, alone_temperature=alone_temperature)
+
+
+def fit_alone(wording: Floats, truth: Floats, together: NDArray[np.bool_]) -> tuple[float, float]:
+    """(share, temperature): from which share on the words alone are right as often as both classifiers `together`."""
+    temperature = fit_temperature(wording, truth)
+    scores = probabilities(wording, temperature)
+    right, best = truth[np.arange(len(scores)), scores.argmax(1)] == 1, scores.max(1)
+    for share in np.arange(LEAST_ALONE, 1, 0.01):
+        passed = best >= share
+        if passed.any() and right[passed].sum() >= together[passed].sum():
+            return round(float(share), 2), temperature
+    return NEVER_ALONE, temperature
 
 
 def fit_weight(logits: Floats, wording: Floats, truth: Floats) -> float:

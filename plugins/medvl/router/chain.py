@@ -1,4 +1,6 @@
-"""The chain of stages: trusted metadata, GLiClass above its calibrated threshold, rules, else abstain to `general`."""
+"""The chain of stages: trusted metadata, the words alone where they are sure, GLiClass and the words together above a
+calibrated threshold, rules, else abstain to `general`.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,13 @@ VOUCHED = 0.5
 
 @dataclass(frozen=True)
 class ClassifierStage:
-    """GLiClass with what it needs to decide.
+    """The classifiers with what they need to decide.
 
     Attributes:
         classifier: Scores questions.
         index: Unit features of the training questions, (rows, width).
         calibration: Temperature, thresholds, similarity gate.
-        wording: The second opinion, added to the scores.
+        wording: Decides alone where it is sure, which spares GLiClass; else it is added to the scores.
     """
 
     classifier: QuestionClassifier
@@ -52,19 +54,39 @@ class ClassifierStage:
     calibration: Calibration
     wording: WordingClassifier | None = None
 
-    def score(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits (questions, labels) of both classifiers, and GLiClass's unit features, of normalised questions."""
-        logits, features = self.classifier.score([brief(text) for text in texts])
-        if self.wording is not None and self.calibration.wording:
-            logits = (logits + self.calibration.wording * self.wording.score(texts)).astype(logits.dtype)
-        return logits, features
-
     def decide(self, texts: Sequence[str]) -> list[Route]:
-        """One route per normalised, non-empty question."""
+        """One route per normalised, non-empty question: by its words where these are sure, else by both classifiers."""
+        said = self.wording.score(texts) if self.wording is not None and self.calibration.wording else None
+        routes: list[Route | None] = [None] * len(texts) if said is None else self._by_words(said)
+        left = [place for place, route in enumerate(routes) if route is None]
+        together = self._by_both([texts[place] for place in left], None if said is None else said[left])
+        for place, route in zip(left, together, strict=True):
+            routes[place] = route
+        return [route for route in routes if route is not None]
+
+    def _by_words(self, said: NDArray[np.float32]) -> list[Route | None]:
+        from medvl.router.calibration import probabilities
+
+        scores = probabilities(said, self.calibration.alone_temperature)
+        return [self._sure(row) if max(row) >= self.calibration.alone else None for row in scores.tolist()]
+
+    def _sure(self, row: list[float]) -> Route:
+        scores = dict(zip(self.classifier.labels, row, strict=True))
+        task = max(scores, key=scores.__getitem__)
+        if task == GENERAL:
+            return abstain(f"its words are of no task: {scores[task]:.2f}", scores=scores)
+        reason = f"by its words alone, wanted {self.calibration.alone:.2f}"
+        return Route(task, scores[task], "wording", scores, margin=margin(scores), reason=reason)
+
+    def _by_both(self, texts: Sequence[str], said: NDArray[np.float32] | None) -> list[Route]:
         from medvl.router.calibration import probabilities
         from medvl.router.similarity import nearest
 
-        logits, features = self.score(texts)
+        if not texts:
+            return []
+        logits, features = self.classifier.score([brief(text) for text in texts])
+        if said is not None:
+            logits = (logits + self.calibration.wording * said).astype(logits.dtype)
         scores = probabilities(logits, self.calibration.temperature)
         similar = nearest(features, self.index)
         return [self._decided(row.tolist(), float(near)) for row, near in zip(scores, similar, strict=True)]

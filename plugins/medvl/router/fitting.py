@@ -14,7 +14,7 @@ import numpy as np
 
 from medvl.instructions import GENERAL
 from medvl.router.augmentation import augmented, varied
-from medvl.router.calibration import Calibration, calibrate, expected_calibration_error, probabilities
+from medvl.router.calibration import Calibration, calibrate, expected_calibration_error
 from medvl.router.chain import ClassifierStage, Router
 from medvl.router.data import (
     LabelledQuestion,
@@ -105,24 +105,22 @@ def _wording(rows: Sequence[LabelledQuestion], options: TrainingOptions) -> Word
     rng = random.Random(options.seed)
     for _ in range(_VARIATIONS if options.augment else 0):
         texts += [normalise(augmented(varied(row.text, row.task, rng), rng)) or row.text for row in rows]
-    return fit_wording(texts, tasks * (len(texts) // len(rows)), list(LABELS))
+    return fit_wording(texts, tasks * (len(texts) // len(rows)), list(LABELS), seed=options.seed)
 
 
 def calibrated(stage: ClassifierStage, questions: Sequence[LabelledQuestion]) -> tuple[Calibration, dict[str, Any]]:
     """The calibration that questions ask for which the classifier was not trained on, and what is then measured."""
-    labels, tasks = list(stage.classifier.labels), [row.task for row in questions]
-    logits, features = stage.classifier.score([brief(row.text) for row in questions])
-    wording = stage.wording.score([row.text for row in questions]) if stage.wording else None
-    similarity = nearest(features, stage.index)
-    calibration = calibrate(logits, similarity, tasks, labels, wording=wording)
-    logits = logits if wording is None else logits + np.float32(calibration.wording) * wording
-    scores = probabilities(logits, calibration.temperature)
-    places, best = scores.argmax(1), scores.max(1)
-    right = np.array([labels[place] == task for place, task in zip(places, tasks, strict=True)])
+    labels = list(stage.classifier.labels)
+    texts, tasks = [row.text for row in questions], [row.task for row in questions]
+    logits, features = stage.classifier.score([brief(text) for text in texts])
+    wording = stage.wording.score(texts) if stage.wording else None
+    calibration = calibrate(logits, nearest(features, stage.index), tasks, labels, wording=wording)
+    routes = replace(stage, calibration=calibration).decide(texts)
+    best = np.array([max(route.scores.values()) for route in routes], np.float32)
+    guesses = [max(route.scores, key=route.scores.__getitem__) for route in routes]
+    right = np.array([guess == task for guess, task in zip(guesses, tasks, strict=True)])
+    routed = np.array([not route.abstained for route in routes])
     known = np.array([task != GENERAL for task in tasks])
-    least = np.array([calibration.thresholds[labels[place]] for place in places])
-    is_task = np.array([labels[place] != GENERAL for place in places])
-    routed = is_task & (best >= least) & (similarity >= calibration.similarity)
     real = known & np.array([not row.is_synthetic for row in questions])
     return calibration, {
         "held_out": len(questions),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,7 +60,9 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
         temperature: See `medvl.router.calibration.Calibration`, as the next two.
         thresholds: Task -> least score.
         similarity: Least cosine to the nearest training question.
-        wording: See `medvl.router.calibration.Calibration`.
+        wording: See `medvl.router.calibration.Calibration`, as the next two.
+        alone: Least share with which the words decide without GLiClass.
+        alone_temperature: Of that share.
         options: Of training.
         data: Of training.
         metrics: Measured on held-out wordings before the last training.
@@ -67,7 +70,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
         files: Every other file -> SHA-256.
     """
 
-    schema: Literal[1] = 1
+    schema: Literal[2] = 2
     labels: list[tuple[str, str]]
     architecture: str
     pooling: str
@@ -76,6 +79,8 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: dict[str, float]
     similarity: float
     wording: float
+    alone: float
+    alone_temperature: float
     options: dict[str, Any]
     data: TrainingData
     metrics: dict[str, Any]
@@ -85,7 +90,7 @@ class RouterCard(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def calibration(self) -> Calibration:
         """How scores are read."""
-        return Calibration(self.temperature, self.thresholds, self.similarity, self.wording)
+        return Calibration(**{field.name: getattr(self, field.name) for field in fields(Calibration)})
 
 
 def save_router(
@@ -120,10 +125,7 @@ def save_router(
             architecture=classifier.model.config.architecture_type,
             pooling="masked mean",
             max_length=classifier.max_length,
-            temperature=calibration.temperature,
-            thresholds=calibration.thresholds,
-            similarity=calibration.similarity,
-            wording=calibration.wording,
+            **asdict(calibration),
             options=options,
             data=data,
             metrics=metrics,
@@ -181,10 +183,7 @@ def recalibrate(folder: Path, calibration: Calibration, metrics: dict[str, Any])
     """Put another calibration into a router's card."""
     card = msgspec.structs.replace(
         read_card(folder),
-        temperature=calibration.temperature,
-        thresholds=calibration.thresholds,
-        similarity=calibration.similarity,
-        wording=calibration.wording,
+        **asdict(calibration),
         metrics=metrics,
     )
     write_atomic(folder / CARD, to_json(card))
@@ -193,5 +192,5 @@ def recalibrate(folder: Path, calibration: Calibration, metrics: dict[str, Any])
 
 def card_fingerprint(card: RouterCard) -> str:
     """Changes with weights, labels and calibration, not with what was measured."""
-    decides = [card.labels, card.files, card.temperature, card.thresholds, card.similarity, card.wording]
+    decides = [card.labels, card.files, asdict(card.calibration)]
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:12]

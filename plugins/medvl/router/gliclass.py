@@ -58,21 +58,31 @@ class QuestionClassifier:
         self._label_embeddings: Tensor | None = None
         self._small: SmallEncoder | None = None
 
-    def features(self, texts: Sequence[str]) -> Tensor:
-        """Masked mean of the encoder's last layer, shape (questions, encoder width)."""
-        return self._pooled(self.model.model.encoder_model, self.tokenizer, texts, self.max_length)
+    def features(self, texts: Sequence[str], *, hidden: float = 0.0) -> Tensor:
+        """Masked mean of the encoder's last layer, shape (questions, encoder width).
+
+        Args:
+            texts: Not empty.
+            hidden: Share of tokens that are taken for unknown ones.
+        """
+        return self._pooled(self.model.model.encoder_model, self.tokenizer, texts, self.max_length, hidden)
 
     def label_features(self) -> Tensor:
         """The same of the label texts, shape (labels, label encoder width)."""
         longest = longest_input(self.model.config.label_model_config)
         return self._pooled(self.model.model.label_encoder, self.label_tokenizer, list(self.labels.values()), longest)
 
-    def _pooled(self, encoder: Any, tokenizer: Any, texts: Sequence[str], longest: int) -> Tensor:
+    def _pooled(self, encoder: Any, tokenizer: Any, texts: Sequence[str], longest: int, hidden: float = 0.0) -> Tensor:
         batch = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
         ids, mask = batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
-        hidden = encoder(input_ids=ids, attention_mask=mask)[0]
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        pooled: Tensor = (hidden * weights).sum(1) / weights.sum(1)
+        if hidden:
+            special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids, device=self.device))
+            ids = ids.masked_fill(
+                (torch.rand(ids.shape, device=self.device) < hidden) & ~special, tokenizer.unk_token_id
+            )
+        last = encoder(input_ids=ids, attention_mask=mask)[0]
+        weights = mask.unsqueeze(-1).to(last.dtype)
+        pooled: Tensor = (last * weights).sum(1) / weights.sum(1)
         return pooled
 
     def text_embeddings(self, features: Tensor) -> Tensor:
@@ -233,12 +243,15 @@ def from_scratch(
     from transformers import BertConfig
 
     tokenizer = _word_pieces([*texts, *labels.values(), *labels.values()])  # no word of a label is too rare
-    encoder = BertConfig(
-        vocab_size=len(tokenizer), num_hidden_layers=1, hidden_size=128, num_attention_heads=4, intermediate_size=256,
-        max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, initializer_range=0.1,
+    encoder, label_encoder = (
+        BertConfig(
+            vocab_size=len(tokenizer), num_hidden_layers=1, hidden_size=128, num_attention_heads=4,
+            intermediate_size=256, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
+            hidden_dropout_prob=dropped, attention_probs_dropout_prob=dropped, initializer_range=0.1,
+        )
+        for dropped in (0.1, 0.0)
     )  # fmt: skip
-    model = GLiClassModel(bi_encoder_config(encoder, encoder, initializer_range=0.125, **loss))
+    model = GLiClassModel(bi_encoder_config(encoder, label_encoder, initializer_range=0.125, **loss))
     # What all texts share at first would leave all labels with one score, where training stays for long: with the
     # library's ranges and loud positions the labels start at a cosine of 0.94 to each other, so at 0.54.
     with torch.no_grad():

@@ -25,7 +25,7 @@ class TrainingOptions:
         preset: mevlip allows `focal_alpha: 1`, which gives negatives no gradient at all.
         templates: Own questions for the tasks that have too few (missing), for every task (all), or none.
         written: Also train on the questions of `medvl.router.written`, but for those that it holds out.
-        augment: Typos, lost words and other case in training questions.
+        augment: Typos, lost and hidden words and other case in training questions.
         holdout: Share of wordings kept from training, for temperature, thresholds and the similarity gate.
         seed: Of everything.
     """
@@ -33,7 +33,7 @@ class TrainingOptions:
     encoder: str | None = None
     label_encoder: str | None = None
     full: bool = False
-    epochs: int = 4
+    epochs: int = 6
     batch_size: int = 32
     learning_rate: float = 1e-3
     encoder_learning_rate: float = 2e-5

@@ -9,7 +9,7 @@ from medvl.instructions import GENERAL
 from medvl.normalisation import normalise as one_form
 from medvl.sharegpt import MEDIA_TAGS
 
-Source = Literal["metadata", "rules", "gliclass", "none", "error"]
+Source = Literal["metadata", "wording", "gliclass", "rules", "none", "error"]
 
 _TAGS = re.compile(rf"(?:Image-[0-9]+:\s*)?(?:{'|'.join(map(re.escape, MEDIA_TAGS))})")
 _SPECIAL = re.compile(r"<<[^<>]*>>|<\|[^<>|]*\|>")  # GLiClass's and chat templates' own tokens, in a user's text
@@ -23,7 +23,8 @@ class Route:
     Attributes:
         task: A canonical task name, or `general` where the router abstains.
         confidence: 0 to 1, of the stage that decided; of the best guess where it abstains.
-        source: The stage that decided: none where no stage did, error where one failed.
+        source: The stage that decided: wording is the words alone, gliclass both classifiers; none where no stage did,
+            error where one failed.
         scores: Task -> score of the deciding stage; only the tasks it considered.
         abstained: Whether no stage was sure enough. `task` is then `general`.
         margin: The best score minus the second best.

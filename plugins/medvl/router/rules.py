@@ -6,6 +6,7 @@ specific form of answer decides. Words and regular expressions are in the YAML f
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,24 +44,39 @@ _FILES = ("forms", "languages", "patterns", "request", "rules", "scope", "spelli
 def match_rules(question: str) -> Evidence | None:
     """The rule that decides a normalised question, None if none does or it is not about a medical image."""
     text = asked(question)
+    return _decides(question, _matching(FORMS, text), (_matching(REQUESTS, single) for single in requests(text)))
+
+
+def all_rules(question: str) -> tuple[list[str], Evidence | None]:
+    """The names of all rules that a normalised question shows, each once, and what `match_rules` says of it."""
+    text = asked(question)
+    forms = list(_matching(FORMS, text))
+    singles = [list(_matching(REQUESTS, single)) for single in requests(text)]
+    shown = dict.fromkeys(rule.name for rules in (forms, *singles) for rule in rules)
+    return list(shown), _decides(question, forms, singles)
+
+
+def _matching(rules: Sequence[Rule], text: str) -> Iterator[Rule]:
+    return (rule for rule in rules if rule.matches(text))
+
+
+def _decides(question: str, forms: Iterable[Rule], singles: Iterable[Iterable[Rule]]) -> Evidence | None:
+    """The deciding one of the rules that the text and its single requests show, which are looked for as needed."""
+    text = asked(question)
     if asks_for_writing(text):
         return None
     foreign = foreign_task(focus(question))
-    for rule in FORMS:
+    for rule in forms:
         # Options are seen in any language, and that several may be chosen is said in the question's own.
-        if rule.matches(text) and not (rule.task == Task.CLASSIFICATION and foreign == Task.MULTI_LABEL):
+        if not (rule.task == Task.CLASSIFICATION and foreign == Task.MULTI_LABEL):
             return Evidence(rule.task, rule.name, strong=True)
     if foreign:
         return Evidence(foreign, "a cue in another language", strong=False)
     if not is_medical_image(text):
         return None
-    found = [first for single in requests(text) if (first := _first_rule(single))]
+    found = [first for single in singles if (first := next(iter(single), None))]
     decides = min(found, key=_rank, default=None)
     return Evidence(decides.task, decides.name, strong=False) if decides else None
-
-
-def _first_rule(text: str) -> Rule | None:
-    return next((rule for rule in REQUESTS if rule.matches(text)), None)
 
 
 def _rank(rule: Rule) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medvl.router.patterns import FOLDER, read_patterns
 
@@ -27,6 +28,7 @@ def asks_for_knowledge(text: str) -> bool:
     return _SHOWS.knowledge.search(text) is not None and _SHOWS.at_hand.search(text) is None
 
 
+@lru_cache(maxsize=4096)
 def is_medical_image(text: str) -> bool:
     """Whether it speaks of a medical image, or of what such an image shows, rather than asks for knowledge."""
     about_an_image = _SHOWS.medical.search(text) or _SHOWS.at_hand.search(text)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _VARIED = 0.5  # share of questions that GLiClass reads about something else, per epoch
+_HIDDEN = 0.3  # share of tokens that it does not read, lest single words decide
 
 
 class TrainingError(RuntimeError):
@@ -95,6 +96,7 @@ def train(
     texts = [[_another(row, rng) if options.augment else row.text for row in rows] for _ in range(options.epochs)]
     cached = [_frozen_features(classifier, version) for version in texts[:2]] if frozen else []
     label_features = classifier.label_features().detach() if frozen else None
+    unread = _HIDDEN if options.augment and options.encoder is None else 0.0
     classifier.model.train()
     losses: list[float] = []
     step = 0
@@ -104,7 +106,7 @@ def train(
             if frozen:
                 features = cached[epoch % len(cached)][places]
             else:
-                features = classifier.features([texts[epoch][place] for place in places])
+                features = classifier.features([texts[epoch][place] for place in places], hidden=unread)
             labels = classifier.label_embeddings(
                 label_features if label_features is not None else classifier.label_features()
             )

@@ -1,4 +1,5 @@
-"""A second opinion on a question, by its words alone: n-grams and the rules it matches, under one linear classifier.
+"""An opinion on a question by its words alone: n-grams and the rules it matches, under a linear classifier and another
+with a hidden layer, whose shares are averaged.
 
 It knows no order beyond five words and no meaning, so it errs elsewhere than GLiClass, and its training takes a minute.
 """
@@ -7,29 +8,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from medvl.router.augmentation import topic_lists
-from medvl.router.forms import FORMS
-from medvl.router.request import asked, brief, requests
-from medvl.router.rules import REQUESTS, match_rules
+from medvl.router.hidden import NEVER, HiddenLayer, fit_hidden
+from medvl.router.request import asked, brief
+from medvl.router.rules import all_rules
 from medvl.router.scope import asks_for_knowledge, asks_for_writing, is_medical_image
 from medvl.sharegpt import write_atomic
 
 FILE = "words.safetensors"
 BUCKETS = 2**16  # of hashed features, per kind
+_FOLDED = 2**14  # the same before the hidden layer
 _KINDS = 5
 _RULES_WEIGH = 0.3  # beside the other kinds, which weigh 1 each
 _COMMON = 6.9  # rarity of the words that show the shape of a question, about 400
 _STRENGTH = 10.0  # inverse of the regularisation
-_NEVER = -20.0  # of a label that no question of training has
 _LEAST = 1e-4  # share of a label, so that one classifier never overrules the other for good
 _WORD = re.compile(r"\w+|[?:]")
 # What is refused, up to the end of the clause: its words are other words than those asked for.
@@ -91,46 +94,46 @@ def shapes(text: str, is_common: Callable[[str], bool]) -> list[str]:
 
 def letters(text: str) -> list[str]:
     """Runs of three to five letters within the words of a marked text."""
-    edged = [f" {word} " for word in text.split()]
-    return [word[at : at + size] for word in edged for size in (3, 4, 5) for at in range(max(1, len(word) - size + 1))]
+    return [run for word in text.split() for run in _letters(word)]
+
+
+def _letters(word: str) -> list[str]:
+    edged = f" {word} "
+    return [edged[at : at + size] for size in (3, 4, 5) for at in range(max(1, len(edged) - size + 1))]
 
 
 def evidence(text: str) -> list[str]:
     """The names of all rules that a normalised question matches, and of the one that would decide."""
-    return list(_evidence(text))
-
-
-def _evidence(text: str) -> Iterator[str]:
-    read = asked(text)
-    yield from (rule.name for rule in FORMS if rule.matches(read))
-    singles = requests(read)
-    yield from (rule.name for rule in REQUESTS if any(rule.matches(single) for single in singles))
-    decides = match_rules(text)
-    yield f"decides: {decides.task if decides else None}"
-    yield from (test.__name__ for test in (is_medical_image, asks_for_writing, asks_for_knowledge) if test(read))
-
-
-@cache
-def _hash() -> Callable[[str, int], int]:
-    from sklearn.utils import murmurhash3_32  # takes long to import
-
-    return murmurhash3_32  # type: ignore[no-any-return]
+    shown, decides = all_rules(text)
+    tests = (is_medical_image, asks_for_writing, asks_for_knowledge)
+    said = (test.__name__ for test in tests if test(asked(text)))
+    return [*shown, f"decides: {decides.task if decides else None}", *said]
 
 
 def _bucket(token: str) -> int:
-    return abs(_hash()(token, 0)) % BUCKETS
+    return crc32(token.encode()) % BUCKETS
 
 
-def _buckets(tokens: Sequence[str]) -> Indices:
+def _buckets(tokens: Iterable[str]) -> Indices:
     """The buckets that tokens fall into, each once."""
-    return np.unique(np.array([_bucket(token) for token in tokens], np.intp))
+    return _array({crc32(token.encode()) % BUCKETS for token in tokens})
+
+
+def _array(buckets: set[int]) -> Indices:
+    return np.fromiter(buckets, np.intp, len(buckets))
+
+
+@lru_cache(maxsize=2**14)  # most words come again and again
+def _letter_buckets(word: str) -> frozenset[int]:
+    return frozenset(map(_bucket, _letters(word)))
 
 
 def _hashed(text: str, rarity_of_words: Floats) -> list[Indices]:
     """The buckets of words, letters, topics, shapes and rules."""
     read = marked(text)
     shaped = shapes(read, lambda word: bool(rarity_of_words[_bucket(word)] <= _COMMON))
-    return [_buckets(found) for found in (words(read), letters(read), topics(read), shaped, evidence(text))]
+    spelt = _array(set().union(*map(_letter_buckets, read.split())))
+    return [_buckets(words(read)), spelt, *map(_buckets, (topics(read), shaped, evidence(text)))]
 
 
 def _features(hashed: Sequence[Indices], rarity: Floats) -> tuple[Indices, Floats]:
@@ -141,6 +144,17 @@ def _features(hashed: Sequence[Indices], rarity: Floats) -> tuple[Indices, Float
     return np.concatenate(columns), np.concatenate([*parts, np.full(len(columns[-1]), _RULES_WEIGH, np.float32)])
 
 
+def _folded(columns: Indices) -> Indices:
+    """The columns of the hidden layer."""
+    return columns // BUCKETS * _FOLDED + columns % _FOLDED
+
+
+def _shares(logits: NDArray[Any]) -> NDArray[Any]:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: NDArray[Any] = powers / powers.sum(-1, keepdims=True)
+    return shares
+
+
 @dataclass(frozen=True)
 class WordingClassifier:
     """Scores questions against the labels.
@@ -149,42 +163,49 @@ class WordingClassifier:
         weights: (5 x BUCKETS, labels): of words, letters, topics, shapes, rules.
         bias: (labels,).
         rarity: (4 x BUCKETS,), what a feature but a rule counts: the more, the rarer it is in training.
+        hidden: Reads the same features, more of them in one column.
     """
 
     weights: Floats
     bias: Floats
     rarity: Floats
+    hidden: HiddenLayer
 
     def score(self, texts: Sequence[str]) -> Floats:
         """Log odds (questions, labels) of normalised questions."""
-        summed = np.zeros((len(texts), len(self.bias)))
+        logits = np.zeros((2, len(texts), len(self.bias)))
         for row, text in enumerate(texts):
             columns, values = _features(_hashed(text, self.rarity), self.rarity)
-            summed[row] = values @ self.weights[columns] + self.bias
-        shares = np.exp(summed - summed.max(1, keepdims=True))
-        shares = np.clip(shares / shares.sum(1, keepdims=True), _LEAST, 1 - _LEAST)
+            logits[0, row] = values @ self.weights[columns] + self.bias
+            logits[1, row] = self.hidden.score(_folded(columns), values)
+        shares = np.clip(_shares(logits).mean(0), _LEAST, 1 - _LEAST)
         scored: Floats = np.log(shares / (1 - shares)).astype(np.float32)
         return scored
 
     def save(self, folder: Path) -> None:
         """Write it; half precision, which changes scores by less than a hundredth."""
         parts = {"weights": self.weights.T.astype(np.float16), "bias": self.bias, "rarity": self.rarity}
+        parts |= self.hidden.parts()
         write_atomic(folder / FILE, save({name: np.ascontiguousarray(part) for name, part in parts.items()}))
 
     @classmethod
     def load(cls, folder: Path) -> WordingClassifier:
         """Read what `save` wrote."""
         parts = load_file(folder / FILE)
-        return cls(np.ascontiguousarray(parts["weights"].T, np.float32), parts["bias"], parts["rarity"])
+        weights = np.ascontiguousarray(parts["weights"].T, np.float32)
+        return cls(weights, parts["bias"], parts["rarity"], HiddenLayer.of(parts))
 
 
-def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str]) -> WordingClassifier:
+def fit_wording(
+    texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str], *, seed: int = 0
+) -> WordingClassifier:
     """Train one on normalised questions; a label that no question has scores low for all.
 
     Args:
         texts: At least one.
         tasks: The label of each.
         labels: In the order of the scores.
+        seed: Of the hidden layer.
     """
     from scipy.sparse import csr_matrix
     from sklearn.linear_model import LogisticRegression
@@ -197,17 +218,20 @@ def fit_wording(texts: Sequence[str], tasks: Sequence[str], labels: Sequence[str
     columns, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     features = csr_matrix((values, columns, ends), shape=(len(texts), _KINDS * BUCKETS), dtype=np.float32)
     weights = np.zeros((_KINDS * BUCKETS, len(labels)), np.float32)
-    bias = np.full(len(labels), _NEVER, np.float32)
+    bias = np.full(len(labels), NEVER, np.float32)
     present = [label for label in labels if label in set(tasks)]
     if len(present) > 1:
         fitted = LogisticRegression(C=_STRENGTH, max_iter=100, class_weight="balanced")
-        fitted.fit(features, [present.index(task) for task in tasks])
+        again = np.flatnonzero(np.bincount(columns) > 1)  # what shows once teaches nothing and takes half of the time
+        fitted.fit(features[:, again], [present.index(task) for task in tasks])
         places = [list(labels).index(label) for label in present]
         # Of two classes scikit-learn keeps one row, the second's.
         both = len(present) == 2
-        weights[:, places] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
+        weights[again[:, None], places] = (np.vstack([-fitted.coef_, fitted.coef_]) / 2 if both else fitted.coef_).T
         bias[places] = np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2 if both else fitted.intercept_
-    return WordingClassifier(weights, bias, rarity)
+    folded = [(_folded(own), counts) for own, counts in rows]
+    hidden = fit_hidden(folded, [list(labels).index(task) for task in tasks], _KINDS * _FOLDED, len(labels), seed=seed)
+    return WordingClassifier(weights, bias, rarity, hidden)
 
 
 def _rarity(hashed: Sequence[Indices]) -> Floats:
