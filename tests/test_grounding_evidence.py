@@ -270,7 +270,6 @@ def test_an_order_moves_boxes_with_their_labels(quality: ModuleType) -> None:
     assert dict(zip(moved.labels, moved.boxes.tolist(), strict=True)) == by_label
 
 
-@pytest.mark.slow
 def test_of_two_boxes_the_cheaper_order_is_learned_and_no_answer_gets_dearer(quality: ModuleType) -> None:
     training, images = (importlib.import_module(f"compact.{name}") for name in ("training", "images"))
     tokenizer = training.make_tokenizer()
@@ -366,7 +365,6 @@ def test_boxes_read_askew_leave_all_else_alone(quality: ModuleType) -> None:
     assert [len(str(int(n))) for n in moved.ravel()] == [len(str(int(n))) for n in boxes.ravel()]
 
 
-@pytest.mark.slow
 def test_an_arm_learns_what_it_says(quality: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     training, images = (importlib.import_module(f"compact.{name}") for name in ("training", "images"))
     tokenizer = training.make_tokenizer()
