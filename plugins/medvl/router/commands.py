@@ -92,7 +92,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--paraphrases", type=Path, metavar="JSONL", help='lines {"question", "task"}')
     add("--out-of-domain", type=Path, metavar="JSONL", help='lines {"question"} that are no task: general is right')
     add("--held-out", action="store_true", help="the project's own questions of professions that training never reads")
-    add("--lodo", action="store_true", help="train anew without each dataset of --data in turn (nine minutes each)")
+    add("--lodo", action="store_true", help="train anew without each dataset of --data in turn (twelve minutes each)")
     add("--recipe", type=Path, metavar="YAML", help="options of training for --lodo (default: the router's own)")
     add("--json", type=Path, metavar="FILE", help="also write everything as JSON")
 
