@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test is no garbage: looking through it costs more than half of a training run."""
+    """What is there before the first test is no garbage: looking through it costs more than half of a training run.
+
+    And workers of a data loader end at once, where torch waits up to five seconds for each.
+    """
     gc.collect()
     gc.freeze()
+    if "torch" in sys.modules:
+        sys.modules["torch"].utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
 
 
 @pytest.fixture(scope="session", autouse=True)
