@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +32,10 @@ REPOSITORY = Path(__file__).parents[1]
 def pytest_collection_finish() -> None:
     """What is there before the first test is no garbage: looking through it costs more than half of a training run.
 
-    And workers of a data loader end at once, where torch waits up to five seconds for each.
+    And workers of a data loader end at once, where torch waits up to five seconds for each; and Ctrl-C is heard, which
+    a shell lets its background jobs ignore.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.collect()
     gc.freeze()
     if "torch" in sys.modules:
