@@ -84,7 +84,7 @@ def test_one_or_two_tasks_are_enough(kinds: int) -> None:
 
 
 def test_a_question_nobody_ever_asked_has_scores(wording: WordingClassifier) -> None:
-    assert np.isfinite(wording.score(["?", "\u8fd9\u662f\u4ec0\u4e48", "x" * 4000])).all()
+    assert np.isfinite(wording.score(["?", "\u8fd9\u662f\u4ec0\u4e48", "half a pair \ud800", "x" * 4000])).all()
 
 
 def test_varied_questions_keep_what_is_asked() -> None:

@@ -96,9 +96,9 @@ class ClassifierStage:
         task = max(scores, key=scores.__getitem__)
         best, least = scores[task], self.calibration.thresholds[task]
         if task == GENERAL:
-            return abstain(f"GLiClass takes it for no task: {best:.2f}", scores=scores)
+            return abstain(f"the classifiers take it for no task: {best:.2f}", scores=scores)
         if best < least:
-            return abstain(f"GLiClass is not sure: {task} {best:.2f}, wanted {least:.2f}", scores=scores)
+            return abstain(f"the classifiers are not sure: {task} {best:.2f}, wanted {least:.2f}", scores=scores)
         if similarity < self.calibration.similarity:
             return abstain(
                 f"unlike any training question: cosine {similarity:.2f}, wanted {self.calibration.similarity:.2f}",
